@@ -1,0 +1,80 @@
+"""Errors that a user can meet.
+
+Each message says what is wrong, where, and what to do about it. The command line prints it as one line and
+the plugin shows it as it stands, so it must be understood without a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class ChrepError(Exception):
+    """An error to be shown to the user as it is.
+
+    Parameters
+    ----------
+    what
+        What is wrong, as a phrase or sentence without the closing full stop.
+    path
+        The file or folder that it is about.
+    remedy
+        What the user can do, as a full sentence.
+
+    Attributes
+    ----------
+    what, path, remedy
+        As given; ``path`` is a `str` or ``None``.
+    """
+
+    def __init__(self, what: str, *, path: str | os.PathLike[str] | None = None, remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what.rstrip(".")
+        self.path = None if path is None else os.fspath(path)
+        self.remedy = remedy.strip()
+
+    def __str__(self) -> str:
+        """Return ``PATH: what. remedy``; path and remedy only where they are known."""
+        text = self.what if self.path is None else f"{self.path}: {self.what}"
+        text = f"{text}. {self.remedy}" if self.remedy else text
+        # File names and metadata come from outside: they bring no line breaks or terminal codes into a log.
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+    def __reduce__(self) -> tuple[object, ...]:  # survives the trip from a worker process
+        return _rebuild, (type(self), self.what, self.path, self.remedy)
+
+
+def _rebuild(kind: type[ChrepError], what: str, path: str | None, remedy: str) -> ChrepError:
+    return kind(what, path=path, remedy=remedy)
+
+
+class SlideError(ChrepError):
+    """A slide cannot be opened or read."""
+
+
+class ScaleError(SlideError):
+    """The µm per pixel of a slide are missing, contradictory, or too coarse for a model."""
+
+
+class CohortError(ChrepError):
+    """Slides and spots of a cohort are missing, damaged, or do not belong together."""
+
+
+class GeneError(ChrepError):
+    """A gene is unknown, or a list of genes cannot be used."""
+
+
+class BundleError(ChrepError):
+    """A trained model on disk is damaged, incomplete, or does not match what it is used with."""
+
+
+class PredictionError(ChrepError):
+    """A prediction cannot be made, merged, or read."""
+
+
+class SettingsError(ChrepError):
+    """A setting is unknown or out of range."""
+
+
+class Cancelled(ChrepError):  # noqa: N818 - not a failure: the user asked for it
+    """The user stopped the work."""

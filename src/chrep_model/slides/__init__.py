@@ -1,0 +1,1 @@
+"""Where pixels come from: slides, their pyramids, tissue, tiles and stain."""

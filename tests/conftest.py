@@ -1,0 +1,78 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _shared(part: str) -> Path:
+    root = Path(os.environ.get("CHREP_SHARED") or REPOSITORY.parent / "shared")
+    if not (root / part).is_dir():
+        pytest.skip(
+            f"no {part} in {root}: set CHREP_SHARED to the folder of the real sections"
+        )
+    return root / part
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real sections and slides; the test is skipped where it is absent."""
+    return _shared("data")
+
+
+@pytest.fixture(scope="session")
+def shared_weights() -> Path:
+    """Folder of real encoder weights; the test is skipped where it is absent."""
+    return _shared("weights")
+
+
+@pytest.fixture
+def write_pyramid(tmp_path: Path) -> Callable[..., Path]:
+    """Write arrays as a tiled, pyramidal OME-TIFF.
+
+    ``write_pyramid(image, mpp=0.5, levels=3, name="slide.ome.tif", tile=256, **options)`` takes a uint8
+    array (rows, cols, 3), halves it by 2 x 2 means for each further level, and returns the path. `mpp` may be
+    ``None`` or a pair (x, y). `options` go to `tifffile.TiffWriter.write`.
+    """
+
+    def write(
+        image: np.ndarray,
+        *,
+        mpp: float | tuple[float, float] | None = 0.5,
+        levels: int = 3,
+        name: str = "slide.ome.tif",
+        tile: int = 256,
+        **options: Any,
+    ) -> Path:
+        import tifffile
+
+        path = tmp_path / name
+        metadata: dict[str, Any] = {"axes": "YXS"}
+        if mpp is not None:
+            x, y = mpp if isinstance(mpp, tuple) else (mpp, mpp)
+            metadata |= {"PhysicalSizeX": x, "PhysicalSizeY": y}
+            metadata |= {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
+        options = {"photometric": "rgb", "tile": (tile, tile)} | options
+        with tifffile.TiffWriter(path, ome=".ome." in name) as writer:
+            writer.write(image, subifds=levels - 1, metadata=metadata, **options)
+            for _ in range(levels - 1):
+                image = halve(image)
+                writer.write(image, subfiletype=1, **options)
+        return path
+
+    return write
+
+
+def halve(image: np.ndarray) -> np.ndarray:
+    """Return the 2 x 2 means of (rows, cols, 3), rounded to uint8; an odd last row or column is dropped."""
+    rows, cols = image.shape[0] // 2, image.shape[1] // 2
+    blocks = image[: rows * 2, : cols * 2].reshape(rows, 2, cols, 2, 3)
+    return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
