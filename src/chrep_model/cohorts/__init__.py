@@ -1,0 +1,1 @@
+"""Paired data: sections of tissue with a picture and spots with measured gene expression."""

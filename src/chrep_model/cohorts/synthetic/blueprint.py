@@ -1,0 +1,139 @@
+"""What is to be made: patients, scanners and sections. Numbers only, nothing is drawn here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """How a laboratory stains, scans and sequences.
+
+    Attributes
+    ----------
+    name
+        Shown in the files.
+    haematoxylin, eosin, blood
+        Optical density (base 10) in red, green and blue of one unit of stain; normalised where they are used.
+    strength
+        Multiplies haematoxylin and eosin.
+    white
+        Colour of the glass, 0..255.
+    blur_um
+        Standard deviation of the optical blur in µm.
+    grain
+        Standard deviation of the camera's noise, in grey levels.
+    depth
+        Median number of counts of a spot.
+    depth_spread
+        Standard deviation of the natural logarithm of the depth.
+    """
+
+    name: str
+    haematoxylin: tuple[float, float, float]
+    eosin: tuple[float, float, float]
+    blood: tuple[float, float, float]
+    strength: tuple[float, float]
+    white: tuple[float, float, float]
+    blur_um: float
+    grain: float
+    depth: float
+    depth_spread: float
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What a tumour is like.
+
+    Attributes
+    ----------
+    name
+        Shown in the files.
+    tumour, adipose, lymphoid, necrosis, glands
+        How much there is of each, 1 = usual.
+    nest_um
+        Size of the tumour's nests.
+    pleomorphism
+        Spread of the size and outline of tumour nuclei, 1 = usual.
+    her2
+        Strength of the ERBB2 amplicon, 1 = usual.
+    """
+
+    name: str
+    tumour: float = 1.0
+    adipose: float = 1.0
+    lymphoid: float = 1.0
+    necrosis: float = 1.0
+    glands: float = 1.0
+    nest_um: float = 70.0
+    pleomorphism: float = 1.0
+    her2: float = 1.0
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """One section to be made.
+
+    Attributes
+    ----------
+    name
+        Name of the section and stem of its files; begins with SYNTHETIC.
+    patient, scanner
+        Whose tissue, and where it was stained, scanned and sequenced.
+    shape
+        (rows, cols) of the picture in pixels.
+    mpp
+        µm per pixel.
+    seed
+        Of this section. Sections of one patient share `patient`, not the seed.
+    spot_um, pitch_um
+        Diameter and distance of the spots.
+    """
+
+    name: str
+    patient: Patient
+    scanner: Scanner
+    shape: tuple[int, int]
+    mpp: float
+    seed: int
+    spot_um: float = 100.0
+    pitch_um: float = 150.0
+    genes: tuple[str, ...] = field(default=())
+
+    @property
+    def size_um(self) -> tuple[float, float]:
+        """(height, width) in µm."""
+        return self.shape[0] * self.mpp, self.shape[1] * self.mpp
+
+
+SCANNERS = (
+    Scanner(
+        "SYNTHETIC scanner 1",
+        haematoxylin=(0.62, 0.68, 0.34),
+        eosin=(0.14, 0.83, 0.50),
+        blood=(0.08, 0.72, 0.68),
+        strength=(0.95, 1.0),
+        white=(244, 243, 245),
+        blur_um=0.42,
+        grain=1.2,
+        depth=5200,
+        depth_spread=0.35,
+    ),
+    Scanner(
+        "SYNTHETIC scanner 2",
+        haematoxylin=(0.70, 0.64, 0.26),
+        eosin=(0.26, 0.80, 0.38),
+        blood=(0.14, 0.74, 0.60),
+        strength=(1.15, 0.82),
+        white=(240, 240, 236),
+        blur_um=0.35,
+        grain=1.0,
+        depth=2600,
+        depth_spread=0.5,
+    ),
+)
+
+PATIENTS = (
+    Patient("SYNTHETIC-1", tumour=1.1, adipose=0.8, lymphoid=1.2, necrosis=1.2, nest_um=80, pleomorphism=1.2, her2=1.5),
+    Patient("SYNTHETIC-2", tumour=0.9, adipose=1.2, lymphoid=0.9, necrosis=0.8, nest_um=55, pleomorphism=0.85, her2=0.8),
+)

@@ -1,0 +1,85 @@
+"""Smooth random fields and the resampling that takes them from a coarse map to pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import fft
+
+Field = NDArray[np.float32]
+
+
+def noise(rng: np.random.Generator, shape: tuple[int, int], scale: float | tuple[float, float]) -> Field:
+    """Draw Gaussian noise that is smooth over `scale` pixels and periodic at the borders.
+
+    Parameters
+    ----------
+    rng
+        Source of randomness.
+    shape
+        (rows, cols) of the field.
+    scale
+        Standard deviation of the Gaussian smoothing in pixels, one for both axes or (rows, cols).
+
+    Returns
+    -------
+    float32 (rows, cols), mean 0 and standard deviation 1.
+    """
+    down, across = (scale, scale) if isinstance(scale, int | float) else scale
+    spectrum = fft.rfft2(rng.standard_normal(shape, dtype=np.float32))
+    rows = np.exp(-2 * (np.pi * down * fft.fftfreq(shape[0])) ** 2)
+    cols = np.exp(-2 * (np.pi * across * fft.rfftfreq(shape[1])) ** 2)
+    spectrum *= (rows[:, None] * cols[None, :]).astype(np.float32)
+    spectrum[0, 0] = 0
+    field = fft.irfft2(spectrum, s=shape).astype(np.float32)
+    return field / max(float(field.std()), 1e-12)
+
+
+def coarse_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> Field:
+    """Draw noise like `noise`, not periodic, computed on a coarser grid where `scale` allows it.
+
+    Returns
+    -------
+    float32 (rows, cols), mean about 0 and standard deviation about 1.
+    """
+    step = max(1.0, scale / 3)
+    margin = 6
+    small = (int(np.ceil(shape[0] / step)) + 2 * margin, int(np.ceil(shape[1] / step)) + 2 * margin)
+    field = noise(rng, small, scale / step)
+    box = (margin, margin, margin + shape[1] / step, margin + shape[0] / step)
+    return resample(field, shape, box, smooth=True)
+
+
+def resample(
+    field: Field, shape: tuple[int, int], box: tuple[float, float, float, float], *, smooth: bool = False
+) -> Field:
+    """Resample a part of a field.
+
+    Parameters
+    ----------
+    field
+        float32 (rows, cols).
+    shape
+        (rows, cols) of the result.
+    box
+        (left, top, right, bottom) of the part, in pixels of `field`; fractions count.
+    smooth
+        Bicubic instead of bilinear.
+
+    Returns
+    -------
+    float32 of `shape`.
+    """
+    method = Image.Resampling.BICUBIC if smooth else Image.Resampling.BILINEAR
+    image = Image.fromarray(field)  # mode F for float32
+    # A band that ends with the picture may stick out of the map by a rounding error.
+    left, top = max(box[0], 0.0), max(box[1], 0.0)
+    right, bottom = min(box[2], field.shape[1]), min(box[3], field.shape[0])
+    return np.asarray(image.resize((shape[1], shape[0]), method, box=(left, top, right, bottom)))
+
+
+def step(value: Field, low: float, high: float) -> Field:
+    """Rise smoothly from 0 at `low` to 1 at `high` (or fall, where high < low)."""
+    t = np.clip((value - np.float32(low)) / np.float32(high - low), 0, 1)
+    return t * t * (3 - 2 * t)
