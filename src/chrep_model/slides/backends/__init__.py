@@ -1,0 +1,96 @@
+"""Readers of slide files, one per file; `Slide` is the only caller.
+
+A reader knows one family of formats. It says which levels a file has and returns pixels of a region inside a
+level; padding, scale, pyramids and tiles are made above it, once for all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+RgbArray = npt.NDArray[np.uint8]
+
+# A picture without tiles has to be decoded whole; beyond this it would fill the memory of most machines.
+MAX_DECODED_PX = 2_000_000_000
+
+# Smaller files are hashed whole, larger ones by their size and by blocks spread over them.
+_WHOLE_BYTES = 64 * 2**20
+_BLOCKS, _BLOCK_BYTES = 64, 256 * 2**10
+
+
+class NeedsOpenSlideError(Exception):
+    """The file is a slide, but of a vendor's format that is left to OpenSlide; the message names it."""
+
+
+class Backend(ABC):
+    """One open slide file.
+
+    Attributes
+    ----------
+    path
+        The file (or folder) that was opened.
+    shapes
+        (rows, cols) of each level, the largest first, strictly decreasing.
+    chunks
+        (rows, cols) of what each level is decoded in, so that callers can ask for whole ones.
+    mpp_xy
+        µm per pixel of level 0 across and down as the file gives them, unchecked; ``None`` where it does not.
+    properties
+        What else is known: ``format``, and where known ``vendor``, ``objective``, ``compression``.
+    """
+
+    path: Path
+    shapes: tuple[tuple[int, int], ...]
+    chunks: tuple[tuple[int, int], ...]
+    mpp_xy: tuple[float, float] | None
+    properties: dict[str, str]
+
+    @abstractmethod
+    def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
+        """Return a new uint8 array (height, width, 3) of a region that lies inside the level; thread-safe."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the file; further reads are errors."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the content of the file."""
+        return fingerprint(self.path)
+
+
+def fingerprint(path: Path) -> str:
+    """Return a hex digest that tells the content of a file from that of others.
+
+    SHA-256 of the whole content below 64 MiB. Above, reading everything would take minutes on a network disk:
+    SHA-256 of the size and of 64 blocks of 256 KiB spread evenly, the first and the last bytes among them.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        if size < _WHOLE_BYTES:
+            while block := file.read(2**20):
+                digest.update(block)
+        else:
+            digest.update(f"{size}:".encode())
+            for i in range(_BLOCKS):
+                file.seek((size - _BLOCK_BYTES) * i // (_BLOCKS - 1))
+                digest.update(file.read(_BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def over_white(rgba: npt.NDArray[np.uint8], premultiplied: bool = False) -> RgbArray:
+    """Lay (rows, cols, 4) over white, the colour of empty glass, and return (rows, cols, 3)."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    if alpha.size == 0 or alpha.min() == 255:
+        return np.ascontiguousarray(rgba[..., :3])
+    colour = rgba[..., :3].astype(np.uint16)
+    if not premultiplied:
+        colour = (colour * alpha + 127) // 255
+    return np.minimum(colour + (255 - alpha), 255).astype(np.uint8)

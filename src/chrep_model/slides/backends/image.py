@@ -1,0 +1,116 @@
+"""Plain JPEG and PNG: no levels, tiles or scale; decoded whole, once, when pixels are first asked for."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from chrep_model.errors import SlideError
+from chrep_model.slides.backends import MAX_DECODED_PX, Backend, RgbArray, over_white
+
+_READERS: dict[bytes, type[ImageFile.ImageFile]] = {b"\xff\xd8\xff": JpegImageFile, b"\x89PNG": PngImageFile}
+SIGNATURES = tuple(_READERS)
+_MODES = ("RGB", "RGBA", "P")
+_BAND_ROWS = 1024
+
+
+class ImageBackend(Backend):
+    """A slide in a JPEG or PNG file.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    SlideError
+        It is damaged, not in colour, or larger than can be decoded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _open(path) as image:
+            width, height = image.size
+            self.properties = {"format": str(image.format)}
+        self.shapes = ((height, width),)
+        self.chunks = ((512, 512),)
+        self.mpp_xy = None  # dots per inch say how to print a picture, not how it was taken
+        self._lock = threading.Lock()
+        self._pixels: RgbArray | None = None
+        self._closed = False
+
+    def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
+        """Return a new uint8 array (height, width, 3) of a region that lies inside the image."""
+        with self._lock:
+            if self._closed:
+                raise SlideError("the slide has been closed", path=self.path)
+            if self._pixels is None:
+                self._pixels = _decode(self.path)
+            pixels = self._pixels
+        return pixels[row : row + height, col : col + width].copy()
+
+    def close(self) -> None:
+        """Release the decoded pixels."""
+        with self._lock:
+            self._pixels, self._closed = None, True
+
+
+def is_slide(path: Path) -> bool:
+    """Say whether the header is that of a colour picture that can be decoded; may raise on damaged files."""
+    with _open(path):
+        return True
+
+
+def _open(path: Path) -> ImageFile.ImageFile:
+    """Read the header and refuse what could not be used.
+
+    The classes of Pillow are called themselves: `PIL.Image.open` warns above 89 megapixels, a usual size for
+    a slide, fails above 179, and can be told otherwise only for the whole process. The limit here is ours.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+    reader = next(kind for signature, kind in _READERS.items() if head.startswith(signature))
+    try:
+        image = reader(path)
+    except Exception as error:  # Pillow raises whatever the damage leads it to
+        raise _damaged(path, error) from error
+    width, height = image.size
+    if width * height > MAX_DECODED_PX:
+        what = f"the picture has {width} x {height} pixels and no tiles, so it would have to be decoded whole"
+        remedy = "Convert it to a tiled, pyramidal TIFF, for example with QuPath or vips."
+    elif image.mode not in _MODES:
+        what = f"the picture is of mode {image.mode} instead of RGB"
+        remedy = "Convert it to 8-bit RGB."
+    else:
+        return image
+    image.close()
+    raise SlideError(what, path=path, remedy=remedy)
+
+
+def _decode(path: Path) -> RgbArray:
+    with _open(path) as image:
+        try:
+            image.load()
+        except Exception as error:
+            raise _damaged(path, error) from error
+        width, height = image.size
+        pixels = np.empty((height, width, 3), np.uint8)
+        for top in range(
+            0, height, _BAND_ROWS
+        ):  # in bands: one copy in memory beside Pillow's own, not three
+            band = image.crop((0, top, width, min(top + _BAND_ROWS, height)))
+            opaque = band.mode == "RGB" and "transparency" not in image.info
+            part = np.asarray(band) if opaque else over_white(np.asarray(band.convert("RGBA")))
+            pixels[top : top + _BAND_ROWS] = part
+    return pixels
+
+
+def _damaged(path: Path, error: Exception) -> SlideError:
+    what = f"the picture is damaged or cut short ({error or type(error).__name__})"
+    return SlideError(what, path=path, remedy="Copy or download the file again.")

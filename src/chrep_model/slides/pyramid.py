@@ -1,0 +1,110 @@
+"""Lazy pyramids for display, and the thumbnail; coarse levels are added where the file has none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from chrep_model.slides.backends import RgbArray
+
+if TYPE_CHECKING:
+    from chrep_model.slides.slide import Slide
+
+# napari loads the coarsest level at once when a layer is added.
+_COARSEST = 1024
+_CHUNK = 1024
+
+
+class _LevelPixels:
+    """What dask needs to see of a level to cut chunks from it."""
+
+    ndim = 3
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, slide: Slide, level: int) -> None:
+        self._slide, self._level = slide, level
+        self.shape = (*slide.levels[level].shape, 3)
+
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> RgbArray:
+        (top, bottom, _), (left, right, _) = (
+            s.indices(n) for s, n in zip(index[:2], self.shape, strict=False)
+        )
+        return self._slide.read(top, left, bottom - top, right - left, level=self._level)[..., index[2]]
+
+
+def pyramid(slide: Slide) -> list[da.Array]:
+    """Return the levels of a slide as dask arrays, level 0 first.
+
+    Parameters
+    ----------
+    slide
+        The slide; it has to stay open as long as the arrays are used.
+
+    Returns
+    -------
+    list of uint8 dask arrays (rows, cols, 3)
+        Shapes strictly decrease; the longest side of the last is at most 1024. Chunks are whole tiles of the
+        file, about 512 to 1024 pixels a side. Names depend only on the content of the file, so that equal
+        chunks are found in dask's caches. Added levels are 2 x 2 means of the one before, chunk by chunk:
+        computing one reads finer levels piece by piece, never whole.
+    """
+    arrays = [_level(slide, i) for i in range(len(slide.levels))]
+    while max(arrays[-1].shape[:2]) > _COARSEST and min(arrays[-1].shape[:2]) > 1:
+        arrays.append(_halved(arrays[-1]))
+    return arrays
+
+
+def thumbnail(slide: Slide, max_px: int) -> tuple[RgbArray, float]:
+    """Return the slide in at most `max_px` a side, read-only, and the downsample that it has."""
+    levels = pyramid(slide)
+    fine_enough = [array for array in levels if max(array.shape[:2]) >= max_px]
+    source = fine_enough[-1] if fine_enough else levels[0]
+    # The threads of this process, also where a distributed client is the default: the file is open here.
+    pixels: RgbArray = source.compute(scheduler="threads")  # type: ignore[no-untyped-call]
+    rows, cols = pixels.shape[:2]
+    shrink = max(1.0, max(rows, cols) / max_px)
+    if shrink > 1:
+        size = max(1, round(cols / shrink)), max(1, round(rows / shrink))
+        pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+    pixels.flags.writeable = False
+    return pixels, max(slide.shape) / max(pixels.shape[:2])
+
+
+def _level(slide: Slide, level: int) -> da.Array:
+    rows, cols = (_grouped(n) for n in slide.chunk(level))
+    return da.from_array(  # type: ignore[no-untyped-call]
+        _LevelPixels(slide, level),
+        chunks=(rows, cols, 3),
+        name=f"slide-{slide.fingerprint[:32]}-{level}",
+        asarray=False,
+    )
+
+
+def _grouped(tile: int) -> int:
+    """Return a chunk of whole tiles near 1024 pixels; even, so that it can be halved."""
+    if tile > 2 * _CHUNK:
+        return _CHUNK
+    chunk = tile * max(1, _CHUNK // tile)
+    return chunk if chunk % 2 == 0 else 2 * chunk
+
+
+def _halved(array: da.Array) -> da.Array:
+    half = da.coarsen(_mean_of_four, array, {0: 2, 1: 2, 2: 1}, trim_excess=True)
+    return half.rechunk((_CHUNK, _CHUNK, 3))
+
+
+def _mean_of_four(blocks: npt.NDArray[np.uint8], axis: Any = None) -> RgbArray:
+    """Reduce what dask's coarsen hands over, (rows, 2, cols, 2, 3, 1), to (rows, cols, 3)."""
+    if blocks.ndim != 6:  # dask asks with a dummy what type comes out
+        return blocks
+    # Sums of slices are several times faster than a sum over axes. The 2 rounds: cut off, each level would be
+    # half a grey value darker than the one before.
+    total = np.full((blocks.shape[0], blocks.shape[2], blocks.shape[4]), 2, np.uint16)
+    for row in (0, 1):
+        for col in (0, 1):
+            total += blocks[:, row, :, col, :, 0]
+    return (total // 4).astype(np.uint8)
