@@ -1,0 +1,83 @@
+"""What napari calls when a slide is dropped on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from chrep_model.slides.slide import Slide, is_slide, open_slide
+
+#: One layer for napari: data, keyword arguments, kind of layer.
+LayerData = tuple[Any, dict[str, Any], str]
+PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+#: Key of a layer's ``metadata`` under which its `Slide` lies.
+SLIDE_KEY = "chrep_slide"
+
+
+def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | None:
+    """Return a reader for slides, or None when any of the paths is no slide.
+
+    napari asks this for every folder and every picture that is dropped on it, so it looks at little more than
+    the header and never raises.
+
+    Parameters
+    ----------
+    path : path or sequence of paths
+        Files or folders.
+
+    Returns
+    -------
+    callable or None
+        `read_slides`, or None to leave the path to other plugins.
+    """
+    paths = _as_list(path)
+    if not paths or not all(is_slide(p) for p in paths):
+        return None
+    return read_slides
+
+
+def read_slides(path: PathOrPaths) -> list[LayerData]:
+    """Open one slide or several; one image layer for each.
+
+    Raises
+    ------
+    SlideError
+        If a slide turns out to be unreadable.
+    """
+    return [slide_layer_data(open_slide(p)) for p in _as_list(path)]
+
+
+def slide_layer_data(slide: Slide) -> LayerData:
+    """Turn a slide into data for one image layer, in micrometres where the scale is known.
+
+    Parameters
+    ----------
+    slide : Slide
+        An open slide; the layer keeps it in ``metadata["chrep_slide"]``.
+
+    Returns
+    -------
+    tuple
+        ``(data, kwargs, "image")``; data are uint8 RGB: a list of levels or, for a
+        one-level slide, one array.
+    """
+    levels = slide.pyramid()
+    kwargs: dict[str, Any] = {
+        "name": slide.name,
+        "rgb": True,
+        "multiscale": len(levels) > 1,
+        "metadata": {SLIDE_KEY: slide},
+    }
+    if slide.mpp is not None:
+        kwargs["scale"] = (slide.mpp.value, slide.mpp.value)
+        kwargs["units"] = ("um", "um")
+    return (levels if len(levels) > 1 else levels[0], kwargs, "image")
+
+
+def _as_list(path: PathOrPaths) -> list[Path]:
+    if isinstance(path, str | os.PathLike):
+        return [Path(path)]
+    return [Path(p) for p in path]
