@@ -1,0 +1,270 @@
+"""Tiles: how large they are, where they lie, and their pixels.
+
+A model asks for tiles in µm (`TileSpec`). The grid of tiles hangs on the corner of the slide and not on what
+is in view (`TileGrid`), so that everybody who looks at a place computes the same tile. `TileReader` cuts
+tiles out of the nearest finer level and resamples them; a tile depends on its centre alone, not on its batch.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from chrep_model.errors import ScaleError, SettingsError
+from chrep_model.geometry import Rect, base_to_level, um_to_px
+from chrep_model.slides.backends import RgbArray
+from chrep_model.slides.slide import Slide
+
+if TYPE_CHECKING:
+    from chrep_model.slides.tissue import TissueMask
+
+# A slide may be this much coarser than a model asks for; beyond, tiles would lack the detail it learned from.
+MAX_UPSAMPLING = 1.10
+# Levels are rarely exact multiples (4.00012); one this close to what is asked for is as good as it.
+_SAME_SCALE = 1.01
+
+Indices = npt.NDArray[np.int64]
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TileSpec:
+    """What a model sees: a square of `px` pixels at `mpp` µm per pixel."""
+
+    mpp: float
+    px: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mpp) and self.mpp > 0 and self.px > 0):
+            what = f"a tile of {self.px} px at {self.mpp} µm per pixel has no size"
+            raise SettingsError(what, remedy="Both have to be above zero.")
+
+    @classmethod
+    def from_um(cls, tile_um: float, px: int) -> TileSpec:
+        """Return the tile that is `tile_um` µm wide in `px` pixels."""
+        return cls(tile_um / px, px) if px > 0 else cls(tile_um, px)
+
+    @property
+    def um(self) -> float:
+        """Side in µm."""
+        return self.mpp * self.px
+
+
+class TileGrid:
+    """The regular grid of tiles over a slide, anchored to its top left corner.
+
+    Tile (row, col) covers ``[col * step, col * step + tile)`` across and the same with row down, in level-0
+    pixels. It is in the grid when its centre lies inside the slide. Flat indices count along the rows.
+
+    Parameters
+    ----------
+    slide_shape
+        (rows, cols) of level 0.
+    slide_mpp
+        µm per level-0 pixel.
+    spec
+        The tile.
+    stride
+        Distance of neighbouring tiles as a fraction of a tile: 1 side by side, 0.5 half overlapping, 2 gaps.
+
+    Attributes
+    ----------
+    shape
+        (rows, cols) of the grid.
+    step_px, tile_px
+        Distance and side of tiles in level-0 pixels, not rounded.
+    """
+
+    def __init__(
+        self, slide_shape: tuple[int, int], slide_mpp: float, spec: TileSpec, stride: float = 1.0
+    ) -> None:
+        if not (math.isfinite(stride) and stride > 0):
+            raise SettingsError(
+                f"a stride of {stride} tiles leads nowhere", remedy="It has to be above zero."
+            )
+        if not (math.isfinite(slide_mpp) and slide_mpp > 0):
+            raise ScaleError(
+                f"{slide_mpp} µm per pixel is no scale of a slide", remedy="Give one above zero."
+            )
+        self.slide_shape, self.spec, self.stride = slide_shape, spec, stride
+        self.tile_px = um_to_px(spec.um, slide_mpp)
+        self.step_px = self.tile_px * stride
+        # Centres are at k * step + tile / 2; those below the extent are counted.
+        rows, cols = (max(0, math.ceil((n - self.tile_px / 2) / self.step_px)) for n in slide_shape)
+        self.shape = (rows, cols)
+
+    @property
+    def size(self) -> int:
+        """Number of tiles."""
+        return self.shape[0] * self.shape[1]
+
+    def centres(self, indices: npt.ArrayLike | None = None) -> Points:
+        """Return centres as float64 (n, 2), (x, y) in level-0 pixels; of all tiles without `indices`."""
+        flat = np.arange(self.size) if indices is None else np.asarray(indices, np.int64)
+        if flat.size and (flat.min() < 0 or flat.max() >= self.size):
+            raise IndexError(f"tile {flat.min()} to {flat.max()} of a grid with {self.size}")
+        row, col = np.divmod(flat, max(self.shape[1], 1))
+        return np.stack([col, row], axis=-1).reshape(-1, 2) * self.step_px + self.tile_px / 2
+
+    def indices_in(self, rect: Rect) -> Indices:
+        """Return the flat indices, ascending, of tiles that share area with a rectangle in level-0 pixels."""
+        rows = self._overlapping(self.shape[0], rect.y, rect.bottom)
+        cols = self._overlapping(self.shape[1], rect.x, rect.right)
+        return (rows[:, None] * self.shape[1] + cols).ravel()
+
+    def _overlapping(self, count: int, start: float, stop: float) -> Indices:
+        edges = np.arange(count) * self.step_px
+        return np.flatnonzero((edges < stop) & (edges + self.tile_px > start)).astype(np.int64)
+
+    def order_from(self, xy: tuple[float, float], indices: npt.ArrayLike) -> Indices:
+        """Return `indices` by distance of their centres from (x, y), nearest first; ties keep their order."""
+        flat = np.asarray(indices, np.int64)
+        distance = ((self.centres(flat) - np.asarray(xy, np.float64)) ** 2).sum(axis=1)
+        return flat[np.argsort(distance, kind="stable")]
+
+    def tissue(self, mask: TissueMask, min_fraction: float = 0.25) -> Indices:
+        """Return the flat indices, ascending, of the tiles that are tissue to at least `min_fraction`."""
+        return np.flatnonzero(mask.fraction(self.centres(), self.tile_px) >= min_fraction).astype(np.int64)
+
+
+class TileReader:
+    """Reads tiles around given centres.
+
+    Parameters
+    ----------
+    slide
+        The slide; its µm per pixel have to be known.
+    spec
+        The tile.
+
+    Attributes
+    ----------
+    level
+        The level that is read: the coarsest that is at least as fine as `spec`.
+
+    Raises
+    ------
+    ScaleError
+        The slide has no µm per pixel, or is more than 10 % coarser than `spec`.
+    """
+
+    def __init__(self, slide: Slide, spec: TileSpec) -> None:
+        mpp = slide.require_mpp()
+        if mpp > spec.mpp * MAX_UPSAMPLING:
+            raise ScaleError(
+                f"the slide has {mpp:g} µm per pixel, too coarse for tiles of {spec.mpp:g} µm per pixel",
+                path=slide.path,
+                remedy=f"Use a finer scan, or a model for {mpp:g} µm per pixel or more.",
+            )
+        self.slide, self.spec = slide, spec
+        fine = [i for i, lv in enumerate(slide.levels) if mpp * lv.downsample <= spec.mpp * _SAME_SCALE]
+        self.level = fine[-1] if fine else 0
+        self._downsample = slide.levels[self.level].downsample
+        self._side = um_to_px(spec.um, mpp) / self._downsample  # of a tile, in pixels of the level
+        # The filter reaches this far beyond the tile, so that its border is as good as its middle.
+        self._margin = math.ceil(max(self._side / spec.px, 1.0)) + 1
+
+    def read(self, centres_xy: npt.ArrayLike) -> RgbArray:
+        """Return uint8 tiles (n, px, px, 3) around centres (n, 2), (x, y) in level-0 pixels.
+
+        Resampled from the level to `spec` with a triangle filter that averages when it reduces; the position
+        is kept to fractions of a pixel. White outside the slide. A tile depends on nothing but its centre.
+
+        Raises
+        ------
+        SlideError
+            Pixels cannot be read.
+        """
+        corners = self._corners(centres_xy)
+        out = np.empty((len(corners), self.spec.px, self.spec.px, 3), np.uint8)
+        for tile, (x, y) in zip(out, corners, strict=True):
+            tile[:] = self._tile(x, y)
+        return out
+
+    def batches(
+        self, centres_xy: npt.ArrayLike, batch_size: int, threads: int = 2, prefetch: int = 2
+    ) -> Iterator[tuple[slice, RgbArray]]:
+        """Iterate over tiles in batches, read ahead by threads.
+
+        Parameters
+        ----------
+        centres_xy
+            (n, 2), (x, y) in level-0 pixels.
+        batch_size
+            Tiles per batch; the last may be smaller.
+        threads
+            How many threads read.
+        prefetch
+            How many batches are read ahead of the one that was last handed out.
+
+        Yields
+        ------
+        slice
+            Which of the centres.
+        uint8 array (b, px, px, 3)
+            Their tiles, equal to those of `read`.
+
+        Notes
+        -----
+        Closing the iterator, or dropping it, stops the threads within a tile.
+        """
+        if batch_size < 1 or threads < 1 or prefetch < 0:
+            raise SettingsError(
+                f"cannot read batches of {batch_size} with {threads} threads", remedy="Give more."
+            )
+        return self._batches(self._corners(centres_xy), batch_size, threads, prefetch)
+
+    def _batches(
+        self, corners: Points, batch_size: int, threads: int, prefetch: int
+    ) -> Iterator[tuple[slice, RgbArray]]:
+        starts = deque(range(0, len(corners), batch_size))
+        waiting: deque[tuple[slice, RgbArray, list[Future[None]]]] = deque()
+        stop = threading.Event()
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="chrep-tiles")
+        try:
+            while starts or waiting:
+                while starts and len(waiting) <= prefetch:
+                    start = starts.popleft()
+                    part = slice(start, min(start + batch_size, len(corners)))
+                    out = np.empty((part.stop - start, self.spec.px, self.spec.px, 3), np.uint8)
+                    # All threads work on one batch: the first is there sooner than if each took its own.
+                    jobs = [
+                        pool.submit(self._fill, out[i::threads], corners[part][i::threads], stop)
+                        for i in range(min(threads, len(out)))
+                    ]
+                    waiting.append((part, out, jobs))
+                part, out, jobs = waiting.popleft()
+                for job in jobs:
+                    job.result()
+                yield part, out
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _fill(self, out: RgbArray, corners: Points, stop: threading.Event) -> None:
+        for tile, (x, y) in zip(out, corners, strict=True):
+            if stop.is_set():
+                return
+            tile[:] = self._tile(x, y)
+
+    def _corners(self, centres_xy: npt.ArrayLike) -> Points:
+        """Return the top left corners of tiles in continuous pixels of the level."""
+        return base_to_level(centres_xy, self._downsample) - self._side / 2
+
+    def _tile(self, x: float, y: float) -> RgbArray:
+        left, top = math.floor(x) - self._margin, math.floor(y) - self._margin
+        width = math.ceil(x + self._side) + self._margin - left
+        height = math.ceil(y + self._side) + self._margin - top
+        pixels = Image.fromarray(self.slide.read(top, left, height, width, level=self.level))
+        box = (x - left, y - top, x - left + self._side, y - top + self._side)
+        size = (self.spec.px, self.spec.px)
+        return np.asarray(pixels.resize(size, Image.Resampling.BILINEAR, box=box))
