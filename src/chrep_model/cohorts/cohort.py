@@ -1,0 +1,242 @@
+"""A cohort: the sections that a model learns from or is tested on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from chrep_model.cohorts.section import Section, read_section
+from chrep_model.errors import CohortError
+
+# What a slide's file name can end with. Longer endings first: "a.ome.tif" is the slide "a".
+SLIDE_SUFFIXES = (
+    *(".ome.tiff", ".ome.tif", ".ome.btf", ".qptiff", ".svslide", ".tiff", ".tif", ".btf", ".svs"),
+    *(".jpeg", ".jpg", ".png", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".czi", ".dcm"),
+)
+MANIFEST_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Some sections, by name.
+
+    Attributes
+    ----------
+    path : Path
+        The folder or manifest that it was read from.
+    name : str
+    sections : tuple of Section
+        At least one; no name occurs twice.
+    """
+
+    path: Path
+    name: str
+    sections: tuple[Section, ...]
+
+    def __post_init__(self) -> None:
+        if not self.sections:
+            raise CohortError(
+                "no section is left in this cohort", path=self.path, remedy="Keep at least one."
+            )
+        names = self.names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise CohortError(
+                f"two sections have the same name ({', '.join(twice)})",
+                path=self.path,
+                remedy="Give each of them its own.",
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sections, in order."""
+        return tuple(section.name for section in self.sections)
+
+    @property
+    def patients(self) -> dict[str, tuple[str, ...]]:
+        """Names of the sections of every patient, in order of first appearance."""
+        groups: dict[str, tuple[str, ...]] = {}
+        for section in self.sections:
+            groups[section.patient] = (*groups.get(section.patient, ()), section.name)
+        return groups
+
+    def __len__(self) -> int:
+        return len(self.sections)
+
+    def __iter__(self) -> Iterator[Section]:
+        return iter(self.sections)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> Section:
+        self._check_known([name])
+        return self.sections[self.names.index(name)]
+
+    def without(self, names: Iterable[str]) -> Cohort:
+        """Give the cohort that leaves these sections out; an unknown name raises CohortError."""
+        left_out = self._check_known(names)
+        return self._of(section for section in self.sections if section.name not in left_out)
+
+    def only(self, names: Iterable[str]) -> Cohort:
+        """Give the cohort of these sections alone, in this cohort's order; see `without`."""
+        kept = self._check_known(names)
+        return self._of(section for section in self.sections if section.name in kept)
+
+    def require(self, n_sections: int, why: str) -> None:
+        """Raise CohortError unless there are at least `n_sections`.
+
+        Parameters
+        ----------
+        n_sections : int
+        why : str
+            What needs them, as the start of a sentence: "training with calibration".
+        """
+        if len(self.sections) >= n_sections:
+            return
+        words = {1: "one section", 2: "two sections", 3: "three sections"}
+        needed = words.get(n_sections, f"{n_sections} sections")
+        raise CohortError(
+            f"{why} needs at least {needed}, and this cohort has {len(self)} ({', '.join(self.names)})",
+            path=self.path,
+            remedy="Add pairs of a slide and an h5ad, or exclude fewer sections.",
+        )
+
+    def _of(self, sections: Iterable[Section]) -> Cohort:
+        return Cohort(self.path, self.name, tuple(sections))
+
+    def _check_known(self, names: Iterable[str]) -> set[str]:
+        if isinstance(names, str):  # a lone name is a sequence of letters too
+            names = [names]
+        known, asked = self.names, set(names)
+        for name in sorted(asked - set(known)):
+            near = get_close_matches(name, known, n=3)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {', '.join(known)}."
+            raise CohortError(f"this cohort has no section {name!r}", path=self.path, remedy=hint)
+        return asked
+
+
+def open_cohort(
+    path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
+) -> Cohort:
+    """Open a cohort: a folder of pairs, or a manifest in YAML.
+
+    A folder holds pairs ``NAME.<slide suffix>`` + ``NAME.h5ad`` and is taken in the order of the names; a
+    picture without an h5ad is left alone. A manifest lists ``sections``, each with ``slide`` and ``counts``
+    (paths relative to the manifest) and optionally ``name``, ``patient`` and ``um_per_px``.
+
+    Parameters
+    ----------
+    path : path-like
+    progress : callable, optional
+        Called as ``progress(done, total)`` after every section.
+
+    Raises
+    ------
+    CohortError, SlideError
+        The first thing that is wrong, with its file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        name, entries = path.resolve().name, _pairs(path)
+    elif path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
+        name, entries = _manifest(path)
+    else:
+        raise CohortError(
+            "this is no cohort" if path.exists() else "there is no such cohort",
+            path=path,
+            remedy="Give a folder of pairs NAME.<image> + NAME.h5ad, or a YAML manifest.",
+        )
+    sections = []
+    for entry in entries:
+        sections.append(read_section(**entry))
+        if progress is not None:
+            progress(len(sections), len(entries))
+    return Cohort(path, name, tuple(sections))
+
+
+def slide_stem(file_name: str) -> str | None:
+    """Give the name of the slide in a file of this name, or None for a file that is no slide."""
+    lower = file_name.lower()
+    for suffix in SLIDE_SUFFIXES:
+        if lower.endswith(suffix) and len(lower) > len(suffix):
+            return file_name[: -len(suffix)]
+    return None
+
+
+def _pairs(folder: Path) -> list[dict[str, Any]]:
+    slides: dict[str, list[Path]] = {}
+    counts: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith("."):
+            continue
+        if file.suffix.lower() == ".h5ad":
+            counts[file.stem] = file
+        elif (stem := slide_stem(file.name)) is not None:
+            slides.setdefault(stem, []).append(file)
+    if not counts:
+        raise CohortError(
+            "this folder has no pair of a slide and an h5ad",
+            path=folder,
+            remedy="Put NAME.<image> and NAME.h5ad side by side, or write a YAML manifest.",
+        )
+    for name, file in sorted(counts.items()):
+        found = slides.get(name, [])
+        if not found:
+            raise CohortError(
+                f"there is no picture for this h5ad (looked for {name}.svs, .tif, .jpg, ...)",
+                path=file,
+                remedy="Put the slide beside it under the same name, or move the h5ad out of the folder.",
+            )
+        if len(found) > 1:
+            raise CohortError(
+                f"several pictures go with this h5ad ({', '.join(slide.name for slide in found)})",
+                path=file,
+                remedy="Keep one of them in the folder, or say which in a YAML manifest.",
+            )
+    return [
+        {"slide_path": slides[name][0], "counts_path": file, "name": name}
+        for name, file in sorted(counts.items())
+    ]
+
+
+def _manifest(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    # pydantic and yaml only where a manifest is read
+    import yaml
+    from pydantic import ValidationError
+
+    from chrep_model.cohorts.manifest import Manifest
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        manifest = Manifest.model_validate(content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise CohortError(
+            f"this is not valid YAML ({reason})", path=path, remedy="Correct the file."
+        ) from error
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc']) or 'the file'}: {fault['msg']}"
+            for fault in error.errors()[:3]
+        )
+        raise CohortError(
+            f"the manifest does not say a cohort ({faults})",
+            path=path,
+            remedy="Expected: sections: [{slide: A.svs, counts: A.h5ad, name, patient, um_per_px}, ...].",
+        ) from error
+    entries = [
+        {
+            "slide_path": path.parent / entry.slide,
+            "counts_path": path.parent / entry.counts,
+            "name": entry.name,
+            "patient": entry.patient,
+            "um_per_px": entry.um_per_px,
+        }
+        for entry in manifest.sections
+    ]
+    return manifest.name or path.stem, entries

@@ -1,0 +1,291 @@
+"""The genes of a model: which ones, and how their counts become numbers to learn.
+
+Everything here is fitted on training sections and stored with the model; a test section is only ever brought
+onto a finished panel. One unit is used throughout, called *log10-spot*: ``log10(1 + 1e4 * c / l)`` with the
+count ``c`` and the spot's total ``l`` over the panel's genes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from chrep_model.cohorts.section import Section
+from chrep_model.errors import GeneError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MIN_DETECTED = 0.10
+COUNTS_PER_SPOT = 1e4
+# Below this the "variation" of a gene is rounding, and dividing by it would turn that into signal.
+SD_FLOOR = 1e-6
+# A section that knows fewer of the panel's genes than this is named differently, not merely incomplete.
+MIN_PRESENT = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class GenePanel:
+    """The genes of a model with the mean and sd of their values in training.
+
+    Attributes
+    ----------
+    genes : tuple of str
+        Most variable first when they were chosen; in the given order when they were listed.
+    mean, sd : ndarray
+        float32 (G,), log10-spot units, over all training spots; sd is 1 for a gene that does not vary.
+    """
+
+    genes: tuple[str, ...]
+    mean: np.ndarray
+    sd: np.ndarray
+
+    def __post_init__(self) -> None:
+        mean, sd = (np.ascontiguousarray(values, dtype=np.float32) for values in (self.mean, self.sd))
+        if not self.genes or mean.shape != (len(self.genes),) or sd.shape != mean.shape:
+            raise GeneError(
+                f"a panel of {len(self.genes)} genes cannot have {mean.size} means and {sd.size} sds"
+            )
+        if len(set(self.genes)) != len(self.genes):
+            raise GeneError("a gene occurs twice in this panel")
+        if not (np.isfinite(mean).all() and np.isfinite(sd).all() and (sd > 0).all()):
+            raise GeneError("this panel has means or sds that are not finite numbers, or an sd of zero")
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "sd", sd)
+
+    @classmethod
+    def fit(cls, sections: Iterable[Section], genes: int | Sequence[str] | os.PathLike[str]) -> GenePanel:
+        """Choose genes on training sections, and take their mean and sd there.
+
+        Parameters
+        ----------
+        sections : iterable of Section
+            Training sections only. A gene that one of them does not list counts 0 there.
+        genes : int, sequence of str, or path
+            How many to choose: of the genes detected in more than 10 % of the training spots those with the
+            largest variance in log10-spot units, normalised over all the detected genes; fewer where there
+            are fewer. Or the genes themselves, as a list or a text file (see `read_gene_list`).
+
+        Raises
+        ------
+        GeneError
+            An unknown or repeated name, or no gene that is detected often enough.
+        """
+        sections = tuple(sections)
+        if not sections:
+            raise GeneError("genes cannot be chosen without a training section")
+        known = tuple(dict.fromkeys(name for section in sections for name in section.genes))
+        if isinstance(genes, (int, np.integer)):
+            names = _most_variable(sections, known, int(genes))
+        else:
+            names = _listed(genes, known)
+        values = [_log10_spot(_aligned(section, names)) for section in sections]
+        mean, sd = _moments(values)
+        return cls(names, mean.astype(np.float32), np.where(sd < SD_FLOOR, 1.0, sd).astype(np.float32))
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    def expression(self, section: Section) -> np.ndarray:
+        """Give a section's measured values on this panel.
+
+        Returns
+        -------
+        ndarray
+            float32 (n, G), log10-spot units. A gene that the section does not list counts 0; a spot without
+            any count on the panel is 0 throughout.
+
+        Raises
+        ------
+        GeneError
+            The section lists fewer than half of the panel's genes: its names are of another kind.
+        """
+        missing = self.missing(section)
+        if len(missing) > len(self.genes) * (1 - MIN_PRESENT):
+            raise GeneError(
+                f"section {section.name} lists only {len(self.genes) - len(missing)} of the panel's "
+                f"{len(self.genes)} genes (not {', '.join(missing[:3])}, ...; "
+                f"it has {', '.join(section.genes[:3])}, ...)",
+                path=section.counts_path,
+                remedy="Use the same kind of gene names (symbols or Ensembl ids, same species) in both.",
+            )
+        return _log10_spot(_aligned(section, self.genes)).toarray().astype(np.float32)
+
+    def missing(self, section: Section) -> tuple[str, ...]:
+        """Give the panel's genes that a section does not list."""
+        listed = set(section.genes)
+        return tuple(name for name in self.genes if name not in listed)
+
+    def standardise(self, expression: np.ndarray) -> np.ndarray:
+        """Turn log10-spot values (..., G) into z-scores of the training spots, float32."""
+        return ((expression - self.mean) / self.sd).astype(np.float32, copy=False)
+
+    def unstandardise(self, z: np.ndarray) -> np.ndarray:
+        """Turn z-scores (..., G) back into log10-spot values, float32."""
+        return (z * self.sd + self.mean).astype(np.float32, copy=False)
+
+    def index(self, name: str) -> int:
+        """Give a gene's column; an unknown one raises GeneError with the nearest names."""
+        try:
+            return self._columns[name]
+        except KeyError:
+            raise GeneError(f"the panel has no gene {name!r}", remedy=_nearest(name, self.genes)) from None
+
+    def indices(self, names: Iterable[str]) -> np.ndarray:
+        """Give the columns of several genes, int64; see `index`."""
+        return np.array([self.index(name) for name in names], dtype=np.int64)
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 (hex) of the names and the numbers, the same on every machine."""
+        digest = hashlib.sha256()
+        for name in self.genes:
+            digest.update(name.encode() + b"\0")
+        for values in (self.mean, self.sd):
+            digest.update(values.astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give the panel as a table with the columns gene, mean, sd."""
+        import pandas as pd
+
+        return pd.DataFrame({"gene": list(self.genes), "mean": self.mean, "sd": self.sd})
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> GenePanel:
+        """Read back what `to_frame` gave; GeneError when it cannot be a panel."""
+        absent = [column for column in ("gene", "mean", "sd") if column not in frame]
+        if absent:
+            raise GeneError(f"this table of genes has no column {', '.join(absent)}")
+        try:
+            mean, sd = (frame[column].to_numpy(dtype=np.float32) for column in ("mean", "sd"))
+        except (TypeError, ValueError):
+            raise GeneError("this table of genes has means or sds that are not numbers") from None
+        return cls(tuple(str(name) for name in frame["gene"]), mean, sd)
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {name: column for column, name in enumerate(self.genes)}
+
+
+def read_gene_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read gene names from a text file: one a line; empty lines and what follows a ``#`` do not count.
+
+    Raises
+    ------
+    GeneError
+        There is no such file, it is no text, or it names no gene.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is no text" if isinstance(error, UnicodeDecodeError) else str(error.strerror or error)
+        raise GeneError(
+            f"the list of genes cannot be read ({reason})",
+            path=path,
+            remedy="Give a text file, one gene a line.",
+        ) from error
+    names = tuple(name for line in lines if (name := line.split("#")[0].strip()))
+    if not names:
+        raise GeneError("the list of genes is empty", path=path, remedy="Write one gene a line.")
+    return names
+
+
+def _listed(genes: Sequence[str] | os.PathLike[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    path = None
+    if isinstance(genes, (str, os.PathLike)):
+        path = Path(genes)
+        genes = read_gene_list(path)
+    names = tuple(genes)
+    if not names:
+        raise GeneError("the list of genes is empty", remedy="Name at least one gene.")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise GeneError(
+            f"genes are listed twice: {', '.join(repeated[:5])}", path=path, remedy="List each one once."
+        )
+    present = set(known)
+    unknown = [name for name in names if name not in present]
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        raise GeneError(
+            f"{len(unknown)} of {len(names)} listed genes are in no training section: {shown}",
+            path=path,
+            remedy=_nearest(unknown[0], known),
+        )
+    return names
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    # Case is the commonest difference (mouse and human symbols), and difflib alone is blind to it.
+    by_lower = {other.lower(): other for other in known}
+    near = [by_lower[lower] for lower in get_close_matches(name.lower(), by_lower, n=3)]
+    return (
+        f"Nearest to {name!r}: {', '.join(near)}."
+        if near
+        else "No name comes near it; check the kind of names."
+    )
+
+
+def _most_variable(sections: tuple[Section, ...], known: tuple[str, ...], n_genes: int) -> tuple[str, ...]:
+    if n_genes < 1:
+        raise GeneError(f"{n_genes} genes cannot be chosen", remedy="Ask for one gene at least.")
+    aligned = [_aligned(section, known) for section in sections]
+    n_spots = sum(counts.shape[0] for counts in aligned)
+    detected_in = sum(np.bincount(counts.indices, minlength=len(known)) for counts in aligned)
+    detected = np.flatnonzero(detected_in > MIN_DETECTED * n_spots)
+    if detected.size == 0:
+        raise GeneError(
+            f"no gene is detected in more than {MIN_DETECTED:.0%} of the {n_spots} training spots",
+            path=sections[0].counts_path,
+            remedy="Check that X holds the raw counts of spots under tissue, or list the genes.",
+        )
+    _, sd = _moments([_log10_spot(counts[:, detected]) for counts in aligned])
+    names = [known[column] for column in detected]
+    # Rounded and then by name, so that the choice does not hang on the order of sections or on the last bit.
+    order = sorted(range(len(names)), key=lambda i: (-round(float(sd[i]), 9), names[i]))
+    return tuple(names[i] for i in order[:n_genes])
+
+
+def _aligned(section: Section, genes: Sequence[str]) -> Any:
+    """Bring counts (n, G) into the order of `genes`, float64 csr without stored zeros; absent genes are 0."""
+    wanted = {name: column for column, name in enumerate(genes)}
+    target = np.array([wanted.get(name, -1) for name in section.genes], dtype=np.int64)
+    counts = section.counts.tocoo()
+    columns = target[counts.col]
+    kept = (columns >= 0) & (counts.data != 0)
+    return sparse.csr_matrix(
+        (counts.data[kept].astype(np.float64), (counts.row[kept], columns[kept])),
+        shape=(len(section), len(genes)),
+    )
+
+
+def _log10_spot(counts: Any) -> Any:
+    """``log10(1 + 1e4 c / l)`` of csr counts, l over the columns given; zero stays zero, hence csr too."""
+    values = counts.astype(np.float64)
+    library = np.asarray(values.sum(axis=1)).ravel()
+    of_entry = np.repeat(library, np.diff(values.indptr))
+    values.data = np.log10(1.0 + COUNTS_PER_SPOT * values.data / of_entry)
+    return values
+
+
+def _moments(parts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sd (G,) over the rows of several csr matrices together, float64, without making them dense."""
+    n = sum(part.shape[0] for part in parts)
+    mean = sum(np.asarray(part.sum(axis=0)).ravel() for part in parts) / n
+    # Around the mean, not E[x^2] - mean^2: that difference cancels for a gene that hardly varies.
+    squares = np.zeros_like(mean)
+    stored = np.zeros_like(mean)
+    for part in parts:
+        squares += np.bincount(part.indices, (part.data - mean[part.indices]) ** 2, minlength=mean.size)
+        stored += np.bincount(part.indices, minlength=mean.size)
+    return mean, np.sqrt((squares + (n - stored) * mean**2) / n)
