@@ -4,15 +4,23 @@ Everything that it writes is named SYNTHETIC. A section is planned (`Blueprint`)
 (`tissue`), filled with nuclei (`cells`), drawn in optical density (`render`) and measured (`counts`).
 """
 
-from .blueprint import PATIENTS, SCANNERS, Blueprint, Patient, Scanner
+from .blueprint import NEW_PATIENT, PATIENTS, SCANNERS, Blueprint, Patient, Scanner
 from .genes import FEW_GENES, GENES, PROGRAMMES
 from .tissue import COMPARTMENTS
-from .write import SyntheticSection, make_section, write_section, write_tiny_cohort
+from .write import (
+    SyntheticSection,
+    make_section,
+    write_sample_data,
+    write_section,
+    write_slide,
+    write_tiny_cohort,
+)
 
 __all__ = [
     "COMPARTMENTS",
     "FEW_GENES",
     "GENES",
+    "NEW_PATIENT",
     "PATIENTS",
     "PROGRAMMES",
     "SCANNERS",
@@ -21,6 +29,8 @@ __all__ = [
     "Scanner",
     "SyntheticSection",
     "make_section",
+    "write_sample_data",
     "write_section",
+    "write_slide",
     "write_tiny_cohort",
 ]

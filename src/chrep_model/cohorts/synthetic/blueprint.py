@@ -111,7 +111,7 @@ SCANNERS = (
         "SYNTHETIC scanner 1",
         haematoxylin=(0.62, 0.68, 0.34),
         eosin=(0.14, 0.83, 0.50),
-        blood=(0.08, 0.72, 0.68),
+        blood=(0.10, 0.76, 0.60),
         strength=(0.95, 1.0),
         white=(244, 243, 245),
         blur_um=0.42,
@@ -123,7 +123,7 @@ SCANNERS = (
         "SYNTHETIC scanner 2",
         haematoxylin=(0.70, 0.64, 0.26),
         eosin=(0.26, 0.80, 0.38),
-        blood=(0.14, 0.74, 0.60),
+        blood=(0.17, 0.78, 0.50),
         strength=(1.15, 0.82),
         white=(240, 240, 236),
         blur_um=0.35,
@@ -134,6 +134,28 @@ SCANNERS = (
 )
 
 PATIENTS = (
-    Patient("SYNTHETIC-1", tumour=1.1, adipose=0.8, lymphoid=1.2, necrosis=1.2, nest_um=80, pleomorphism=1.2, her2=1.5),
-    Patient("SYNTHETIC-2", tumour=0.9, adipose=1.2, lymphoid=0.9, necrosis=0.8, nest_um=55, pleomorphism=0.85, her2=0.8),
+    Patient(
+        "SYNTHETIC-1",
+        tumour=1.1,
+        adipose=0.8,
+        lymphoid=1.2,
+        necrosis=1.2,
+        nest_um=75,
+        pleomorphism=1.2,
+        her2=1.5,
+    ),
+    Patient(
+        "SYNTHETIC-2",
+        tumour=0.9,
+        adipose=1.2,
+        lymphoid=0.9,
+        necrosis=0.8,
+        nest_um=45,
+        pleomorphism=0.85,
+        her2=0.8,
+    ),
 )
+"""The patients of the sample cohort."""
+
+NEW_PATIENT = Patient("SYNTHETIC-3", adipose=1.1, lymphoid=1.5, necrosis=1.3, glands=1.6, nest_um=60)
+"""The patient of the slide to explore, who is not in the cohort."""

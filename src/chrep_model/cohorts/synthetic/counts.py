@@ -1,4 +1,4 @@
-"""Counts of a synthetic section: negative binomial, with means that follow the compartments under each spot."""
+"""Counts of a synthetic section: negative binomial, means following the compartments under each spot."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.spatial import cKDTree
 
 from .blueprint import Blueprint
 from .cells import KINDS, Cells
-from .genes import ABUNDANCE, GENES, PROGRAMMES
+from .genes import ABUNDANCE, GENES, PROGRAMME_OF, PROGRAMMES
 from .tissue import COMPARTMENTS, Tissue
 
 Array = NDArray[np.float64]
@@ -43,7 +44,7 @@ class Spots:
 
 
 def place_spots(plan: Blueprint, tissue: Tissue, cells: Cells) -> Spots:
-    """Lay a hexagonal array of spots over a section and keep those with at least half of their area on tissue."""
+    """Lay a hexagonal array of spots over a section; keep those with half of their area or more on tissue."""
     height, width = plan.size_um
     pitch, drop = plan.pitch_um, plan.pitch_um * np.sqrt(3) / 2
     rng = np.random.default_rng([plan.seed, 5])
@@ -73,8 +74,6 @@ def _count_in_discs(xy: Array, points: Array, radius: float) -> Array:
     """Points within `radius` of every centre, float64 (n,)."""
     if not len(points):
         return np.zeros(len(xy))
-    from scipy.spatial import cKDTree
-
     return np.asarray(cKDTree(points).query_ball_point(xy, radius, return_length=True), np.float64)
 
 
@@ -89,7 +88,9 @@ def activities(plan: Blueprint, spots: Spots) -> dict[str, Array]:
     return {
         "her2": tumour * patient.her2 * (0.4 + 1.2 * f["her2"]) + 0.04,
         "epithelium": tumour * (1.1 - 0.4 * f["grade"]) + 0.8 * share["gland"] + 0.02,
-        "proliferation": tumour * (0.15 + 1.6 * f["grade"] ** 1.5) * (1 - 0.5 * f["hypoxia"]) + 0.25 * lymphoid + 0.03,
+        "proliferation": tumour * (0.15 + 1.6 * f["grade"] ** 1.5) * (1 - 0.5 * f["hypoxia"])
+        + 0.25 * lymphoid
+        + 0.03,
         "matrix": stroma * (0.4 + f["density"]) + 0.25 * share["gland"] + 0.2 * share["vessel"] + 0.03,
         "myofibroblast": stroma * (0.15 + 1.3 * near) + 0.4 * share["vessel"] + 0.03,
         "t cell": infiltrate + 0.01,
@@ -117,8 +118,8 @@ def _gene_rng(gene: str, salt: int) -> np.random.Generator:
 def expected_shares(plan: Blueprint, spots: Spots, genes: tuple[str, ...]) -> Array:
     """Share of each gene among a spot's counts.
 
-    A gene has its own level, follows its programme with its own steepness, is shifted a little for the patient,
-    and takes a little from a second programme. Undriven genes have one constant share.
+    A gene has its own level, follows its programme with its own steepness, is shifted a little for the
+    patient, and takes a little from a second programme. Undriven genes have one constant share.
 
     Returns
     -------
@@ -126,19 +127,18 @@ def expected_shares(plan: Blueprint, spots: Spots, genes: tuple[str, ...]) -> Ar
     """
     level = activities(plan, spots)
     names = [name for name in PROGRAMMES if name != "noise"]
-    programme_of = {gene: name for name, members in PROGRAMMES.items() for gene in members}
     driven = np.zeros((len(spots.xy_um), len(genes)))
     constant = np.zeros(len(genes))
     for column, gene in enumerate(genes):
         rng = _gene_rng(gene, 0)
-        base = ABUNDANCE[programme_of[gene]] * np.exp(0.55 * rng.standard_normal())
-        if programme_of[gene] == "noise":
+        base = ABUNDANCE[PROGRAMME_OF[gene]] * np.exp(0.55 * rng.standard_normal())
+        if PROGRAMME_OF[gene] == "noise":
             constant[column] = base
             continue
         steep, leak = rng.uniform(0.8, 1.25), rng.uniform(0, 0.08)
         other = level[names[int(rng.integers(len(names)))]]
         patient = np.exp(0.22 * _gene_rng(gene, zlib.crc32(plan.patient.name.encode())).standard_normal())
-        driven[:, column] = base * patient * (level[programme_of[gene]] ** steep + leak * other)
+        driven[:, column] = base * patient * (level[PROGRAMME_OF[gene]] ** steep + leak * other)
     constant *= _NOISE_SHARE / max(ABUNDANCE["noise"], 1e-12)
     driven *= (1 - constant.sum()) / driven.sum(axis=1, keepdims=True)
     return driven + constant

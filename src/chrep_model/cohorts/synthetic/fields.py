@@ -9,6 +9,9 @@ from scipy import fft
 
 Field = NDArray[np.float32]
 
+MAP_UM = 2.0
+"""µm per pixel of the maps."""
+
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], scale: float | tuple[float, float]) -> Field:
     """Draw Gaussian noise that is smooth over `scale` pixels and periodic at the borders.
@@ -83,3 +86,29 @@ def step(value: Field, low: float, high: float) -> Field:
     """Rise smoothly from 0 at `low` to 1 at `high` (or fall, where high < low)."""
     t = np.clip((value - np.float32(low)) / np.float32(high - low), 0, 1)
     return t * t * (3 - 2 * t)
+
+
+def upsampled(
+    values: Field, top: int, rows: int, cols: int, mpp: float, *, smooth: bool = False, map_um: float = MAP_UM
+) -> Field:
+    """Bring the part of a map that lies under a band of pixels to the picture's resolution.
+
+    Parameters
+    ----------
+    values
+        The map.
+    top, rows, cols
+        First row and size of the band, in pixels of the picture.
+    mpp
+        µm per pixel of the picture.
+    smooth
+        Bicubic instead of bilinear.
+    map_um
+        µm per pixel of the map.
+
+    Returns
+    -------
+    float32 (rows, cols).
+    """
+    k = mpp / map_um
+    return resample(values, (rows, cols), (0.0, top * k, cols * k, (top + rows) * k), smooth=smooth)

@@ -10,7 +10,9 @@ from .fields import Field
 
 _BATCH_PIXELS = 1_500_000
 _RED = KINDS.index("red cell")
-_GHOST = KINDS.index("ghost")
+_OPACITY = {"ghost": 0.55, "plasma": 0.85}
+_EOSIN_LEFT = {"red cell": 0.0, "plasma": 1.0, "ghost": 0.9}
+"""Share of the eosin below that shows through; 0.45 for the others."""
 
 
 def _random(key: NDArray[np.uint32], salt: int) -> NDArray[np.float32]:
@@ -84,7 +86,7 @@ def draw(
     grain
         Square periodic noise for the chromatin, at the picture's resolution.
     """
-    rows, cols = haematoxylin.shape
+    rows = haematoxylin.shape[0]
     reach = np.maximum(cells.a, cells.b) * np.float32(1.3) + 1
     near = (cells.y + reach > top * mpp) & (cells.y - reach < (top + rows) * mpp)
     cells, reach = cells.take(near), reach[near]
@@ -100,18 +102,24 @@ def draw(
 
 
 def _lay(
-    cells: Cells, size: int, top: int, haematoxylin: Field, eosin: Field, blood: Field, mpp: float, grain: Field
+    cells: Cells,
+    size: int,
+    top: int,
+    haematoxylin: Field,
+    eosin: Field,
+    blood: Field,
+    mpp: float,
+    grain: Field,
 ) -> None:
     """Draw one batch of equally large patches and lay them over the band."""
     rows, cols = haematoxylin.shape
     left = np.floor(cells.x / mpp).astype(np.int64) - size // 2
     above = np.floor(cells.y / mpp).astype(np.int64) - size // 2
     cover, stain = _patches(cells, left, above, size, mpp, grain)
-    kind = int(cells.kind[0])
-    opacity = 0.55 if kind == _GHOST else 0.93
-    cover *= opacity
-    target = blood if kind == _RED else haematoxylin
-    rest_of_eosin = 0.0 if kind == _RED else 0.45
+    kind = KINDS[int(cells.kind[0])]
+    cover *= _OPACITY.get(kind, 0.93)
+    target = blood if kind == "red cell" else haematoxylin
+    eosin_left = _EOSIN_LEFT.get(kind, 0.45)
     for i in range(len(cells)):
         r0, c0 = above[i] - top, left[i]
         r1, c1 = max(r0, 0), max(c0, 0)
@@ -121,6 +129,8 @@ def _lay(
         inner = (slice(r1 - r0, r2 - r0), slice(c1 - c0, c2 - c0))
         a = cover[i][inner]
         part = target[r1:r2, c1:c2]
-        part += a * (stain[i][inner] - part * np.float32(0.8))  # a nucleus below still shines through a little
+        part += a * (
+            stain[i][inner] - part * np.float32(0.8)
+        )  # a nucleus below still shines through a little
         pink = eosin[r1:r2, c1:c2]
-        pink *= 1 - a * np.float32(1 - rest_of_eosin)
+        pink *= 1 - a * np.float32(1 - eosin_left)

@@ -8,167 +8,201 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from .blueprint import Blueprint, Scanner
-from .cells import Cells, fat_cells
-from .fields import Field, coarse_noise, noise, step
+from .cells import KINDS, Cells
+from .fields import MAP_UM, Field, coarse_noise, noise, step, upsampled
 from .nuclei import draw
-from .tissue import COMPARTMENTS, MAP_UM, Tissue, upsampled
+from .tissue import COMPARTMENTS, Tissue
 
 _BAND = 384
 _HALO = 8
 _TILE = 1024  # side of the periodic noise in pixels
-_FIBRE_UM = (0.35, 4.0)  # size of a pixel of the fibres' texture across and along them
+_MOSAIC_UM = 1.0
+_FIBRE_UM = (0.35, 1.0)  # size of a pixel of the fibres' texture across and along them
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """All that the bands of one picture share."""
+    """All that the bands of one picture share: maps of `MAP_UM` and periodic textures."""
 
     plan: Blueprint
     tissue: Tissue
     cells: Cells
     soft: dict[str, Field]
-    fat: Field
+    inside: Field
+    kink: Field
     relief: Field
+    lamp: Field
+    mosaic: Field
     fibrils: Field
     bundles: Field
+    clefts: Field
     fine: Field
     medium: Field
-    chromatin: Field
+    large: Field
 
 
-def _fat_gap(tissue: Tissue, rng: np.random.Generator) -> Field:
-    """Distance in µm from the wall between neighbouring fat cells, on the maps' grid; 0 outside of fat."""
-    gap = np.zeros(tissue.labels.shape, np.float32)
-    where = ndimage.binary_dilation(tissue.mask("adipose"), iterations=3)
-    centres = fat_cells(tissue, rng)
-    if len(centres) < 2 or not where.any():
-        return gap
-    rows, cols = np.nonzero(where)
-    xy = np.stack([(cols + 0.5) * MAP_UM, (rows + 0.5) * MAP_UM], axis=1)
-    first, second = cKDTree(centres).query(xy, k=2)[0].T
-    # Close to a corner of three cells the wall is thicker: fat cells are round there.
-    gap[rows, cols] = (second - first) * 0.5 - np.maximum(first - 26, 0) * 0.28
-    return gap
+def _mosaic(tissue: Tissue, cells: Cells, rng: np.random.Generator) -> Field:
+    """Tint of each epithelial cell's cytoplasm and its borders, about -1..1, on a grid of `_MOSAIC_UM`."""
+    shape = tuple(int(side * MAP_UM / _MOSAIC_UM) for side in tissue.labels.shape)
+    epithelial = cells.take(np.isin(cells.kind, [KINDS.index("tumour"), KINDS.index("epithelium")]))
+    free = np.ones(shape, bool)
+    rows = np.clip((epithelial.y / _MOSAIC_UM).astype(int), 0, shape[0] - 1)
+    cols = np.clip((epithelial.x / _MOSAIC_UM).astype(int), 0, shape[1] - 1)
+    free[rows, cols] = False
+    if free.all():
+        return np.zeros(shape, np.float32)
+    nearest = ndimage.distance_transform_edt(free, return_distances=False, return_indices=True)
+    owner = nearest[0] * np.int32(shape[1]) + nearest[1]
+    tint = rng.standard_normal(4096, dtype=np.float32)[
+        (owner * np.int64(2654435761) >> 7) % 4096
+    ] * np.float32(0.4)
+    border = np.zeros(shape, np.float32)
+    border[:-1] = owner[1:] != owner[:-1]
+    border[:, :-1] = np.maximum(border[:, :-1], owner[:, 1:] != owner[:, :-1])
+    return ndimage.gaussian_filter(tint - 1.5 * border, 0.8).astype(np.float32)
 
 
 def _set_stage(plan: Blueprint, tissue: Tissue, cells: Cells) -> _Stage:
     rng = np.random.default_rng([plan.seed, 3])
-    soft = {
-        name: ndimage.gaussian_filter(tissue.mask(name).astype(np.float32), 0.8) for name in COMPARTMENTS
-    }
-    pixel = 1 / plan.mpp
-    fibre = (2048, 1024)
+    shape, pixel, fibre = tissue.labels.shape, 1 / plan.mpp, (2048, 2560)
+    across, along = _FIBRE_UM
     return _Stage(
         plan=plan,
         tissue=tissue,
         cells=cells,
-        soft=soft,
-        fat=_fat_gap(tissue, rng),
-        relief=coarse_noise(rng, tissue.labels.shape, 170 / MAP_UM),
-        fibrils=noise(rng, fibre, (0.55 / _FIBRE_UM[0], 6 / _FIBRE_UM[1])),
-        bundles=noise(rng, fibre, (2.2 / _FIBRE_UM[0], 22 / _FIBRE_UM[1])),
-        fine=noise(rng, (_TILE, _TILE), 0.45 * pixel),
+        soft={
+            name: ndimage.gaussian_filter(tissue.mask(name).astype(np.float32), 0.8)
+            for name in COMPARTMENTS
+            if name != "stroma"
+        },
+        inside=ndimage.gaussian_filter((tissue.labels > 0).astype(np.float32), 0.8),
+        kink=coarse_noise(rng, shape, 42 / MAP_UM),
+        relief=coarse_noise(rng, shape, 170 / MAP_UM),
+        lamp=coarse_noise(rng, shape, 700 / MAP_UM),
+        mosaic=_mosaic(tissue, cells, rng),
+        fibrils=noise(rng, fibre, (0.5 / across, 7 / along)),
+        bundles=noise(rng, fibre, (1.7 / across, 24 / along)),
+        clefts=noise(rng, fibre, (3.2 / across, 20 / along)),
+        fine=noise(rng, (_TILE, _TILE), 0.55 * pixel),
         medium=noise(rng, (_TILE, _TILE), 1.8 * pixel),
-        chromatin=noise(rng, (_TILE, _TILE), 0.5 * pixel),
+        large=noise(rng, (_TILE, _TILE), 6.0 * pixel),
     )
 
 
 def _tiled(texture: Field, top: int, rows: int, cols: int, shift: int = 0) -> Field:
-    """A band of a periodic texture."""
+    """Cut a band out of a periodic texture."""
     r = (np.arange(top, top + rows) + shift) % texture.shape[0]
     c = (np.arange(cols) + 3 * shift) % texture.shape[1]
     return texture[np.ix_(r, c)]
 
 
-def _sampled(texture: Field, across: Field, along: Field) -> Field:
-    """A periodic texture at coordinates in its own pixels (nearest)."""
-    r = np.floor(across).astype(np.int32) % texture.shape[0]
-    c = np.floor(along).astype(np.int32) % texture.shape[1]
-    return texture[r, c]
+def _stroma(stage: _Stage, top: int, rows: int, medium: Field) -> tuple[Field, Field]:
+    """Haematoxylin and eosin of collagen: wavy bundles of fibrils with clefts between them."""
+    tissue, mpp, cols = stage.tissue, stage.plan.mpp, stage.plan.shape[1]
+    along, across, dense, kink = (
+        upsampled(values, top, rows, cols, mpp, smooth=True)
+        for values in (tissue.along, tissue.across, tissue.density, stage.kink)
+    )
+    # Crimp: fibres are wavy, here more and there less, and neighbouring bundles not quite in step.
+    crimp = np.sin(along * np.float32(2 * np.pi / 31) + np.float32(2.2) * kink + np.float32(0.035) * across)
+    across = across + crimp * (np.float32(1.1) + np.float32(0.7) * kink) + np.float32(0.35) * medium
+    r = np.floor(across / np.float32(_FIBRE_UM[0])).astype(np.int32) % stage.fibrils.shape[0]
+    c = np.floor(along / np.float32(_FIBRE_UM[1])).astype(np.int32) % stage.fibrils.shape[1]
+    bundles, fibrils, clefts = (texture[r, c] for texture in (stage.bundles, stage.fibrils, stage.clefts))
+    loose = 1 - dense
+    # Clefts lie along the zero lines of their texture; in loose stroma they open to wide pale spaces.
+    width = np.float32(0.05) + np.float32(0.85) * loose * loose
+    open_ = np.exp(-((clefts / width) ** 2)) * (np.float32(0.50) + np.float32(0.45) * loose)
+    body = (0.17 + 0.17 * dense) * (1 + 0.17 * fibrils + 0.24 * np.tanh(bundles))
+    eosin = body * (1 - open_)
+    haem = (0.025 + 0.035 * loose) * (1 - 0.7 * open_) + 0.012 * np.maximum(fibrils, 0)
+    return haem, eosin
+
+
+def _epithelium(
+    stage: _Stage, top: int, rows: int, medium: Field, fine: Field
+) -> dict[str, tuple[Field, Field]]:
+    """Haematoxylin and eosin of the cytoplasm of tumour and of glands."""
+    mpp, cols = stage.plan.mpp, stage.plan.shape[1]
+    hypoxia = upsampled(stage.tissue.hypoxia, top, rows, cols, mpp)
+    grade = upsampled(stage.tissue.grade, top, rows, cols, mpp)
+    cell = upsampled(stage.mosaic, top, rows, cols, mpp, map_um=_MOSAIC_UM)
+    grain = 1 + 0.09 * medium + 0.08 * fine
+    return {
+        "tumour": (
+            (0.13 + 0.07 * grade - 0.07 * hypoxia) * grain + 0.035 * cell,
+            (0.20 + 0.13 * hypoxia) * grain + 0.055 * cell,
+        ),
+        "gland": (0.10 * grain + 0.02 * cell, 0.24 * grain + 0.05 * cell),
+    }
+
+
+def _necrosis(medium: Field, fine: Field, large: Field) -> tuple[Field, Field]:
+    """Haematoxylin and eosin of dead tissue: smudges, grains and a few cracks."""
+    crack = step(-large + 0.35 * medium, 1.5, 2.0)
+    eosin = (0.235 + 0.050 * np.tanh(large) + 0.035 * medium + 0.030 * fine) * (1 - 0.75 * crack)
+    haem = 0.035 + 0.045 * step(large - 0.4 * medium, 0.4, 1.8)
+    return haem * (1 - crack), eosin
 
 
 def _background(stage: _Stage, top: int, rows: int) -> tuple[Field, Field, Field, Field]:
     """Haematoxylin, eosin and blood of a band without its nuclei, and how much of it is tissue."""
-    plan, tissue, mpp = stage.plan, stage.tissue, stage.plan.mpp
-    cols = plan.shape[1]
-
-    def up(values: Field, smooth: bool = False) -> Field:
-        return upsampled(values, top, rows, cols, mpp, smooth=smooth)
-
+    tissue, mpp, cols = stage.tissue, stage.plan.mpp, stage.plan.shape[1]
     fine = _tiled(stage.fine, top, rows, cols)
     medium = _tiled(stage.medium, top, rows, cols, 311)
-    share = {name: up(field) for name, field in stage.soft.items()}
+    large = _tiled(stage.large, top, rows, cols, 173)
     wobble = medium * np.float32(0.12)
-    for name in share:
-        share[name] = step(share[name] + wobble * (share[name] > 0.02), 0.3, 0.7)
-    total = sum(share.values())
-    present = np.clip(total, 0, 1).astype(np.float32)
-    total = np.maximum(total, 1)
+    parts = _epithelium(stage, top, rows, medium, fine)
+    parts["lymphoid"] = (0.085 + 0.03 * medium, 0.13 + 0.03 * medium)
+    wall = 1 - step(upsampled(tissue.fat_gap, top, rows, cols, mpp), 0.9, 1.9)
+    parts["adipose"] = (0.02 * wall, 0.30 * wall * (1 + 0.15 * medium))
+    parts["necrosis"] = _necrosis(medium, fine, large)
+    parts["vessel"] = (np.full_like(fine, 0.03), 0.25 + 0.02 * medium)
 
-    along, across = up(tissue.along, True), up(tissue.across, True)
-    crimp = np.sin(along * np.float32(2 * np.pi / 34) + np.float32(0.02) * across + medium * np.float32(0.15))
-    across = across + crimp * np.float32(1.6)
-    v, u = across / np.float32(_FIBRE_UM[0]), along / np.float32(_FIBRE_UM[1])
-    bundles = _sampled(stage.bundles, v, u)
-    fibrils = _sampled(stage.fibrils, v, u)
-    dense = up(tissue.density)
-    cleft = step(bundles - (np.float32(0.9) - np.float32(1.9) * dense), -0.6, 0.1)
-    stroma_e = (0.16 + 0.34 * cleft) * (1 + 0.16 * fibrils + 0.10 * bundles) * (0.75 + 0.45 * dense)
-    stroma_h = 0.03 + 0.05 * (1 - dense) * (1 - cleft)
-
-    hypoxia = up(tissue.hypoxia)
-    tumour_e = 0.24 + 0.10 * hypoxia + 0.035 * medium + 0.03 * fine
-    tumour_h = 0.20 - 0.08 * hypoxia + 0.03 * medium
-
-    lymph_e = 0.12 + 0.02 * medium
-    lymph_h = 0.12 + 0.04 * medium
-
-    wall = 1 - step(up(stage.fat), 1.0, 2.2)
-    fat_e = 0.34 * wall * (1 + 0.2 * fine)
-    fat_h = 0.03 * wall
-
-    dirt = np.abs(medium)
-    necrosis_e = 0.27 + 0.07 * medium + 0.07 * fine + 0.05 * dirt
-    necrosis_h = 0.04 + 0.05 * step(medium, 0.5, 2.0)
-
-    gland_e, gland_h = 0.26 + 0.03 * medium, 0.16 + 0.02 * medium
-    vessel_e, vessel_h = np.full_like(fine, 0.33), np.full_like(fine, 0.03)
-
-    eosin, haem = np.zeros_like(fine), np.zeros_like(fine)
-    for name, e, h in (
-        ("tumour", tumour_e, tumour_h),
-        ("stroma", stroma_e, stroma_h),
-        ("lymphoid", lymph_e, lymph_h),
-        ("adipose", fat_e, fat_h),
-        ("necrosis", necrosis_e, necrosis_h),
-        ("gland", gland_e, gland_h),
-        ("vessel", vessel_e, vessel_h),
-    ):
+    share, drawn = {}, np.zeros_like(fine)
+    for name in parts:
+        soft = upsampled(stage.soft[name], top, rows, cols, mpp)
+        frayed = wobble * 1.6 + 0.1 * large if name == "necrosis" else wobble
+        share[name] = step(soft + frayed * (soft > 0.02) * (soft < 0.98), 0.38, 0.62)
+        drawn += share[name]
+    present = step(upsampled(stage.inside, top, rows, cols, mpp) + wobble, 0.35, 0.65)
+    haem, eosin = _stroma(stage, top, rows, medium)
+    left_over = np.clip(1 - drawn, 0, 1)
+    # Nests shrink away from the stroma here and there.
+    rim = np.exp(-(((share["tumour"] - 0.42) / 0.3) ** 2)) * step(large, 0.2, 1.2) * (share["tumour"] < 0.99)
+    left_over *= 1 - 0.9 * rim * (share["tumour"] > 0.01)
+    haem, eosin = haem * left_over, eosin * left_over
+    total = np.maximum(drawn, 1)
+    for name, (h, e) in parts.items():
         weight = share[name] / total
-        eosin += weight * e
         haem += weight * h
-    _open_lumens(stage, top, eosin, haem)
-    return haem.astype(np.float32), eosin.astype(np.float32), np.zeros_like(fine), present
+        eosin += weight * e
+    _open_lumens(stage, top, eosin, haem, large)
+    present = np.maximum(present, share["adipose"])
+    clip = (np.maximum(field * present, 0).astype(np.float32) for field in (haem, eosin))
+    return next(clip), next(clip), np.zeros_like(fine), present.astype(np.float32)
 
 
-def _open_lumens(stage: _Stage, top: int, eosin: Field, haem: Field) -> None:
-    """Empty the lumens of ducts and vessels in a band, in place."""
+def _open_lumens(stage: _Stage, top: int, eosin: Field, haem: Field, large: Field) -> None:
+    """Empty the lumens of ducts and vessels in a band, in place; some ducts hold a little secretion."""
     mpp = stage.plan.mpp
     rows, cols = eosin.shape
-    for ring in (*stage.tissue.ducts, *stage.tissue.vessels):
-        reach = ring.radius * 1.3
+    for number, ring in enumerate((*stage.tissue.ducts, *stage.tissue.vessels)):
+        reach = ring.radius * 1.4
         r0, r1 = max(int((ring.y - reach) / mpp) - top, 0), min(int((ring.y + reach) / mpp) + 1 - top, rows)
         c0, c1 = max(int((ring.x - reach) / mpp), 0), min(int((ring.x + reach) / mpp) + 1, cols)
         if r0 >= r1 or c0 >= c1:
             continue
         dy = ((np.arange(r0, r1) + top + 0.5) * mpp - ring.y)[:, None]
         dx = ((np.arange(c0, c1) + 0.5) * mpp - ring.x)[None, :]
-        edge = ring.outline(np.arctan2(dy, dx)) * ring.lumen
-        keep = (1 - np.clip((edge - np.hypot(dx, dy)) / 1.2, 0, 1)).astype(np.float32)
+        depth = ring.outline(np.arctan2(dy, dx)) * ring.lumen - np.hypot(dx, dy)
+        keep = (1 - np.clip(depth / 1.2, 0, 1)).astype(np.float32)
         eosin[r0:r1, c0:c1] *= keep
+        if number < len(stage.tissue.ducts) and number % 3 == 0:
+            curd = np.clip((depth - 7) / 9 + 0.55 * large[r0:r1, c0:c1], 0, 1)
+            eosin[r0:r1, c0:c1] += (0.10 * curd * (depth > 1.5)).astype(np.float32)
         haem[r0:r1, c0:c1] *= keep
 
 
@@ -211,15 +245,14 @@ def render(
     height, width = plan.shape
     picture = np.empty((height, width, 3), np.uint8)
     rng = np.random.default_rng([plan.seed, 4])
-    lamp = coarse_noise(rng, tissue.labels.shape, 700 / MAP_UM)
     for start in range(0, height, _BAND):
         stop = min(start + _BAND, height)
         top, bottom = max(start - _HALO, 0), min(stop + _HALO, height)
         rows = bottom - top
         haem, eosin, blood, present = _background(stage, top, rows)
-        draw(stage.cells, top, haem, eosin, blood, plan.mpp, stage.chromatin)
+        draw(stage.cells, top, haem, eosin, blood, plan.mpp, stage.fine)
         thick = present * (1 + np.float32(0.10) * upsampled(stage.relief, top, rows, width, plan.mpp))
-        light = 1 + np.float32(0.008) * upsampled(lamp, top, rows, width, plan.mpp)
+        light = 1 + np.float32(0.008) * upsampled(stage.lamp, top, rows, width, plan.mpp)
         stains = (haem * thick, eosin * thick, blood * thick)
         seen = _expose(plan.scanner, stains, plan.mpp, rng, light)[start - top : stop - top]
         seen += plan.scanner.grain * rng.standard_normal(seen.shape, dtype=np.float32)
