@@ -90,8 +90,8 @@ install_packages() {
   wanted=$(key)
   if [ -f $stamp ] && [ "$(cat $stamp)" = "$wanted" ]; then return 0; fi
   say "setup: installing the packages into .venv (some minutes and about 3 GB the first time)"
-  .venv/bin/python -m pip install -q --disable-pip-version-check -U pip
-  .venv/bin/python -m pip install -q --disable-pip-version-check -c $constraints -e ".[test]"
+  .venv/bin/python -m pip install -qq --disable-pip-version-check -U pip
+  .venv/bin/python -m pip install -qq --disable-pip-version-check -c $constraints -e ".[test]"
   printf '%s\n' "$wanted" >$stamp
 }
 

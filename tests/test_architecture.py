@@ -1,0 +1,313 @@
+"""The house rules of the source tree, read off every import statement.
+
+Data flow one way: a file imports from its own unit (a file or folder right below ``chrep_model``) and from
+the units above it in `ORDER`. The model knows nothing of the viewer, the widgets nothing of torch, and
+whatever the command line, the reader or the plugin load at the start brings in none of the slow packages.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).resolve().parent.parent / "src"
+MODEL, PLUGIN = "chrep_model", "napari_chrep"
+ORDER = (
+    *("errors", "geometry", "config", "slides", "cohorts", "networks", "embeddings", "calibration"),
+    *("training", "methods", "bundle", "inference", "pipeline", "evaluation", "cli"),
+)
+VIEWER = {
+    "napari",
+    "qtpy",
+    "PyQt5",
+    "PyQt6",
+    "PySide2",
+    "PySide6",
+    "superqt",
+    "magicgui",
+    "vispy",
+    "npe2",
+    PLUGIN,
+}
+SLOW = {"torch", "torchvision", "timm", "squidpy", "scanpy", "lightning"}
+MAY_IMPORT_SLOW_AT_TOP = {"networks", "calibration", "training", "methods"}
+# Loaded when a command or the viewer starts: nothing slow at their top, nor at the top of what that imports.
+FAST_UNITS = {"errors", "geometry", "config", "slides", "cohorts", "cli"}
+FAST_MODULES = {"chrep_model.inference.prediction", "chrep_model.inference.export"}
+WITHOUT_WIDGETS = {f"{PLUGIN}.{name}" for name in ("session", "viewport", "worker", "layers")}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module: `when` is top (on import of the file), typing (never) or inside (a function)."""
+
+    target: str
+    line: int
+    when: str
+
+    @property
+    def package(self) -> str:
+        return self.target.split(".")[0]
+
+
+def modules_of(src: Path) -> dict[str, Path]:
+    """Dotted name of every module of the two packages."""
+    found = {}
+    for package in (MODEL, PLUGIN):
+        for path in sorted((src / package).rglob("*.py")):
+            parts = path.relative_to(src).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports_of(name: str, modules: dict[str, Path]) -> list[Import]:
+    path = modules[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return [
+        Import(target, line, when)
+        for node, when in _statements(tree, "top")
+        for target, line in _targets(node, package, modules)
+    ]
+
+
+def _statements(node: ast.AST, when: str) -> Iterator[tuple[ast.AST, str]]:
+    for child in ast.iter_child_nodes(node):
+        yield child, when
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield from _statements(child, "inside")
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test) and when == "top":
+            for part in child.body:
+                yield part, "typing"
+                yield from _statements(part, "typing")
+            for part in child.orelse:
+                yield part, when
+                yield from _statements(part, when)
+        else:
+            yield from _statements(child, when)
+
+
+def _targets(node: ast.AST, package: str, modules: dict[str, Path]) -> Iterator[tuple[str, int]]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield alias.name, node.lineno
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*above, base] if base else above)
+        for alias in node.names:
+            whole = f"{base}.{alias.name}"
+            # `from chrep_model import slides` names a module, `from chrep_model import __version__` does not
+            yield (
+                (whole if whole in modules or (base == MODEL and alias.name in ORDER) else base),
+                node.lineno,
+            )
+    elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called in {"import_module", "__import__"} and isinstance(node.args[0].value, str):
+            yield node.args[0].value, node.lineno
+
+
+def unit_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def violations(src: Path) -> list[str]:
+    """Every broken rule of a source tree, as ``module:line: what``."""
+    modules = modules_of(src)
+    imports = {name: imports_of(name, modules) for name in modules}
+    found = []
+    for name, statements in imports.items():
+        check = _faults_of_model if name.split(".")[0] == MODEL else _faults_of_plugin
+        for statement in statements:
+            found += [f"{name}:{statement.line}: {fault}" for fault in check(name, statement)]
+    for name in modules:
+        if is_fast(name):
+            found += _slow_ways(name, imports)
+    return sorted(set(found))
+
+
+def is_fast(name: str) -> bool:
+    package, unit = name.split(".")[0], unit_of(name)
+    return package == PLUGIN or not unit or unit in FAST_UNITS or name in FAST_MODULES
+
+
+def _faults_of_model(name: str, statement: Import) -> Iterator[str]:
+    unit, target = unit_of(name), statement.target
+    if statement.package in VIEWER:
+        yield f"the model imports {target}, which belongs to the viewer"
+    if statement.package in SLOW and statement.when == "top" and unit not in MAY_IMPORT_SLOW_AT_TOP:
+        yield f"{target} is imported at module top; import it in the function that needs it"
+    if unit not in {*ORDER, "", "__main__"}:
+        yield f"{unit} has no place in the order of units"
+    elif statement.package == MODEL and unit_of(target) not in {"", unit} and unit != "__main__":
+        if unit_of(target) not in ORDER:
+            yield f"{unit_of(target)} has no place in the order of units"
+        elif not unit or ORDER.index(unit_of(target)) > ORDER.index(unit):
+            yield f"{unit or MODEL} imports {target}, which stands below it"
+
+
+def _faults_of_plugin(name: str, statement: Import) -> Iterator[str]:
+    target = statement.target
+    is_widget = name.startswith(f"{PLUGIN}.widgets")
+    if statement.package in SLOW and (is_widget or statement.when == "top"):
+        yield f"{target} is imported {'by a widget' if is_widget else 'at module top'}"
+    if name in WITHOUT_WIDGETS and target.startswith(f"{PLUGIN}.widgets"):
+        yield f"{name} imports {target}; it must work without widgets"
+
+
+def _slow_ways(start: str, imports: dict[str, list[Import]]) -> Iterator[str]:
+    """Ways from a fast module over imports at module top to a slow package."""
+    ways, waiting = {start: (start,)}, [start]
+    while waiting:
+        name = waiting.pop()
+        tops = [statement for statement in imports[name] if statement.when == "top"]
+        slow = {statement.package for statement in tops} & SLOW
+        for package in sorted(slow) if name != start else ():
+            yield f"{start}: loads {package} by way of {' -> '.join(ways[name][1:])}"
+        for statement in tops:
+            parts = statement.target.split(".")
+            # importing a.b.c runs a and a.b as well
+            for loaded in (".".join(parts[: i + 1]) for i in range(len(parts))):
+                if loaded in imports and loaded not in ways:
+                    ways[loaded] = (*ways[name], loaded)
+                    waiting.append(loaded)
+
+
+def test_the_source_tree_keeps_its_rules():
+    assert (SRC / MODEL).is_dir()
+    assert violations(SRC) == []
+
+
+def test_starting_loads_nothing_slow():
+    fast = [name for name in modules_of(SRC) if is_fast(name) and not name.endswith("__main__")]
+    assert {"chrep_model.slides.slide", "napari_chrep"} <= set(fast)
+    code = f"""
+import importlib, sys
+for name in {fast!r}:
+    importlib.import_module(name)
+    slow = sorted({SLOW!r} & set(sys.modules))
+    assert not slow, f"importing {{name}} loads {{slow}}"
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# From here on: the checker itself, on small trees with one fault each.
+
+
+def write_tree(root: Path, files: dict[str, str]) -> Path:
+    complete = {f"{MODEL}/__init__.py": "", f"{PLUGIN}/__init__.py": ""} | files
+    for name, text in complete.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+GOOD = {
+    "chrep_model/__init__.py": "__version__ = '1'",
+    "chrep_model/errors.py": "class E(Exception): ...",
+    "chrep_model/slides/__init__.py": "",
+    "chrep_model/slides/slide.py": "from chrep_model.errors import E\nfrom chrep_model.slides import tiles",
+    "chrep_model/slides/tiles.py": "from chrep_model import __version__\nfrom ..errors import E",
+    "chrep_model/networks/heads.py": "import torch\nfrom chrep_model.slides.slide import x",
+    "chrep_model/pipeline.py": "def f():\n    import torch\n    from chrep_model.networks import heads",
+    "chrep_model/__main__.py": "from chrep_model.cli import main",
+    "chrep_model/cli.py": "def main():\n    from chrep_model import pipeline",
+    "chrep_model/inference/prediction.py": "if typing.TYPE_CHECKING:\n    import torch",
+    "napari_chrep/layers.py": "import napari\nfrom chrep_model.inference.prediction import Prediction",
+    "napari_chrep/worker.py": "def work():\n    import torch",
+    "napari_chrep/widgets/explorer.py": "from qtpy.QtWidgets import QWidget\nfrom napari_chrep import layers",
+}
+
+FAULTS = {
+    "upwards": ({"chrep_model/slides/slide.py": "from chrep_model.cohorts import x"}, "stands below it"),
+    "upwards in a function": (
+        {"chrep_model/errors.py": "def f():\n    import chrep_model.slides.slide"},
+        "errors:2: errors imports chrep_model.slides.slide, which stands below it",
+    ),
+    "upwards for types": (
+        {"chrep_model/errors.py": "if TYPE_CHECKING:\n    from chrep_model.slides import slide"},
+        "stands below it",
+    ),
+    "upwards, relatively": (
+        {"chrep_model/slides/tiles.py": "from ..inference import prediction"},
+        "stands below",
+    ),
+    "upwards, by unit": ({"chrep_model/errors.py": "from chrep_model import slides"}, "stands below it"),
+    "upwards, dynamically": (
+        {"chrep_model/errors.py": "import importlib\nimportlib.import_module('chrep_model.cli')"},
+        "errors:2: errors imports chrep_model.cli",
+    ),
+    "the package loads a unit": ({"chrep_model/__init__.py": "from .slides import slide"}, "stands below it"),
+    "unknown unit": ({"chrep_model/helpers.py": "import math"}, "helpers has no place"),
+    "unknown target": (
+        {"chrep_model/cli.py": "from chrep_model.helpers import x", "chrep_model/helpers.py": ""},
+        "no place",
+    ),
+    "Qt in the model": (
+        {"chrep_model/cli.py": "def f():\n    from qtpy import QtCore"},
+        "belongs to the viewer",
+    ),
+    "napari in the model": ({"chrep_model/pipeline.py": "import napari.types"}, "belongs to the viewer"),
+    "the plugin in the model": (
+        {"chrep_model/cli.py": "import napari_chrep.reader"},
+        "belongs to the viewer",
+    ),
+    "torch at a top": (
+        {"chrep_model/pipeline.py": "import torch.nn"},
+        "pipeline:1: torch.nn is imported at module top",
+    ),
+    "torch in a try": (
+        {"chrep_model/cli.py": "try:\n    import torch\nexcept ImportError: ..."},
+        "cli:2: torch",
+    ),
+    "torch in a class": ({"chrep_model/cli.py": "class A:\n    from torch import nn"}, "cli:2: torch"),
+    "torch in an else": (
+        {"chrep_model/cli.py": "if TYPE_CHECKING:\n    import ast\nelse:\n    import torch"},
+        "cli:4: torch",
+    ),
+    "torch by a detour": (
+        {"chrep_model/cli.py": "from chrep_model.networks.heads import x"},
+        "cli: loads torch by way of chrep_model.networks.heads",
+    ),
+    "torch by a package": (
+        {
+            "chrep_model/networks/__init__.py": "import timm",
+            "napari_chrep/layers.py": "import chrep_model.networks.zoo",
+            "chrep_model/networks/zoo.py": "",
+        },
+        "layers: loads timm by way of chrep_model.networks",
+    ),
+    "torch in the plugin": (
+        {"napari_chrep/session.py": "import torch"},
+        "session:1: torch is imported at module top",
+    ),
+    "torch in a widget": ({"napari_chrep/widgets/genes.py": "def f():\n    import torch"}, "by a widget"),
+    "a widget in a layer": (
+        {"napari_chrep/layers.py": "from napari_chrep.widgets import explorer"},
+        "without widgets",
+    ),
+}
+
+
+def test_checker_accepts_a_good_tree(tmp_path):
+    assert violations(write_tree(tmp_path, GOOD)) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_checker_finds(tmp_path, fault):
+    change, expected = FAULTS[fault]
+    found = violations(write_tree(tmp_path, GOOD | change))
+    assert any(expected in line for line in found), found
