@@ -62,8 +62,9 @@ find_python() {
       return 0
     fi
   done
-  fail "Python 3.11 or newer is needed; found $(python3 --version 2>&1 || true). \
-Install one, or name it: make $purpose PYTHON=/path/to/python3.12"
+  local found
+  found=$("${PYTHON:-python3}" --version 2>&1) || found="none"
+  fail "Python 3.11 or newer is needed; found $found. Install one, or name it: make $purpose PYTHON=/path/to/python3.12"
 }
 
 make_venv() {
