@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class Blueprint:
         Of this section. Sections of one patient share `patient`, not the seed.
     spot_um, pitch_um
         Diameter and distance of the spots.
+    genes
+        Symbols to count; empty = all of `genes.GENES`.
     """
 
     name: str
@@ -98,7 +100,7 @@ class Blueprint:
     seed: int
     spot_um: float = 100.0
     pitch_um: float = 150.0
-    genes: tuple[str, ...] = field(default=())
+    genes: tuple[str, ...] = ()
 
     @property
     def size_um(self) -> tuple[float, float]:

@@ -122,9 +122,7 @@ def write_section(
         if suffix == ".tif":
             _write_tiff(path, section.picture, plan.mpp, quality)
         else:
-            dpi = 25400 / plan.mpp
-            image = Image.fromarray(section.picture)
-            image.save(path, quality=quality, dpi=(dpi, dpi), comment=NOTE.encode())
+            Image.fromarray(section.picture).save(path, quality=quality, comment=NOTE.encode())
     with _replacing(folder / f"{plan.name}.h5ad") as path:
         _table(section).write_h5ad(path, compression="gzip")
 
