@@ -242,16 +242,19 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Sli
 
 
 def is_slide(path: str | os.PathLike[str]) -> bool:
-    """Say whether `open_slide` would take a file as a slide; a cheap look inside that never raises.
+    """Say whether a file looks like a slide that can be read; a cheap look inside that never raises.
 
     A TIFF has to be tiled or pyramidal: small plain ones are pictures of other kinds more often than slides.
+    Tiles are not looked at, so that `open_slide` may still find the file damaged and say so.
     """
     try:
         file = Path(path).expanduser()
-        if file.is_dir() or openslide.is_dicom(file):
+        if file.is_dir():
             return openslide.handles(file)
+        if not file.is_file():  # a pipe would be waited for
+            return False
         head = _head(file)
-        if file.suffix.lower() in openslide.SUFFIXES:
+        if file.suffix.lower() in openslide.SUFFIXES or openslide.is_dicom(file):
             return openslide.handles(file)
         if head.startswith(tiff.SIGNATURES):
             try:
