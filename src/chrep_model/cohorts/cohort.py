@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from chrep_model.cohorts.probe import probe
 from chrep_model.cohorts.section import Section, read_section
 from chrep_model.errors import CohortError
 
@@ -151,6 +152,7 @@ def open_cohort(
             path=path,
             remedy="Give a folder of pairs NAME.<image> + NAME.h5ad, or a YAML manifest.",
         )
+    probe([entry["counts_path"] for entry in entries])
     sections = []
     for entry in entries:
         sections.append(read_section(**entry))

@@ -12,12 +12,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from chrep_model.errors import ChrepError, CohortError
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 # Counts compress well (mostly zeros), but not beyond this; more is a damaged or a hostile file.
 MAX_EXPANSION = 200
@@ -83,7 +85,14 @@ def read_counts_file(path: str | os.PathLike[str]) -> CountsFile:
         ) from error
 
 
-def _read(file: Any, path: Path) -> CountsFile:
+def locate(file: Any, path: Path) -> dict[str, Any]:
+    """Find the stored pieces that are read: counts, spots, genes, xy, and the facts by their names.
+
+    Raises
+    ------
+    CohortError
+        One is missing, leads out of the file, or declares more than the file can hold.
+    """
     x, obs, var = (_needed(file, name, path) for name in ("X", "obs", "var"))
     obsm = _member(file, "obsm", path)
     spatial = None if obsm is None else _member(obsm, "spatial", path)
@@ -93,28 +102,32 @@ def _read(file: Any, path: Path) -> CountsFile:
             path=path,
             remedy="Store the (x, y) of every spot centre, in px of the full-resolution image, there.",
         )
-    spot_index, gene_index = _index(obs, path), _index(var, path)
+    pieces = {"counts": x, "spots": _index(obs, path), "genes": _index(var, path), "xy": spatial}
     uns = _member(file, "uns", path)
     facts = {} if uns is None else {key: _member(uns, key, path) for key in _FACTS}
-    facts = {key: stored for key, stored in facts.items() if stored is not None}
-    _check_budget([x, spot_index, gene_index, spatial, *facts.values()], path)
+    pieces |= {key: stored for key, stored in facts.items() if stored is not None}
+    _check_budget(list(pieces.values()), path)
+    return pieces
 
+
+def _read(file: Any, path: Path) -> CountsFile:
     # Heavy (about a second), and only needed where a file is really read.
     from anndata.io import read_elem
 
-    spot_ids = _names(read_elem(spot_index), "spot", "obs_names", path)
-    genes = _names(read_elem(gene_index), "gene", "var_names", path)
+    pieces = locate(file, path)
+    spot_ids = _names(read_elem(pieces["spots"]), "spot", "obs_names", path)
+    genes = _names(read_elem(pieces["genes"]), "gene", "var_names", path)
     if not spot_ids or not genes:
         what = "spots" if not spot_ids else "genes"
         raise CohortError(
             f"the file has no {what}", path=path, remedy="Check how it was filtered and written."
         )
     return CountsFile(
-        counts=_counts(read_elem(x), (len(spot_ids), len(genes)), path),
+        counts=_counts(read_elem(pieces["counts"]), (len(spot_ids), len(genes)), path),
         genes=genes,
         spot_ids=spot_ids,
-        xy=_positions(read_elem(spatial), len(spot_ids), path),
-        facts={key: _scalar(read_elem(stored)) for key, stored in facts.items()},
+        xy=_positions(read_elem(pieces["xy"]), len(spot_ids), path),
+        facts={key: _scalar(read_elem(pieces[key])) for key in _FACTS if key in pieces},
     )
 
 
@@ -210,6 +223,8 @@ def _names(values: Any, kind: str, where: str, path: Path) -> tuple[str, ...]:
 
 
 def _counts(values: Any, shape: tuple[int, int], path: Path) -> sparse.csr_matrix:
+    from scipy import sparse
+
     if sparse.issparse(values):
         # The readers believe index arrays blindly; a wrong one crashes compiled code later on.
         values.check_format(full_check=True)

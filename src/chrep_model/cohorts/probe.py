@@ -1,0 +1,86 @@
+"""Try h5ad files in another process, where a damaged one can do no harm.
+
+The HDF5 library trusts what a file says of itself. A few flipped bits in the right place make it run in
+circles or write where it must not, which ends the process: the window, the training, everything. So all files
+of a cohort are first read once by a small process of their own, which costs a fraction of a second; what only
+raises an error there is left to the reading proper, which says it better.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from chrep_model.errors import CohortError
+
+START_SECONDS = 30.0
+SLOWEST_BYTES_PER_SECOND = 5e6
+
+_READY, _DONE = "ready", "done"
+
+
+def probe(paths: Sequence[str | os.PathLike[str]]) -> None:
+    """Raise CohortError for the first h5ad that ends, or never leaves, the process that reads it."""
+    files = [Path(path).absolute() for path in paths if Path(path).is_file()]
+    if not files:
+        return
+    patience = START_SECONDS + sum(file.stat().st_size for file in files) / SLOWEST_BYTES_PER_SECOND
+    command = [sys.executable, "-m", __name__, *map(str, files)]
+    try:
+        # Our own interpreter on our own module; the file names are arguments and never seen by a shell.
+        finished = subprocess.run(  # noqa: S603
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience, check=False
+        )
+        output, ended_well, how = finished.stdout, finished.returncode == 0, "ends the process that reads it"
+    except subprocess.TimeoutExpired as expired:
+        output, ended_well, how = expired.stdout or b"", False, f"was not read in {patience:.0f} s"
+    except OSError:  # no further process can be started here: read without the net
+        return
+    lines = output.decode(errors="replace").split()
+    if ended_well or _READY not in lines:
+        return
+    culprit = files[min(lines.count(_DONE), len(files) - 1)]
+    raise CohortError(
+        f"this file is damaged: it {how}",
+        path=culprit,
+        remedy="Copy or download the file again, or write it again with anndata.",
+    )
+
+
+def _read_everything(path: Path) -> None:
+    import h5py
+
+    from chrep_model.cohorts.h5ad import locate
+
+    with h5py.File(path, "r") as file:
+        waiting: list[Any] = list(locate(file, path).values())
+        while waiting:
+            node = waiting.pop()
+            dict(node.attrs)
+            if isinstance(node, h5py.Dataset):
+                node[()]
+            else:
+                waiting += list(node.values())
+
+
+def _main() -> None:
+    _say(_READY)
+    for name in sys.argv[1:]:
+        # Any error that can be caught is told by the reading proper.
+        with suppress(Exception):
+            _read_everything(Path(name))
+        _say(_DONE)
+
+
+def _say(word: str) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()  # the next file may leave no time for it
+
+
+if __name__ == "__main__":
+    _main()
