@@ -1,0 +1,54 @@
+"""Small pieces that the widgets share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
+
+
+class Connections:
+    """Connections to objects that outlive a widget, ended when Qt destroys the widget.
+
+    A psygnal or napari event that reaches a widget whose C++ half is gone raises; so each connection of a
+    widget to its session, engine, heatmaps or viewer goes through here.
+    """
+
+    def __init__(self, owner: QWidget) -> None:
+        self._made: list[tuple[Any, Callable[..., None]]] = []
+        # A partial of a function, as Qt would only keep a weak reference to a bound method.
+        owner.destroyed.connect(partial(_end, self._made))
+
+    def add(self, signal: Any, slot: Callable[..., None]) -> None:
+        """Connect `slot` to `signal` (anything with ``connect`` and ``disconnect``)."""
+        signal.connect(slot)
+        self._made.append((signal, slot))
+
+
+def _end(made: list[tuple[Any, Callable[..., None]]], _destroyed: Any = None) -> None:
+    while made:
+        signal, slot = made.pop()
+        signal.disconnect(slot)
+
+
+def heading(text: str, *, larger: bool = False) -> QLabel:
+    """Return a section heading, or with `larger` the one thing that a widget is about."""
+    label = QLabel(text)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    # A style sheet, because napari's own one outranks the label's font.
+    label.setStyleSheet("font-weight: bold;" + (" font-size: 15pt;" if larger else ""))
+    return label
+
+
+def note(text: str = "") -> QLabel:
+    """Return a label for running text: wraps, can be selected and copied, plain text only."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    # Names of genes and slides come from files: as plain text, markup in them stays harmless.
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label

@@ -1,0 +1,63 @@
+"""The slide explorer: pick a model, look at a slide, predict what is in view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtWidgets import QScrollArea, QScrollBar, QVBoxLayout, QWidget
+
+from napari_chrep.layers import heatmaps
+from napari_chrep.session import sessions
+from napari_chrep.widgets.model_panel import ModelPanel
+from napari_chrep.widgets.run_panel import RunPanel
+from napari_chrep.widgets.slide_panel import SlidePanel
+from napari_chrep.worker import engines
+
+
+class ExplorerWidget(QWidget):
+    """Picks a bundle and a slide, and predicts the view or the whole tissue.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        The viewer. All widgets of one viewer share its session.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
+        self.session, self.engine = sessions.of(viewer), engines.of(viewer)
+        heatmaps.of(viewer)  # from here on, predictions show
+        self.model = ModelPanel(self.session, self.engine)
+        self.slide = SlidePanel(viewer, self.session)
+        self.run = RunPanel(viewer, self.session, self.engine)
+        self._content = QWidget()
+        column = QVBoxLayout(self._content)
+        column.setContentsMargins(8, 8, 8, 8)
+        column.setSpacing(14)
+        for panel in (self.model, self.slide, self.run):
+            column.addWidget(panel)
+        column.addStretch(1)
+        # On a small screen the panels scroll rather than push the window off it.
+        self._bar = QScrollBar()
+        scroll = QScrollArea()
+        scroll.setVerticalScrollBar(self._bar)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(self._content)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scroll)
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        """Ask for what the panels need, which a scroll area does not do by itself."""
+        return self._with_bar(self._content.sizeHint())
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        """Never be narrower than the panels; any height will do."""
+        return QSize(self._with_bar(self._content.minimumSizeHint()).width(), 160)
+
+    def _with_bar(self, size: QSize) -> QSize:
+        return QSize(size.width() + self._bar.sizeHint().width(), size.height())

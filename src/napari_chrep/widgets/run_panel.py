@@ -1,0 +1,183 @@
+"""Predict the view or the tissue, follow the view, see how it goes, cancel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from chrep_model.errors import ScaleError
+from chrep_model.geometry import Rect
+from napari_chrep.session import Session
+from napari_chrep.viewport import Viewport
+from napari_chrep.widgets._parts import Connections, heading, note
+from napari_chrep.worker import TILE_BUDGET, Engine
+
+VIEW_SHORTCUT = "Ctrl+Return"
+TISSUE_SHORTCUT = "Ctrl+Shift+Return"
+
+
+class RunPanel(QWidget):
+    """Starts, follows and stops predictions.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Whose view is predicted.
+    session : Session
+        What is predicted, and with what.
+    engine : Engine
+        Does the work, in workers.
+    """
+
+    def __init__(self, viewer: Any, session: Session, engine: Engine) -> None:
+        super().__init__()
+        self.session, self.engine = session, engine
+        self.viewport = Viewport(viewer, self)
+        self._asked_for: Rect | None = None  # None stands for the whole slide
+        self._build()
+        for keys, button in ((VIEW_SHORTCUT, self.predict_view), (TISSUE_SHORTCUT, self.predict_tissue)):
+            button.setShortcut(QKeySequence(keys))
+        connections = Connections(self)
+        connections.add(self.viewport.settled, self._on_settled)
+        connections.add(session.slide_changed, self._on_inputs)
+        connections.add(session.bundle_changed, self._on_inputs)
+        connections.add(engine.state_changed, self._on_state)
+        connections.add(engine.progressed, self._on_progress)
+        connections.add(engine.refused, self._on_refused)
+        connections.add(engine.nothing_to_do, self._on_nothing)
+        connections.add(engine.failed, self._on_failed)
+        # Without this widget nobody could stop a run, or a view that is followed.
+        self.destroyed.connect(engine.cancel)
+        self.destroyed.connect(self.viewport.disconnect)
+        self._on_state(engine.state)
+        self._on_inputs()
+
+    def _build(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.follow = QCheckBox("Follow view")
+        self.follow.setToolTip("Predict whatever comes into view, once the view stands still")
+        self.follow.toggled.connect(self._on_settled)
+        row = QHBoxLayout()
+        row.addWidget(heading("Predict"), 1)
+        row.addWidget(self.follow)
+        layout.addLayout(row)
+        self.predict_view = QPushButton(_with_keys("Predict view", VIEW_SHORTCUT))
+        self.predict_view.setToolTip("Predict the tissue that is in view, from its centre outwards")
+        self.predict_view.clicked.connect(self._on_predict_view)
+        self.predict_tissue = QPushButton(_with_keys("Predict tissue", TISSUE_SHORTCUT))
+        self.predict_tissue.setToolTip("Predict all tissue of the slide")
+        self.predict_tissue.clicked.connect(self._on_predict_tissue)
+        layout.addWidget(self.predict_view)
+        layout.addWidget(self.predict_tissue)
+        self.progress = QProgressBar()
+        self.progress.setTextVisible(False)
+        self.cancel = QPushButton("Cancel")
+        self.cancel.setToolTip("Stop; the tiles predicted so far stay")
+        self.cancel.clicked.connect(self.engine.cancel)
+        row = QHBoxLayout()
+        row.addWidget(self.progress, 1)
+        row.addWidget(self.cancel)
+        layout.addLayout(row)
+        self.status = note()
+        layout.addWidget(self.status)
+        self.anyway = QPushButton("Predict them all")
+        self.anyway.clicked.connect(self._on_anyway)
+        self.anyway.hide()
+        layout.addWidget(self.anyway)
+
+    def _on_predict_view(self) -> None:
+        slide = self.session.slide
+        rect = None if slide is None else self.viewport.rect(slide)
+        if rect is None:
+            self._say("No part of the slide is in view.")
+        else:
+            self._predict(rect)
+
+    def _on_predict_tissue(self) -> None:
+        self._predict(None)
+
+    def _on_anyway(self) -> None:
+        self._predict(self._asked_for, limited=False)
+
+    def _predict(self, rect: Rect | None, *, limited: bool = True) -> None:
+        self._asked_for = rect
+        self.engine.predict(rect, budget=TILE_BUDGET if limited else None)
+
+    def _on_settled(self, _checked: bool = False) -> None:
+        slide = self.session.slide
+        if not self.follow.isChecked() or slide is None or self._missing():
+            return
+        rect = self.viewport.rect(slide)
+        if rect is not None:
+            self._predict(rect)
+
+    def _missing(self) -> str:
+        """Say what must be given before anything can be predicted; empty when nothing is missing."""
+        session = self.session
+        if session.bundle is None:
+            return "Choose a model to begin."
+        if session.slide is None:
+            return "Open a slide: drop it on the window, or take File › Open Sample › CHRep."
+        try:
+            session.slide.require_mpp()
+        except ScaleError as error:
+            return f"{error.what[:1].upper()}{error.what[1:]}. Type it in above: the model needs it."
+        return ""
+
+    def _on_inputs(self) -> None:
+        missing = self._missing()
+        for button in (self.predict_view, self.predict_tissue, self.follow):
+            button.setEnabled(not missing)
+        self._say(missing or "Ready.")
+        if not missing:
+            self._on_settled()
+
+    def _on_state(self, state: str) -> None:
+        working = state != "idle"
+        self.progress.setVisible(working)
+        self.cancel.setVisible(working)
+        self.cancel.setEnabled(working and state != "cancelling")
+        self.cancel.setText("Cancelling…" if state == "cancelling" else "Cancel")
+        if state in ("loading", "preparing"):
+            self.progress.setRange(0, 0)
+            self._say("Opening the model…" if state == "loading" else "Preparing the slide…")
+
+    def _on_progress(self, done: int, total: int, rate: float) -> None:
+        self.progress.setRange(0, total)
+        self.progress.setValue(done)
+        if done >= total:
+            self._say(f"{done:,} tiles predicted, {rate:.0f} tiles/s.")
+        elif rate > 0:
+            self._say(f"{done:,} of {total:,} tiles, {rate:.0f} tiles/s, {_left((total - done) / rate)} left")
+        else:
+            self._say(f"0 of {total:,} tiles")
+
+    def _on_refused(self, tiles: int) -> None:
+        where = "The tissue has" if self._asked_for is None else "In view are"
+        self._say(f"{where} {tiles:,} tiles to predict, more than {TILE_BUDGET:,}. Zoom in, or go ahead:")
+        self.anyway.show()
+
+    def _on_nothing(self, tissue_tiles: int) -> None:
+        where = "on the slide" if self._asked_for is None else "in view"
+        if tissue_tiles:
+            self._say(f"All {tissue_tiles:,} tissue tiles {where} are predicted.")
+        else:
+            self._say(f"No tissue {where}.")
+
+    def _on_failed(self, message: str) -> None:
+        self._say(message)
+
+    def _say(self, text: str) -> None:
+        self.status.setText(text)
+        self.anyway.hide()
+
+
+def _with_keys(text: str, keys: str) -> str:
+    return f"{text}   ({QKeySequence(keys).toString(QKeySequence.SequenceFormat.NativeText)})"
+
+
+def _left(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,295 @@
+"""Everything slow: opening a bundle, preparing a slide, predicting tiles; each in a generator worker.
+
+One worker at a time. What is asked for meanwhile waits until that one has stopped, which takes a batch at
+most; of several requests only the newest is kept. Results come to the Qt thread one batch at a time, and
+those of a request that a newer one has overtaken are dropped.
+
+torch is imported in the worker threads only: opening a widget stays instant.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error
+from psygnal import Signal
+
+from chrep_model.bundle import Bundle, load_bundle
+from chrep_model.errors import Cancelled, ChrepError
+from chrep_model.geometry import Rect
+from napari_chrep.session import PerViewer, Session, sessions
+
+if TYPE_CHECKING:
+    from chrep_model.inference.prediction import PredictionPart
+    from chrep_model.inference.predictor import Predictor, SlideContext
+    from chrep_model.slides.slide import Slide
+
+State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
+
+#: More tiles than this are not predicted before the user has said yes.
+TILE_BUDGET = 4000
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A slide made ready for a bundle."""
+
+    predictor: Predictor
+    context: SlideContext
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An error that the user should read as it stands."""
+
+    error: ChrepError
+
+
+class Stop:
+    """Asks a worker to stop; it looks here between batches.
+
+    napari stops a worker itself (``worker.quit()``) when the window closes or from its task list; that counts
+    too.
+    """
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self.worker: Any = None
+
+    def request(self) -> None:
+        """Ask for a stop."""
+        self._asked.set()
+
+    def requested(self) -> bool:
+        """Tell whether a stop was asked for."""
+        return self._asked.is_set() or (self.worker is not None and self.worker.abort_requested)
+
+
+def loading(path: Path) -> Iterator[Bundle | Failed]:
+    """Open a bundle; yields it, or the reason why not."""
+    try:
+        yield load_bundle(path)
+    except ChrepError as error:
+        yield Failed(error)
+
+
+def preparing(
+    bundle: Bundle, predictor: Predictor | None, slide: Slide, context: SlideContext | None, stop: Stop
+) -> Iterator[Prepared | Failed]:
+    """Load the bundle's networks and prepare the slide for them, whichever is not there yet."""
+    try:
+        _cap_threads()
+        if predictor is None:
+            from chrep_model.inference.predictor import Predictor
+
+            predictor = Predictor(bundle)
+        if context is None and not stop.requested():
+            context = predictor.prepare(slide, cancelled=stop.requested)
+    except Cancelled:
+        return
+    except ChrepError as error:
+        yield Failed(error)
+        return
+    if context is not None:
+        yield Prepared(predictor, context)
+
+
+def predicting(
+    predictor: Predictor, context: SlideContext, indices: npt.NDArray[np.int64], stop: Stop
+) -> Iterator[PredictionPart | Failed]:
+    """Predict tiles; yields once per batch."""
+    try:
+        _cap_threads()
+        yield from predictor.stream(context, indices, cancelled=stop.requested)
+    except Cancelled:
+        return
+    except ChrepError as error:
+        yield Failed(error)
+
+
+def _cap_threads() -> None:
+    """Leave one core to the window: a worker that takes them all makes panning stutter."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+
+
+class Engine:
+    """Runs workers for one session and hands their results to it, on the Qt thread.
+
+    Parameters
+    ----------
+    session : Session
+        Gets bundles, prepared slides and predicted batches.
+
+    Attributes
+    ----------
+    state : str
+        ``idle``, ``loading``, ``preparing``, ``predicting`` or ``cancelling``.
+    state_changed : Signal(str)
+    progressed : Signal(int, int, float)
+        Tiles done, tiles of this run, tiles per second.
+    refused : Signal(int)
+        A request holds this many tiles, more than its budget; nothing was started.
+    nothing_to_do : Signal(int)
+        A request holds no tile that is not predicted yet; its number of tissue tiles.
+    failed : Signal(str)
+        Why the work stopped; napari has shown the same text.
+    """
+
+    state_changed = Signal(str)
+    progressed = Signal(int, int, float)
+    refused = Signal(int)
+    nothing_to_do = Signal(int)
+    failed = Signal(str)
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.state: State = "idle"
+        self._worker: Any = None
+        self._stop = Stop()
+        self._pending: Callable[[], None] | None = None
+        self._request: tuple[Rect | None, int | None] = (None, TILE_BUDGET)
+        self._generation = 0
+        self._done = self._total = 0
+        self._started_at = 0.0
+        session.slide_changed.connect(self._on_slide_changed)
+
+    def load(self, path: Path) -> None:
+        """Open a bundle and make it the current one."""
+        self._overtake(partial(self._start, "loading", loading, path))
+
+    def predict(self, rect: Rect | None, *, budget: int | None = TILE_BUDGET) -> None:
+        """Predict the tissue tiles of the current slide that are not predicted yet.
+
+        Parameters
+        ----------
+        rect : Rect or None
+            In level-0 pixels; None for the whole slide.
+        budget : int or None
+            With more tiles than this, `refused` is emitted instead; None for no limit.
+        """
+        self._request = (rect, budget)
+        # While the slide is being prepared for this very bundle, only the region is new: let it go on.
+        if self.state != "preparing" or self._stop.requested():
+            self._overtake(self._predict_now)
+
+    def cancel(self) -> None:
+        """Stop within a batch; what is predicted so far stays."""
+        self._pending = None
+        self._stop.request()
+        if self._worker is not None:
+            self._set_state("cancelling")
+
+    def _overtake(self, job: Callable[[], None]) -> None:
+        """Do this next, and drop what comes from the work under way."""
+        self._generation += 1
+        self._pending = job
+        self._stop.request()
+        if self._worker is None:
+            self._next()
+
+    def _next(self) -> None:
+        job, self._pending = self._pending, None
+        if job is not None:
+            job()
+
+    def _predict_now(self) -> None:
+        session = self.session
+        rect, budget = self._request
+        if session.bundle is None or session.slide is None:
+            return
+        if session.context is None or session.predictor is None or session.prediction is None:
+            self._start(
+                "preparing", preparing, session.bundle, session.predictor, session.slide, session.context
+            )
+            return
+        wanted = session.context.tiles(rect)
+        todo = session.prediction.missing(wanted)
+        if todo.size == 0:
+            self.nothing_to_do.emit(int(wanted.size))
+        elif budget is not None and todo.size > budget:
+            self.refused.emit(int(todo.size))
+        else:
+            self._done, self._total, self._started_at = 0, int(todo.size), time.perf_counter()
+            self._start("predicting", predicting, session.predictor, session.context, todo)
+            self.progressed.emit(0, self._total, 0.0)
+
+    def _start(self, state: State, work: Callable[..., Iterator[Any]], *args: Any) -> None:
+        self._stop = Stop()
+        if work is not loading:
+            args = (*args, self._stop)
+        worker = create_worker(work, *args, _progress={"desc": _DESCRIPTIONS[state]}, _start_thread=False)
+        self._stop.worker = self._worker = worker
+        worker.yielded.connect(partial(self._on_yielded, self._generation))
+        worker.errored.connect(self._on_errored)
+        worker.finished.connect(self._on_finished)
+        if state == "predicting":
+            worker.pbar.total = self._total
+        self._set_state(state)
+        worker.start()
+
+    def _on_yielded(self, generation: int, result: Any) -> None:
+        if generation != self._generation:
+            return
+        if isinstance(result, Failed):
+            self._pending = None
+            show_error(str(result.error))
+            self.failed.emit(str(result.error))
+        elif isinstance(result, Bundle):
+            self.session.use(result)
+        elif isinstance(result, Prepared):
+            self.session.prepared(result.predictor, result.context)
+            self._pending = self._predict_now  # once this worker has finished
+        else:
+            self._on_part(result)
+
+    def _on_part(self, part: PredictionPart) -> None:
+        self.session.add(part)
+        self._done += len(part.indices)
+        if self._worker is not None:
+            self._worker.pbar.update(len(part.indices))
+        rate = self._done / max(time.perf_counter() - self._started_at, 1e-6)
+        self.progressed.emit(self._done, self._total, rate)
+
+    def _on_errored(self, error: Exception) -> None:
+        """Tell of an error that is a fault of ours; napari shows it with its traceback."""
+        self._pending = None
+        self.failed.emit(f"{type(error).__name__}: {error}")
+
+    def _on_finished(self) -> None:
+        self._worker = None
+        self._next()
+        if self._worker is None:
+            self._set_state("idle")
+
+    def _on_slide_changed(self) -> None:
+        """Drop what is under way for the former slide; a bundle that is being opened serves any slide."""
+        if self.state != "loading":
+            self._generation += 1
+            self.cancel()
+
+    def _set_state(self, state: State) -> None:
+        if state != self.state:
+            self.state = state
+            self.state_changed.emit(state)
+
+
+_DESCRIPTIONS: dict[State, str] = {
+    "loading": "Opening the bundle",
+    "preparing": "Preparing the slide",
+    "predicting": "Predicting tiles",
+}
+
+#: The engine of each viewer: ``engines.of(viewer)``.
+engines: PerViewer[Engine] = PerViewer(lambda viewer: Engine(sessions.of(viewer)))
