@@ -14,7 +14,7 @@ SHAPE = (3000, 4000)  # rows, cols
 
 
 def test_the_rectangle_is_what_the_canvas_shows():
-    # 800 x 600 canvas pixels at 2 a µm are 400 x 300 µm, at 0.5 µm/px 800 x 600 px; world 0 is half a pixel in.
+    # 800 x 600 canvas pixels at 2 a µm are 400 x 300 µm, so 800 x 600 px; world 0 is half a pixel in.
     rect = view_rect((0.0, 500.0, 1000.0), 2.0, (600, 800), 0.5, SHAPE)
     assert rect == Rect(2000.5 - 400, 1000.5 - 300, 800, 600)
 
