@@ -19,8 +19,8 @@ import pytest
 SRC = Path(__file__).resolve().parent.parent / "src"
 MODEL, PLUGIN = "chrep_model", "napari_chrep"
 ORDER = (
-    *("errors", "geometry", "config", "slides", "cohorts", "networks", "embeddings", "calibration"),
-    *("training", "methods", "bundle", "inference", "pipeline", "evaluation", "cli"),
+    *("errors", "geometry", "config", "slides", "cohorts", "networks", "embeddings", "training"),
+    *("calibration", "methods", "bundle", "inference", "pipeline", "evaluation", "cli"),
 )
 VIEWER = {
     "napari",

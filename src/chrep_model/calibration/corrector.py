@@ -1,0 +1,95 @@
+"""CHRep's Correction: a small network that adds what the neighbours' mean misses, magnitude penalised."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from chrep_model.networks.losses import regression_loss
+from chrep_model.training.loop import random_batches, run_epochs
+
+
+class CorrectorSettings(BaseModel):
+    """Phase 2 of CHRep; the paper names no values, these are ours.
+
+    Attributes
+    ----------
+    rho : float
+        G * lam_D: the magnitude penalty relative to the squared error of one gene. Under that error alone
+        the corrector's optimum is the residual divided by 1 + rho, whatever the number of genes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rho: float = Field(1.0, ge=0)
+    hidden: int = Field(256, gt=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    epochs: int = Field(50, gt=0)
+    batch: int = Field(1024, gt=0)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+
+
+class Corrector(nn.Module):
+    """r_eta: z to a residual per gene. Starts at exactly zero, that is at the Estimate."""
+
+    def __init__(self, dim: int, genes: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout))
+        self.readout = nn.Linear(hidden, genes)
+        nn.init.zeros_(self.readout.weight)
+        nn.init.zeros_(self.readout.bias)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(b, dim) to (b, genes)."""
+        out: Tensor = self.readout(self.body(z))
+        return out
+
+
+def fit_corrector(
+    z: NDArray[np.float32],
+    estimate: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    section: NDArray[np.int64],
+    settings: CorrectorSettings,
+    *,
+    mae: float,
+    pcc: float,
+    seed: int,
+) -> Corrector:
+    """Train on L_cal = L_reg(estimate + residual, targets) + lam_D * mean squared length of the residual.
+
+    Parameters
+    ----------
+    z : ndarray
+        (n, d) embeddings, unit rows.
+    estimate : ndarray
+        (n, genes) Estimate of every spot, from a gallery without its own section: with it, the estimate would
+        hold the answer and there would be nothing left to correct.
+    targets : ndarray
+        (n, genes) standardised expression.
+    section : ndarray
+        (n,) int section of every spot.
+    mae, pcc : float
+        Weights in L_reg.
+    """
+    torch.manual_seed(seed)
+    genes = targets.shape[1]
+    corrector = Corrector(z.shape[1], genes, settings.hidden, settings.dropout)
+    z_t, estimate_t, target_t, section_t = (torch.from_numpy(a) for a in (z, estimate, targets, section))
+    lam = settings.rho / genes
+
+    def loss(rows: NDArray[np.int64]) -> Tensor:
+        residual = corrector(z_t[rows])
+        fit = regression_loss(estimate_t[rows] + residual, target_t[rows], section_t[rows], mae=mae, pcc=pcc)
+        return fit + lam * residual.pow(2).sum(1).mean()
+
+    batches, steps = random_batches(len(z), settings.batch)
+    run_epochs(
+        corrector, loss, batches, epochs=settings.epochs, steps_per_epoch=steps,
+        lr=settings.lr, weight_decay=settings.weight_decay, seed=seed,
+    )  # fmt: skip
+    return corrector

@@ -1,0 +1,151 @@
+"""The gallery: every training spot with its embedding, its measured expression and where it came from.
+
+Retrieval is exact: cosine similarity as a matrix product, in chunks, and the k largest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from chrep_model.errors import SettingsError
+
+Exclude = Literal["none", "self", "section", "patient"]
+
+_QUERY_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The k most similar gallery spots of every query, most similar first.
+
+    Attributes
+    ----------
+    index : ndarray
+        (n, k) int64 rows of the gallery; ties go to the smaller row.
+    similarity : ndarray
+        (n, k) float32 cosine; -inf where fewer than k were allowed.
+    """
+
+    index: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+    def weights(self, temperature: float) -> NDArray[np.float32]:
+        """w_ij = softmax over the neighbours of s_ij / temperature, (n, k) float32; rows sum to one."""
+        top = self.similarity[:, :1]
+        w = np.exp((self.similarity - np.where(np.isfinite(top), top, 0.0)) / temperature)
+        return (w / np.maximum(w.sum(1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Training spots to retrieve from.
+
+    Attributes
+    ----------
+    z : ndarray
+        (n, d) float32, rows of unit length.
+    expression : ndarray
+        (n, genes) float32, standardised.
+    section, patient : ndarray
+        (n,) int64, numbers of the spot's section and patient.
+    position : ndarray
+        (n, 2) float64, spot centre in µm.
+    section_names : tuple of str
+        Names behind `section`.
+    """
+
+    z: NDArray[np.float32]
+    expression: NDArray[np.float32]
+    section: NDArray[np.int64]
+    patient: NDArray[np.int64]
+    position: NDArray[np.float64]
+    section_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        exclude: Exclude = "none",
+        section: NDArray[np.int64] | None = None,
+        patient: NDArray[np.int64] | None = None,
+    ) -> Neighbours:
+        """Find the k gallery spots most similar to each query.
+
+        Parameters
+        ----------
+        queries : ndarray
+            (n, d) float32, rows of unit length.
+        k : int
+            Neighbours per query; no more than the gallery holds.
+        exclude : {"none", "self", "section", "patient"}
+            What a query may not retrieve. "self" takes query i to be gallery row i; "section" and "patient"
+            need the queries' own numbers.
+
+        Raises
+        ------
+        SettingsError
+            Nothing is left to retrieve for a query.
+        """
+        k = min(k, len(self))
+        z = torch.from_numpy(self.z)
+        index, similarity = [], []
+        for start in range(0, len(queries), _QUERY_CHUNK):
+            rows = np.arange(start, min(start + _QUERY_CHUNK, len(queries)))
+            s = torch.from_numpy(queries[rows]) @ z.T
+            barred = self._barred(rows, exclude, section, patient)
+            if barred is not None:
+                if bool(barred.all(1).any()):
+                    raise SettingsError(
+                        f"with exclude={exclude!r} nothing is left in the gallery for some spots",
+                        remedy="Train on more sections, or exclude less.",
+                    )
+                s[torch.from_numpy(barred)] = -torch.inf
+            # A stable sort, not topk: equal similarities then come in the gallery's order on every machine.
+            values, order = s.sort(dim=1, descending=True, stable=True)
+            index.append(order[:, :k].numpy().astype(np.int64))
+            similarity.append(values[:, :k].numpy())
+        if not index:
+            return Neighbours(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+        return Neighbours(np.concatenate(index), np.concatenate(similarity))
+
+    def _barred(
+        self,
+        rows: NDArray[np.int64],
+        exclude: Exclude,
+        section: NDArray[np.int64] | None,
+        patient: NDArray[np.int64] | None,
+    ) -> NDArray[np.bool_] | None:
+        if exclude == "none":
+            return None
+        if exclude == "self":
+            return rows[:, None] == np.arange(len(self))[None, :]
+        own, theirs = (section, self.section) if exclude == "section" else (patient, self.patient)
+        if own is None:
+            raise SettingsError(f"exclude={exclude!r} needs the {exclude} of every query")
+        return own[rows][:, None] == theirs[None, :]
+
+
+def unit_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows scaled to length one; a zero row stays zero (and is then equally far from everything)."""
+    return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def weighted_mean(
+    neighbours: Neighbours, temperature: float, values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """CHRep's Estimate: sum over the neighbours j of w_ij * values_j, (n, genes) float32."""
+    w = neighbours.weights(temperature)
+    out = np.empty((len(w), values.shape[1]), np.float32)
+    for start in range(0, len(w), 256):  # (256, k, genes) at a time
+        part = slice(start, start + 256)
+        out[part] = np.einsum("nk,nkg->ng", w[part], values[neighbours.index[part]], optimize=True)
+    return out

@@ -1,0 +1,109 @@
+"""What every method has in common: fit on spots, respond to features, read genes from the response.
+
+A method never sees a slide, a file or raw counts. It gets a table of training spots and gives back something
+that answers for new features in two steps: `respond` does what does not depend on the gene (hidden layers,
+neighbours, weights), `read` gives the values of the genes asked for, cheaply. Switching the gene on a screen
+is one `read`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.calibration.gallery import Gallery, unit_rows
+from chrep_model.errors import SettingsError
+from chrep_model.training.samples import SpotTable
+
+Response = dict[str, NDArray[Any]]
+"""Arrays with one row per tile; what they hold is the method's affair."""
+
+Arrays = dict[str, NDArray[Any]]
+Genes = NDArray[np.int64] | slice
+ALL = slice(None)
+
+
+class FittedMethod(ABC):
+    """A method after `fit`.
+
+    Attributes
+    ----------
+    variants : tuple of str
+        Which predictions it can give, of ``raw | estimate | correction | literal | calibrated``; the last one
+        is the one to trust.
+    gallery : Gallery
+        Training spots in the space in which this method compares tissue.
+    """
+
+    name: ClassVar[str]
+    variants: ClassVar[tuple[str, ...]] = ("raw",)
+    gallery: Gallery
+
+    def respond(self, features: NDArray[np.float32]) -> Response:
+        """Everything that does not depend on the gene, for features (n, d)."""
+        z = self.compare(features)
+        nearest = self.gallery.search(z, 1).similarity[:, 0]
+        return {"distance": (1 - nearest).astype(np.float32), **self._respond(features, z)}
+
+    @abstractmethod
+    def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
+        """Standardised expression (n, number of genes) of a response, for columns `genes`."""
+
+    def predict(self, features: NDArray[np.float32], variant: str | None = None) -> NDArray[np.float32]:
+        """Standardised expression of all genes, (n, genes); of the last variant unless one is named."""
+        return self.read(self.respond(features), variant or self.variants[-1])
+
+    def compare(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features (n, d) in the space of the gallery, rows of unit length."""
+        return unit_rows(features)
+
+    @abstractmethod
+    def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response: ...
+
+    @abstractmethod
+    def arrays(self) -> Arrays:
+        """The fitted numbers beside the gallery, by name, for the bundle."""
+
+    @classmethod
+    @abstractmethod
+    def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedMethod:
+        """Build again from what `arrays` gave; KeyError or ValueError where they do not fit."""
+
+
+Report = Callable[[str], None]
+"""Called with a line of what a fit is doing."""
+
+
+class Method(ABC):
+    """A way to learn expression from features."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def fit(self, table: SpotTable, *, seed: int, report: Report | None = None) -> FittedMethod:
+        """Fit on training spots. The same table and seed give the same numbers on the same machine."""
+
+
+def gallery_of(table: SpotTable, z: NDArray[np.float32]) -> Gallery:
+    """Put the table's spots into a gallery under embeddings `z`, (n, d) of unit rows."""
+    return Gallery(z, table.targets, table.section, table.patient, table.position, table.section_names)
+
+
+def leave_section_out(table: SpotTable) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Pairs of (training rows, held-out rows), one per section; the one way to validate inside of training.
+
+    Raises
+    ------
+    SettingsError
+        The table has a single section.
+    """
+    sections = np.unique(table.section)
+    if len(sections) < 2:
+        raise SettingsError(
+            "leaving a section out needs at least two training sections", remedy="Add sections to the cohort."
+        )
+    return [(table.section != s, table.section == s) for s in sections]

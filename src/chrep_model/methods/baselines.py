@@ -1,0 +1,126 @@
+"""The baselines that stand in every table: the mean, and nearest neighbours on the embeddings as they are."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.calibration.gallery import Gallery, Neighbours, unit_rows, weighted_mean
+from chrep_model.methods.base import (
+    ALL,
+    Arrays,
+    FittedMethod,
+    Genes,
+    Method,
+    Report,
+    Response,
+    gallery_of,
+    leave_section_out,
+)
+from chrep_model.training.samples import SpotTable
+
+NEIGHBOURS = (25, 50, 100, 200)
+TEMPERATURES = (0.02, 0.05, 0.1, 0.2)
+
+
+class FittedMean(FittedMethod):
+    """See `Mean`."""
+
+    name: ClassVar[str] = "mean"
+
+    def __init__(self, mean: NDArray[np.float32], gallery: Gallery) -> None:
+        self.mean, self.gallery = mean, gallery
+
+    def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response:
+        return {}
+
+    def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
+        """Give the same row for every tile."""
+        row = self.mean[genes]
+        return np.broadcast_to(row, (len(response["distance"]), len(row))).copy()
+
+    def arrays(self) -> Arrays:
+        """Give the means."""
+        return {"mean": self.mean}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedMean:
+        """Build again."""
+        return cls(arrays["mean"], gallery)
+
+
+class Mean(Method):
+    """Every tile gets the mean of the training spots."""
+
+    name: ClassVar[str] = "mean"
+
+    def fit(self, table: SpotTable, *, seed: int, report: Report | None = None) -> FittedMean:
+        """Take the mean; `seed` has no effect."""
+        return FittedMean(table.targets.mean(0), gallery_of(table, unit_rows(table.features)))
+
+
+class FittedKnn(FittedMethod):
+    """See `Knn`."""
+
+    name: ClassVar[str] = "knn"
+
+    def __init__(self, k: int, temperature: float, gallery: Gallery) -> None:
+        self.k, self.temperature, self.gallery = k, temperature, gallery
+
+    def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response:
+        found = self.gallery.search(z, self.k)
+        return {"neighbours": found.index, "similarity": found.similarity}
+
+    def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
+        """Weighted mean of the neighbours' measured values."""
+        found = Neighbours(response["neighbours"], response["similarity"])
+        return weighted_mean(found, self.temperature, self.gallery.expression[:, genes])
+
+    def arrays(self) -> Arrays:
+        """Give k and temperature."""
+        return {"k": np.array([self.k]), "temperature": np.array([self.temperature])}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedKnn:
+        """Build again."""
+        return cls(int(arrays["k"][0]), float(arrays["temperature"][0]), gallery)
+
+
+class Knn(Method):
+    """Weighted mean of the most similar training spots, by cosine of the embeddings."""
+
+    name: ClassVar[str] = "knn"
+
+    def fit(self, table: SpotTable, *, seed: int, report: Report | None = None) -> FittedKnn:
+        """Choose k and temperature on held-out training sections; `seed` has no effect."""
+        z = unit_rows(table.features)
+        k, temperature = choose_neighbourhood(table, z)
+        return FittedKnn(k, temperature, gallery_of(table, z))
+
+
+def choose_neighbourhood(table: SpotTable, z: NDArray[np.float32]) -> tuple[int, float]:
+    """Return the (k, temperature) with the smallest squared error over the held-out training sections.
+
+    Parameters
+    ----------
+    table : SpotTable
+        Training spots.
+    z : ndarray
+        (n, d) float32 unit rows to compare them by.
+    """
+    if len(np.unique(table.section)) < 2:
+        return NEIGHBOURS[1], TEMPERATURES[2]
+    grid = list(product(NEIGHBOURS, TEMPERATURES))
+    errors = np.zeros(len(grid))
+    for train, test in leave_section_out(table):
+        gallery = gallery_of(table.rows(train), z[train])
+        found = gallery.search(z[test], max(NEIGHBOURS))
+        for i, (k, temperature) in enumerate(grid):
+            near = Neighbours(found.index[:, :k], found.similarity[:, :k])
+            errors[i] += np.mean(
+                (weighted_mean(near, temperature, gallery.expression) - table.targets[test]) ** 2
+            )
+    return grid[int(errors.argmin())]

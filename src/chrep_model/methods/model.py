@@ -1,0 +1,129 @@
+"""A fitted method with the gene panel and the feature scale that belong to it: what a bundle stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.section import Section
+from chrep_model.geometry import px_to_um
+from chrep_model.methods.base import FittedMethod, Genes, Method, Report, Response
+from chrep_model.training.samples import SpotTable
+
+
+@dataclass(frozen=True)
+class FeatureScale:
+    """Mean and sd of the features over the training spots.
+
+    Embeddings are standardised per slide before; this brings neighbourhood means, which vary less than single
+    tiles, to the same footing.
+
+    Attributes
+    ----------
+    mean, sd : ndarray
+        (d,) float32.
+    """
+
+    mean: NDArray[np.float32]
+    sd: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, features: NDArray[np.float32]) -> FeatureScale:
+        """From training features (n, d)."""
+        sd = features.std(0)
+        return cls(features.mean(0), np.where(sd < 1e-6, 1.0, sd).astype(np.float32))
+
+    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scale features (n, d)."""
+        return ((features - self.mean) / self.sd).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class Model:
+    """From a slide's features to expression.
+
+    Attributes
+    ----------
+    panel : GenePanel
+        Genes, and the mean and sd by which they were standardised.
+    scale : FeatureScale
+        Of the features.
+    fitted : FittedMethod
+        The method after its fit.
+    """
+
+    panel: GenePanel
+    scale: FeatureScale
+    fitted: FittedMethod
+
+    def respond(self, features: NDArray[np.float32]) -> Response:
+        """Everything that does not depend on the gene, for features (n, d) of one slide."""
+        return self.fitted.respond(self.scale(features))
+
+    def read(self, response: Response, variant: str, genes: Genes = slice(None)) -> NDArray[np.float32]:
+        """Expression (n, number of genes) in log10-spot units."""
+        z = self.fitted.read(response, variant, genes)
+        return z * self.panel.sd[genes] + self.panel.mean[genes]
+
+
+def spot_table(
+    sections: Sequence[Section],
+    features: Mapping[str, NDArray[np.float32]],
+    panel: GenePanel,
+    scale: FeatureScale,
+) -> SpotTable:
+    """Put the spots of several sections into one table.
+
+    Parameters
+    ----------
+    sections : sequence of Section
+        In the order of the rows.
+    features : mapping
+        Section name to (n, d) features.
+    panel, scale : GenePanel, FeatureScale
+        Fitted on training sections.
+    """
+    patients = list(dict.fromkeys(s.patient for s in sections))
+    counts = [len(s) for s in sections]
+    return SpotTable(
+        features=np.concatenate([scale(features[s.name]) for s in sections]),
+        targets=np.concatenate([panel.standardise(panel.expression(s)) for s in sections]),
+        section=np.repeat(np.arange(len(sections)), counts),
+        patient=np.repeat([patients.index(s.patient) for s in sections], counts),
+        position=np.concatenate([px_to_um(1.0, s.mpp) * s.xy for s in sections]),
+        section_names=tuple(s.name for s in sections),
+    )
+
+
+def fit_model(
+    method: Method,
+    sections: Sequence[Section],
+    features: Mapping[str, NDArray[np.float32]],
+    genes: int | Sequence[str],
+    *,
+    seed: int,
+    report: Report | None = None,
+) -> Model:
+    """Fit panel, feature scale and method on training sections; nothing else is looked at.
+
+    Parameters
+    ----------
+    method : Method
+        What to fit.
+    sections : sequence of Section
+        Training sections.
+    features : mapping
+        Section name to (n, d) features, standardised per slide; sections not named above are not read.
+    genes : int or sequence of str
+        How many genes to choose, or which.
+    seed : int
+        The one seed.
+    """
+    panel = GenePanel.fit(sections, genes)
+    scale = FeatureScale.fit(np.concatenate([features[s.name] for s in sections]))
+    table = spot_table(sections, features, panel, scale)
+    return Model(panel, scale, method.fit(table, seed=seed, report=report))

@@ -1,0 +1,198 @@
+"""CHRep's phase 1 on frozen embeddings: an adapter and a head under three losses.
+
+Regression reads F_H, contrast reads F_M (F_H with the coordinates) against F_G, topology reads F_G;
+coordinate branch, fusion, gene encoder and projections serve in training alone and are not kept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from chrep_model.methods.base import ALL, Arrays, Genes
+from chrep_model.networks.heads import (
+    Adapter,
+    CoordinateBranch,
+    Fusion,
+    GeneEncoder,
+    Projection,
+    RegressionHead,
+)
+from chrep_model.networks.losses import alignment_loss, regression_loss, topology_loss
+from chrep_model.training.loop import run_epochs
+from chrep_model.training.samples import NeighbourBatches, SpotTable
+
+_WIDTH = 256
+"""Of F_G and of the projections."""
+
+
+class Phase1Settings(BaseModel):
+    """Phase 1 of CHRep; the paper names no values.
+
+    Attributes
+    ----------
+    con, spa, mae, pcc : float
+        lam_con, lam_spa, lam_mae, lam_PCC; lam_reg is 1.
+    inputs : int
+        Principal components of the embeddings that the adapter reads.
+    dim, hidden : int
+        Width of F_H and of the head.
+    members : int
+        Networks that differ in their random numbers and are averaged.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    con: float = Field(0.5, ge=0)
+    spa: float = Field(0.1, ge=0)
+    mae: float = Field(0.5, ge=0)
+    pcc: float = Field(1.0, ge=0)
+    inputs: int = Field(64, gt=0)
+    dim: int = Field(64, gt=0)
+    hidden: int = Field(128, gt=0)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    members: int = Field(3, gt=0)
+    epochs: int = Field(30, gt=0)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    sections_per_batch: int = Field(4, gt=0)
+    spots_per_section: int = Field(64, gt=0)
+
+
+class Member(nn.Module):
+    """One network: what is kept (adapter, head) and what serves the losses."""
+
+    def __init__(self, inputs: int, genes: int, s: Phase1Settings) -> None:
+        super().__init__()
+        self.adapter = Adapter(inputs, s.dim, s.dropout)
+        self.head = RegressionHead(s.dim, s.hidden, genes)
+        self.coordinates = CoordinateBranch(s.dim)
+        self.fusion = Fusion(s.dim)
+        self.gene_encoder = GeneEncoder(genes, _WIDTH)
+        self.image_projection = Projection(s.dim, _WIDTH)
+        self.gene_projection = Projection(_WIDTH, _WIDTH)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    @property
+    def temperature(self) -> Tensor:
+        """tau, learned, within [0.01, 0.5]."""
+        return torch.exp(-self.log_scale).clamp(0.01, 0.5)
+
+
+@dataclass(frozen=True)
+class Phase1:
+    """What phase 1 leaves behind: inputs to F_H, and F_H to expression, averaged over members.
+
+    Attributes
+    ----------
+    centre, rotation : ndarray
+        (d,), (d, inputs) float32: embeddings to the adapter's inputs.
+    adapters, heads : list of Module
+        One of each per member.
+    """
+
+    centre: NDArray[np.float32]
+    rotation: NDArray[np.float32]
+    adapters: list[Adapter]
+    heads: list[RegressionHead]
+
+    @torch.inference_mode()
+    def feature(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """F_H (n, members * dim): the members' side by side, so that a cosine averages over them."""
+        x = self._inputs(features)
+        return torch.cat([adapter(x) for adapter in self.adapters], dim=1).numpy()
+
+    @torch.inference_mode()
+    def hidden(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Last hidden layers of the heads, (n, members * hidden): what does not depend on the gene."""
+        x = self._inputs(features)
+        parts = [head.body(adapter(x)) for adapter, head in zip(self.adapters, self.heads, strict=True)]
+        return torch.cat(parts, dim=1).numpy()
+
+    def read(self, hidden: NDArray[np.float32], genes: Genes = ALL) -> NDArray[np.float32]:
+        """Expression (n, number of genes) from `hidden`."""
+        w = np.concatenate([h.readout.weight.detach().numpy()[genes] for h in self.heads], axis=1)
+        b = np.mean([h.readout.bias.detach().numpy()[genes] for h in self.heads], axis=0)
+        return (hidden @ w.T / len(self.heads) + b).astype(np.float32)
+
+    def _inputs(self, features: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy((features - self.centre) @ self.rotation)
+
+    def arrays(self) -> Arrays:
+        """All numbers, flat."""
+        out: Arrays = {"centre": self.centre, "rotation": self.rotation}
+        for kind, modules in (("adapter", self.adapters), ("head", self.heads)):
+            for i, module in enumerate(modules):
+                out |= {f"{kind}{i}.{k}": v.numpy() for k, v in module.state_dict().items()}
+        return out
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Phase1:
+        """Build again; shapes say the widths."""
+        adapters: list[Adapter] = []
+        heads: list[RegressionHead] = []
+        while f"adapter{len(adapters)}.linear.weight" in arrays:
+            i = len(adapters)
+            states = [
+                {
+                    k.removeprefix(f"{kind}{i}."): torch.from_numpy(v)
+                    for k, v in arrays.items()
+                    if k.startswith(f"{kind}{i}.")
+                }
+                for kind in ("adapter", "head")
+            ]
+            dim, inputs = states[0]["linear.weight"].shape
+            genes, hidden = states[1]["readout.weight"].shape
+            adapter, head = Adapter(inputs, dim, 0.0), RegressionHead(dim, hidden, genes, 0.0)
+            adapter.load_state_dict(states[0])
+            head.load_state_dict(states[1])
+            adapters.append(adapter.eval())
+            heads.append(head.eval())
+        if not adapters:
+            raise ValueError("no adapter")
+        return cls(arrays["centre"], arrays["rotation"], adapters, heads)
+
+
+def fit_phase1(table: SpotTable, settings: Phase1Settings, seed: int) -> Phase1:
+    """Train the members one after the other."""
+    centre = table.features.mean(0)
+    _, size, directions = np.linalg.svd(table.features - centre, full_matrices=False)
+    kept = directions[: settings.inputs]
+    spread = np.sqrt((size[: len(kept)] ** 2).mean() / len(table))
+    rotation = np.ascontiguousarray((kept / max(float(spread), 1e-6)).T.astype(np.float32))
+    inputs = ((table.features - centre) @ rotation).astype(np.float32)
+    members = [_fit_member(table, inputs, settings, seed + 1000 * i) for i in range(settings.members)]
+    return Phase1(centre, rotation, [m.adapter for m in members], [m.head for m in members])
+
+
+def _fit_member(table: SpotTable, inputs: NDArray[np.float32], s: Phase1Settings, seed: int) -> Member:
+    torch.manual_seed(seed)
+    member = Member(inputs.shape[1], table.targets.shape[1], s)
+    batches = NeighbourBatches(table, s.sections_per_batch, s.spots_per_section)
+    x, y, section = torch.from_numpy(inputs), torch.from_numpy(table.targets), torch.from_numpy(table.section)
+    position = torch.from_numpy(table.unit_position())
+
+    def loss(rows: NDArray[np.int64]) -> Tensor:
+        feature = member.adapter(x[rows])
+        total = regression_loss(member.head(feature), y[rows], section[rows], mae=s.mae, pcc=s.pcc)
+        if s.con or s.spa:
+            gene = member.gene_encoder(y[rows])
+        if s.con:
+            image = member.image_projection(member.fusion(feature, member.coordinates(position[rows])))
+            total = total + s.con * alignment_loss(image, member.gene_projection(gene), member.temperature)
+        if s.spa:
+            adjacency = torch.from_numpy(batches.adjacency(rows))
+            total = total + s.spa * topology_loss(gene, adjacency, section[rows])
+        return total
+
+    run_epochs(
+        member, loss, batches.epoch, epochs=s.epochs, steps_per_epoch=batches.per_epoch,
+        lr=s.lr, weight_decay=s.weight_decay, seed=seed,
+    )  # fmt: skip
+    return member

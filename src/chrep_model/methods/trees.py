@@ -1,0 +1,130 @@
+"""Extremely randomised trees on the principal components of expression: the strongest simple learner here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.calibration.gallery import Gallery, unit_rows
+from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, Report, Response, gallery_of
+from chrep_model.methods.ridge import principal_components
+from chrep_model.training.samples import SpotTable
+
+TREES = 300
+MIN_LEAF = 5
+FEATURE_SHARE = 1 / 3
+COMPONENTS = 30
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A fitted forest as plain arrays, so that it can be stored and read without running code.
+
+    Attributes
+    ----------
+    roots : ndarray
+        (trees,) int64, first node of each tree.
+    children : ndarray
+        (nodes, 2) int32, next node where the feature is below or above; -1 at a leaf.
+    feature : ndarray
+        (nodes,) int32.
+    threshold : ndarray
+        (nodes,) float64.
+    value : ndarray
+        (nodes, outputs) float32.
+    """
+
+    roots: NDArray[np.int64]
+    children: NDArray[np.int32]
+    feature: NDArray[np.int32]
+    threshold: NDArray[np.float64]
+    value: NDArray[np.float32]
+
+    @classmethod
+    def from_sklearn(cls, ensemble: Any) -> Forest:
+        """Copy the trees of a fitted scikit-learn regressor."""
+        trees = [estimator.tree_ for estimator in ensemble.estimators_]
+        counts = np.array([tree.node_count for tree in trees])
+        roots = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        children = [
+            np.where(pair < 0, -1, pair + root)
+            for tree, root in zip(trees, roots, strict=True)
+            for pair in [np.stack([tree.children_left, tree.children_right], axis=1)]
+        ]
+        return cls(
+            roots.astype(np.int64),
+            np.concatenate(children).astype(np.int32),
+            np.concatenate([np.maximum(tree.feature, 0) for tree in trees]).astype(np.int32),
+            np.concatenate([tree.threshold for tree in trees]),
+            np.concatenate([tree.value[:, :, 0] for tree in trees]).astype(np.float32),
+        )
+
+    def predict(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mean over the trees, (n, outputs) float32."""
+        total = np.zeros((len(X), self.value.shape[1]), np.float32)
+        rows = np.arange(len(X))
+        for root in self.roots:
+            node = np.full(len(X), root, np.int64)
+            while True:
+                below, above = self.children[node].T
+                if (below < 0).all():
+                    break
+                step = np.where(X[rows, self.feature[node]] <= self.threshold[node], below, above)
+                node = np.where(below < 0, node, step)
+            total += self.value[node]
+        return total / np.float32(len(self.roots))
+
+
+def fit_forest(X: NDArray[np.float32], scores: NDArray[np.float32], seed: int) -> Forest:
+    """Fit the forest to component scores (n, count)."""
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    ensemble = ExtraTreesRegressor(
+        TREES, min_samples_leaf=MIN_LEAF, max_features=FEATURE_SHARE, n_jobs=-1, random_state=seed
+    )
+    return Forest.from_sklearn(ensemble.fit(X, scores))
+
+
+class FittedTrees(FittedMethod):
+    """See `Trees`."""
+
+    name: ClassVar[str] = "trees"
+
+    def __init__(
+        self, forest: Forest, directions: NDArray[np.float32], mean: NDArray[np.float32], gallery: Gallery
+    ) -> None:
+        self.forest, self.directions, self.mean, self.gallery = forest, directions, mean, gallery
+
+    def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response:
+        return {"scores": self.forest.predict(features)}
+
+    def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
+        """Scores times directions, plus the mean."""
+        out: NDArray[np.float32] = response["scores"] @ self.directions[genes].T + self.mean[genes]
+        return out
+
+    def arrays(self) -> Arrays:
+        """Forest, directions and mean."""
+        return {**vars(self.forest), "directions": self.directions, "mean": self.mean}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedTrees:
+        """Build again."""
+        forest = Forest(**{name: arrays[name] for name in Forest.__dataclass_fields__})
+        return cls(forest, arrays["directions"], arrays["mean"], gallery)
+
+
+class Trees(Method):
+    """300 extremely randomised trees that predict the first 30 principal components."""
+
+    name: ClassVar[str] = "trees"
+
+    def fit(self, table: SpotTable, *, seed: int, report: Report | None = None) -> FittedTrees:
+        """Fit the forest with `seed`."""
+        mean = table.targets.mean(0)
+        directions = principal_components(table.targets, COMPONENTS)
+        forest = fit_forest(table.features, (table.targets - mean) @ directions, seed)
+        return FittedTrees(forest, directions, mean, gallery_of(table, unit_rows(table.features)))

@@ -1,0 +1,242 @@
+"""Train and calibrate: what the command line and the plugin both call.
+
+Slides become features once (`section_features`); a model is fitted on the features of training sections
+(`methods.model.fit_model`) and stored as a bundle.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from chrep_model.bundle import Bundle, save_bundle
+from chrep_model.cohorts.cohort import Cohort
+from chrep_model.cohorts.genes import read_gene_list
+from chrep_model.cohorts.section import Section
+from chrep_model.embeddings import DEFAULT_CONTEXT_UM, Progress, SlideEmbeddings, default_cache
+from chrep_model.errors import BundleError, Cancelled
+from chrep_model.inference.predictor import choose_device
+from chrep_model.methods.base import Report
+from chrep_model.methods.chrep import ChrepSettings, FittedChrep
+from chrep_model.methods.model import Model, fit_model, spot_table
+from chrep_model.methods.registry import make_method
+from chrep_model.networks.encoder import DEFAULT_TILE_UM, STAINBANK, Encoder, open_encoder
+
+DEFAULT_GENES = 785
+"""As many as the list on which the field compares itself on HER2+ sections."""
+
+Features = dict[str, NDArray[np.float32]]
+
+
+class EncoderSettings(BaseModel):
+    """Which encoder sees which tiles.
+
+    Attributes
+    ----------
+    encoder : str
+        ``"stainbank"`` or a timm name.
+    weights : Path, optional
+        Local safetensors file of a timm model.
+    tile_um : float
+        Side of a tile, µm.
+    mpp : float, optional
+        µm per px of a tile; see `open_encoder`.
+    context_um : tuple of float
+        Radii of the neighbourhoods whose mean embedding is read beside the tile's own.
+    batch_size : int
+        Tiles per batch.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    encoder: str = STAINBANK
+    weights: Path | None = None
+    tile_um: float = Field(DEFAULT_TILE_UM, gt=0)
+    mpp: float | None = Field(None, gt=0)
+    context_um: tuple[float, ...] = DEFAULT_CONTEXT_UM
+    batch_size: int = Field(32, gt=0)
+
+    def open(self, device: str) -> Encoder:
+        """Make the encoder."""
+        return open_encoder(
+            self.encoder, weights=self.weights, tile_um=self.tile_um, mpp=self.mpp, device=device
+        )
+
+
+class TrainSettings(EncoderSettings):
+    """Everything that decides a training.
+
+    Attributes
+    ----------
+    method : str
+        One of `methods.registry.METHODS`.
+    genes : int or Path
+        How many genes to choose on the training sections, or a file that lists them.
+    seed : int
+        The one seed.
+    exclude_sections : tuple of str
+        Sections that must not be looked at.
+    chrep : ChrepSettings
+        Of the method ``chrep``.
+    note : str
+        Goes on the card.
+    """
+
+    method: str = "chrep"
+    genes: int | Path = DEFAULT_GENES
+    seed: int = 0
+    exclude_sections: tuple[str, ...] = ()
+    chrep: ChrepSettings = ChrepSettings()
+    note: str = ""
+
+    def gene_choice(self) -> int | tuple[str, ...]:
+        """Return the number of genes, or their names from the file."""
+        return self.genes if isinstance(self.genes, int) else read_gene_list(self.genes)
+
+
+def section_features(
+    sections: Sequence[Section],
+    encoder: Encoder,
+    context_um: tuple[float, ...],
+    *,
+    batch_size: int = 32,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Features:
+    """Features of every section's spots, (n, dim * (1 + len(context_um))) float32, by section name.
+
+    Every section is looked at alone; nothing of one gets into the features of another.
+    """
+    out: Features = {}
+    for section in sections:
+        with section.open_slide() as slide:
+            embeddings = SlideEmbeddings(slide, encoder, cache=cache, batch_size=batch_size)
+            out[section.name] = embeddings.at(section.xy, context_um, progress=progress, cancelled=cancelled)
+    return out
+
+
+def train(
+    cohort: Cohort,
+    settings: TrainSettings,
+    out: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    report: Report | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Bundle:
+    """Train a method on a cohort and write the bundle.
+
+    Parameters
+    ----------
+    out : path
+        Folder of the bundle; appears when it is complete.
+    device : str
+        ``"auto"`` or a torch device, for the encoder.
+    cache : Path, optional
+        Where embeddings are kept; `default_cache()` unless given.
+    progress, report, cancelled : callable, optional
+        Tiles done; lines of text; asked between batches.
+
+    Raises
+    ------
+    CohortError
+        Fewer than two sections are left.
+    ChrepError
+        Whatever is wrong with slides, genes or settings.
+    """
+    cohort = cohort.without(settings.exclude_sections) if settings.exclude_sections else cohort
+    cohort.require(2, "training holds sections out in turn")
+    method = make_method(settings.method, settings.chrep)
+    genes = settings.gene_choice()
+    encoder = settings.open(choose_device(device))
+    features = section_features(
+        cohort.sections, encoder, settings.context_um, batch_size=settings.batch_size,
+        cache=cache or default_cache(), progress=progress, cancelled=cancelled,
+    )  # fmt: skip
+    _stop_if(cancelled)
+    model = fit_model(method, cohort.sections, features, genes, seed=settings.seed, report=report)
+    _stop_if(cancelled)
+    return save_bundle(
+        out, model, encoder, weights=settings.weights, context_um=settings.context_um, cohort=cohort.name,
+        sections=_provenance(cohort.sections), seed=settings.seed,
+        settings=_settings_of(settings), note=settings.note,
+    )  # fmt: skip
+
+
+def calibrate(
+    bundle: Bundle,
+    cohort: Cohort,
+    out: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    report: Report | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Bundle:
+    """Give a bundle a new gallery and corrector from measured sections; encoder and heads stay as they are.
+
+    The weights of the combination are learned anew as well: with the new sections left out in turn from
+    gallery and corrector, they say how far to trust the old heads at the new site.
+
+    Raises
+    ------
+    BundleError
+        The bundle's method has nothing to calibrate.
+    CohortError
+        Fewer than two sections, or their genes are named otherwise.
+    """
+    old = bundle.model
+    if not isinstance(old.fitted, FittedChrep):
+        raise BundleError(
+            f"a bundle of the method {bundle.card.method} has no calibration",
+            path=bundle.path,
+            remedy="Use one of chrep.",
+        )
+    cohort.require(2, "calibrating holds sections out in turn")
+    encoder = bundle.encoder(choose_device(device))
+    features = section_features(
+        cohort.sections, encoder, bundle.context_um,
+        cache=cache or default_cache(), progress=progress, cancelled=cancelled,
+    )  # fmt: skip
+    _stop_if(cancelled)
+    table = spot_table(cohort.sections, features, old.panel, old.scale)
+    settings = ChrepSettings.model_validate(bundle.card.settings.get("chrep", {}))
+    fitted = old.fitted.recalibrated(table, settings, seed=bundle.card.seed, report=report)
+    own = bundle.path / "encoder.safetensors"
+    return save_bundle(
+        out, Model(old.panel, old.scale, fitted), encoder, weights=own if own.exists() else None,
+        context_um=bundle.context_um, cohort=cohort.name, sections=_provenance(cohort.sections),
+        seed=bundle.card.seed, settings=bundle.card.settings,
+        note=f"calibrated on {cohort.name} from {bundle.card.name}. {bundle.card.note}".strip(),
+    )  # fmt: skip
+
+
+def _stop_if(cancelled: Callable[[], bool] | None) -> None:
+    if cancelled is not None and cancelled():
+        raise Cancelled("cancelled")
+
+
+def _provenance(sections: Sequence[Section]) -> list[dict[str, str | float | int]]:
+    return [
+        {"name": s.name, "patient": s.patient, "slide": s.slide_path.name, "mpp": s.mpp, "spots": len(s)}
+        for s in sections
+    ]
+
+
+def _settings_of(settings: TrainSettings) -> dict[str, Any]:
+    """Settings as plain values; of a path only the file's name, which is nobody else's business."""
+    values = settings.model_dump(mode="json", exclude={"note"})
+    for key in ("weights", "genes"):
+        if isinstance(value := getattr(settings, key), Path):
+            values[key] = value.name
+    return values

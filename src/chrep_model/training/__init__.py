@@ -1,0 +1,1 @@
+"""How anything is fitted: spots as arrays, batches, epochs."""
