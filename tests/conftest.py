@@ -16,9 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def _shared(part: str) -> Path:
     root = Path(os.environ.get("CHREP_SHARED") or REPOSITORY.parent / "shared")
     if not (root / part).is_dir():
-        pytest.skip(
-            f"no {part} in {root}: set CHREP_SHARED to the folder of the real sections"
-        )
+        pytest.skip(f"no {part} in {root}: set CHREP_SHARED to the folder of the real sections")
     return root / part
 
 
@@ -32,6 +30,28 @@ def shared_data() -> Path:
 def shared_weights() -> Path:
     """Folder of real encoder weights; the test is skipped where it is absent."""
     return _shared("weights")
+
+
+@pytest.fixture(scope="session")
+def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a SYNTHETIC cohort: three sections of about 50 spots and 60 genes. Only to be read."""
+    from chrep_model.cohorts.synthetic import write_tiny_cohort
+
+    folder = tmp_path_factory.mktemp("cohort") / "tiny"
+    write_tiny_cohort(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bundle of 40 genes, trained on `tiny_cohort`. Only to be read."""
+    from chrep_model.cohorts.cohort import open_cohort
+    from chrep_model.pipeline import TrainSettings, train
+
+    folder = tmp_path_factory.mktemp("bundle")
+    settings = TrainSettings(genes=40, context_um=(300.0,), note="SYNTHETIC test data")
+    train(open_cohort(tiny_cohort), settings, folder / "tiny.chrep", device="cpu", cache=folder / "cache")
+    return folder / "tiny.chrep"
 
 
 @pytest.fixture
