@@ -12,6 +12,10 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# The tests' networks are tiny: more threads only wait for each other, for minutes on a busy machine.
+# torch reads this when it is imported, and the processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def _shared(part: str) -> Path:
     root = Path(os.environ.get("CHREP_SHARED") or REPOSITORY.parent / "shared")
