@@ -21,6 +21,9 @@ from napari_chrep.session import PerViewer, Session, sessions
 if TYPE_CHECKING:
     from chrep_model.inference.prediction import Prediction
 
+#: The variants that have a heatmap, bottom to top; those that a method does not have are left out.
+SHOWN = ("raw", "calibrated")
+
 #: Key of a heatmap's ``metadata`` under which its variant lies.
 VARIANT_KEY = "chrep_variant"
 
@@ -106,7 +109,7 @@ class Heatmaps:
     def _on_prediction(self) -> None:
         # Another slide or bundle. Former maps would lie over the wrong tissue.
         prediction = self.session.prediction
-        stale = [v for v in self._layers if prediction is None or v not in prediction.variants]
+        stale = [v for v in self._layers if v not in shown_variants(prediction)]
         viewer = self._viewer()
         for variant in stale:
             layer = self._layers.pop(variant)
@@ -124,7 +127,7 @@ class Heatmaps:
         prediction = session.prediction
         if prediction.indices.size == 0:
             return
-        maps = {variant: prediction.map(session.gene, variant) for variant in prediction.variants}
+        maps = {variant: prediction.map(session.gene, variant) for variant in shown_variants(prediction)}
         limits = shared_limits(list(maps.values()))
         for variant, values in maps.items():
             layer = self._layers.get(variant)
@@ -163,7 +166,7 @@ class Heatmaps:
             blending="translucent",
             interpolation2d="nearest",
             units=("um", "um"),
-            visible=variant == self._prediction().variants[-1],
+            visible=variant == shown_variants(self.session.prediction)[-1],
             metadata={VARIANT_KEY: variant},
             **self._placement(),
         )
@@ -184,11 +187,6 @@ class Heatmaps:
         scale, translate = overlay_transform(grid.step_px, grid.tile_px, context.slide.require_mpp())
         return {"scale": scale, "translate": translate}
 
-    def _prediction(self) -> Prediction:
-        if self.session.prediction is None:
-            raise RuntimeError("no prediction to show")
-        return self.session.prediction
-
     def _on_visible(self, _event: Any = None) -> None:
         self.changed.emit()
 
@@ -197,6 +195,11 @@ class Heatmaps:
             if layer is event.value:  # deleted by the user: it comes back with the next batch or gene
                 del self._layers[variant]
                 self.changed.emit()
+
+
+def shown_variants(prediction: Prediction | None) -> tuple[str, ...]:
+    """Return those of a prediction's variants that have a heatmap, bottom to top."""
+    return () if prediction is None else tuple(v for v in SHOWN if v in prediction.variants)
 
 
 def layer_name(gene: str | None, variant: str) -> str:

@@ -56,15 +56,22 @@ class Failed:
 
 
 class Stop:
-    """Asks a worker to stop; it looks here between batches.
+    """Asks a worker to stop, which looks here between batches; and holds how far its preparations are.
 
     napari stops a worker itself (``worker.quit()``) when the window closes or from its task list; that counts
     too.
+
+    Attributes
+    ----------
+    so_far : (int, int)
+        Done and total of what `predictor.prepare` counts; (0, 0) before it counts. Written by the worker and
+        read on the Qt thread: a generator that waits for one call has no other way to tell.
     """
 
     def __init__(self) -> None:
         self._asked = threading.Event()
         self.worker: Any = None
+        self.so_far = (0, 0)
 
     def request(self) -> None:
         """Ask for a stop."""
@@ -73,6 +80,10 @@ class Stop:
     def requested(self) -> bool:
         """Tell whether a stop was asked for."""
         return self._asked.is_set() or (self.worker is not None and self.worker.abort_requested)
+
+    def report(self, done: int, total: int, _what: str = "") -> None:
+        """Take note of progress; the callback of `predictor.prepare`."""
+        self.so_far = (done, total)
 
 
 def loading(path: Path) -> Iterator[Bundle | Failed]:
@@ -94,7 +105,7 @@ def preparing(
 
             predictor = Predictor(bundle)
         if context is None and not stop.requested():
-            context = predictor.prepare(slide, cancelled=stop.requested)
+            context = predictor.prepare(slide, progress=stop.report, cancelled=stop.requested)
     except Cancelled:
         return
     except ChrepError as error:
@@ -183,6 +194,11 @@ class Engine:
         # While the slide is being prepared for this very bundle, only the region is new: let it go on.
         if self.state != "preparing" or self._stop.requested():
             self._overtake(self._predict_now)
+
+    @property
+    def prepared_so_far(self) -> tuple[int, int]:
+        """Done and total while the slide is prepared; (0, 0) while that is unknown."""
+        return self._stop.so_far
 
     def cancel(self) -> None:
         """Stop within a batch; what is predicted so far stays."""

@@ -52,3 +52,8 @@ def note(text: str = "") -> QLabel:
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     return label
+
+
+def sentence(text: str) -> str:
+    """Return a text with its first letter as a capital; errors start with a small one."""
+    return text[:1].upper() + text[1:]

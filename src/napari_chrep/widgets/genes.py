@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLineEdit, QListView, QPushButton, QVBox
 from chrep_model.errors import GeneError
 from napari_chrep.layers import heatmaps
 from napari_chrep.session import sessions
-from napari_chrep.widgets._parts import Connections, heading, note
+from napari_chrep.widgets._parts import Connections, heading, note, sentence
 
 #: What the buttons of the variants say.
 _VARIANT_TIPS = {
@@ -118,11 +118,14 @@ class GenesWidget(QWidget):
         self.list.clicked.connect(self._on_chosen)
         self.list.installEventFilter(self)
         layout.addWidget(self.list, 1)
-        self.setMinimumWidth(220)
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Ask for room for a dozen genes, which the explorer can spare."""
         return QSize(280, 320)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        """Stay the same whatever is said, or the docks would jump with each message."""
+        return QSize(220, 300)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Carry the arrows between the line and the list, and take Enter in the list."""
@@ -158,6 +161,7 @@ class GenesWidget(QWidget):
             index = self.filter.index(row, 0)
             if index.data() == self.session.gene:
                 self.list.setCurrentIndex(index)
+                self.list.scrollTo(index, QListView.ScrollHint.PositionAtCenter)
                 return
         self.list.clearSelection()
 
@@ -188,7 +192,7 @@ class GenesWidget(QWidget):
         try:
             self.session.show_gene(name)
         except GeneError as error:
-            self.message.setText(str(error))
+            self.message.setText(sentence(str(error)))
 
     def _on_toggled(self, variant: str, checked: bool) -> None:
         """Show one variant in place of the other, so that one click compares them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtpy.QtCore import QTimer
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
@@ -11,7 +12,7 @@ from chrep_model.errors import ScaleError
 from chrep_model.geometry import Rect
 from napari_chrep.session import Session
 from napari_chrep.viewport import Viewport
-from napari_chrep.widgets._parts import Connections, heading, note
+from napari_chrep.widgets._parts import Connections, heading, note, sentence
 from napari_chrep.worker import TILE_BUDGET, Engine
 
 VIEW_SHORTCUT = "Ctrl+Return"
@@ -36,6 +37,9 @@ class RunPanel(QWidget):
         self.session, self.engine = session, engine
         self.viewport = Viewport(viewer, self)
         self._asked_for: Rect | None = None  # None stands for the whole slide
+        self._clock = QTimer(self)  # looks at the preparations, which cannot tell by themselves
+        self._clock.setInterval(200)
+        self._clock.timeout.connect(self._on_clock)
         self._build()
         for keys, button in ((VIEW_SHORTCUT, self.predict_view), (TISSUE_SHORTCUT, self.predict_tissue)):
             button.setShortcut(QKeySequence(keys))
@@ -72,21 +76,25 @@ class RunPanel(QWidget):
         self.predict_tissue.clicked.connect(self._on_predict_tissue)
         layout.addWidget(self.predict_view)
         layout.addWidget(self.predict_tissue)
-        self.progress = QProgressBar()
-        self.progress.setTextVisible(False)
-        self.cancel = QPushButton("Cancel")
-        self.cancel.setToolTip("Stop; the tiles predicted so far stay")
-        self.cancel.clicked.connect(self.engine.cancel)
-        row = QHBoxLayout()
-        row.addWidget(self.progress, 1)
-        row.addWidget(self.cancel)
-        layout.addLayout(row)
         self.status = note()
         layout.addWidget(self.status)
         self.anyway = QPushButton("Predict them all")
         self.anyway.clicked.connect(self._on_anyway)
         self.anyway.hide()
         layout.addWidget(self.anyway)
+        self.progress = QProgressBar()
+        self.progress.setTextVisible(False)
+        self.cancel = QPushButton("Cancel")
+        self.cancel.setToolTip("Stop; the tiles predicted so far stay")
+        self.cancel.clicked.connect(self.engine.cancel)
+        for widget in (self.progress, self.cancel):  # so that nothing jumps when a run starts
+            policy = widget.sizePolicy()
+            policy.setRetainSizeWhenHidden(True)
+            widget.setSizePolicy(policy)
+        row = QHBoxLayout()
+        row.addWidget(self.progress, 1)
+        row.addWidget(self.cancel)
+        layout.addLayout(row)
 
     def _on_predict_view(self) -> None:
         slide = self.session.slide
@@ -124,7 +132,7 @@ class RunPanel(QWidget):
         try:
             session.slide.require_mpp()
         except ScaleError as error:
-            return f"{error.what[:1].upper()}{error.what[1:]}. Type it in above: the model needs it."
+            return f"{sentence(error.what)}. Type it in above: the model needs it."
         return ""
 
     def _on_inputs(self) -> None:
@@ -144,6 +152,17 @@ class RunPanel(QWidget):
         if state in ("loading", "preparing"):
             self.progress.setRange(0, 0)
             self._say("Opening the model…" if state == "loading" else "Preparing the slide…")
+        if state == "preparing":
+            self._clock.start()
+        else:
+            self._clock.stop()
+
+    def _on_clock(self) -> None:
+        done, total = self.engine.prepared_so_far
+        if total:
+            self.progress.setRange(0, total)
+            self.progress.setValue(done)
+            self._say(f"Preparing the slide: {done:,} of {total:,} sample tiles")
 
     def _on_progress(self, done: int, total: int, rate: float) -> None:
         self.progress.setRange(0, total)

@@ -1,0 +1,89 @@
+"""A real viewer with the real widgets, a tiny real bundle, and slides to predict on."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chrep_model.bundle import load_bundle
+from chrep_model.inference.predictor import Predictor
+from napari_chrep.layers import heatmaps
+from napari_chrep.session import sessions
+from napari_chrep.worker import engines
+
+# Generous: several people share the machine that runs the tests.
+TIMEOUT_MS = 60_000
+
+
+class Desk:
+    """A viewer, its widgets, and the waiting that tests need."""
+
+    def __init__(self, viewer: Any, qtbot: Any) -> None:
+        self.viewer, self.qtbot = viewer, qtbot
+        self.session, self.engine = sessions.of(viewer), engines.of(viewer)
+        self.heatmaps = heatmaps.of(viewer)
+
+    def dock(self, name: str) -> Any:
+        """Open a widget as the Plugins menu does."""
+        _, widget = self.viewer.window.add_plugin_dock_widget("napari-chrep", name)
+        return widget
+
+    def open(self, path: Path) -> Any:
+        """Open a slide with the plugin's reader, and look at it."""
+        (layer,) = self.viewer.open(path, plugin="napari-chrep")
+        self.session.look_at(layer)
+        return layer
+
+    def load(self, bundle: Path) -> None:
+        self.engine.load(bundle)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until nothing is under way."""
+        self.qtbot.waitUntil(lambda: self.engine.state == "idle", timeout=TIMEOUT_MS)
+
+    def prepare(self, bundle: Path, batch_size: int) -> None:
+        """Make the session ready with small batches, so that there are many of them."""
+        self.load(bundle)
+        predictor = Predictor(self.session.bundle, batch_size=batch_size)
+        self.session.prepared(predictor, predictor.prepare(self.session.slide))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHREP_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def desk(make_napari_viewer, qtbot):
+    return Desk(make_napari_viewer(), qtbot)
+
+
+@pytest.fixture
+def svs(shared_data):
+    return shared_data / "slides" / "CMU-1-Small-Region.svs"
+
+
+@pytest.fixture
+def bundle(tiny_bundle):
+    return load_bundle(tiny_bundle)
+
+
+@pytest.fixture(scope="session")
+def tissue(tiny_cohort: Path) -> np.ndarray:
+    """A synthetic H&E picture, uint8 (1536, 1536, 3): a tiny section and its mirror images."""
+    with Image.open(sorted(tiny_cohort.glob("*.jpg"))[0]) as image:
+        quarter = np.asarray(image.convert("RGB"))
+    half = np.concatenate([quarter, quarter[:, ::-1]], axis=1)
+    return np.concatenate([half, half[::-1]], axis=0)
+
+
+@pytest.fixture
+def write_tissue(write_pyramid, tissue):
+    """Write the picture as a slide: ``write_tissue(mpp=0.7, name="slide.ome.tif")``."""
+    return partial(write_pyramid, tissue, mpp=0.7, levels=2)

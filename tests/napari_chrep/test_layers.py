@@ -1,0 +1,109 @@
+"""Heatmaps: where they lie, how they change, what shows through."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_chrep.layers import shared_limits
+
+
+@pytest.fixture
+def predicted(desk, tiny_bundle, write_tissue):
+    """A desk with a slide that is predicted as a whole."""
+    desk.open(write_tissue())
+    desk.load(tiny_bundle)
+    desk.engine.predict(None)
+    desk.wait()
+    desk.qtbot.waitUntil(lambda: bool(desk.heatmaps.variants), timeout=5000)
+    desk.qtbot.wait(200)  # the last of the refreshes, which come no faster than the eye needs
+    return desk
+
+
+def test_shared_limits_are_robust_and_never_empty():
+    values = np.linspace(0, 1, 1001, dtype=np.float32)
+    values[-1] = 1000
+    assert shared_limits([values[:500], values[500:]]) == pytest.approx((0.01, 0.99))
+    assert shared_limits([np.full(4, np.nan, np.float32)]) == (0.0, 1.0)
+    low, high = shared_limits([np.full(4, 2, np.float32)])
+    assert low < 2 < high
+
+
+def test_one_layer_for_each_variant(predicted):
+    gene = predicted.session.gene
+    layers = [predicted.heatmaps.layer(v) for v in ("raw", "calibrated")]
+    assert [layer.name for layer in layers] == [f"{gene} raw", f"{gene} calibrated"]
+    assert [layer.visible for layer in layers] == [False, True]
+    assert layers[0].contrast_limits == layers[1].contrast_limits
+    for layer, variant in zip(layers, ("raw", "calibrated"), strict=True):
+        assert layer.data.dtype == np.float32
+        assert [str(unit) for unit in layer.units] == ["micrometer", "micrometer"]
+        np.testing.assert_array_equal(layer.data, predicted.session.prediction.map(gene, variant))
+
+
+def test_a_tile_is_under_the_centre_of_its_tissue(predicted):
+    session, layer = predicted.session, predicted.heatmaps.layer("calibrated")
+    grid = session.context.grid
+    values = session.prediction.gene(session.gene, "calibrated")
+    for place, index in enumerate(session.prediction.indices):
+        row, col = divmod(int(index), grid.shape[1])
+        xy = grid.centres(np.array([index]))[0]
+        world = (xy[::-1] - 0.5) * session.slide.mpp.value
+        np.testing.assert_allclose(session.slide_layer.world_to_data(world), xy[::-1] - 0.5, atol=1e-6)
+        assert layer.get_value(world, world=True) == pytest.approx(values[place], abs=1e-5)
+        # half a level-0 pixel, in pixels of the heatmap
+        np.testing.assert_allclose(layer.world_to_data(world), (row, col), atol=0.5 / grid.step_px)
+
+
+def test_another_gene_changes_the_same_layers(predicted):
+    session = predicted.session
+    layers = [predicted.heatmaps.layer(v) for v in ("raw", "calibrated")]
+    layers[1].opacity = 0.4
+    states = []
+    predicted.engine.state_changed.connect(states.append)
+    gene = session.bundle.genes[5]
+    session.show_gene(gene)
+    assert [predicted.heatmaps.layer(v) for v in ("raw", "calibrated")] == layers
+    assert [layer.name for layer in layers] == [f"{gene} raw", f"{gene} calibrated"]
+    np.testing.assert_array_equal(layers[1].data, session.prediction.map(gene, "calibrated"))
+    assert layers[1].opacity == 0.4
+    assert len(predicted.viewer.layers) == 3
+    assert states == []  # the model did not run
+
+
+def test_colours_that_the_user_sets_stay_until_the_next_gene(predicted):
+    session, layer = predicted.session, predicted.heatmaps.layer("calibrated")
+    layer.contrast_limits = (0.25, 0.5)
+    session.prediction_grew.emit()
+    predicted.qtbot.wait(300)
+    assert tuple(layer.contrast_limits) == (0.25, 0.5)
+    session.show_gene(session.bundle.genes[5])
+    assert tuple(layer.contrast_limits) == predicted.heatmaps.limits
+
+
+def test_a_deleted_heatmap_comes_back_with_the_next_gene(predicted):
+    layer = predicted.heatmaps.layer("calibrated")
+    predicted.viewer.layers.remove(layer)
+    assert predicted.heatmaps.variants == ("raw",)
+    predicted.session.show_gene(predicted.session.bundle.genes[5])
+    assert set(predicted.heatmaps.variants) == {"raw", "calibrated"}
+
+
+def test_heatmaps_leave_with_their_slide(predicted):
+    predicted.session.look_at(None)
+    assert predicted.heatmaps.variants == ()
+    assert len(predicted.viewer.layers) == 1
+
+
+def test_the_slide_shows_where_nothing_is_predicted(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    viewer.add_image(np.full((20, 20, 3), (255, 0, 0), np.uint8), rgb=True)
+    values = np.full((20, 20), 0.5, np.float32)
+    values[:, :10] = np.nan
+    viewer.add_image(values, colormap="viridis", contrast_limits=(0, 1), opacity=0.6, blending="translucent")
+    qtbot.wait(300)
+    picture = viewer.screenshot(canvas_only=True, flash=False)
+    rows, cols = picture.shape[:2]
+    bare, covered = picture[rows // 2, cols // 2 - 60], picture[rows // 2, cols // 2 + 60]
+    assert tuple(bare[:3]) == (255, 0, 0)
+    assert tuple(covered[:3]) != (255, 0, 0)

@@ -1,0 +1,162 @@
+"""The explorer in a real viewer: from an empty window to a heatmap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from qtpy.QtCore import Qt
+
+from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.predictor import Predictor
+from chrep_model.slides.slide import open_slide
+from napari_chrep.widgets import run_panel
+
+
+@pytest.fixture
+def explorer(desk):
+    return desk.dock("Slide explorer")
+
+
+def click(qtbot, button):
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def test_it_says_what_is_missing(explorer, desk, tiny_bundle, write_tissue):
+    run = explorer.run
+    assert "model" in run.status.text() and not run.predict_view.isEnabled()
+    desk.load(tiny_bundle)
+    assert "slide" in run.status.text() and not run.predict_view.isEnabled()
+    desk.viewer.open(write_tissue(), plugin="napari-chrep")
+    assert run.status.text() == "Ready." and run.predict_view.isEnabled()
+
+
+def test_the_card_in_short(explorer, desk, tiny_bundle, bundle):
+    assert explorer.model.card.isHidden()
+    desk.load(tiny_bundle)
+    assert not explorer.model.card.isHidden()
+    texts = [label.text() for label in explorer.model._values.values()]
+    assert bundle.card.method in texts[0] and bundle.card.encoder in texts[0]
+    assert f"{len(bundle.genes):,}" in texts[1] and f"{bundle.spec.um:.0f} µm" in texts[1]
+    assert explorer.model.picker.currentText() == tiny_bundle.name
+
+
+def test_the_scale_and_where_it_comes_from(explorer, desk, write_tissue):
+    desk.open(write_tissue())
+    assert explorer.slide.mpp.value() == 0.7
+    assert explorer.slide.mpp.isReadOnly()
+    assert explorer.slide.source.text() == "from the file"
+
+
+def test_a_picture_without_scale_is_asked_for_it(explorer, desk, tiny_bundle, tmp_path, tissue, qtbot):
+    path = tmp_path / "photo.png"
+    Image.fromarray(tissue).save(path)
+    desk.load(tiny_bundle)
+    layer = desk.open(path)
+    assert explorer.slide.mpp.text() == "unknown"
+    assert not explorer.run.predict_view.isEnabled()
+    assert "µm per pixel" in explorer.run.status.text()
+    field = explorer.slide.mpp.lineEdit()
+    field.selectAll()
+    qtbot.keyClicks(field, "0.7")
+    qtbot.keyClick(field, Qt.Key.Key_Return)
+    assert tuple(layer.scale) == (0.7, 0.7)
+    assert explorer.slide.source.text() == "given by you"
+    assert explorer.run.predict_view.isEnabled()
+
+
+def test_slides_can_be_switched(explorer, desk, write_tissue):
+    first = desk.open(write_tissue(name="first.ome.tif"))
+    desk.open(write_tissue(name="second.ome.tif"))
+    picker = explorer.slide.picker
+    assert [picker.itemText(i) for i in range(picker.count())] == ["first", "second"]
+    assert picker.currentText() == "second"
+    picker.activated.emit(0)
+    assert desk.session.slide_layer is first
+    desk.viewer.layers.remove(first)
+    assert picker.currentText() == "second" and desk.session.slide.name == "second"
+
+
+def test_follow_view_predicts_where_the_view_goes(explorer, desk, tiny_bundle, write_tissue, qtbot):
+    desk.open(write_tissue())
+    desk.load(tiny_bundle)
+    camera = desk.viewer.scene.camera
+    camera.zoom = 8
+    camera.center = (0, 200, 200)
+    explorer.run.follow.click()
+    qtbot.waitUntil(lambda: desk.session.prediction is not None, timeout=60_000)
+    desk.wait()
+    here = desk.session.prediction.indices
+    camera.center = (0, 800, 800)
+    qtbot.waitUntil(lambda: desk.session.prediction.indices.size > here.size, timeout=60_000)
+    desk.wait()
+    there = explorer.run.viewport.rect(desk.session.slide)
+    assert np.isin(desk.session.context.tiles(there), desk.session.prediction.indices).all()
+
+
+def test_too_many_tiles_are_asked_for_first(explorer, desk, tiny_bundle, write_tissue, qtbot, monkeypatch):
+    monkeypatch.setattr(run_panel, "TILE_BUDGET", 3)
+    desk.open(write_tissue())
+    desk.load(tiny_bundle)
+    click(qtbot, explorer.run.predict_tissue)
+    desk.wait()
+    assert not explorer.run.anyway.isHidden()
+    assert desk.session.prediction.indices.size == 0
+    click(qtbot, explorer.run.anyway)
+    desk.wait()
+    assert explorer.run.anyway.isHidden()
+    assert desk.session.prediction.indices.size == desk.session.context.tiles().size
+
+
+def test_cancel_says_so_until_the_batch_is_done(explorer, desk, tiny_bundle, write_tissue, qtbot):
+    desk.open(write_tissue())
+    desk.prepare(tiny_bundle, batch_size=1)
+    desk.engine.predict(None)
+    qtbot.waitUntil(lambda: desk.session.prediction.indices.size > 0, timeout=60_000)
+    assert not explorer.run.cancel.isHidden()
+    click(qtbot, explorer.run.cancel)
+    assert explorer.run.cancel.text() == "Cancelling…"
+    desk.wait()
+    assert explorer.run.cancel.isHidden() and explorer.run.cancel.text() == "Cancel"
+
+
+def test_a_closed_widget_stops_its_run_and_hears_nothing_more(
+    explorer, desk, tiny_bundle, write_tissue, qtbot
+):
+    desk.open(write_tissue())
+    desk.prepare(tiny_bundle, batch_size=1)
+    desk.engine.predict(None)
+    qtbot.waitUntil(lambda: desk.session.prediction.indices.size > 0, timeout=60_000)
+    desk.viewer.window.remove_dock_widget(explorer)
+    explorer.deleteLater()
+    qtbot.wait(50)
+    desk.wait()
+    assert desk.session.prediction.indices.size < desk.session.context.tiles().size
+    desk.session.show_gene(desk.session.bundle.genes[1])
+    desk.open(write_tissue(name="another.ome.tif"))  # events that the widget listened to
+
+
+@pytest.mark.real
+def test_a_real_slide_from_the_file_to_the_values(explorer, desk, bundle, tiny_bundle, svs, qtbot):
+    desk.open(svs)
+    desk.load(tiny_bundle)
+    desk.viewer.reset_view()
+    qtbot.wait(50)
+    view = explorer.run.viewport.rect(desk.session.slide)
+    click(qtbot, explorer.run.predict_view)
+    qtbot.waitUntil(lambda: desk.session.prediction is not None, timeout=120_000)
+    desk.wait()
+    qtbot.waitUntil(lambda: "calibrated" in desk.heatmaps.variants, timeout=5000)
+    qtbot.wait(200)
+
+    predictor = Predictor(bundle)
+    context = predictor.prepare(open_slide(svs))
+    direct = Prediction(bundle, context.grid, context.slide)
+    for part in predictor.stream(context, context.tiles(view)):
+        direct.add(part)
+    assert direct.indices.size > 0
+    for gene in bundle.genes[:3]:
+        desk.session.show_gene(gene)
+        for variant in ("raw", "calibrated"):
+            layer = desk.heatmaps.layer(variant)
+            np.testing.assert_allclose(layer.data, direct.map(gene, variant), atol=1e-5)
