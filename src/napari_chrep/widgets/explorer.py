@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QScrollArea, QScrollBar, QVBoxLayout, QWidget
 
 from napari_chrep.layers import heatmaps
 from napari_chrep.session import sessions
+from napari_chrep.widgets._parts import Connections
 from napari_chrep.widgets.model_panel import ModelPanel
 from napari_chrep.widgets.run_panel import RunPanel
 from napari_chrep.widgets.slide_panel import SlidePanel
@@ -41,7 +42,7 @@ class ExplorerWidget(QWidget):
         column.addStretch(1)
         # On a small screen the panels scroll rather than push the window off it.
         self._bar = QScrollBar()
-        scroll = QScrollArea()
+        self._scroll = scroll = QScrollArea()
         scroll.setVerticalScrollBar(self._bar)
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QScrollArea.Shape.NoFrame)
@@ -50,6 +51,11 @@ class ExplorerWidget(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(scroll)
+        Connections(self).add(self.engine.state_changed, self._on_state)
+
+    def _on_state(self, state: str) -> None:
+        if state != "idle":
+            self._scroll.ensureWidgetVisible(self.run.cancel)  # the one button that is needed now
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Ask for what the panels need, which a scroll area does not do by itself."""

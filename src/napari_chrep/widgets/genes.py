@@ -112,7 +112,7 @@ class GenesWidget(QWidget):
         self.list = QListView()
         self.list.setUniformItemSizes(True)  # thousands of rows
         self.list.setStyleSheet("QListView::item { padding: 3px 2px; }")
-        self.list.setMinimumHeight(110)
+        self.list.setMinimumHeight(70)
         self.list.setEditTriggers(QListView.EditTrigger.NoEditTriggers)
         self.list.setModel(self.filter)
         self.list.clicked.connect(self._on_chosen)
@@ -121,11 +121,11 @@ class GenesWidget(QWidget):
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Ask for room for a dozen genes, which the explorer can spare."""
-        return QSize(280, 320)
+        return QSize(280, 310)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
         """Stay the same whatever is said, or the docks would jump with each message."""
-        return QSize(220, 300)
+        return QSize(220, 260)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Carry the arrows between the line and the list, and take Enter in the list."""

@@ -1,0 +1,72 @@
+"""Take the pictures of the README in a real window.
+
+    python tools/screenshots.py BUNDLE [-o docs/images] [--gene ERBB2]
+
+BUNDLE is a model of the sample data, as `chrep demo` or `chrep train sample_data -o BUNDLE` makes it. Needs a
+display; on a machine without one, run it under `xvfb-run -s "-screen 0 1600x1000x24"`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import napari
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+
+from chrep_model.errors import ChrepError
+
+SIZE = (1440, 900)
+TIMEOUT_S = 600
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("-o", "--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--gene", default="ERBB2")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+
+    viewer = napari.Viewer(show=True)
+    viewer.theme = "dark"
+    viewer.window.resize(*SIZE)
+    viewer.open_sample("napari-chrep", "slide")
+    _, explorer = viewer.window.add_plugin_dock_widget("napari-chrep", "Slide explorer")
+    _, genes = viewer.window.add_plugin_dock_widget("napari-chrep", "Genes")
+    explorer.model.open(arguments.bundle)
+    wait(explorer.engine)
+    if explorer.session.bundle is None:
+        raise ChrepError("The bundle could not be opened", path=arguments.bundle)
+    QTest.keyClicks(genes.search, arguments.gene)
+    QTest.keyClick(genes.search, Qt.Key.Key_Return)
+    genes.search.clear()
+    viewer.reset_view(margin=0.02)
+    explorer.run.predict_tissue.click()
+    wait(explorer.engine)
+    QTest.qWait(1000)  # the last refresh, and the layer's thumbnail
+    save(viewer, arguments.out / "explorer.png")
+    viewer.close()
+
+
+def wait(engine: Any) -> None:
+    """Let the window live until nothing is under way."""
+    end = time.monotonic() + TIMEOUT_S
+    QTest.qWait(100)
+    while engine.state != "idle":
+        if time.monotonic() > end:
+            raise TimeoutError(f"still {engine.state} after {TIMEOUT_S} s")
+        QTest.qWait(50)
+
+
+def save(viewer: Any, path: Path) -> None:
+    """Write the whole window as PNG."""
+    viewer.window.screenshot(str(path), canvas_only=False, flash=False)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
