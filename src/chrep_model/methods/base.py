@@ -79,9 +79,18 @@ Report = Callable[[str], None]
 
 
 class Method(ABC):
-    """A way to learn expression from features."""
+    """A way to learn expression from features.
+
+    Attributes
+    ----------
+    name : str
+        By which it is asked for.
+    random : bool
+        Whether the seed makes a difference.
+    """
 
     name: ClassVar[str]
+    random: ClassVar[bool] = False
 
     @abstractmethod
     def fit(self, table: SpotTable, *, seed: int, report: Report | None = None) -> FittedMethod:

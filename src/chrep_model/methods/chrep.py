@@ -226,6 +226,7 @@ class Chrep(Method):
     """CHRep with its combination; see the module."""
 
     name: ClassVar[str] = "chrep"
+    random: ClassVar[bool] = True
 
     def __init__(self, settings: ChrepSettings) -> None:
         self.settings = settings

@@ -121,6 +121,7 @@ class Trees(Method):
     """300 extremely randomised trees that predict the first 30 principal components."""
 
     name: ClassVar[str] = "trees"
+    random: ClassVar[bool] = True
 
     def fit(self, table: SpotTable, *, seed: int, report: Report | None = None) -> FittedTrees:
         """Fit the forest with `seed`."""

@@ -1,0 +1,266 @@
+"""Predictions as files that other programs read.
+
+=============  ==================  ======================================================================
+format         file                what for
+=============  ==================  ======================================================================
+``h5ad``       ``NAME.h5ad``       AnnData: scanpy, squidpy; the default
+``zarr``       ``NAME.zarr``       the same AnnData as a zarr store
+``spatialdata``  ``NAME.sdata.zarr``  SpatialData: the table tied to the tiles as polygons
+``csv``        ``NAME.csv``        one row per tile; spreadsheets, R
+``geojson``    ``NAME.geojson``    QuPath: tiles with measurements of a few genes
+=============  ==================  ======================================================================
+
+A file that is in the way is only replaced when it is an older prediction: the counts of a measured section
+have the same name and suffix as a prediction on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.errors import PredictionError, SettingsError
+from chrep_model.inference.files import replacing
+from chrep_model.inference.prediction import Prediction
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Format = Literal["h5ad", "zarr", "spatialdata", "csv", "geojson"]
+
+FORMATS: tuple[str, ...] = get_args(Format)
+
+SUFFIXES: dict[str, str] = {name: f".{name}" for name in FORMATS} | {"spatialdata": ".sdata.zarr"}
+
+MAX_GEOJSON_GENES = 20
+"""GeoJSON spells every number out for every tile: with more genes QuPath takes minutes to open it."""
+
+TILES, TABLE = "tiles", "prediction"
+"""Names of the two elements in a SpatialData store."""
+
+_CSV_START = "x_px,y_px,x_um,y_um,row,col,gallery_distance"
+_GEOJSON_START = '{"type": "FeatureCollection", "chrep": '
+
+
+def output_path(folder: Path, slide_name: str, format: str) -> Path:
+    """Where the prediction on a slide goes."""
+    return folder / f"{slide_name}{SUFFIXES[format]}"
+
+
+def check_target(path: Path, format: str, n_genes: int) -> None:
+    """Refuse what could not be written, before anything is computed.
+
+    Parameters
+    ----------
+    path : Path
+        See `output_path`.
+    format : str
+        One of `FORMATS`.
+    n_genes : int
+        How many genes would be written.
+
+    Raises
+    ------
+    SettingsError
+        Unknown format; too many genes for it; a package it needs is not installed.
+    PredictionError
+        Something else than a prediction is in the way.
+    """
+    if format not in FORMATS:
+        raise SettingsError(f"there is no format {format!r}", remedy=f"Choose from {', '.join(FORMATS)}.")
+    if format == "geojson" and n_genes > MAX_GEOJSON_GENES:
+        raise SettingsError(
+            f"{n_genes} genes are too many for GeoJSON, which takes {MAX_GEOJSON_GENES} at most",
+            remedy="Choose some with --genes A,B,C, or use --format h5ad.",
+        )
+    if format == "spatialdata":
+        _spatialdata()
+    if path.exists() and not is_prediction(path):
+        raise PredictionError(
+            "there is something else than a prediction under this name, which is not overwritten",
+            path=path,
+            remedy="Choose another output folder.",
+        )
+
+
+def is_prediction(path: Path) -> bool:
+    """Tell whether a file or folder was written by `write_prediction`; never raises."""
+    try:
+        if path.is_dir():
+            return any(path.glob("uns/chrep")) or any(path.glob("tables/*/uns/chrep"))
+        if path.suffix == ".h5ad":
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                return "chrep" in file.get("uns", ())
+        start = {".csv": _CSV_START, ".geojson": _GEOJSON_START}.get(path.suffix)
+        if start is None:
+            return False
+        with path.open("rb") as stream:
+            return stream.read(len(start)) == start.encode()
+    except Exception:  # damaged, or not ours: either way no prediction
+        return False
+
+
+def write_prediction(
+    prediction: Prediction, path: Path, format: str = "h5ad", genes: tuple[str, ...] | None = None
+) -> None:
+    """Write a prediction; the file appears when it is complete, and replaces an older prediction.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        With at least one tile.
+    path : Path
+        See `output_path`; its folder exists.
+    format : str
+        One of `FORMATS`; what is in them is said at `to_csv`, `to_geojson` and `to_spatialdata`.
+    genes : tuple of str, optional
+        Which genes, in this order; all unless given.
+
+    Raises
+    ------
+    GeneError
+        An unknown gene.
+    SettingsError, PredictionError
+        As in `check_target`; or the disk is full, or the folder cannot be written.
+    """
+    if not len(prediction):
+        raise PredictionError("nothing is predicted that could be written", path=path)
+    names = prediction.genes if genes is None else genes
+    prediction.bundle.panel.indices(names)
+    check_target(path, format, len(names))
+    write: Callable[[Prediction, Path, tuple[str, ...]], None] = {
+        "h5ad": _write_h5ad,
+        "zarr": _write_zarr,
+        "spatialdata": to_spatialdata,
+        "csv": to_csv,
+        "geojson": to_geojson,
+    }[format]
+    with replacing(path) as part:
+        write(prediction, part, names)
+
+
+def to_csv(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
+    """One row per tile.
+
+    Columns: ``x_px, y_px`` (tile centre in level-0 px), ``x_um, y_um`` (the same in µm), ``row, col`` (of the
+    tile grid), ``gallery_distance``; then one named like each gene, the variant to trust (``calibrated``
+    where the model has it); then, with more than one variant, ``raw:GENE``. Log10-spot units.
+    """
+    table = prediction.to_anndata(genes)
+    xy = np.asarray(table.obsm["spatial"])
+    mpp = prediction.slide.require_mpp()
+    frame = table.obs[["row", "col", "gallery_distance"]].copy()
+    for place, (name, values) in enumerate(
+        [("x_px", xy[:, 0]), ("y_px", xy[:, 1]), ("x_um", xy[:, 0] * mpp), ("y_um", xy[:, 1] * mpp)]
+    ):
+        frame.insert(place, name, np.round(values, 3))
+    import pandas as pd
+
+    blocks = [frame, _block(table, prediction.variants[-1], "")]
+    if len(prediction.variants) > 1:
+        blocks.append(_block(table, "raw", "raw:"))
+    pd.concat(blocks, axis=1).to_csv(path, index=False, float_format="%.7g", encoding="utf-8")
+
+
+def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
+    """Tiles for QuPath (0.4 or later): squares in level-0 px with measurements.
+
+    Each tile has ``GENE calibrated`` and ``GENE raw`` (as far as the model has these variants) and
+    ``gallery_distance``. The collection says under ``chrep`` where the values come from.
+    """
+    columns = prediction.bundle.panel.indices(genes)
+    variants = [v for v in (prediction.variants[-1], "raw") if v in prediction.variants]
+    named = [
+        (f"{gene} {variant}", values)
+        for variant in dict.fromkeys(variants)
+        for gene, values in zip(genes, prediction.values(columns, variant).T, strict=True)
+    ]
+    named.append(("gallery_distance", prediction.distance()))
+    order = np.argsort(prediction.indices)
+    corners = tile_corners(prediction)[order]
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(f'{_GEOJSON_START}{json.dumps(prediction.facts(), allow_nan=False)}, "features": [\n')
+        for number, (row, square) in enumerate(zip(order, corners, strict=True)):
+            measured = {name: float(f"{values[row]:.6g}") for name, values in named}
+            ring = np.round([*square, square[0]], 2).tolist()
+            feature = {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [ring]},
+                "properties": {"objectType": "tile", "isLocked": True, "measurements": measured},
+            }
+            stream.write((",\n" if number else "") + json.dumps(feature, allow_nan=False))
+        stream.write("\n]}\n")
+
+
+def to_spatialdata(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
+    """SpatialData: the table ``prediction`` on the polygons ``tiles``.
+
+    Coordinate system ``global`` is the slide's level-0 px, ``um`` is µm.
+    """
+    spatialdata = _spatialdata()
+    from geopandas import GeoDataFrame
+    from shapely import polygons
+    from spatialdata.models import ShapesModel, TableModel
+    from spatialdata.transformations import Identity, Scale
+
+    mpp = prediction.slide.require_mpp()
+    order = np.argsort(prediction.indices)
+    table = prediction.to_anndata(genes)
+    table.obs["region"] = TILES
+    table.obs["region"] = table.obs["region"].astype("category")
+    table.obs["tile"] = prediction.indices[order]
+    squares = GeoDataFrame(
+        {"geometry": polygons(tile_corners(prediction)[order])}, index=table.obs["tile"].to_numpy()
+    )
+    transformations = {"global": Identity(), "um": Scale([mpp, mpp], axes=("x", "y"))}
+    store = spatialdata.SpatialData(
+        shapes={TILES: ShapesModel.parse(squares, transformations=transformations)},
+        tables={TABLE: TableModel.parse(table, region=TILES, region_key="region", instance_key="tile")},
+    )
+    store.write(path)
+
+
+def tile_corners(prediction: Prediction) -> NDArray[np.float64]:
+    """Corners (n, 4, 2), (x, y) in level-0 px, of the tiles in the order of `prediction.indices`."""
+    half = prediction.grid.tile_px / 2
+    offsets = half * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
+    corners: NDArray[np.float64] = prediction.grid.centres(prediction.indices)[:, None, :] + offsets
+    return corners
+
+
+def _write_h5ad(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
+    prediction.to_anndata(genes).write_h5ad(path)
+
+
+def _write_zarr(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
+    prediction.to_anndata(genes).write_zarr(path)
+
+
+def _block(table: AnnData, variant: str, prefix: str) -> Any:
+    import pandas as pd
+
+    names = [_harmless(f"{prefix}{gene}") for gene in table.var_names]
+    return pd.DataFrame(table.layers[variant], index=table.obs_names, columns=names)
+
+
+def _harmless(name: str) -> str:
+    """A name that a spreadsheet does not take for a formula."""
+    return f"'{name}" if name[:1] in "=+-@\t\r" else name
+
+
+def _spatialdata() -> Any:
+    try:
+        import spatialdata
+    except ImportError as error:
+        raise SettingsError(
+            "the format spatialdata needs the package spatialdata, which is not installed",
+            remedy="Install napari-chrep[spatialdata], or use --format zarr.",
+        ) from error
+    return spatialdata

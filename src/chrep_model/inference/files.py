@@ -1,0 +1,97 @@
+"""Files and folders that are there as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from chrep_model.errors import PredictionError
+
+_REMEDY = "Choose another folder, or make this one writable."
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary name beside `target`; once written, it is synced and takes the place of `target`.
+
+    Parameters
+    ----------
+    target : Path
+        A file, or a folder (of a zarr store); an older one is replaced at the end.
+
+    Raises
+    ------
+    PredictionError
+        The disk is full, or the folder cannot be written; nothing is left behind, an older target stays.
+    """
+    part = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        _remove(part)
+        yield part
+        _sync(part)
+        _swap(part, target)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    finally:
+        _remove(part)
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder, and try whether files can be written there, before hours of work.
+
+    Raises
+    ------
+    PredictionError
+        It cannot be made, or nothing can be written in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> PredictionError:
+    """Say an error of the system in our words."""
+    reason = error.strerror or str(error)
+    return PredictionError(f"cannot be written ({reason})", path=path, remedy=_REMEDY)
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Put `new` in the place of `target`; an old folder goes only after the new one is there."""
+    if not target.is_dir():
+        new.replace(target)
+    else:
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        target.rename(old)
+        new.rename(target)
+        _remove(old)
+    _sync_one(target.parent)
+
+
+def _sync(path: Path) -> None:
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            _sync_one(file)
+
+
+def _sync_one(path: Path) -> None:
+    with suppress(PermissionError):  # a folder cannot be opened on Windows, and need not be
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
