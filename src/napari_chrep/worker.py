@@ -204,6 +204,8 @@ class Engine:
         """Stop within a batch; what is predicted so far stays."""
         self._pending = None
         self._stop.request()
+        if self.state == "loading":
+            self._generation += 1  # opening cannot be interrupted; its result is dropped
         if self._worker is not None:
             self._set_state("cancelling")
 

@@ -39,6 +39,13 @@ def test_a_broken_bundle_is_reported_and_the_former_one_stays(desk, tiny_bundle,
     assert said == messages
 
 
+def test_a_bundle_whose_opening_was_cancelled_is_not_used(desk, tiny_bundle):
+    desk.engine.load(tiny_bundle)
+    desk.engine.cancel()
+    desk.wait()
+    assert desk.session.bundle is None
+
+
 def test_the_run_gives_what_the_predictor_gives(desk, tiny_bundle, bundle, slide_path):
     desk.open(slide_path)
     desk.load(tiny_bundle)

@@ -118,6 +118,8 @@ class RunPanel(QWidget):
         slide = self.session.slide
         if not self.follow.isChecked() or slide is None or self._missing():
             return
+        if self._asked_for is None and self.engine.state in ("preparing", "predicting"):
+            return  # the whole tissue is under way, and with it whatever comes into view
         rect = self.viewport.rect(slide)
         if rect is not None:
             self._predict(rect)

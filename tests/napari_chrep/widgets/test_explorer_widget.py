@@ -94,6 +94,17 @@ def test_follow_view_predicts_where_the_view_goes(explorer, desk, tiny_bundle, w
     assert np.isin(desk.session.context.tiles(there), desk.session.prediction.indices).all()
 
 
+def test_a_followed_view_does_not_overtake_the_whole_tissue(explorer, desk, tiny_bundle, write_tissue, qtbot):
+    desk.open(write_tissue())
+    desk.prepare(tiny_bundle, batch_size=1)
+    desk.viewer.scene.camera.zoom = 8
+    click(qtbot, explorer.run.predict_tissue)
+    explorer.run.follow.click()
+    desk.viewer.scene.camera.center = (0, 200, 200)
+    desk.wait()
+    assert desk.session.prediction.indices.size == desk.session.context.tiles().size
+
+
 def test_too_many_tiles_are_asked_for_first(explorer, desk, tiny_bundle, write_tissue, qtbot, monkeypatch):
     monkeypatch.setattr(run_panel, "TILE_BUDGET", 3)
     desk.open(write_tissue())
