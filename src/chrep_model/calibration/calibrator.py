@@ -10,58 +10,77 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
+import scipy.optimize
 from numpy.typing import NDArray
+
+Answers = list[NDArray[np.float32]]
+"""Per learner, (n, genes) standardised expression."""
+
+_JITTER = 1e-6
 
 
 @dataclass(frozen=True)
 class Combination:
-    """Weights of the learners and an offset, per gene.
+    """Weights of the learners, per gene.
 
     Attributes
     ----------
     weights : ndarray
         (learners, genes) float32.
-    offset : ndarray
-        (genes,) float32.
     """
 
     weights: NDArray[np.float32]
-    offset: NDArray[np.float32]
 
-    def __call__(
-        self, parts: list[NDArray[np.float32]], genes: NDArray[np.int64] | slice
-    ) -> NDArray[np.float32]:
+    def __call__(self, answers: Answers, genes: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """Combine answers, each (n, number of genes) for columns `genes`."""
-        total = np.broadcast_to(self.offset[genes], parts[0].shape).copy()
-        for weight, part in zip(self.weights, parts, strict=True):
-            total += weight[genes] * part
+        total = np.zeros(answers[0].shape, np.float32)
+        for weight, answer in zip(self.weights, answers, strict=True):
+            total += weight[genes] * answer
         return total
 
 
 def fit_combination(
-    held_out: list[NDArray[np.float32]], targets: NDArray[np.float32], *, shrink: float
+    held_out: Answers, targets: NDArray[np.float32], section: NDArray[np.int64], *, shrink: float
 ) -> Combination:
-    """Least squares per gene, shrunk towards weights common to all genes, these towards equal ones.
+    """Weights by least squares: common to all genes first, then each gene's own, shrunk towards the common ones.
+
+    Answers and targets are centred within each section: a section's offset is one number that a handful of
+    sections cannot teach, and left in it would drown what tells the spots apart. The common weights are not
+    negative, so that two learners who say nearly the same do not end up as a large difference of the two.
 
     Parameters
     ----------
     held_out : list of ndarray
-        Per learner, (n, genes) predictions of spots of sections that it was not trained on.
+        Predictions of spots of sections that the learners were not trained on.
     targets : ndarray
         (n, genes) standardised expression.
+    section : ndarray
+        (n,) int.
     shrink : float
-        Strength, in spots: how many spots' worth of evidence the common weights have against a gene's own.
+        How many spots' worth of evidence the common weights have against a gene's own.
     """
-    X = np.stack(held_out).astype(np.float64)  # (learners, n, genes)
-    y = targets.astype(np.float64)
-    count, n, _ = X.shape
-    equal = np.full(count, 1 / count)
-    # Variance of the answers sets the unit: a prior worth `shrink` spots of typical answers.
-    unit = np.mean(X**2)
-    gram = np.einsum("ang,bng->gab", X, X)
-    right = np.einsum("ang,ng->ga", X, y)
-    ridge = shrink * unit * np.eye(count)
-    common = np.linalg.solve(gram.mean(0) + ridge, right.mean(0) + ridge @ equal)
-    own = np.linalg.solve(gram + ridge, (right + ridge @ common)[:, :, None])[:, :, 0]
-    offset = (y - np.einsum("ang,ga->ng", X, own)).mean(0) * (n / (n + shrink))
-    return Combination(own.T.astype(np.float32), offset.astype(np.float32))
+    X = np.stack([_centred(answer, section) for answer in held_out])  # (learners, n, genes)
+    y = _centred(targets, section)
+    gram = np.einsum("ang,bng->gab", X, X, optimize=True)
+    right = np.einsum("ang,ng->ga", X, y, optimize=True)
+    common = _non_negative(gram.sum(0), right.sum(0))
+    prior = shrink * np.mean(X**2) * np.eye(len(X))
+    own = np.linalg.solve(gram + prior, (right + prior @ common)[:, :, None])[:, :, 0]
+    return Combination(np.ascontiguousarray(own.T.astype(np.float32)))
+
+
+def _centred(values: NDArray[np.float32], section: NDArray[np.int64]) -> NDArray[np.float64]:
+    out = values.astype(np.float64)
+    for s in np.unique(section):
+        out[section == s] -= out[section == s].mean(0)
+    return out
+
+
+def _non_negative(gram: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Minimise w' gram w - 2 right' w over w >= 0, as the least squares problem of its Cholesky factor."""
+    jitter = (_JITTER * np.trace(gram) + np.finfo(float).tiny) * np.eye(len(gram))
+    factor = np.linalg.cholesky(gram + jitter)
+    target = scipy.linalg.solve_triangular(factor, right, lower=True)
+    weights: NDArray[np.float64] = scipy.optimize.nnls(factor.T, target)[0]
+    return weights

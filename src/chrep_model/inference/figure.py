@@ -175,9 +175,7 @@ def _colour_bar(figure: Figure, drawn: Any, ax: Axes, label: str) -> None:
     """Colour bar below a panel; without a map, as much empty room, so that all panels are of one size."""
     if drawn is None:
         return
-    bar = figure.colorbar(
-        drawn, ax=ax, location="bottom", fraction=0.05, pad=0.02, aspect=30, extend="both"
-    )
+    bar = figure.colorbar(drawn, ax=ax, location="bottom", fraction=0.05, pad=0.02, aspect=30, extend="both")
     bar.set_label(label, color=_GREY, fontsize=9)
     bar.ax.tick_params(labelsize=8, color=_GREY, labelcolor=_GREY)
     bar.outline.set_visible(False)  # type: ignore[operator]

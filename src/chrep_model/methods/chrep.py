@@ -66,7 +66,7 @@ class ChrepSettings(BaseModel):
     k: int = Field(100, gt=0)
     temperature: float = Field(0.05, gt=0)
     exclude: Exclude = "section"
-    shrink: float = Field(300.0, ge=0)
+    shrink: float = Field(3000.0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -195,10 +195,7 @@ class FittedChrep(FittedMethod):
         if self.simple is not None and self.combination is not None:
             out |= {f"forest.{k}": v for k, v in vars(self.simple.forest).items()}
             out |= {f"simple.{k}": getattr(self.simple, k) for k in ("w", "b", "directions", "mean")}
-            out |= {
-                "combination.weights": self.combination.weights,
-                "combination.offset": self.combination.offset,
-            }
+            out["combination.weights"] = self.combination.weights
         return out
 
     @classmethod
@@ -271,7 +268,7 @@ def _held_out_combination(
         part = fit(table.rows(train))
         for whole, answer in zip(answers, _answers(part, table.features[test]), strict=True):
             whole[test] = answer
-    return fit_combination(answers, table.targets, shrink=shrink)
+    return fit_combination(answers, table.targets, table.section, shrink=shrink)
 
 
 def _fit_phase2(phase1: Phase1, table: SpotTable, s: ChrepSettings, seed: int) -> tuple[Gallery, Corrector]:

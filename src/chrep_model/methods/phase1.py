@@ -49,8 +49,8 @@ class Phase1Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    con: float = Field(0.5, ge=0)
-    spa: float = Field(0.1, ge=0)
+    con: float = Field(0.1, ge=0)
+    spa: float = Field(0.03, ge=0)
     mae: float = Field(0.5, ge=0)
     pcc: float = Field(1.0, ge=0)
     inputs: int = Field(64, gt=0)

@@ -1,0 +1,122 @@
+"""What a command says: results on stdout, progress and faults on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from chrep_model.errors import ChrepError
+
+Tell = Callable[[int, int, str], None]
+Report = Callable[[str], None]
+
+
+def say(text: str = "") -> None:
+    """Print a result."""
+    sys.stdout.write(f"{text}\n")
+
+
+def say_json(value: Any) -> None:
+    """Print a result for programs; what JSON cannot say (NaN) becomes null."""
+    say(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def complain(error: BaseException) -> None:
+    """Print the one line that says what went wrong."""
+    sys.stdout.flush()
+    sys.stderr.write(f"chrep: {one_line(error)}\n")
+
+
+def one_line(error: BaseException) -> str:
+    """Say any error in one line for a user."""
+    if isinstance(error, ChrepError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "the memory is full. Close other programs, or use a smaller --batch-size or --region."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror or error}. Check the name and who may read and write it."
+    text = " ".join(str(error).split()) or "no message"
+    return (
+        f"unexpected {type(error).__name__}: {text}. This is a fault of chrep; --debug shows where it happened."
+    )
+
+
+def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
+    """Print a table: on a terminal as wide as it is, in a pipe in full, columns two spaces apart.
+
+    Parameters
+    ----------
+    rows : sequence of sequences of str
+        Cells; those that look like numbers are set to the right.
+    header : sequence of str, optional
+    """
+    cells = [list(map(str, row)) for row in ([header] if header else []) + list(rows)]
+    if not cells:
+        return
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    right = [
+        bool(rows) and all(_is_number(row[i]) for row in rows if row[i]) and any(row[i] for row in rows)
+        for i in range(len(widths))
+    ]
+    for row in cells:
+        parts = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        say("  ".join(parts).rstrip())
+
+
+@contextmanager
+def progress() -> Iterator[tuple[Tell | None, Report | None]]:
+    """Show a bar on a terminal, and nothing in a pipe.
+
+    Yields
+    ------
+    tell, report : callable
+        ``tell(done, total, what)`` moves the bar; ``report(line)`` says what is being done. None in a pipe.
+    """
+    if not sys.stderr.isatty():
+        yield None, None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        shown = "starting"
+
+        def tell(done: int, total: int, what: str) -> None:
+            nonlocal shown
+            if what != shown:
+                shown = what
+                bar.reset(task, description=what)
+            bar.update(task, completed=done, total=total)
+
+        def report(line: str) -> None:
+            nonlocal shown
+            shown = line
+            bar.reset(task, description=line, total=None)
+
+        yield tell, report
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(",", "").split(" ")[0].lstrip("+-−").replace(".", "", 1).isdigit()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays
+        return _plain(value.tolist())
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)

@@ -1,0 +1,132 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chrep_model.errors import BundleError, SettingsError
+
+if TYPE_CHECKING:
+    from chrep_model.geometry import Rect
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback when something fails.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")]
+BatchSize = Annotated[int | None, typer.Option(help="Tiles at a time.  [default: 32]", min=1)]
+CohortArgument = Annotated[
+    Path, typer.Argument(metavar="COHORT", help="Folder of pairs NAME.<image> + NAME.h5ad, or YAML manifest.")
+]
+BundleOut = Annotated[Path, typer.Option("-o", "--out", metavar="BUNDLE", help="Folder of the bundle.")]
+Encoder = Annotated[
+    str | None, typer.Option(help="stainbank (built in), or the name of a timm model.  [default: stainbank]")
+]
+Weights = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Local .safetensors with the weights of a timm encoder.")
+]
+Genes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|FILE", help="How many genes to choose, or a file with one a line.  [default: 785]"
+    ),
+]
+TileUm = Annotated[float | None, typer.Option(help="Side of a tile in µm.  [default: 150]")]
+TileMpp = Annotated[
+    float | None, typer.Option("--mpp", help="µm per pixel of a tile.  [default: what the encoder needs]")
+]
+ContextUm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,R", help="Radii in µm of the surroundings that are read too; 'none'.  [default: 300,600]"
+    ),
+]
+Config = Annotated[
+    Path | None, typer.Option(metavar="YAML", help="Settings from a file; options given here win.")
+]
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """Split ``A,B``; empty parts do not count, and a repeated name counts once."""
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Split ``300,600``; SettingsError where a part is no number."""
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise SettingsError(
+            f"{option} {text!r} is no list of numbers", remedy=f"Write for example {option} 300,600."
+        ) from None
+
+
+def rect(text: str) -> Rect:
+    """Read ``X,Y,W,H`` in level-0 px."""
+    from chrep_model.geometry import Rect
+
+    values = numbers(text, "--region")
+    if len(values) != 4 or not (values[2] > 0 and values[3] > 0):
+        raise SettingsError(
+            f"--region {text!r} is no rectangle",
+            remedy="Write X,Y,WIDTH,HEIGHT in pixels of the full resolution, such as 1000,2000,4000,3000.",
+        )
+    return Rect(*values)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Read ``I/N``, I from 1 to N."""
+    part, _, whole = text.partition("/")
+    if part.strip().isdigit() and whole.strip().isdigit() and 1 <= int(part) <= int(whole):
+        return int(part), int(whole)
+    raise SettingsError(
+        f"--shard {text!r} is no part of a whole", remedy="Write I/N with I from 1 to N, such as 1/4."
+    )
+
+
+def merged(config: Path | None, **given: Any) -> dict[str, Any]:
+    """Settings of a YAML file, overridden by the options that were given.
+
+    Paths in the file are relative to the file.
+    """
+    values: dict[str, Any] = {}
+    if config is not None:
+        from chrep_model.config import read_yaml
+
+        values = read_yaml(config)
+        for key in ("genes", "weights"):
+            if isinstance(value := values.get(key), str) and not value.isdigit():
+                values[key] = config.parent / value
+    if (genes := given.get("genes")) is not None:
+        given["genes"] = int(genes) if genes.lstrip("-").isdigit() else Path(genes)
+    if (context := given.get("context_um")) is not None:
+        given["context_um"] = () if context == "none" else numbers(context, "--context-um")
+    return values | {key: value for key, value in given.items() if value is not None and value != ()}
+
+
+def check_bundle_place(path: Path) -> None:
+    """Refuse a place where no bundle can be written, before hours of work.
+
+    Raises
+    ------
+    BundleError
+        Something else than a bundle is there.
+    PredictionError
+        The folder above cannot be written.
+    """
+    from chrep_model.inference.files import make_writable
+
+    if path.exists() and not (path / "card.json").is_file():
+        raise BundleError(
+            "there is something else than a bundle at this place", path=path, remedy="Choose another name."
+        )
+    make_writable(path.parent)
+
+
+def shown(items: Iterable[str], most: int = 6) -> str:
+    """List the first few of many names."""
+    listed = list(items)
+    more = f", ... ({len(listed)} in all)" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
