@@ -140,6 +140,11 @@ class Session:
         if self.gene != former_gene:
             self.gene_changed.emit()
 
+    def loaded(self, bundle: Bundle, predictor: Predictor) -> None:
+        """Take over the networks of a bundle, if it is still the current one."""
+        if self.bundle is not None and self.bundle.hash == bundle.hash:
+            self.predictor = predictor
+
     def prepared(self, predictor: Predictor, context: SlideContext) -> None:
         """Take over what a worker prepared for the current slide and bundle.
 

@@ -41,6 +41,14 @@ TILE_BUDGET = 4000
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """A bundle whose networks are loaded."""
+
+    bundle: Bundle
+    predictor: Predictor
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A slide made ready for a bundle."""
 
@@ -86,10 +94,16 @@ class Stop:
         self.so_far = (done, total)
 
 
-def loading(path: Path) -> Iterator[Bundle | Failed]:
-    """Open a bundle; yields it, or the reason why not."""
+def loading(path: Path, stop: Stop) -> Iterator[Bundle | Loaded | Failed]:
+    """Open a bundle; yields it, and again once its networks are loaded, or the reason why not.
+
+    The second step is ahead of its time: it imports torch while the user still looks for a slide.
+    """
     try:
-        yield load_bundle(path)
+        bundle = load_bundle(path)
+        yield bundle
+        if not stop.requested():
+            yield Loaded(bundle, _predictor(bundle))
     except ChrepError as error:
         yield Failed(error)
 
@@ -100,10 +114,7 @@ def preparing(
     """Load the bundle's networks and prepare the slide for them, whichever is not there yet."""
     try:
         _cap_threads()
-        if predictor is None:
-            from chrep_model.inference.predictor import Predictor
-
-            predictor = Predictor(bundle)
+        predictor = predictor or _predictor(bundle)
         if context is None and not stop.requested():
             context = predictor.prepare(slide, progress=stop.report, cancelled=stop.requested)
     except Cancelled:
@@ -126,6 +137,12 @@ def predicting(
         return
     except ChrepError as error:
         yield Failed(error)
+
+
+def _predictor(bundle: Bundle) -> Predictor:
+    from chrep_model.inference.predictor import Predictor
+
+    return Predictor(bundle)
 
 
 def _cap_threads() -> None:
@@ -191,8 +208,10 @@ class Engine:
             With more tiles than this, `refused` is emitted instead; None for no limit.
         """
         self._request = (rect, budget)
-        # While the slide is being prepared for this very bundle, only the region is new: let it go on.
-        if self.state != "preparing" or self._stop.requested():
+        # What is loaded or prepared now serves any region: let it go on.
+        if self.state in ("loading", "preparing") and not self._stop.requested():
+            self._pending = self._predict_now
+        else:
             self._overtake(self._predict_now)
 
     @property
@@ -231,6 +250,7 @@ class Engine:
             self._start(
                 "preparing", preparing, session.bundle, session.predictor, session.slide, session.context
             )
+            self._pending = self._predict_now  # once this worker has finished
             return
         wanted = session.context.tiles(rect)
         todo = session.prediction.missing(wanted)
@@ -244,11 +264,11 @@ class Engine:
             self.progressed.emit(0, self._total, 0.0)
 
     def _start(self, state: State, work: Callable[..., Iterator[Any]], *args: Any) -> None:
-        self._stop = Stop()
-        if work is not loading:
-            args = (*args, self._stop)
-        worker = create_worker(work, *args, _progress={"desc": _DESCRIPTIONS[state]}, _start_thread=False)
-        self._stop.worker = self._worker = worker
+        self._stop = stop = Stop()
+        worker = create_worker(
+            work, *args, stop, _progress={"desc": _DESCRIPTIONS[state]}, _start_thread=False
+        )
+        stop.worker = self._worker = worker
         worker.yielded.connect(partial(self._on_yielded, self._generation))
         worker.errored.connect(self._on_errored)
         worker.finished.connect(self._on_finished)
@@ -266,9 +286,10 @@ class Engine:
             self.failed.emit(str(result.error))
         elif isinstance(result, Bundle):
             self.session.use(result)
+        elif isinstance(result, Loaded):
+            self.session.loaded(result.bundle, result.predictor)
         elif isinstance(result, Prepared):
             self.session.prepared(result.predictor, result.context)
-            self._pending = self._predict_now  # once this worker has finished
         else:
             self._on_part(result)
 
@@ -286,6 +307,8 @@ class Engine:
         self.failed.emit(f"{type(error).__name__}: {error}")
 
     def _on_finished(self) -> None:
+        if self._worker is not None and self._worker.abort_requested:
+            self._pending = None  # napari stopped it: the window is closing, or the user said so in its list
         self._worker = None
         self._next()
         if self._worker is None:
@@ -293,7 +316,9 @@ class Engine:
 
     def _on_slide_changed(self) -> None:
         """Drop what is under way for the former slide; a bundle that is being opened serves any slide."""
-        if self.state != "loading":
+        if self.state == "loading":
+            self._pending = None if self._pending == self._predict_now else self._pending
+        else:
             self._generation += 1
             self.cancel()
 

@@ -178,3 +178,24 @@ def test_closing_the_window_stops_the_run(desk, tiny_bundle, slide_path, qtbot):
     desk.viewer.close()
     desk.wait()
     assert prediction.indices.size < total
+
+
+def test_what_waits_is_dropped_when_napari_stops_the_worker(desk, tiny_bundle, slide_path, qtbot):
+    desk.open(slide_path)
+    desk.prepare(tiny_bundle, batch_size=1)
+    desk.engine.predict(None)
+    qtbot.waitUntil(lambda: desk.session.prediction.indices.size > 0, timeout=60_000)
+    desk.engine.predict(None)  # waits for the run under way to stop
+    desk.engine._worker.quit()  # as napari does when its window closes
+    desk.wait()
+    assert desk.session.prediction.indices.size < desk.session.context.tiles().size
+
+
+def test_a_request_while_the_networks_are_loaded_waits_for_them(desk, tiny_bundle, slide_path):
+    desk.open(slide_path)
+    states = []
+    desk.engine.state_changed.connect(states.append)
+    desk.session.bundle_changed.connect(lambda: desk.engine.predict(None))
+    desk.load(tiny_bundle)
+    assert states == ["loading", "preparing", "predicting", "idle"]
+    assert desk.session.prediction.indices.size == desk.session.context.tiles().size

@@ -17,6 +17,7 @@ from napari_chrep.worker import TILE_BUDGET, Engine
 
 VIEW_SHORTCUT = "Ctrl+Return"
 TISSUE_SHORTCUT = "Ctrl+Shift+Return"
+LOADING = "Loading the model…"
 
 
 class RunPanel(QWidget):
@@ -141,7 +142,7 @@ class RunPanel(QWidget):
         missing = self._missing()
         for button in (self.predict_view, self.predict_tissue, self.follow):
             button.setEnabled(not missing)
-        self._say(missing or "Ready.")
+        self._say(missing or (LOADING if self.engine.state == "loading" else "Ready."))
         if not missing:
             self._on_settled()
 
@@ -153,7 +154,9 @@ class RunPanel(QWidget):
         self.cancel.setText("Cancelling…" if state == "cancelling" else "Cancel")
         if state in ("loading", "preparing"):
             self.progress.setRange(0, 0)
-            self._say("Opening the model…" if state == "loading" else "Preparing the slide…")
+            self._say(LOADING if state == "loading" else "Preparing the slide…")
+        elif state == "idle" and self.status.text() == LOADING:
+            self._say(self._missing() or "Ready.")
         if state == "preparing":
             self._clock.start()
         else:
