@@ -43,7 +43,7 @@ class Combination:
 def fit_combination(
     held_out: Answers, targets: NDArray[np.float32], section: NDArray[np.int64], *, shrink: float
 ) -> Combination:
-    """Weights by least squares: common to all genes first, then each gene's own, shrunk towards the common ones.
+    """Weights by least squares: common to all genes first, then each gene's own, shrunk towards those.
 
     Answers and targets are centred within each section: a section's offset is one number that a handful of
     sections cannot teach, and left in it would drown what tells the spots apart. The common weights are not

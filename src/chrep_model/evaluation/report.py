@@ -37,11 +37,12 @@ def write_report(path: Path, table: pd.DataFrame, per_gene: pd.DataFrame, summar
     facts = (
         f"Cohort <b>{_text(summary['cohort'])}</b>, leave one {settings['split']} out, encoder "
         f"<b>{_text(settings['encoder'])}</b>, context {_text(settings['context_um'])} µm, {genes} genes, "
-        f"{settings['seeds']} seed(s). Genes, standardisation, gallery and every choice of a setting were made on "
-        "the training sections of each fold. Errors are in log10-spot units."
+        f"{settings['seeds']} seed(s). Genes, standardisation, gallery and every choice of a setting were "
+        "made on the training sections of each fold. Errors are in log10-spot units."
     )
     parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Evaluation</title><style>{_STYLE}</style>",
+        "<!doctype html><html lang='en'><meta charset='utf-8'><title>Evaluation</title>",
+        f"<style>{_STYLE}</style>",
         f"<h1>How well expression is predicted</h1><p>{facts}</p>",
         "<h2>Mean over test sections</h2>", _overview(summary),
         "<h2>Per test section: PCC over all genes</h2>", _per_fold(table),
