@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import napari
-from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
 from chrep_model.errors import ChrepError
+from napari_chrep.launch import set_up
 
 SIZE = (1440, 900)
 TIMEOUT_S = 600
@@ -35,18 +35,12 @@ def main() -> None:
     viewer.theme = "dark"
     viewer.window.resize(*SIZE)
     viewer.open_sample("napari-chrep", "slide")
-    _, explorer = viewer.window.add_plugin_dock_widget("napari-chrep", "Slide explorer")
-    _, genes = viewer.window.add_plugin_dock_widget("napari-chrep", "Genes")
-    explorer.model.open(arguments.bundle)
-    wait(explorer.engine)
-    if explorer.session.bundle is None:
-        raise ChrepError("The bundle could not be opened", path=arguments.bundle)
-    QTest.keyClicks(genes.search, arguments.gene)
-    QTest.keyClick(genes.search, Qt.Key.Key_Return)
-    genes.search.clear()
+    explorer, _ = set_up(viewer, bundle=arguments.bundle, gene=arguments.gene)
+    QTest.qWait(500)
     viewer.reset_view(margin=0.02)
-    explorer.run.predict_tissue.click()
     wait(explorer.engine)
+    if not explorer.session.prediction:
+        raise ChrepError("Nothing was predicted with this bundle", path=arguments.bundle)
     QTest.qWait(1000)  # the last refresh, and the layer's thumbnail
     save(viewer, arguments.out / "explorer.png")
     viewer.close()

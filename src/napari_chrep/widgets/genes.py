@@ -18,7 +18,7 @@ from napari_chrep.widgets._parts import Connections, heading, note, sentence
 #: What the buttons of the variants say.
 _VARIANT_TIPS = {
     "raw": "What the model reads from the picture alone",
-    "calibrated": "The raw value, corrected by the most similar measured spots of the gallery",
+    "calibrated": "The same, corrected by the most similar measured spots: the one to use",
 }
 
 

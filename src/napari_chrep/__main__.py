@@ -1,0 +1,5 @@
+"""``python -m napari_chrep [SLIDE] [-b BUNDLE] [--gene NAME]``."""
+
+from napari_chrep.launch import main
+
+main()
