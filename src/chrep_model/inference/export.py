@@ -52,13 +52,11 @@ def output_path(folder: Path, slide_name: str, format: str) -> Path:
     return folder / f"{slide_name}{SUFFIXES[format]}"
 
 
-def check_target(path: Path, format: str, n_genes: int) -> None:
-    """Refuse what could not be written, before anything is computed.
+def check_format(format: str, n_genes: int) -> None:
+    """Refuse a format that cannot be written, before anything is computed.
 
     Parameters
     ----------
-    path : Path
-        See `output_path`.
     format : str
         One of `FORMATS`.
     n_genes : int
@@ -68,8 +66,6 @@ def check_target(path: Path, format: str, n_genes: int) -> None:
     ------
     SettingsError
         Unknown format; too many genes for it; a package it needs is not installed.
-    PredictionError
-        Something else than a prediction is in the way.
     """
     if format not in FORMATS:
         raise SettingsError(f"there is no format {format!r}", remedy=f"Choose from {', '.join(FORMATS)}.")
@@ -80,6 +76,16 @@ def check_target(path: Path, format: str, n_genes: int) -> None:
         )
     if format == "spatialdata":
         _spatialdata()
+
+
+def check_target(path: Path) -> None:
+    """Refuse to write over anything else than an older prediction.
+
+    Raises
+    ------
+    PredictionError
+        Something else is there under this name.
+    """
     if path.exists() and not is_prediction(path):
         raise PredictionError(
             "there is something else than a prediction under this name, which is not overwritten",
@@ -128,13 +134,14 @@ def write_prediction(
     GeneError
         An unknown gene.
     SettingsError, PredictionError
-        As in `check_target`; or the disk is full, or the folder cannot be written.
+        See `check_format` and `check_target`; or the disk is full, or the folder cannot be written.
     """
     if not len(prediction):
         raise PredictionError("nothing is predicted that could be written", path=path)
     names = prediction.genes if genes is None else genes
     prediction.bundle.panel.indices(names)
-    check_target(path, format, len(names))
+    check_format(format, len(names))
+    check_target(path)
     write: Callable[[Prediction, Path, tuple[str, ...]], None] = {
         "h5ad": _write_h5ad,
         "zarr": _write_zarr,

@@ -25,9 +25,11 @@ EXPRESSION_COLOURS, DIFFERENCE_COLOURS = "viridis", "RdBu_r"
 
 _PICTURE_PX = 1400
 _DPI = 150
-_FADED = 0.35
+_SHADE = 0.32
 _UNITS = "log10-spot"
-_GREY = "#555555"
+_UNITS_IN_FULL = "log10-spot: log10(1 + 10⁴ × share of the tile's counts)"
+_GREY, _RED = "#555555", "#b3261e"
+_MARGIN, _GAP, _ABOVE, _BELOW = 0.15, 0.12, 0.75, 0.95
 
 
 def write_figure(prediction: Prediction, gene: str, path: Path) -> None:
@@ -47,7 +49,8 @@ def draw_figure(prediction: Prediction, gene: str) -> Figure:
     """Draw one gene.
 
     Raw and calibrated share one perceptually uniform colour scale, so that they compare; the difference has
-    its own with white at zero. Where nothing was predicted the faded slide shows.
+    its own with white at zero. The slide lies over the maps as a shade, so
+    that what a value belongs to can be seen.
 
     Parameters
     ----------
@@ -63,34 +66,87 @@ def draw_figure(prediction: Prediction, gene: str) -> Figure:
     PredictionError
         Nothing is predicted.
     """
-    from matplotlib.figure import Figure
-
     if not len(prediction):
         raise PredictionError("nothing is predicted that could be drawn", path=prediction.slide.path)
     variants = tuple(dict.fromkeys(("raw", prediction.variants[-1])))
-    maps = {variant: prediction.map(gene, variant) for variant in variants}
+    maps = [prediction.map(gene, variant) for variant in variants]
     view = _View(prediction)
-    count = 1 + len(maps) + (len(maps) > 1)
-    height = 4.1 * min(max(view.rect.height / view.rect.width, 0.45), 1.6)
-    figure = Figure(figsize=(0.6 + 4.1 * count, height + 1.75), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.05, wspace=0.02)  # type: ignore[union-attr]
-    axes = figure.subplots(1, count, squeeze=False)[0]
-    view.slide(axes[0], faded=False)
-    axes[0].set_title("H&E")
-    _scale_bar(axes[0], view)
-    limits = _limits(list(maps.values()))
-    for ax, (variant, values) in zip(axes[1:], maps.items(), strict=False):
-        drawn = _heatmap(ax, view, values, variant, EXPRESSION_COLOURS, limits)
-        _colour_bar(figure, drawn, ax, f"expression ({_UNITS})")
+    page = _Page(view.rect.height / view.rect.width, panels=1 + len(maps) + (len(maps) > 1))
+    first = page.panel(0, "H&E")
+    view.slide(first)
+    _scale_bar(first, view)
+    for number, (values, variant) in enumerate(zip(maps, variants, strict=True), start=1):
+        drawn = _heatmap(page.panel(number, variant), view, values, EXPRESSION_COLOURS, _limits(maps))
+    page.colour_bar(drawn, 1, len(maps), f"expression ({_UNITS})")
     if len(maps) > 1:
-        raw, trusted = maps.values()
-        reach = _reach(trusted - raw)
-        title = f"{variants[-1]} − raw"
-        drawn = _heatmap(axes[-1], view, trusted - raw, title, DIFFERENCE_COLOURS, (-reach, reach))
-        _colour_bar(figure, drawn, axes[-1], f"difference ({_UNITS})")
-    _colour_bar(figure, None, axes[0], "")
-    _titles(figure, prediction, gene)
-    return figure
+        difference = maps[1] - maps[0]
+        reach = _reach(difference)
+        ax = page.panel(3, f"{variants[1]} − {variants[0]}")
+        drawn = _heatmap(ax, view, difference, DIFFERENCE_COLOURS, (-reach, reach))
+        page.colour_bar(drawn, 3, 3, f"difference ({_UNITS})")
+    page.words(prediction, gene)
+    return page.figure
+
+
+class _Page:
+    """Panels of one size in a row, colour bars below them, words around; lengths in inches."""
+
+    def __init__(self, aspect: float, panels: int) -> None:
+        from matplotlib.figure import Figure
+
+        aspect = min(max(aspect, 0.4), 2.0)
+        self.width = 4.0 if aspect <= 1.2 else 4.8 / aspect
+        self.height = self.width * aspect
+        self.size = (
+            2 * _MARGIN + panels * self.width + (panels - 1) * _GAP, _BELOW + self.height + _ABOVE
+        )  # fmt: skip
+        self.figure = Figure(figsize=self.size, facecolor="white")
+
+    def panel(self, number: int, title: str) -> Axes:
+        """Add the panel at this place from the left."""
+        ax = self._axes(self._left(number), _BELOW, self.width, self.height)
+        ax.set_title(title, fontsize=12)
+        return ax
+
+    def colour_bar(self, drawn: Any, first: int, last: int, label: str) -> None:
+        """Add a colour bar below one panel, or below several that share it."""
+        left, right = self._left(first), self._left(last) + self.width
+        width = min(right - left, 0.9 * self.width)
+        ax = self._axes((left + right - width) / 2, _BELOW - 0.3, width, 0.12)
+        bar = self.figure.colorbar(drawn, cax=ax, orientation="horizontal", extend="both")
+        bar.set_label(label, fontsize=9, color=_GREY)
+        ax.tick_params(labelsize=8, color=_GREY, labelcolor=_GREY, length=2)
+        bar.outline.set_visible(False)
+
+    def words(self, prediction: Prediction, gene: str) -> None:
+        """Say what this is: gene and slide above, the model and what was measured below."""
+        card = prediction.bundle.card
+        self._text(_MARGIN, self.size[1] - 0.12, gene, size=16, weight="bold", va="top")
+        tiles = f"{len(prediction)} tiles of {card.mpp * card.px:.0f} µm"
+        model = f"model {card.name}: {card.method} on {card.encoder}, trained on {card.cohort}"
+        self._text(
+            _MARGIN,
+            0.1,
+            f"{prediction.slide.name}, {tiles}; {model}; {_UNITS_IN_FULL}",
+            size=8.5,
+            color=_GREY,
+        )
+        if "SYNTHETIC" in card.note:
+            note = "SYNTHETIC data: no patient, no measurement"
+            right = self.size[0] - _MARGIN
+            self._text(
+                right, self.size[1] - 0.12, note, size=10, weight="bold", va="top", ha="right", color=_RED
+            )
+
+    def _text(self, x: float, y: float, text: str, **style: Any) -> None:
+        self.figure.text(x / self.size[0], y / self.size[1], text, **style)
+
+    def _left(self, number: int) -> float:
+        return _MARGIN + number * (self.width + _GAP)
+
+    def _axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
+        across, up = self.size
+        return self.figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 class _View:
@@ -130,12 +186,17 @@ class _View:
         pixels.thumbnail((_PICTURE_PX, _PICTURE_PX), Image.Resampling.BOX)
         return np.asarray(pixels), covered
 
-    def slide(self, ax: Axes, *, faded: bool) -> None:
-        """Draw the slide; faded to light grey as a background."""
-        pixels = self.picture
-        if faded:
-            grey = pixels.mean(axis=2, keepdims=True) / 255
-            pixels = np.repeat((255 * (1 - _FADED * (1 - grey))).astype(np.uint8), 3, axis=2)
+    def slide(self, ax: Axes) -> None:
+        """Draw the slide."""
+        self._draw(ax, self.picture)
+
+    def shade(self, ax: Axes) -> None:
+        """Draw the slide as a shade over what is there: its structure shows, the colours stay."""
+        shade = np.zeros((*self.picture.shape[:2], 4), np.uint8)
+        shade[..., 3] = _SHADE * (255 - self.picture.mean(axis=2))
+        self._draw(ax, shade)
+
+    def _draw(self, ax: Axes, pixels: NDArray[np.uint8]) -> None:
         ax.imshow(pixels, extent=self._um(self._picture_rect), interpolation="antialiased")
         left, right, bottom, top = self._um(self.rect)
         ax.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
@@ -153,32 +214,14 @@ class _View:
 
 
 def _heatmap(
-    ax: Axes,
-    view: _View,
-    values: NDArray[np.float32],
-    title: str,
-    colours: str,
-    limits: tuple[float, float],
+    ax: Axes, view: _View, values: NDArray[np.float32], colours: str, limits: tuple[float, float]
 ) -> Any:
-    view.slide(ax, faded=True)
-    held = ax.axis()
     drawn = ax.imshow(
         np.ma.masked_invalid(values), extent=view.map_extent(), interpolation="nearest", cmap=colours,
         vmin=limits[0], vmax=limits[1],
     )  # fmt: skip
-    ax.axis(held)
-    ax.set_title(title)
+    view.shade(ax)
     return drawn
-
-
-def _colour_bar(figure: Figure, drawn: Any, ax: Axes, label: str) -> None:
-    """Colour bar below a panel; without a map, as much empty room, so that all panels are of one size."""
-    if drawn is None:
-        return
-    bar = figure.colorbar(drawn, ax=ax, location="bottom", fraction=0.05, pad=0.02, aspect=30, extend="both")
-    bar.set_label(label, color=_GREY, fontsize=9)
-    bar.ax.tick_params(labelsize=8, color=_GREY, labelcolor=_GREY)
-    bar.outline.set_visible(False)  # type: ignore[operator]
 
 
 def _scale_bar(ax: Axes, view: _View) -> None:
@@ -197,23 +240,6 @@ def _scale_bar(ax: Axes, view: _View) -> None:
         left + pad + length / 2, bottom - pad - 2 * thick, label, ha="center", va="bottom", fontsize=9,
         bbox=board, zorder=3,
     )  # fmt: skip
-
-
-def _titles(figure: Figure, prediction: Prediction, gene: str) -> None:
-    card = prediction.bundle.card
-    figure.suptitle(
-        f"{gene}   ·   {prediction.slide.name}", x=0.01, ha="left", fontsize=15, fontweight="bold"
-    )
-    facts = (
-        f"Model {card.name} ({card.method} on {card.encoder}, trained on {card.cohort}); "
-        f"{len(prediction)} tiles of {card.mpp * card.px:.0f} µm"
-    )
-    figure.supxlabel(facts, x=0.01, ha="left", fontsize=8.5, color=_GREY)
-    if "SYNTHETIC" in card.note:
-        figure.text(
-            0.99, 0.985, "SYNTHETIC data: no patient, no measurement", ha="right", va="top",
-            fontsize=10, fontweight="bold", color="#b3261e",
-        )  # fmt: skip
 
 
 def _limits(maps: list[NDArray[np.float32]]) -> tuple[float, float]:
