@@ -1,14 +1,17 @@
 """The command line, ``chrep``.
 
-Every command starts fast: what is slow to import is imported by the command that needs it. A fault is one line
-on stderr and exit code 1; wrong usage is exit code 2.
+Every command starts fast: what is slow to import is imported inside the command that needs it. A fault is one
+line on stderr and exit code 1; wrong usage is exit code 2.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import traceback
+import warnings
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -16,11 +19,12 @@ from typer.core import TyperGroup
 
 from chrep_model import __version__
 from chrep_model.cli import console, demo, doctor, evaluate, info, predict, train
+from chrep_model.cli.options import Debug, wants_debug
 from chrep_model.errors import Cancelled
 
 
 class _Group(TyperGroup):
-    """Turns errors into one line and an exit code, for all commands."""
+    """Turns every error into one line and an exit code, for all commands."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -31,9 +35,9 @@ class _Group(TyperGroup):
         except BrokenPipeError:  # `chrep info ... | head` is no fault
             raise
         except Exception as error:
-            if type(error).__module__.startswith(("typer", "click")):  # usage, exit: typer's own affair
+            if type(error).__module__.split(".")[0] in ("typer", "click"):  # usage and exit
                 raise
-            if "--debug" in sys.argv or "--debug" in ctx.obj:
+            if wants_debug(ctx):
                 traceback.print_exc()
             console.complain(error)
         raise typer.Exit(1)
@@ -42,9 +46,57 @@ class _Group(TyperGroup):
 app = typer.Typer(
     name="chrep",
     cls=_Group,
-    help="Gene expression predicted from H&E slides: train on measured sections, calibrate, predict, compare.",
+    help="Gene expression predicted from H&E slides: train, calibrate, predict, compare.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(epilog=demo.EXAMPLE)(demo.demo)
+app.command(epilog=info.EXAMPLE)(info.info)
+app.command(epilog=train.TRAIN_EXAMPLE)(train.train)
+app.command(epilog=train.CALIBRATE_EXAMPLE)(train.calibrate)
+app.command(epilog=predict.EXAMPLE)(predict.predict)
+app.command(epilog=evaluate.EXAMPLE)(evaluate.evaluate)
+app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.say(f"chrep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _chrep(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    pass
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command and leave the process with its exit code.
+
+    Parameters
+    ----------
+    args : sequence of str, optional
+        Instead of the process's own.
+    """
+    _quiet()
+    signal.signal(signal.SIGTERM, _interrupt)  # schedulers end a job with it: nothing is left half-written
+    app(args=None if args is None else list(args), prog_name="chrep")
+
+
+def _quiet() -> None:
+    """Keep what libraries say to programmers off stderr; ``python -W`` brings it back."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from chrep_model.errors import ChrepError
@@ -39,9 +40,24 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or error}. Check the name and who may read and write it."
     text = " ".join(str(error).split()) or "no message"
-    return (
-        f"unexpected {type(error).__name__}: {text}. This is a fault of chrep; --debug shows where it happened."
-    )
+    return f"unexpected {type(error).__name__}: {text}. This is a fault of chrep; --debug shows where."
+
+
+def size_of(path: Path) -> str:
+    """Size of a file, or of all files in a folder, for people."""
+    size = float(bytes_in(path))
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def bytes_in(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; 0 where there is none."""
+    if not path.is_dir():
+        return path.stat().st_size if path.exists() else 0
+    return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:

@@ -13,7 +13,25 @@ from chrep_model.errors import BundleError, SettingsError
 if TYPE_CHECKING:
     from chrep_model.geometry import Rect
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback when something fails.")]
+_DEBUG = "chrep.debug"
+
+
+def _remember_debug(ctx: typer.Context, wanted: bool) -> bool:
+    ctx.meta[_DEBUG] = wanted or ctx.meta.get(_DEBUG, False)  # before or after the command's name
+    return wanted
+
+
+def wants_debug(ctx: typer.Context) -> bool:
+    """Tell whether a traceback was asked for."""
+    return bool(ctx.meta.get(_DEBUG, False))
+
+
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", callback=_remember_debug, is_eager=True, help="Show the traceback when something fails."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")]
 BatchSize = Annotated[int | None, typer.Option(help="Tiles at a time.  [default: 32]", min=1)]
@@ -46,6 +64,11 @@ ContextUm = Annotated[
 Config = Annotated[
     Path | None, typer.Option(metavar="YAML", help="Settings from a file; options given here win.")
 ]
+
+
+def example(*lines: str) -> str:
+    """Give the end of a command's help."""
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
 
 def names(text: str | None) -> tuple[str, ...]:

@@ -1,0 +1,142 @@
+"""``chrep demo``: everything once, on the SYNTHETIC sample data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chrep_model.cli import console, doctor, options
+from chrep_model.errors import ChrepError
+
+SAMPLE_DATA = "CHREP_SAMPLE_DATA"
+SLIDE = "SYNTHETIC_slide.ome.tif"
+NOTE = "SYNTHETIC: trained on sections drawn by a program. No patient and no measurement is behind it."
+ALL_GENES = 1000
+TELLING = ("ERBB2", "COL1A1", "CD3E")
+
+EXAMPLE = options.example("chrep demo -o demo --no-gui")
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="Where everything is written.")
+    ] = Path("chrep-demo"),
+    gui: Annotated[bool, typer.Option("--gui/--no-gui", help="Open napari where there is a display.")] = True,
+    device: options.Device = "auto",
+    debug: options.Debug = False,
+) -> None:
+    """Try everything once, on the SYNTHETIC sample data.
+
+    Trains on the sample sections, predicts the sample slide, draws figures, and opens napari. Takes a few
+    minutes; a second run finds the embeddings in the cache.
+    """
+    from chrep_model.inference import export, files
+
+    files.make_writable(out)
+    started = time.perf_counter()
+    sample = _sample_data(out)
+    bundle, slide = out / "SYNTHETIC_demo.chrep", sample / SLIDE
+    prediction = export.output_path(out, "SYNTHETIC_slide", "h5ad")
+    options.check_bundle_place(bundle)
+    export.check_target(prediction)
+    _train(sample, bundle, device)
+    figures = _predict(slide, bundle, prediction, device)
+    seconds = time.perf_counter() - started
+    console.say("SYNTHETIC data: drawn by a program; no patient and no measurement is behind them.")
+    console.table(
+        [
+            ("cohort", str(sample)),
+            ("slide", str(slide)),
+            ("bundle", f"{bundle} ({console.size_of(bundle)})"),
+            ("prediction", str(prediction)),
+            *(("figure", str(figure)) for figure in figures),
+        ]
+    )
+    console.say(f"done in {seconds:.0f} s")
+    if gui:
+        _open_viewer(slide, bundle, out)
+
+
+def _sample_data(out: Path) -> Path:
+    """Folder of the sample data: from the environment, beside the source, or made now."""
+    given = os.environ.get(SAMPLE_DATA)
+    if given:
+        if not (Path(given) / SLIDE).is_file():
+            raise ChrepError(
+                f"there is no {SLIDE} here", path=given, remedy=f"Correct or unset {SAMPLE_DATA}."
+            )
+        return Path(given)
+    source = Path(__file__).resolve().parents[3] / "sample_data"
+    if (source / SLIDE).is_file():
+        return source
+    own = out / "sample_data"
+    if not (own / SLIDE).is_file():
+        from chrep_model.cohorts.synthetic import write_sample_data
+
+        with console.progress() as (tell, _):
+            write_sample_data(
+                own, progress=None if tell is None else lambda share, what: tell(int(100 * share), 100, what)
+            )
+    return own
+
+
+def _train(sample: Path, bundle: Path, device: str) -> None:
+    from chrep_model import pipeline
+    from chrep_model.cohorts.cohort import open_cohort
+
+    settings = pipeline.TrainSettings(genes=ALL_GENES, note=NOTE)
+    with console.progress() as (tell, report):
+        pipeline.train(open_cohort(sample), settings, bundle, device=device, progress=tell, report=report)
+
+
+def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> list[Path]:
+    """Predict, write the h5ad and a figure for each telling gene; gives the figures."""
+    from chrep_model.bundle import load_bundle
+    from chrep_model.inference.export import write_prediction
+    from chrep_model.inference.figure import write_figure
+    from chrep_model.inference.predictor import Predictor
+    from chrep_model.slides.slide import open_slide
+
+    bundle = load_bundle(bundle_path)
+    figures = []
+    with open_slide(slide_path) as slide, console.progress() as (tell, report):
+        prediction = Predictor(bundle, device=device).predict(slide, progress=tell)
+        if report is not None:
+            report("writing the prediction and the figures")
+        write_prediction(prediction, target)
+        for gene in [gene for gene in TELLING if gene in bundle.genes] or bundle.genes[:3]:
+            figure = target.parent / f"{slide.name}_{gene}.png"
+            write_figure(prediction, gene, figure)
+            figures.append(figure)
+    return figures
+
+
+def _open_viewer(slide: Path, bundle: Path, out: Path) -> None:
+    """Start napari on the result, in a process of its own that outlives this one."""
+    if not doctor.has_display() or not doctor.has_viewer():
+        missing = "a display" if not doctor.has_display() else "napari with Qt: install napari-chrep[gui]"
+        console.say(f"To look at it in napari this machine needs {missing}.")
+        return
+    command = [
+        sys.executable,
+        "-m",
+        "napari_chrep",
+        str(slide),
+        "--bundle",
+        str(bundle),
+        "--gene",
+        TELLING[0],
+    ]
+    log = out / "napari.log"
+    with log.open("wb") as stream:
+        # Our own interpreter on our own package; the paths are arguments and never seen by a shell.
+        subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+        )
+    console.say(f"napari opens in a moment; what it says goes to {log}")

@@ -1,0 +1,88 @@
+"""``chrep evaluate``: methods against each other on sections that they have not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chrep_model.cli import console, options
+
+if TYPE_CHECKING:
+    from chrep_model.evaluation.benchmark import Summary
+
+
+EXAMPLE = options.example("chrep evaluate cohort/ -o report --methods mean,ridge,chrep --split patient")
+
+
+def evaluate(
+    cohort: options.CohortArgument,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of scores and report.")],
+    methods: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Which methods.  [default: mean,knn,ridge,trees,chrep]")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="What is left out in turn: section or patient.  [default: section]")
+    ] = None,
+    encoder: options.Encoder = None,
+    weights: options.Weights = None,
+    genes: options.Genes = None,
+    tile_um: options.TileUm = None,
+    mpp: options.TileMpp = None,
+    context_um: options.ContextUm = None,
+    seeds: Annotated[int | None, typer.Option(help="Repeats of methods with chance.  [default: 1]")] = None,
+    test_sections: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Leave only these out.  [default: all in turn]")
+    ] = None,
+    config: options.Config = None,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Compare methods on sections left out of training.
+
+    All see the same encoder, folds and genes. Writes scores.csv, per_gene.parquet, summary.json and
+    report.html.
+    """
+    values = options.merged(
+        config, methods=options.names(methods), split=split, encoder=encoder, weights=weights, genes=genes,
+        tile_um=tile_um, mpp=mpp, context_um=context_um, seeds=seeds,
+        test_sections=options.names(test_sections), batch_size=batch_size,
+    )  # fmt: skip
+    from chrep_model.inference.files import make_writable
+
+    make_writable(out)
+    from chrep_model.cohorts.cohort import open_cohort
+    from chrep_model.config import validated
+    from chrep_model.evaluation import benchmark
+
+    settings = validated(benchmark.EvaluateSettings, values, path=config)
+    with console.progress() as (tell, report):
+        summary = benchmark.evaluate(
+            open_cohort(cohort), settings, out, device=device, progress=tell, report=report
+        )
+    if as_json:
+        console.say_json(summary.table)
+    else:
+        _table(summary)
+        console.say(f"{summary.folder / 'report.html'}")
+
+
+def _table(summary: Summary) -> None:
+    """Print mean and spread over folds, one line per method and variant."""
+    from chrep_model.evaluation.benchmark import HEADLINE
+
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for entry in summary.table["scores"]:
+        if entry["space"] == "log10-spot" and entry["metric"] in HEADLINE:
+            row = cells.setdefault((entry["method"], entry["variant"]), {})
+            row[entry["metric"]] = _spread(entry)
+    rows = [(*key, *(row.get(metric, "") for metric in HEADLINE)) for key, row in cells.items()]
+    console.table(rows, ("method", "variant", *HEADLINE))
+
+
+def _spread(entry: dict[str, Any]) -> str:
+    sd = "" if entry["sd"] is None else f" ± {entry['sd']:.3f}"
+    return f"{entry['mean']:.3f}{sd}"

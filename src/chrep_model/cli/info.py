@@ -1,0 +1,184 @@
+"""``chrep info``: what a slide, cohort, bundle or prediction is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chrep_model.cli import console, options
+from chrep_model.errors import ChrepError, PredictionError
+
+Facts = dict[str, Any]
+
+EXAMPLE = options.example("chrep info slide.svs", "chrep info cohort/ --json")
+
+
+def info(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A slide, cohort, bundle, h5ad or zarr.")],
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Say what a slide, cohort, bundle or prediction is."""
+    facts = _look(path)
+    if as_json:
+        console.say_json(facts)
+        return
+    rows = facts.pop("sections", None) or facts.pop("levels", None)
+    width = max(len(key) for key in facts) + 2
+    for key, value in facts.items():
+        console.say(f"{key.replace('_', ' '):{width}}{_text(value)}".rstrip())
+    if rows:
+        console.say()
+        console.table(
+            [[_text(v) for v in row.values()] for row in rows], [k.replace("_", " ") for k in rows[0]]
+        )
+
+
+def _look(path: Path) -> Facts:
+    if not path.exists():
+        raise ChrepError("there is no such file or folder", path=path, remedy="Check the name.")
+    if (path / "card.json").is_file():
+        return _bundle(path)
+    if path.suffix.lower() == ".h5ad":
+        return _h5ad(path)
+    if path.is_dir():
+        if any((path / name).exists() for name in (".zgroup", "zarr.json")):
+            return _zarr(path)
+        if any(path.glob("*.[hH]5[aA][dD]")):
+            return _cohort(path)
+    elif path.suffix.lower() in (".yaml", ".yml"):
+        return _cohort(path)
+    return _slide(path)
+
+
+def _slide(path: Path) -> Facts:
+    from chrep_model.slides.slide import open_slide
+
+    with open_slide(path) as slide:
+        rows, cols = slide.shape
+        mpp = slide.mpp
+        facts: Facts = {"kind": "slide", "name": slide.name, "width_px": cols, "height_px": rows}
+        if mpp is None:
+            facts |= {"um_per_px": None, "um_per_px_source": "not in the file: give --mpp to predict"}
+        else:
+            facts |= {
+                "um_per_px": mpp.value, "um_per_px_source": mpp.source,
+                "size_mm": f"{cols * mpp.value / 1000:.2f} x {rows * mpp.value / 1000:.2f}",
+            }  # fmt: skip
+        return facts | {
+            **slide.properties,
+            "fingerprint": slide.fingerprint,
+            "levels": [
+                {
+                    "level": number, "width_px": level.shape[1], "height_px": level.shape[0],
+                    "downsample": round(level.downsample, 5),
+                    "um_per_px": None if mpp is None else round(mpp.value * level.downsample, 4),
+                }
+                for number, level in enumerate(slide.levels)
+            ],
+        }  # fmt: skip
+
+
+def _cohort(path: Path) -> Facts:
+    from chrep_model.cohorts.cohort import open_cohort
+
+    with console.progress() as (tell, _):
+        counted = None if tell is None else lambda done, total: tell(done, total, "reading sections")
+        cohort = open_cohort(path, progress=counted)
+    shared = set.intersection(*(set(section.genes) for section in cohort))
+    return {
+        "kind": "cohort",
+        "name": cohort.name,
+        "patients": len(cohort.patients),
+        "spots": sum(len(section) for section in cohort),
+        "genes_in_all_sections": len(shared),
+        "sections": [
+            {
+                "section": section.name, "patient": section.patient, "slide": section.slide_path.name,
+                "um_per_px": section.mpp, "spots": len(section), "genes": len(section.genes),
+                "median_counts": _median_counts(section.counts),
+            }
+            for section in cohort
+        ],
+    }  # fmt: skip
+
+
+def _median_counts(counts: Any) -> int:
+    import numpy as np
+
+    return int(np.median(np.asarray(counts.sum(axis=1))))
+
+
+def _bundle(path: Path) -> Facts:
+    from chrep_model.bundle import load_bundle
+
+    bundle = load_bundle(path)
+    card = bundle.card
+    return {
+        "kind": "bundle", "name": card.name, "method": card.method, "variants": card.variants,
+        "encoder": card.encoder, "encoder_id": card.encoder_id, "tile_um": bundle.spec.um,
+        "tile_px": card.px, "tile_um_per_px": card.mpp, "context_um": card.context_um,
+        "genes": card.genes, "first_genes": options.shown(bundle.genes), "units": card.units,
+        "cohort": card.cohort, "seed": card.seed, "created": card.created,
+        "chrep_version": card.chrep_version, "note": card.note, "hash": bundle.hash,
+        "size": console.size_of(path), "sections": card.sections,
+    }  # fmt: skip
+
+
+def _h5ad(path: Path) -> Facts:
+    from chrep_model.cohorts.h5ad import read_counts_file
+    from chrep_model.cohorts.probe import probe
+    from chrep_model.inference.export import is_prediction
+
+    if path.is_file():
+        probe([path])
+    if is_prediction(path):
+        import anndata
+
+        return _prediction(anndata.read_h5ad(path, backed="r"))
+    spots = read_counts_file(path)
+    return {
+        "kind": "measured spots", "spots": len(spots.spot_ids), "genes": len(spots.genes),
+        "first_genes": options.shown(spots.genes), "median_counts": _median_counts(spots.counts),
+        **spots.facts,
+    }  # fmt: skip
+
+
+def _zarr(path: Path) -> Facts:
+    from chrep_model.inference.export import TABLE, is_prediction
+
+    if not is_prediction(path):
+        raise PredictionError(
+            "this zarr store is no prediction",
+            path=path,
+            remedy="Give one that `chrep predict` wrote, a slide, a cohort or a bundle.",
+        )
+    import anndata
+
+    inner = path / "tables" / TABLE
+    return _prediction(anndata.read_zarr(inner if inner.is_dir() else path))
+
+
+def _prediction(table: Any) -> Facts:
+    return {
+        "kind": "prediction",
+        "tiles": table.n_obs,
+        "genes": table.n_vars,
+        "first_genes": options.shown(table.var_names),
+        "variants": list(table.layers.keys()),
+        **table.uns["chrep"],
+    }
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(part) for part in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)

@@ -1,0 +1,103 @@
+"""``chrep train`` and ``chrep calibrate``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chrep_model.cli import console, options
+
+if TYPE_CHECKING:
+    from chrep_model.bundle import Bundle
+
+
+TRAIN_EXAMPLE = options.example(
+    "chrep train cohort/ -o breast.chrep --genes 785",
+    "chrep train sample_data -o sample_data/SYNTHETIC_demo.chrep --genes 300 --note SYNTHETIC",
+)
+CALIBRATE_EXAMPLE = options.example("chrep calibrate breast.chrep new_site/ -o breast_new_site.chrep")
+
+
+def train(
+    cohort: options.CohortArgument,
+    out: options.BundleOut,
+    method: Annotated[
+        str | None,
+        typer.Option(help="chrep, or one to compare with: mean, knn, ridge, trees.  [default: chrep]"),
+    ] = None,
+    encoder: options.Encoder = None,
+    weights: options.Weights = None,
+    genes: options.Genes = None,
+    tile_um: options.TileUm = None,
+    mpp: options.TileMpp = None,
+    context_um: options.ContextUm = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.  [default: 0]")] = None,
+    exclude_sections: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Sections that must not be looked at.")
+    ] = None,
+    note: Annotated[str | None, typer.Option(help="Goes on the bundle's card.")] = None,
+    config: options.Config = None,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Train a model on measured sections.
+
+    The result is a bundle: a folder that holds everything to predict with. An older bundle of this name is
+    replaced once the new one is complete.
+    """
+    options.check_bundle_place(out)
+    values = options.merged(
+        config, method=method, encoder=encoder, weights=weights, genes=genes, tile_um=tile_um, mpp=mpp,
+        context_um=context_um, seed=seed, exclude_sections=options.names(exclude_sections), note=note,
+        batch_size=batch_size,
+    )  # fmt: skip
+    from chrep_model import pipeline
+    from chrep_model.cohorts.cohort import open_cohort
+    from chrep_model.config import validated
+
+    settings = validated(pipeline.TrainSettings, values, path=config)
+    started = time.perf_counter()
+    with console.progress() as (tell, report):
+        bundle = pipeline.train(
+            open_cohort(cohort), settings, out, device=device, progress=tell, report=report
+        )
+    _tell_of(bundle, time.perf_counter() - started, as_json)
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle of the method chrep.")],
+    cohort: options.CohortArgument,
+    out: options.BundleOut,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Fit a bundle to a new site by its measured sections.
+
+    Gallery, corrector and their combination are made anew; encoder and heads stay as they are.
+    """
+    options.check_bundle_place(out)
+    from chrep_model import pipeline
+    from chrep_model.bundle import load_bundle
+    from chrep_model.cohorts.cohort import open_cohort
+
+    started = time.perf_counter()
+    with console.progress() as (tell, report):
+        old = load_bundle(bundle)
+        new = pipeline.calibrate(old, open_cohort(cohort), out, device=device, progress=tell, report=report)
+    _tell_of(new, time.perf_counter() - started, as_json)
+
+
+def _tell_of(bundle: Bundle, seconds: float, as_json: bool) -> None:
+    from chrep_model.bundle import describe
+
+    if as_json:
+        console.say_json({"bundle": bundle.path, "seconds": round(seconds, 1), **bundle.card.model_dump()})
+        return
+    console.say(describe(bundle.card))
+    console.say(f"{bundle.path} ({console.size_of(bundle.path)}, {seconds:.0f} s)")
