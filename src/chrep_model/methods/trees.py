@@ -18,6 +18,9 @@ MIN_LEAF = 5
 FEATURE_SHARE = 1 / 3
 COMPONENTS = 30
 
+_CHUNK = 64
+"""Tiles that go through the forest together."""
+
 
 @dataclass(frozen=True)
 class Forest:
@@ -28,13 +31,13 @@ class Forest:
     roots : ndarray
         (trees,) int64, first node of each tree.
     children : ndarray
-        (nodes, 2) int32, next node where the feature is below or above; -1 at a leaf.
+        (nodes, 2) int32, next node where the feature is below or above; -1 and the row of `value` at a leaf.
     feature : ndarray
         (nodes,) int32.
     threshold : ndarray
         (nodes,) float64.
     value : ndarray
-        (nodes, outputs) float32.
+        (leaves, outputs) float32.
     """
 
     roots: NDArray[np.int64]
@@ -49,33 +52,42 @@ class Forest:
         trees = [estimator.tree_ for estimator in ensemble.estimators_]
         counts = np.array([tree.node_count for tree in trees])
         roots = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        children = [
-            np.where(pair < 0, -1, pair + root)
-            for tree, root in zip(trees, roots, strict=True)
-            for pair in [np.stack([tree.children_left, tree.children_right], axis=1)]
-        ]
+        children = np.concatenate(
+            [
+                np.stack([tree.children_left, tree.children_right], axis=1) + root
+                for tree, root in zip(trees, roots, strict=True)
+            ]
+        )
+        leaf = np.concatenate([tree.children_left for tree in trees]) < 0
+        children[leaf] = np.stack([np.full(leaf.sum(), -1), np.arange(leaf.sum())], axis=1)
         return cls(
             roots.astype(np.int64),
-            np.concatenate(children).astype(np.int32),
+            children.astype(np.int32),
             np.concatenate([np.maximum(tree.feature, 0) for tree in trees]).astype(np.int32),
             np.concatenate([tree.threshold for tree in trees]),
-            np.concatenate([tree.value[:, :, 0] for tree in trees]).astype(np.float32),
+            np.concatenate([tree.value[:, :, 0] for tree in trees])[leaf].astype(np.float32),
         )
 
     def predict(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         """Mean over the trees, (n, outputs) float32."""
-        total = np.zeros((len(X), self.value.shape[1]), np.float32)
-        rows = np.arange(len(X))
-        for root in self.roots:
-            node = np.full(len(X), root, np.int64)
-            while True:
-                below, above = self.children[node].T
-                if (below < 0).all():
-                    break
-                step = np.where(X[rows, self.feature[node]] <= self.threshold[node], below, above)
-                node = np.where(below < 0, node, step)
-            total += self.value[node]
-        return total / np.float32(len(self.roots))
+        return np.concatenate(
+            [np.empty((0, self.value.shape[1]), np.float32)]
+            + [self._predict(X[start : start + _CHUNK]) for start in range(0, len(X), _CHUNK)]
+        )
+
+    def _predict(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        # All trees go down one level at a time: a few large array operations instead of many small ones.
+        rows = np.arange(len(X))[None, :]
+        node = np.broadcast_to(self.roots[:, None], (len(self.roots), len(X)))
+        while True:
+            below, above = self.children[node, 0], self.children[node, 1]
+            leaf = below < 0
+            if leaf.all():
+                break
+            step = np.where(X[rows, self.feature[node]] <= self.threshold[node], below, above)
+            node = np.where(leaf, node, step)
+        mean: NDArray[np.float32] = self.value[above].mean(0)
+        return mean
 
 
 def fit_forest(X: NDArray[np.float32], scores: NDArray[np.float32], seed: int) -> Forest:
