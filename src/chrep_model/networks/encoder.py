@@ -62,9 +62,10 @@ class StainbankEncoder(Encoder):
     """The built-in encoder; stain colours and strengths are fitted per slide."""
 
     def __init__(self, spec: TileSpec, device: torch.device) -> None:
-        if spec.px < 24:
+        # A cell has to fit in, and be more than a few pixels.
+        if spec.px < 24 or spec.um < 12:
             raise SettingsError(
-                f"a tile of {spec.um:g} µm at {spec.mpp:g} µm/px has {spec.px} px, too few for texture",
+                f"a tile of {spec.um:g} µm ({spec.px} px at {spec.mpp:g} µm/px) has no room for texture",
                 remedy="Use a wider tile (--tile-um) or finer pixels (--mpp).",
             )
         self.name, self.spec, self.device = STAINBANK, spec, device
