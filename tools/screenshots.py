@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import napari
+from PIL import Image
 from qtpy.QtTest import QTest
 
 from chrep_model.errors import ChrepError
@@ -58,7 +59,8 @@ def wait(engine: Any) -> None:
 
 def save(viewer: Any, path: Path) -> None:
     """Write the whole window as PNG."""
-    viewer.window.screenshot(str(path), canvas_only=False, flash=False)
+    picture = viewer.window.screenshot(canvas_only=False, flash=False)
+    Image.fromarray(picture).convert("RGB").save(path, optimize=True)
     print(path)
 
 
