@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from chrep_model.errors import Cancelled, SlideError
+from chrep_model.errors import Cancelled, ChrepError, SlideError
 from chrep_model.networks.encoder import Encoder, SlideState
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid, TileReader
@@ -247,22 +248,32 @@ class SlideEmbeddings:
 
 
 class _Store:
-    """One slide's embeddings as zarr: rows of grid tiles (NaN where not computed), and sets of points."""
+    """One slide's embeddings as zarr: rows of grid tiles (NaN where not computed), and sets of points.
+
+    Raises
+    ------
+    ChrepError
+        The store is damaged, or its disk full or not writable; in any method.
+    """
 
     def __init__(self, path: Path, size: int, dim: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.group = zarr.open_group(path, mode="a")
-        self.grid: Any = self.group.require_array(
-            "grid", shape=(size, dim), chunks=(CHUNK, dim), dtype="float32", fill_value=float("nan")
-        )
+        self.path = path
+        with self._told():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.group = zarr.open_group(path, mode="a")
+            self.grid: Any = self.group.require_array(
+                "grid", shape=(size, dim), chunks=(CHUNK, dim), dtype="float32", fill_value=float("nan")
+            )
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        out: NDArray[np.float32] = self.grid.oindex[indices]
+        with self._told():
+            out: NDArray[np.float32] = self.grid.oindex[indices]
         return out
 
     def write(self, indices: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         order = np.argsort(indices)
-        self.grid.oindex[indices[order]] = values[order]
+        with self._told():
+            self.grid.oindex[indices[order]] = values[order]
 
     def prepared(self) -> tuple[SlideState, NDArray[np.float32], NDArray[np.float32]] | None:
         facts: Any = self.group.attrs.get("prepared")
@@ -271,15 +282,36 @@ class _Store:
         return facts["state"], np.array(facts["mean"], np.float32), np.array(facts["sd"], np.float32)
 
     def set_prepared(self, state: SlideState, mean: NDArray[np.float32], sd: NDArray[np.float32]) -> None:
-        self.group.attrs["prepared"] = {"state": state, "mean": mean.tolist(), "sd": sd.tolist()}
+        with self._told():
+            self.group.attrs["prepared"] = {"state": state, "mean": mean.tolist(), "sd": sd.tolist()}
 
     def points(self, name: str) -> NDArray[np.float32] | None:
-        if name not in self.group or not self.group[name].attrs.get("complete"):
-            return None
-        array: Any = self.group[name]
-        out: NDArray[np.float32] = array[:]
+        with self._told():
+            if name not in self.group or not self.group[name].attrs.get("complete"):
+                return None
+            array: Any = self.group[name]
+            out: NDArray[np.float32] = array[:]
         return out
 
     def set_points(self, name: str, values: NDArray[np.float32]) -> None:
-        array = self.group.create_array(name, data=values, overwrite=True)
-        array.attrs["complete"] = True
+        with self._told():
+            array = self.group.create_array(name, data=values, overwrite=True)
+            array.attrs["complete"] = True
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say errors of the disk and of zarr in our words."""
+        try:
+            yield
+        except OSError as error:
+            raise ChrepError(
+                f"embeddings cannot be kept here ({error.strerror or error})",
+                path=self.path,
+                remedy="Let CHREP_CACHE name a folder that can be written and has room.",
+            ) from error
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise ChrepError(
+                "the embeddings kept here are damaged",
+                path=self.path,
+                remedy="Delete this folder; they are then computed again.",
+            ) from error
