@@ -67,7 +67,7 @@ def run_epochs(
             value = loss(rows)
             if not bool(torch.isfinite(value)):
                 raise PredictionError(
-                    f"training diverged in epoch {epoch + 1}: the loss is {float(value)}",
+                    f"training diverged in epoch {epoch + 1}: the loss is {float(value.detach())}",
                     remedy="Lower the learning rate, or look for damaged tiles.",
                 )
             optimiser.zero_grad()
