@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -61,21 +62,33 @@ def run_epochs(
         return min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    module.train()
-    for epoch in range(epochs):
-        for rows in batches(rng):
-            value = loss(rows)
-            if not bool(torch.isfinite(value)):
-                raise PredictionError(
-                    f"training diverged in epoch {epoch + 1}: the loss is {float(value.detach())}",
-                    remedy="Lower the learning rate, or look for damaged tiles.",
-                )
-            optimiser.zero_grad()
-            value.backward()
-            nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
-            optimiser.step()
-            schedule.step()
+    with _one_thread():
+        module.train()
+        for epoch in range(epochs):
+            for rows in batches(rng):
+                value = loss(rows)
+                if not bool(torch.isfinite(value)):
+                    raise PredictionError(
+                        f"training diverged in epoch {epoch + 1}: the loss is {float(value.detach())}",
+                        remedy="Lower the learning rate, or look for damaged tiles.",
+                    )
+                optimiser.zero_grad()
+                value.backward()
+                nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
+                optimiser.step()
+                schedule.step()
     module.eval()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one CPU thread: for networks as small as these, threads cost more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def random_batches(n: int, size: int) -> tuple[Batches, int]:
