@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,15 @@ from napari_chrep.worker import engines
 
 # Generous: several people share the machine that runs the tests.
 TIMEOUT_MS = 60_000
+
+
+class UnhurriedPredictor(Predictor):
+    """The real predictor, with a pause after each batch: else a tiny run is over before a test can stop it."""
+
+    def stream(self, context, indices, *, cancelled=None):
+        for part in super().stream(context, indices, cancelled=cancelled):
+            yield part
+            time.sleep(0.05)
 
 
 class Desk:
@@ -48,9 +58,9 @@ class Desk:
         self.qtbot.waitUntil(lambda: self.engine.state == "idle", timeout=TIMEOUT_MS)
 
     def prepare(self, bundle: Path, batch_size: int) -> None:
-        """Make the session ready with small batches, so that there are many of them."""
+        """Make the session ready with small and unhurried batches, so that there is time to stop."""
         self.load(bundle)
-        predictor = Predictor(self.session.bundle, batch_size=batch_size)
+        predictor = UnhurriedPredictor(self.session.bundle, batch_size=batch_size)
         self.session.prepared(predictor, predictor.prepare(self.session.slide))
 
 

@@ -47,9 +47,9 @@ def evaluate(
     report.html.
     """
     values = options.merged(
-        config, methods=options.names(methods), split=split, encoder=encoder, weights=weights, genes=genes,
+        config, methods=options.names(methods) or None, split=split, encoder=encoder, weights=weights, genes=genes,
         tile_um=tile_um, mpp=mpp, context_um=context_um, seeds=seeds,
-        test_sections=options.names(test_sections), batch_size=batch_size,
+        test_sections=options.names(test_sections) or None, batch_size=batch_size,
     )  # fmt: skip
     from chrep_model.inference.files import make_writable
 
@@ -59,7 +59,8 @@ def evaluate(
     from chrep_model.evaluation import benchmark
 
     settings = validated(benchmark.EvaluateSettings, values, path=config)
-    with console.progress() as (tell, report):
+    listed = settings.genes if isinstance(settings.genes, Path) else None
+    with console.progress() as (tell, report), options.naming(listed):
         summary = benchmark.evaluate(
             open_cohort(cohort), settings, out, device=device, progress=tell, report=report
         )

@@ -167,8 +167,8 @@ def _prediction(table: Any) -> Facts:
         "tiles": table.n_obs,
         "genes": table.n_vars,
         "first_genes": options.shown(table.var_names),
-        "variants": list(table.layers.keys()),
-        **table.uns["chrep"],
+        "variants": sorted(table.layers.keys()),
+        **dict(sorted(table.uns["chrep"].items())),
     }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chrep_model.errors import BundleError, SettingsError
+from chrep_model.errors import BundleError, GeneError, SettingsError
 
 if TYPE_CHECKING:
     from chrep_model.geometry import Rect
@@ -126,7 +127,18 @@ def merged(config: Path | None, **given: Any) -> dict[str, Any]:
         given["genes"] = int(genes) if genes.lstrip("-").isdigit() else Path(genes)
     if (context := given.get("context_um")) is not None:
         given["context_um"] = () if context == "none" else numbers(context, "--context-um")
-    return values | {key: value for key, value in given.items() if value is not None and value != ()}
+    return values | {key: value for key, value in given.items() if value is not None}
+
+
+@contextmanager
+def naming(path: Path | None) -> Iterator[None]:
+    """Tell an error about genes with the file that it is about, where it does not say one itself."""
+    try:
+        yield
+    except GeneError as error:
+        if path is None or error.path is not None:
+            raise
+        raise GeneError(error.what, path=path, remedy=error.remedy) from error
 
 
 def check_bundle_place(path: Path) -> None:

@@ -75,7 +75,8 @@ def predict(
 
     loaded = load_bundle(bundle)
     wanted = options.names(genes) or loaded.genes
-    loaded.panel.indices(wanted)
+    with options.naming(bundle):
+        loaded.panel.indices(wanted)
     targets = _targets(slides, out, format, len(wanted))
     mine = list(targets.items())[part[0] - 1 :: part[1]]
     from chrep_model.inference.predictor import Predictor

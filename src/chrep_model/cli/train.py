@@ -53,7 +53,7 @@ def train(
     options.check_bundle_place(out)
     values = options.merged(
         config, method=method, encoder=encoder, weights=weights, genes=genes, tile_um=tile_um, mpp=mpp,
-        context_um=context_um, seed=seed, exclude_sections=options.names(exclude_sections), note=note,
+        context_um=context_um, seed=seed, exclude_sections=options.names(exclude_sections) or None, note=note,
         batch_size=batch_size,
     )  # fmt: skip
     from chrep_model import pipeline
@@ -62,7 +62,8 @@ def train(
 
     settings = validated(pipeline.TrainSettings, values, path=config)
     started = time.perf_counter()
-    with console.progress() as (tell, report):
+    listed = settings.genes if isinstance(settings.genes, Path) else None
+    with console.progress() as (tell, report), options.naming(listed):
         bundle = pipeline.train(
             open_cohort(cohort), settings, out, device=device, progress=tell, report=report
         )

@@ -238,22 +238,23 @@ class Chrep(Method):
         """
         say = report or (lambda line: None)
         combination, penalty = None, choose_penalty(table)
+        rank = choose_rank(table, penalty)
         if self.settings.calibration == "combined":
             combination = _held_out_combination(
-                table, lambda rows: self._fit_learners(rows, penalty, seed), self.settings.shrink, say
+                table, lambda rows: self._fit_learners(rows, penalty, rank, seed), self.settings.shrink, say
             )
         say("all sections")
-        fitted = self._fit_learners(table, penalty, seed)
+        fitted = self._fit_learners(table, penalty, rank, seed)
         fitted.combination = combination
         return fitted
 
-    def _fit_learners(self, table: SpotTable, penalty: float, seed: int) -> FittedChrep:
+    def _fit_learners(self, table: SpotTable, penalty: float, rank: int, seed: int) -> FittedChrep:
         s = self.settings
         phase1 = fit_phase1(table, s.phase1, seed)
         gallery, corrector = _fit_phase2(phase1, table, s, seed)
         simple = None
         if s.calibration == "combined":
-            simple = Simple.fit(table, penalty, choose_rank(table, penalty), seed)
+            simple = Simple.fit(table, penalty, rank, seed)
         return FittedChrep(phase1, corrector, gallery, s.k, s.temperature, simple)
 
 

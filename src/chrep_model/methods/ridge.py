@@ -90,8 +90,16 @@ def principal_components(targets: NDArray[np.float32], count: int) -> NDArray[np
 
     What many genes do together is signal, what each does alone is mostly counting noise.
     """
-    _, _, directions = np.linalg.svd(targets - targets.mean(0), full_matrices=False)
-    return np.ascontiguousarray(directions[:count].T.astype(np.float32))
+    centred = (targets - targets.mean(0)).astype(np.float64)
+    n, genes = centred.shape
+    dual = n < genes  # the smaller of the two Gram matrices
+    size = min(n, genes)
+    wanted = (size - min(count, size), size - 1)
+    gram = centred @ centred.T if dual else centred.T @ centred
+    _, vectors = scipy.linalg.eigh(gram, subset_by_index=wanted)
+    directions = (centred.T @ vectors if dual else vectors)[:, ::-1]
+    directions /= np.maximum(np.linalg.norm(directions, axis=0), 1e-12)
+    return np.ascontiguousarray(directions.astype(np.float32))
 
 
 class FittedRidge(FittedMethod):

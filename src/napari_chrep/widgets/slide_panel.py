@@ -22,7 +22,7 @@ from napari_chrep.session import Session, slide_of
 from napari_chrep.viewport import show_scale_bar
 from napari_chrep.widgets._parts import Connections, heading, note
 
-_SOURCES = {"file": "from the file", "user": "given by you", "cohort": "from the cohort"}
+_SOURCES = {"file": "from file", "user": "typed in", "cohort": "from cohort"}
 
 
 class SlidePanel(QWidget):
@@ -147,7 +147,7 @@ class SlidePanel(QWidget):
             QDoubleSpinBox.ButtonSymbols.UpDownArrows if editable else QDoubleSpinBox.ButtonSymbols.NoButtons
         )
         self.mpp.setToolTip("µm per pixel at full resolution" + ("" if editable else ", as the file says"))
-        self.source.setText("type it in to predict" if mpp is None else _SOURCES.get(mpp.source, mpp.source))
+        self.source.setText("type it in" if mpp is None else _SOURCES.get(mpp.source, mpp.source))
         rows, cols = slide.shape
         area = "" if mpp is None else f", {cols * mpp.value / 1000:.2f} × {rows * mpp.value / 1000:.2f} mm"
         self.size_note.setText(f"{cols:,} × {rows:,} px{area}")

@@ -45,7 +45,7 @@ def test_the_scale_and_where_it_comes_from(explorer, desk, write_tissue):
     desk.open(write_tissue())
     assert explorer.slide.mpp.value() == 0.7
     assert explorer.slide.mpp.isReadOnly()
-    assert explorer.slide.source.text() == "from the file"
+    assert explorer.slide.source.text() == "from file"
 
 
 def test_a_picture_without_scale_is_asked_for_it(explorer, desk, tiny_bundle, tmp_path, tissue, qtbot):
@@ -61,7 +61,7 @@ def test_a_picture_without_scale_is_asked_for_it(explorer, desk, tiny_bundle, tm
     qtbot.keyClicks(field, "0.7")
     qtbot.keyClick(field, Qt.Key.Key_Return)
     assert tuple(layer.scale) == (0.7, 0.7)
-    assert explorer.slide.source.text() == "given by you"
+    assert explorer.slide.source.text() == "typed in"
     assert explorer.run.predict_view.isEnabled()
 
 
