@@ -1,0 +1,58 @@
+"""The mean and the nearest neighbours."""
+
+import numpy as np
+import pytest
+
+from chrep_model.calibration.gallery import unit_rows
+from chrep_model.methods import baselines
+from chrep_model.methods.baselines import Knn, Mean, choose_neighbourhood
+
+
+def test_the_mean_says_the_same_everywhere(table, unseen):
+    found = Mean().fit(table, seed=0).predict(unseen.features)
+    np.testing.assert_allclose(found, np.tile(table.targets.mean(0), (len(unseen), 1)), atol=1e-6)
+
+
+def test_the_mean_has_the_error_of_its_closed_form(table, unseen):
+    """Mean squared error = variance of the truth + squared distance of the means, gene by gene."""
+    found = Mean().fit(table, seed=0).predict(unseen.features).astype(np.float64)
+    truth = unseen.targets.astype(np.float64)
+    closed = truth.var(0) + (truth.mean(0) - table.targets.mean(0, dtype=np.float64)) ** 2
+    assert np.mean((found - truth) ** 2) == pytest.approx(closed.mean(), abs=1e-6)
+
+
+def test_neighbours_by_hand(table, unseen):
+    fitted = Knn().fit(table, seed=0)
+    z, q = (unit_rows(t.features).astype(np.float64) for t in (table, unseen))
+    for row in (0, 11):
+        cosine = z @ q[row]
+        nearest = np.argsort(-cosine)[: fitted.k]
+        w = np.exp(cosine[nearest] / fitted.temperature)
+        expected = (w / w.sum()) @ table.targets[nearest]
+        np.testing.assert_allclose(fitted.predict(unseen.features[row : row + 1])[0], expected, atol=1e-4)
+
+
+def test_the_neighbourhood_is_the_best_on_sections_left_out(table, monkeypatch):
+    monkeypatch.setattr(baselines, "NEIGHBOURS", (2, 10, 60))
+    monkeypatch.setattr(baselines, "TEMPERATURES", (0.05, 1.0))
+    z = unit_rows(table.features)
+    errors = {}
+    for k in (2, 10, 60):
+        for temperature in (0.05, 1.0):
+            total = 0.0
+            for s in range(3):
+                train, test = table.section != s, table.section == s
+                cosine = z[test].astype(np.float64) @ z[train].T
+                order = np.argsort(-cosine, axis=1)[:, :k]
+                w = np.exp(np.take_along_axis(cosine, order, 1) / temperature)
+                answer = np.einsum("nk,nkg->ng", w / w.sum(1, keepdims=True), table.targets[train][order])
+                total += np.mean((answer - table.targets[test]) ** 2)
+            errors[k, temperature] = total
+    assert choose_neighbourhood(table, z) == min(errors, key=errors.__getitem__)
+
+
+def test_one_section_has_nothing_to_choose_on(make_table):
+    table = make_table(sections=1)
+    k, temperature = choose_neighbourhood(table, unit_rows(table.features))
+    assert k in baselines.NEIGHBOURS
+    assert temperature in baselines.TEMPERATURES

@@ -1,0 +1,135 @@
+"""What every method owes: the same numbers from a file, by gene, and under one seed."""
+
+import numpy as np
+import pytest
+
+from chrep_model.errors import SettingsError
+from chrep_model.methods.base import leave_section_out
+from chrep_model.methods.registry import METHODS, fitted_class, make_method
+
+pytestmark = pytest.mark.usefixtures("few_trees")
+
+
+@pytest.fixture
+def fit(small_settings):
+    """Fit a method by name: ``fit(name, table, seed=0)``."""
+
+    def fit(name, table, seed=0):
+        return make_method(name, small_settings).fit(table, seed=seed)
+
+    return fit
+
+
+def test_the_names_are_those_of_the_command_line():
+    assert METHODS == ("mean", "knn", "ridge", "trees", "chrep")
+    assert [make_method(name).name for name in METHODS] == list(METHODS)
+    with pytest.raises(SettingsError, match="nonsense") as caught:
+        make_method("nonsense")
+    assert "ridge" in caught.value.remedy
+    with pytest.raises(KeyError):
+        fitted_class("nonsense")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_survives_its_arrays(name, fit, table, unseen):
+    fitted = fit(name, table)
+    arrays = {key: np.ascontiguousarray(value).copy() for key, value in fitted.arrays().items()}
+    assert all(value.dtype.kind in "fi" for value in arrays.values())  # plain numbers, no objects
+    again = fitted_class(name).from_arrays(arrays, fitted.gallery)
+    assert again.variants == fitted.variants
+    first, second = fitted.respond(unseen.features), again.respond(unseen.features)
+    for variant in fitted.variants:
+        expected = fitted.read(first, variant)
+        assert expected.shape == unseen.targets.shape
+        assert expected.dtype == np.float32
+        assert np.isfinite(expected).all()
+        np.testing.assert_array_equal(again.read(second, variant), expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_arrays_that_do_not_fit_are_noticed(name, fit, table):
+    fitted = fit(name, table)
+    with pytest.raises((KeyError, ValueError)):
+        fitted_class(name).from_arrays({}, fitted.gallery)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_some_genes_are_columns_of_all(name, fit, table, unseen):
+    fitted = fit(name, table)
+    response = fitted.respond(unseen.features)
+    for variant in fitted.variants:
+        every = fitted.read(response, variant)
+        for genes in (np.array([3]), np.array([14, 0, 7, 7]), slice(2, 9)):
+            np.testing.assert_allclose(fitted.read(response, variant, genes), every[:, genes], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_tiles_do_not_hear_of_each_other(name, fit, table, unseen):
+    fitted = fit(name, table)
+    whole = fitted.respond(unseen.features)
+    order = np.random.default_rng(0).permutation(len(unseen))
+    for rows in (order, order[:1], order[:7]):
+        part = fitted.respond(unseen.features[rows])
+        np.testing.assert_allclose(part["distance"], whole["distance"][rows], atol=1e-5)
+        for variant in fitted.variants:
+            np.testing.assert_allclose(
+                fitted.read(part, variant), fitted.read(whole, variant)[rows], atol=1e-5
+            )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_seed_decides_where_chance_does(name, fit, table, unseen):
+    one, same, other = (fit(name, table, seed).predict(unseen.features) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert make_method(name).random == bool(np.abs(one - other).max() > 1e-6)
+
+
+@pytest.mark.parametrize("name", [m for m in METHODS if m != "mean"])
+def test_it_learns_something(name, fit, make_table):
+    """Better than the mean on spots from the same source; CHRep's last variant, few epochs or not."""
+    fitted = fit(name, make_table(sections=4, spots=100))
+    unseen = make_table(sections=1, spots=200, seed=7)
+    error = np.mean((fitted.predict(unseen.features) - unseen.targets) ** 2)
+    assert error < 0.97 * unseen.targets.var()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_gallery_knows_where_its_spots_come_from(name, fit, table):
+    gallery = fit(name, table).gallery
+    np.testing.assert_array_equal(gallery.expression, table.targets)
+    np.testing.assert_array_equal(gallery.section, table.section)
+    np.testing.assert_array_equal(gallery.position, table.position)
+    assert gallery.section_names == table.section_names
+    np.testing.assert_allclose(np.linalg.norm(gallery.z, axis=1), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_distance_is_zero_at_a_training_spot_and_grows_away_from_it(name, fit, table, unseen):
+    fitted = fit(name, table)
+    np.testing.assert_allclose(fitted.respond(table.features)["distance"], 0, atol=1e-5)
+    assert fitted.respond(unseen.features)["distance"].mean() > 0.01
+    assert fitted.respond(unseen.features)["distance"].max() <= 2
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_tile_no_value(name, fit, table):
+    fitted = fit(name, table)
+    assert fitted.predict(np.empty((0, 12), np.float32)).shape == (0, 15)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_sections_suffice(name, fit, make_table, unseen):
+    assert np.isfinite(fit(name, make_table(sections=2, spots=30)).predict(unseen.features)).all()
+
+
+def test_leaving_sections_out(make_table):
+    table = make_table()
+    folds = leave_section_out(table)
+    assert len(folds) == 3
+    for train, test in folds:
+        assert not (train & test).any()
+        assert (train | test).all()
+        assert len(set(table.section[test])) == 1
+        assert not set(table.section[test]) & set(table.section[train])
+    with pytest.raises(SettingsError, match="two"):
+        leave_section_out(make_table(sections=1))
