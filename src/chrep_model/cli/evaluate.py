@@ -47,7 +47,8 @@ def evaluate(
     report.html.
     """
     values = options.merged(
-        config, methods=options.names(methods) or None, split=split, encoder=encoder, weights=weights, genes=genes,
+        config, methods=options.names(methods) or None, split=split, encoder=encoder, weights=weights,
+        genes=genes,
         tile_um=tile_um, mpp=mpp, context_um=context_um, seeds=seeds,
         test_sections=options.names(test_sections) or None, batch_size=batch_size,
     )  # fmt: skip

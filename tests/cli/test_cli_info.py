@@ -1,0 +1,113 @@
+"""``chrep info``, ``doctor`` and ``demo``."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from chrep_model.cli import demo, doctor
+
+
+def test_a_slide(chrep, write_pyramid):
+    path = write_pyramid(np.full((600, 400, 3), 200, np.uint8), mpp=0.25)
+    facts = json.loads(chrep("info", path, "--json").out)
+    assert (facts["kind"], facts["name"], facts["um_per_px_source"]) == ("slide", "slide", "file")
+    assert (facts["width_px"], facts["height_px"], facts["um_per_px"]) == (400, 600, pytest.approx(0.25))
+    assert [level["downsample"] for level in facts["levels"]] == [1, 2, 4]
+    assert "0.25" in chrep("info", path).out
+
+
+def test_a_slide_without_scale(chrep, tiny_cohort):
+    result = chrep("info", tiny_cohort / "SYNTHETIC_P1A.jpg")
+    assert result.code == 0 and "unknown" in result.out and "--mpp" in result.out
+
+
+def test_a_cohort(chrep, tiny_cohort):
+    facts = json.loads(chrep("info", tiny_cohort, "--json").out)
+    assert (facts["kind"], facts["patients"], len(facts["sections"])) == ("cohort", 2, 3)
+    assert "SYNTHETIC_P2A" in chrep("info", tiny_cohort).out
+
+
+def test_measured_spots(chrep, tiny_cohort):
+    facts = json.loads(chrep("info", tiny_cohort / "SYNTHETIC_P1A.h5ad", "--json").out)
+    assert facts["kind"] == "measured spots" and facts["um_per_px"] == 0.7
+
+
+def test_a_bundle(chrep, tiny_bundle):
+    facts = json.loads(chrep("info", tiny_bundle, "--json").out)
+    assert (facts["kind"], facts["method"], facts["genes"]) == ("bundle", "chrep", 40)
+    assert "SYNTHETIC test data" in chrep("info", tiny_bundle).out
+
+
+@pytest.mark.parametrize("name", ["nosuch", "text.txt", "text.h5ad", "folder", "folder.zarr"])
+def test_what_is_none_of_these(refused, tmp_path, name):
+    path = tmp_path / name
+    if name.startswith("folder"):
+        path.mkdir()
+        if path.suffix:
+            (path / "zarr.json").write_text("{}")
+    elif name != "nosuch":
+        path.write_text("nothing much\n")
+    assert str(path) in refused("info", path)
+
+
+def test_doctor(chrep, shared_cache):
+    result = chrep("doctor")
+    assert result.code == 0, result.out
+    for word in ("python", "torch", "device", "OpenSlide", str(shared_cache), "encoder weights", "display"):
+        assert word in result.out
+    rows = json.loads(chrep("doctor", "--json").out)
+    assert all(row["state"] in ("ok", "missing", "fault") for row in rows)
+
+
+def test_doctor_finds_faults(chrep, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CHREP_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(doctor, "NEEDED", ("numpy", "no-such-package"))
+    result = chrep("doctor")
+    assert result.code == 1
+    assert "FAULT   no-such-package" in result.out and "Set CHREP_CACHE" in result.out
+
+
+class TestDemo:
+    """With the tiny cohort and slide in the place of the sample data."""
+
+    @pytest.fixture
+    def sample(self, cohort, write_pyramid, monkeypatch):
+        from PIL import Image
+
+        with Image.open(cohort / "SYNTHETIC_P1A.jpg") as image:
+            path = write_pyramid(np.asarray(image), mpp=0.7, levels=2, name="slide.ome.tif")
+        path.rename(cohort / demo.SLIDE)
+        monkeypatch.setenv(demo.SAMPLE_DATA, str(cohort))
+        return cohort
+
+    def test_everything_once(self, chrep, sample, tmp_path, monkeypatch):
+        started = []
+        popen = SimpleNamespace(Popen=lambda command, **_: started.append(command), DEVNULL=-3)
+        monkeypatch.setattr(demo, "subprocess", popen)
+        monkeypatch.setenv("DISPLAY", ":7")
+        out = tmp_path / "out"
+        result = chrep("demo", "-o", out)
+        assert (result.code, result.err) == (0, "")
+        figures = [f"SYNTHETIC_slide_{gene}.png" for gene in demo.TELLING]
+        names = ["SYNTHETIC_demo.chrep", "SYNTHETIC_slide.h5ad", *figures, "napari.log"]
+        assert sorted(p.name for p in out.iterdir()) == sorted(names)
+        assert all(str(out / name) in result.out for name in names)
+        assert "SYNTHETIC data" in result.out
+        (command,) = started
+        slide, bundle = str(sample / demo.SLIDE), str(out / "SYNTHETIC_demo.chrep")
+        assert command[1:] == ["-m", "napari_chrep", slide, "--bundle", bundle, "--gene", "ERBB2"]
+
+    def test_without_a_display(self, capsys, monkeypatch, tmp_path):
+        monkeypatch.setattr(doctor, "has_display", lambda: False)
+        demo._open_viewer(tmp_path, tmp_path, tmp_path)
+        assert "needs a display" in capsys.readouterr().out
+        assert not list(tmp_path.iterdir())
+
+    def test_no_sample_data_there(self, refused, monkeypatch, tmp_path):
+        monkeypatch.setenv(demo.SAMPLE_DATA, str(tmp_path))
+        assert "Correct or unset CHREP_SAMPLE_DATA" in refused("demo", "-o", tmp_path / "out", "--no-gui")

@@ -1,0 +1,201 @@
+"""Predictions on disk: what other programs read, and what happens when writing fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from chrep_model.errors import GeneError, PredictionError, SettingsError
+from chrep_model.inference import export
+from chrep_model.inference.export import (
+    FORMATS,
+    MAX_GEOJSON_GENES,
+    check_format,
+    check_target,
+    is_prediction,
+    output_path,
+    write_prediction,
+)
+from chrep_model.inference.prediction import Prediction
+
+
+@pytest.fixture
+def genes(prediction):
+    return prediction.genes[3:6]
+
+
+def written(prediction, folder, format, genes=None):
+    path = output_path(folder, prediction.slide.name, format)
+    write_prediction(prediction, path, format, genes)
+    assert [p.name for p in folder.iterdir()] == [path.name]
+    return path
+
+
+def test_h5ad_holds_what_the_contract_says(prediction, tmp_path):
+    path = written(prediction, tmp_path, "h5ad")
+    assert path.name == "SYNTHETIC_P1A.h5ad"
+    table = anndata.read_h5ad(path)
+    assert table.X is None
+    assert tuple(table.var_names) == prediction.genes
+    order = np.argsort(prediction.indices)
+    for variant in ("raw", "calibrated"):
+        values = np.column_stack([prediction.gene(name, variant) for name in prediction.genes])
+        np.testing.assert_allclose(table.layers[variant], values[order], rtol=1e-4, atol=1e-5)
+        assert table.layers[variant].dtype == np.float32
+    np.testing.assert_array_equal(table.obsm["spatial"], prediction.grid.centres(np.sort(prediction.indices)))
+    np.testing.assert_array_equal(table.obs["gallery_distance"], prediction.distance()[order])
+    facts = table.uns["chrep"]
+    assert facts["bundle_hash"] == prediction.bundle.hash
+    assert (facts["mpp"], facts["mpp_source"], facts["tile_px"]) == (0.7, "user", 224)
+    assert "log10-spot" in facts["units"] and facts["chrep_version"]
+
+
+def test_scanpy_and_squidpy_read_the_h5ad(prediction, tmp_path):
+    import scanpy
+    import squidpy
+
+    table = scanpy.read_h5ad(written(prediction, tmp_path, "h5ad"))
+    squidpy.gr.spatial_neighbors(table, n_neighs=4, coord_type="generic")
+    squidpy.gr.spatial_autocorr(table, layer="calibrated", mode="moran", genes=list(table.var_names[:5]))
+    assert np.isfinite(table.uns["moranI"]["I"]).all()
+    # Half overlapping tiles cannot be strangers to their neighbours: a scrambled order of tiles would show.
+    assert table.uns["moranI"]["I"].mean() > 0.3
+
+
+def test_zarr_holds_the_same_table(prediction, genes, tmp_path):
+    table = anndata.read_zarr(written(prediction, tmp_path, "zarr", genes))
+    assert tuple(table.var_names) == genes
+    np.testing.assert_array_equal(table.layers["raw"], prediction.to_anndata(genes).layers["raw"])
+
+
+def test_spatialdata_ties_the_table_to_the_tiles(prediction, genes, tmp_path):
+    spatialdata = pytest.importorskip("spatialdata")
+    store = spatialdata.read_zarr(written(prediction, tmp_path, "spatialdata", genes))
+    tiles, table = spatialdata.match_element_to_table(store, "tiles", "prediction")
+    tiles = tiles["tiles"]
+    assert len(tiles) == table.n_obs == len(prediction)
+    centres = np.column_stack([tiles.geometry.centroid.x, tiles.geometry.centroid.y])
+    np.testing.assert_allclose(centres, table.obsm["spatial"])
+    assert np.sqrt(tiles.geometry.area).to_numpy() == pytest.approx(prediction.grid.tile_px)
+    in_um = spatialdata.transform(store["tiles"], to_coordinate_system="um")
+    assert np.sqrt(in_um.geometry.area).to_numpy() == pytest.approx(150.0)
+
+
+def test_spatialdata_says_what_to_install(prediction, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "spatialdata", None)
+    with pytest.raises(SettingsError, match=r"Install napari-chrep\[spatialdata\]"):
+        check_format("spatialdata", 1)
+
+
+def test_csv_columns(prediction, genes, tmp_path):
+    frame = pd.read_csv(written(prediction, tmp_path, "csv", genes))
+    places = ["x_px", "y_px", "x_um", "y_um", "row", "col", "gallery_distance"]
+    assert list(frame) == [*places, *genes, *(f"raw:{gene}" for gene in genes)]
+    order = np.argsort(prediction.indices)
+    np.testing.assert_allclose(frame[genes[0]], prediction.gene(genes[0])[order], rtol=1e-5)
+    np.testing.assert_allclose(frame[f"raw:{genes[0]}"], prediction.gene(genes[0], "raw")[order], rtol=1e-5)
+    np.testing.assert_allclose(frame["x_um"], frame["x_px"] * 0.7, atol=1e-2)
+    np.testing.assert_allclose(
+        frame[["x_px", "y_px"]], prediction.grid.centres(np.sort(prediction.indices)), atol=1e-2
+    )
+
+
+def test_csv_has_no_formulas():
+    assert export._harmless("=HYPERLINK(1)") == "'=HYPERLINK(1)"
+    assert export._harmless("HLA-A") == "HLA-A"
+
+
+def test_geojson_is_what_qupath_imports(prediction, genes, tmp_path):
+    content = json.loads(written(prediction, tmp_path, "geojson", genes).read_text(encoding="utf-8"))
+    assert content["type"] == "FeatureCollection"
+    assert content["chrep"]["bundle_hash"] == prediction.bundle.hash
+    assert len(content["features"]) == len(prediction)
+    first, index = content["features"][0], int(prediction.indices.min())
+    (ring,) = first["geometry"]["coordinates"]
+    assert first["geometry"]["type"] == "Polygon" and ring[0] == ring[-1] and len(ring) == 5
+    assert np.mean(ring[:4], axis=0) == pytest.approx(prediction.grid.centres([index])[0], abs=0.02)
+    assert np.ptp(ring, axis=0) == pytest.approx(prediction.grid.tile_px, abs=0.02)
+    assert first["properties"]["objectType"] == "tile"
+    measured = first["properties"]["measurements"]
+    assert set(measured) == {f"{g} {v}" for g in genes for v in ("raw", "calibrated")} | {"gallery_distance"}
+    value = prediction.gene(genes[0])[prediction.indices == index][0]
+    assert measured[f"{genes[0]} calibrated"] == pytest.approx(value, rel=1e-4)
+
+
+def test_geojson_refuses_many_genes():
+    check_format("geojson", MAX_GEOJSON_GENES)
+    with pytest.raises(SettingsError, match="--genes"):
+        check_format("geojson", MAX_GEOJSON_GENES + 1)
+
+
+def test_unknown_format_gene_and_nothing_predicted(prediction, tmp_path):
+    with pytest.raises(SettingsError, match="h5ad, zarr, spatialdata, csv, geojson"):
+        check_format("xlsx", 1)
+    with pytest.raises(GeneError, match="ERBB2"):
+        write_prediction(prediction, tmp_path / "a.csv", "csv", ("ERBB22",))
+    empty = Prediction(prediction.bundle, prediction.grid, prediction.slide)
+    with pytest.raises(PredictionError, match="nothing is predicted"):
+        write_prediction(empty, tmp_path / "a.csv", "csv")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_older_prediction_is_replaced(prediction, genes, tmp_path, format):
+    path = written(prediction, tmp_path, format, genes[:1])
+    assert is_prediction(path)
+    written(prediction, tmp_path, format, genes)
+
+
+def test_measured_counts_are_not_overwritten(prediction, tiny_cohort, tmp_path):
+    path = tmp_path / "SYNTHETIC_P1A.h5ad"
+    path.write_bytes((tiny_cohort / path.name).read_bytes())
+    before = path.read_bytes()
+    with pytest.raises(PredictionError, match="not overwritten"):
+        write_prediction(prediction, path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.h5ad", "a.csv", "a.geojson"])
+def test_what_is_not_ours_is_not_overwritten(tmp_path, name):
+    path = tmp_path / name
+    if path.suffix == ".zarr":
+        path.mkdir()
+        (path / "zarr.json").write_text("{}")
+    else:
+        path.write_text("x,y\n1,2\n")
+    with pytest.raises(PredictionError, match="Choose another output folder"):
+        check_target(path)
+
+
+@pytest.mark.parametrize("format", ["h5ad", "zarr"])
+def test_a_full_disk_leaves_the_old_file(prediction, genes, tmp_path, monkeypatch, format):
+    path = written(prediction, tmp_path, format, genes)
+    before = anndata.read_h5ad(path) if format == "h5ad" else anndata.read_zarr(path)
+
+    def fail(self, target, *args, **kwargs):
+        target.mkdir() if format == "zarr" else target.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(anndata.AnnData, f"write_{format}", fail)
+    with pytest.raises(PredictionError, match="No space left on device"):
+        write_prediction(prediction, path, format)
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    after = anndata.read_h5ad(path) if format == "h5ad" else anndata.read_zarr(path)
+    np.testing.assert_array_equal(after.layers["raw"], before.layers["raw"])
+
+
+def test_cancelling_leaves_nothing(prediction, tmp_path, monkeypatch):
+    def interrupted(self, target, *args, **kwargs):
+        target.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(anndata.AnnData, "write_h5ad", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_prediction(prediction, tmp_path / "a.h5ad")
+    assert not list(tmp_path.iterdir())
