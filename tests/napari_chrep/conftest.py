@@ -22,7 +22,7 @@ TIMEOUT_MS = 60_000
 
 
 class UnhurriedPredictor(Predictor):
-    """The real predictor, with a pause after each batch: else a tiny run is over before a test can stop it."""
+    """The real predictor, pausing after each batch: else a tiny run is over before a test can stop it."""
 
     def stream(self, context, indices, *, cancelled=None):
         for part in super().stream(context, indices, cancelled=cancelled):
