@@ -1,8 +1,8 @@
 """A trained model as a folder that says what it is and refuses to be what it is not.
 
-``card.json`` describes it and holds the hash of every other file; ``weights.safetensors`` the fitted numbers;
-``genes.parquet`` the panel; ``gallery.zarr`` the training spots; ``encoder.safetensors`` the encoder's
-weights where they came from a file. Nothing in it is code, and loading runs none.
+``card.json`` describes it and holds the hash of every other file, and its own; ``weights.safetensors`` holds
+the fitted numbers, ``genes.parquet`` the panel, ``gallery.zarr`` the training spots, ``encoder.safetensors``
+the encoder's weights where they came from a file. Nothing in it is code, and loading runs none.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from chrep_model import __version__
 from chrep_model.cohorts.genes import GenePanel
@@ -38,8 +39,8 @@ _REMEDY = "Get the whole folder again, or train it again."
 class Card(BaseModel):
     """What a bundle is, for people and programs.
 
-    Lengths in µm; `mpp` and `px` are those of a tile. `accuracy` holds per-gene correlations on left-out
-    training sections where they were measured.
+    Lengths in µm; `mpp` and `px` are those of a tile. `files` holds the sha256 of every file beside the card,
+    `seal` that of all other fields.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -63,6 +64,13 @@ class Card(BaseModel):
     note: str = ""
     settings: dict[str, Any]
     files: dict[str, str]
+    seal: str = ""
+
+    def sealed(self) -> Card:
+        """Copy with the right `seal`."""
+        facts = json.loads(self.model_dump_json(exclude={"seal"}))
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+        return self.model_copy(update={"seal": hashlib.sha256(text.encode()).hexdigest()})
 
 
 @dataclass(frozen=True)
@@ -88,10 +96,10 @@ class Bundle:
         """Radii of the neighbourhoods whose mean embedding it reads, in µm."""
         return tuple(self.card.context_um)
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """sha256 over the card, and with it over every file."""
-        return hashlib.sha256(self.card.model_dump_json().encode()).hexdigest()
+        return self.card.seal
 
     @cached_property
     def model(self) -> Model:
@@ -137,18 +145,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
             path=folder,
             remedy="Give a folder made by `chrep train`.",
         )
-    try:
-        card = Card.model_validate_json(card_file.read_bytes())
-    except (ValidationError, OSError) as error:
-        raise BundleError(
-            "the bundle's card.json cannot be understood", path=card_file, remedy=_REMEDY
-        ) from error
-    if card.format != FORMAT:
-        raise BundleError(
-            f"the bundle has format {card.format}; this version reads {FORMAT}",
-            path=folder,
-            remedy="Use the version that wrote it, or train it again.",
-        )
+    card = _read_card(card_file)
     for name in _FILES:
         if name not in card.files:
             raise BundleError(f"the card names no {name}", path=card_file, remedy=_REMEDY)
@@ -163,6 +160,58 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
                 remedy=_REMEDY,
             )
     return Bundle(folder, card, _load_panel(folder, card))
+
+
+def _read_card(path: Path) -> Card:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        # Before the fields: another format has others, and that is what the user wants to hear.
+        if (found := facts["format"]) != FORMAT:
+            raise BundleError(
+                f"the bundle has format {found}; this version reads {FORMAT}",
+                path=path.parent,
+                remedy="Use the version that wrote it, or train it again.",
+            )
+        card = Card.model_validate(facts)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BundleError("the bundle's card.json cannot be understood", path=path, remedy=_REMEDY) from error
+    if card.seal != card.sealed().seal:
+        raise BundleError(
+            "the card is not the one that this bundle was made with (it was edited)",
+            path=path,
+            remedy=_REMEDY,
+        )
+    return card
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """See that a bundle can be put here, before hours of work.
+
+    Raises
+    ------
+    BundleError
+        There is something else than a bundle, or nothing can be written.
+    """
+    folder = Path(path)
+    if folder.exists() and not (folder / "card.json").is_file():
+        raise BundleError(
+            "there is something else than a bundle at this place", path=folder, remedy="Choose another name."
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(path: Path, error: Exception) -> BundleError:
+    reason = getattr(error, "strerror", None) or error
+    return BundleError(
+        f"the bundle cannot be written ({reason})",
+        path=path,
+        remedy="Choose a folder that can be written and has room.",
+    )
 
 
 def save_bundle(
@@ -183,20 +232,17 @@ def save_bundle(
     Raises
     ------
     BundleError
-        `path` is something else than a bundle.
+        `path` is something else than a bundle, or cannot be written; an older bundle stays as it was.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
+    check_place(path)
     folder = Path(path)
-    if folder.exists() and not (folder / "card.json").is_file():
-        raise BundleError(
-            "there is something else than a bundle at this place", path=folder, remedy="Choose another name."
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
     try:
+        part.mkdir()
         scale = {"scale.mean": model.scale.mean, "scale.sd": model.scale.sd}
         fitted = {f"method.{k}": np.ascontiguousarray(v) for k, v in model.fitted.arrays().items()}
         save_file({**scale, **fitted}, part / "weights.safetensors")
@@ -225,9 +271,11 @@ def save_bundle(
             settings=settings,
             files={name: _hash(part / name) for name in names},
         )
-        (part / "card.json").write_text(card.model_dump_json(indent=1), encoding="utf-8")
+        (part / "card.json").write_text(card.sealed().model_dump_json(indent=1), encoding="utf-8")
         _sync(part)
         _swap(part, folder)
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return load_bundle(folder)
@@ -249,8 +297,14 @@ def _load_model(bundle: Bundle) -> Model:
 
     from chrep_model.calibration.gallery import Gallery
     from chrep_model.methods.model import FeatureScale, Model
-    from chrep_model.methods.registry import fitted_class
+    from chrep_model.methods.registry import METHODS, fitted_class
 
+    if bundle.card.method not in METHODS:
+        raise BundleError(
+            f"the bundle was made with the method {bundle.card.method!r}, which this version does not know",
+            path=bundle.path,
+            remedy="Use the version that wrote it, or train it again.",
+        )
     try:
         arrays = load_file(bundle.path / "weights.safetensors")
         group = zarr.open_group(bundle.path / "gallery.zarr", mode="r")
@@ -260,7 +314,7 @@ def _load_model(bundle: Bundle) -> Model:
         own = {k.removeprefix("method."): v for k, v in arrays.items() if k.startswith("method.")}
         fitted = fitted_class(bundle.card.method).from_arrays(own, gallery)
         scale = FeatureScale(arrays["scale.mean"], arrays["scale.sd"])
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
         raise BundleError(
             f"the bundle's numbers do not fit together ({error})", path=bundle.path, remedy=_REMEDY
         ) from error
@@ -294,6 +348,8 @@ def _hash(path: Path) -> str:
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
+        if file.name.startswith(".") or file.name == "Thumbs.db":
+            continue  # what file managers leave behind where somebody looked
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
         with file.open("rb") as stream:
@@ -312,9 +368,15 @@ def _sync(folder: Path) -> None:
 def _swap(new: Path, target: Path) -> None:
     """Put `new` in the place of `target`; the old one goes only after the new one is there."""
     old = target.with_name(f"{target.name}.{os.getpid()}.old")
-    if target.exists():
+    replaced = target.exists()
+    if replaced:
         target.rename(old)
-    new.rename(target)
+    try:
+        new.rename(target)
+    except OSError:
+        if replaced:
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

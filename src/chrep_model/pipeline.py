@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from chrep_model.bundle import Bundle, save_bundle
+from chrep_model.bundle import Bundle, check_place, save_bundle
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.genes import read_gene_list
 from chrep_model.cohorts.section import Section
@@ -148,11 +148,14 @@ def train(
 
     Raises
     ------
+    BundleError
+        `out` cannot be written, or is something else than a bundle.
     CohortError
         Fewer than two sections are left.
     ChrepError
         Whatever is wrong with slides, genes or settings.
     """
+    check_place(out)
     cohort = cohort.without(settings.exclude_sections) if settings.exclude_sections else cohort
     cohort.require(2, "training holds sections out in turn")
     method = make_method(settings.method, settings.chrep)
@@ -191,10 +194,11 @@ def calibrate(
     Raises
     ------
     BundleError
-        The bundle's method has nothing to calibrate.
+        The bundle's method has nothing to calibrate, or `out` is something else than a bundle.
     CohortError
         Fewer than two sections, or their genes are named otherwise.
     """
+    check_place(out)
     old = bundle.model
     if not isinstance(old.fitted, FittedChrep):
         raise BundleError(

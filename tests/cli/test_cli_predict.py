@@ -190,7 +190,7 @@ class TestBundlesThatDoNotFit:
     def change_card(self, bundle, **changes):
         file = bundle / "card.json"
         card = Card.model_validate_json(file.read_bytes())
-        file.write_text(card.model_copy(update=changes).model_dump_json())
+        file.write_text(card.model_copy(update=changes).sealed().model_dump_json())
 
     def test_no_bundle(self, refused, slide, tmp_path, out):
         assert "no card.json" in refused("predict", slide, "-b", tmp_path, "-o", out)
