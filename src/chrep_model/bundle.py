@@ -235,7 +235,7 @@ def save_bundle(
         `path` is something else than a bundle, or cannot be written; an older bundle stays as it was.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     check_place(path)
     folder = Path(path)
@@ -245,7 +245,7 @@ def save_bundle(
         part.mkdir()
         scale = {"scale.mean": model.scale.mean, "scale.sd": model.scale.sd}
         fitted = {f"method.{k}": np.ascontiguousarray(v) for k, v in model.fitted.arrays().items()}
-        save_file({**scale, **fitted}, part / "weights.safetensors")
+        (part / "weights.safetensors").write_bytes(save({**scale, **fitted}))
         model.panel.to_frame().to_parquet(part / "genes.parquet", index=False)
         _write_gallery(part / "gallery.zarr", model)
         names = list(_FILES)

@@ -35,16 +35,16 @@ class Forest:
     feature : ndarray
         (nodes,) int32.
     threshold : ndarray
-        (nodes,) float64.
+        (nodes,) float32.
     value : ndarray
-        (leaves, outputs) float32.
+        (leaves, outputs) float16: most of a bundle's size, and rounded far below what trees differ by.
     """
 
     roots: NDArray[np.int64]
     children: NDArray[np.int32]
     feature: NDArray[np.int32]
-    threshold: NDArray[np.float64]
-    value: NDArray[np.float32]
+    threshold: NDArray[np.float32]
+    value: NDArray[np.float16]
 
     @classmethod
     def from_sklearn(cls, ensemble: Any) -> Forest:
@@ -64,8 +64,8 @@ class Forest:
             roots.astype(np.int64),
             children.astype(np.int32),
             np.concatenate([np.maximum(tree.feature, 0) for tree in trees]).astype(np.int32),
-            np.concatenate([tree.threshold for tree in trees]),
-            np.concatenate([tree.value[:, :, 0] for tree in trees])[leaf].astype(np.float32),
+            np.concatenate([tree.threshold for tree in trees]).astype(np.float32),
+            np.concatenate([tree.value[:, :, 0] for tree in trees])[leaf].astype(np.float16),
         )
 
     def predict(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -86,7 +86,7 @@ class Forest:
                 break
             step = np.where(X[rows, self.feature[node]] <= self.threshold[node], below, above)
             node = np.where(leaf, node, step)
-        mean: NDArray[np.float32] = self.value[above].mean(0)
+        mean: NDArray[np.float32] = self.value[above].mean(0, dtype=np.float32)
         return mean
 
 
