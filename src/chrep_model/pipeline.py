@@ -144,7 +144,7 @@ def train(
     cache : Path, optional
         Where embeddings are kept; `default_cache()` unless given.
     progress, report, cancelled : callable, optional
-        Tiles done; lines of text; asked between batches.
+        Tiles done; lines of text; asked between batches, and between the parts of a fit.
 
     Raises
     ------
@@ -166,7 +166,8 @@ def train(
         cache=cache or default_cache(), progress=progress, cancelled=cancelled,
     )  # fmt: skip
     _stop_if(cancelled)
-    model = fit_model(method, cohort.sections, features, genes, seed=settings.seed, report=report)
+    say = stopping(report, cancelled)
+    model = fit_model(method, cohort.sections, features, genes, seed=settings.seed, report=say)
     _stop_if(cancelled)
     return save_bundle(
         out, model, encoder, weights=settings.weights, context_um=settings.context_um, cohort=cohort.name,
@@ -215,7 +216,9 @@ def calibrate(
     _stop_if(cancelled)
     table = spot_table(cohort.sections, features, old.panel, old.scale)
     settings = ChrepSettings.model_validate(bundle.card.settings.get("chrep", {}))
-    fitted = old.fitted.recalibrated(table, settings, seed=bundle.card.seed, report=report)
+    say = stopping(report, cancelled)
+    fitted = old.fitted.recalibrated(table, settings, seed=bundle.card.seed, report=say)
+    _stop_if(cancelled)
     own = bundle.path / "encoder.safetensors"
     return save_bundle(
         out, Model(old.panel, old.scale, fitted), encoder, weights=own if own.exists() else None,
@@ -223,6 +226,17 @@ def calibrate(
         seed=bundle.card.seed, settings=bundle.card.settings,
         note=f"calibrated on {cohort.name} from {bundle.card.name}. {bundle.card.note}".strip(),
     )  # fmt: skip
+
+
+def stopping(report: Report | None, cancelled: Callable[[], bool] | None) -> Report:
+    """Make of `report` one that raises Cancelled at the next line once `cancelled` says so."""
+
+    def say(line: str) -> None:
+        _stop_if(cancelled)
+        if report is not None:
+            report(line)
+
+    return say
 
 
 def _stop_if(cancelled: Callable[[], bool] | None) -> None:

@@ -25,7 +25,7 @@ from chrep_model.methods.base import Report
 from chrep_model.methods.chrep import ChrepSettings
 from chrep_model.methods.model import fit_model
 from chrep_model.methods.registry import METHODS, make_method
-from chrep_model.pipeline import DEFAULT_GENES, EncoderSettings, Features, section_features
+from chrep_model.pipeline import DEFAULT_GENES, EncoderSettings, Features, section_features, stopping
 
 SCORE_COLUMNS = ("method", "variant", "split", "fold", "patient", "seed", "space", "metric", "value")
 HEADLINE = ("pcc_acg", "pcc_heg50", "mse", "mae")
@@ -126,7 +126,7 @@ def evaluate(
         if progress is not None:
             progress(done, len(jobs), f"{method.name} without {fold.name}")
         training = {s.name: features[s.name] for s in fold.train}
-        model = fit_model(method, fold.train, training, genes, seed=seed, report=report)
+        model = fit_model(method, fold.train, training, genes, seed=seed, report=stopping(report, cancelled))
         facts: dict[str, Any] = {"method": method.name, "split": settings.split, "fold": fold.name}
         facts |= {"patient": fold.test.patient, "seed": seed}
         for variant, predicted in _answers(model, features, fold):
@@ -181,6 +181,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
 def _differences(per_fold: pd.Series) -> list[dict[str, Any]]:
     """Paired over folds, of each method's trusted variant; "best" is the best of the other methods."""
     last = {m: v for m, v, *_ in per_fold.index}  # the variant named last is the one to trust
+    per_fold = per_fold.sort_index()
     out = []
     for metric in HEADLINE:
         by_method = {m: per_fold[m, v, "log10-spot", metric] for m, v in last.items()}
