@@ -33,7 +33,7 @@ class Forest:
     children : ndarray
         (nodes, 2) int32, next node where the feature is below or above; -1 and the row of `value` at a leaf.
     feature : ndarray
-        (nodes,) int32.
+        (nodes,) uint16.
     threshold : ndarray
         (nodes,) float32.
     value : ndarray
@@ -42,7 +42,7 @@ class Forest:
 
     roots: NDArray[np.int64]
     children: NDArray[np.int32]
-    feature: NDArray[np.int32]
+    feature: NDArray[np.uint16]
     threshold: NDArray[np.float32]
     value: NDArray[np.float16]
 
@@ -63,7 +63,7 @@ class Forest:
         return cls(
             roots.astype(np.int64),
             children.astype(np.int32),
-            np.concatenate([np.maximum(tree.feature, 0) for tree in trees]).astype(np.int32),
+            np.concatenate([np.maximum(tree.feature, 0) for tree in trees]).astype(np.uint16),
             np.concatenate([tree.threshold for tree in trees]).astype(np.float32),
             np.concatenate([tree.value[:, :, 0] for tree in trees])[leaf].astype(np.float16),
         )
