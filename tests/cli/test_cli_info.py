@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,7 +86,12 @@ class TestDemo:
         monkeypatch.setenv(demo.SAMPLE_DATA, str(cohort))
         return cohort
 
-    def test_everything_once(self, chrep, sample, tmp_path, monkeypatch):
+    def test_everything_once(self, chrep, sample, tiny_bundle, tmp_path, monkeypatch):
+        def trained(cohort, settings, out, **_):  # training has its own tests, and takes its time
+            assert len(cohort) == 3 and "SYNTHETIC" in settings.note
+            shutil.copytree(tiny_bundle, out)
+
+        monkeypatch.setattr("chrep_model.pipeline.train", trained)
         started = []
         popen = SimpleNamespace(Popen=lambda command, **_: started.append(command), DEVNULL=-3)
         monkeypatch.setattr(demo, "subprocess", popen)
@@ -107,6 +113,16 @@ class TestDemo:
         demo._open_viewer(tmp_path, tmp_path, tmp_path)
         assert "needs a display" in capsys.readouterr().out
         assert not list(tmp_path.iterdir())
+
+    def test_sample_data_are_made_where_there_are_none(self, monkeypatch, tmp_path):
+        made = []
+        monkeypatch.delenv(demo.SAMPLE_DATA, raising=False)
+        monkeypatch.setattr(demo, "__file__", str(tmp_path / "a" / "b" / "c" / "demo.py"))
+        monkeypatch.setattr(
+            "chrep_model.cohorts.synthetic.write_sample_data", lambda folder, progress: made.append(folder)
+        )
+        assert demo._sample_data(tmp_path / "out") == tmp_path / "out" / "sample_data"
+        assert made == [tmp_path / "out" / "sample_data"]
 
     def test_no_sample_data_there(self, refused, monkeypatch, tmp_path):
         monkeypatch.setenv(demo.SAMPLE_DATA, str(tmp_path))

@@ -44,6 +44,17 @@ def test_a_failure_leaves_the_old_file(tmp_path):
     assert names_in(tmp_path) == ["a.txt"]
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("cannot write (errno = 28, ...)")]
+)
+def test_a_full_disk_is_said(tmp_path, error):
+    with pytest.raises(PredictionError, match=r"a.h5ad: cannot be written \(No space left on device\)"):  # noqa: SIM117
+        with replacing(tmp_path / "a.h5ad") as part:
+            part.write_text("half")
+            raise error
+    assert not names_in(tmp_path)
+
+
 def test_a_folder_where_a_file_is(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PredictionError, match=r"file.*cannot be written.*Choose another folder"):

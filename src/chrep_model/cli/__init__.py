@@ -7,6 +7,7 @@ line on stderr and exit code 1; wrong usage is exit code 2.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -87,6 +88,9 @@ def main(args: Sequence[str] | None = None) -> None:
         Instead of the process's own.
     """
     _quiet()
+    # Read when torch is imported. Its threads would else wait for each other at full speed: on a machine that
+    # has other things to do, training takes several times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _interrupt)  # schedulers end a job with it: nothing is left half-written
     app(args=None if args is None else list(args), prog_name="chrep")
 

@@ -37,8 +37,10 @@ def one_line(error: BaseException) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "the memory is full. Close other programs, or use a smaller --batch-size or --region."
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror or error}. Check the name and who may read and write it."
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{error.filename}: "
+        reason = " ".join((error.strerror or str(error)).split())
+        return f"{where}{reason}. See that there is room, and that files here can be read and written."
     text = " ".join(str(error).split()) or "no message"
     return f"unexpected {type(error).__name__}: {text}. This is a fault of chrep; --debug shows where."
 

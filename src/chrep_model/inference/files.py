@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,10 @@ from pathlib import Path
 
 from chrep_model.errors import PredictionError
 
-_REMEDY = "Choose another folder, or make this one writable."
+_REMEDY = "Choose another folder, or see that this one can be written and has room."
+
+# The HDF5 library tells a full disk as a RuntimeError that has the system's number in its text.
+_ERRNO = re.compile(r"errno = (\d+)")
 
 
 @contextmanager
@@ -36,6 +40,11 @@ def replacing(target: Path) -> Iterator[Path]:
         _swap(part, target)
     except OSError as error:
         raise unwritable(target, error) from error
+    except RuntimeError as error:
+        if (number := _ERRNO.search(str(error))) is None:
+            raise
+        code = int(number[1])
+        raise unwritable(target, OSError(code, os.strerror(code))) from error
     finally:
         _remove(part)
 
