@@ -26,6 +26,25 @@ EXAMPLE = options.example(
 )
 
 
+Region = Annotated[
+    str | None, typer.Option(metavar="X,Y,W,H", help="Only this rectangle, in pixels of the full resolution.")
+]
+SlideMpp = Annotated[
+    float | None,
+    typer.Option(help="µm per pixel at full resolution, where the file does not say it or says it wrongly."),
+]
+Stride = Annotated[
+    float, typer.Option(help="Distance of tiles as a share of a tile: 0.5 half overlapping, 2 a coarse look.")
+]
+OnlyGenes = Annotated[str | None, typer.Option(metavar="A,B", help="Write these genes only.  [default: all]")]
+FileFormat = Annotated[
+    str, typer.Option("--format", help="h5ad, zarr, spatialdata, csv, or geojson (QuPath; with --genes).")
+]
+Shard = Annotated[
+    str | None, typer.Option(metavar="I/N", help="Every Nth slide, from the Ith on; I is 1 to N.")
+]
+
+
 def predict(
     ctx: typer.Context,
     slides: Annotated[list[Path], typer.Argument(metavar="SLIDE...", help="One slide or several.")],
@@ -33,30 +52,12 @@ def predict(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="DIR", help="Folder; each slide becomes DIR/NAME.h5ad.")
     ],
-    region: Annotated[
-        str | None,
-        typer.Option(metavar="X,Y,W,H", help="Only this rectangle, in pixels of the full resolution."),
-    ] = None,
-    mpp: Annotated[
-        float | None,
-        typer.Option(
-            help="µm per pixel at full resolution, where the file does not say it or says it wrongly."
-        ),
-    ] = None,
-    stride: Annotated[
-        float,
-        typer.Option(help="Distance of tiles as a share of a tile: 0.5 half overlapping, 2 a coarse look."),
-    ] = 1.0,
-    genes: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Write these genes only.  [default: all]")
-    ] = None,
-    format: Annotated[
-        str,
-        typer.Option("--format", help="h5ad, zarr, spatialdata, csv, or geojson (QuPath; with --genes)."),
-    ] = "h5ad",
-    shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Every Nth slide, from the Ith on; I is 1 to N.")
-    ] = None,
+    region: Region = None,
+    mpp: SlideMpp = None,
+    stride: Stride = 1.0,
+    genes: OnlyGenes = None,
+    format: FileFormat = "h5ad",
+    shard: Shard = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
     as_json: options.Json = False,
