@@ -235,7 +235,6 @@ def save_bundle(
         `path` is something else than a bundle, or cannot be written; an older bundle stays as it was.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import save
 
     check_place(path)
     folder = Path(path)
@@ -243,15 +242,7 @@ def save_bundle(
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir()
-        scale = {"scale.mean": model.scale.mean, "scale.sd": model.scale.sd}
-        fitted = {f"method.{k}": np.ascontiguousarray(v) for k, v in model.fitted.arrays().items()}
-        (part / "weights.safetensors").write_bytes(save({**scale, **fitted}))
-        model.panel.to_frame().to_parquet(part / "genes.parquet", index=False)
-        _write_gallery(part / "gallery.zarr", model)
-        names = list(_FILES)
-        if weights is not None:
-            shutil.copyfile(weights, part / "encoder.safetensors")
-            names.append("encoder.safetensors")
+        names = _write_parts(part, model, weights)
         card = Card(
             name=folder.name.removesuffix(".chrep"),
             method=model.fitted.name,
@@ -279,6 +270,21 @@ def save_bundle(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return load_bundle(folder)
+
+
+def _write_parts(folder: Path, model: Model, weights: Path | None) -> list[str]:
+    """Write everything but the card; gives the names."""
+    from safetensors.numpy import save
+
+    scale = {"scale.mean": model.scale.mean, "scale.sd": model.scale.sd}
+    fitted = {f"method.{k}": np.ascontiguousarray(v) for k, v in model.fitted.arrays().items()}
+    (folder / "weights.safetensors").write_bytes(save({**scale, **fitted}))
+    model.panel.to_frame().to_parquet(folder / "genes.parquet", index=False)
+    _write_gallery(folder / "gallery.zarr", model)
+    if weights is None:
+        return list(_FILES)
+    shutil.copyfile(weights, folder / "encoder.safetensors")
+    return [*_FILES, "encoder.safetensors"]
 
 
 def _write_gallery(path: Path, model: Model) -> None:

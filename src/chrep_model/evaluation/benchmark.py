@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.genes import read_gene_list
@@ -23,7 +21,7 @@ from chrep_model.evaluation.splits import Fold, Split, make_folds
 from chrep_model.inference.predictor import choose_device
 from chrep_model.methods.base import Report
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.model import fit_model
+from chrep_model.methods.model import Model, fit_model
 from chrep_model.methods.registry import METHODS, make_method
 from chrep_model.pipeline import DEFAULT_GENES, EncoderSettings, Features, section_features, stopping
 
@@ -127,19 +125,10 @@ def evaluate(
             progress(done, len(jobs), f"{method.name} without {fold.name}")
         training = {s.name: features[s.name] for s in fold.train}
         model = fit_model(method, fold.train, training, genes, seed=seed, report=stopping(report, cancelled))
-        facts: dict[str, Any] = {"method": method.name, "split": settings.split, "fold": fold.name}
-        facts |= {"patient": fold.test.patient, "seed": seed}
-        for variant, predicted in _answers(model, features, fold):
-            truth = model.panel.expression(fold.test)
-            named = {**facts, "variant": variant}
-            rows += [
-                {**named, "space": space, "metric": metric, "value": value}
-                for space, metric, value in scores(truth, predicted, model.panel.sd)
-            ]
-            r = gene_correlations(truth, predicted)
-            gene_rows.append(
-                pd.DataFrame({**named, "gene": list(model.panel.genes), "pcc": r, "mean": truth.mean(0)})
-            )
+        facts = {"method": method.name, "split": settings.split, "fold": fold.name}
+        new = _score(model, features, fold, {**facts, "patient": fold.test.patient, "seed": seed})
+        rows += new[0]
+        gene_rows += new[1]
     if progress is not None:
         progress(len(jobs), len(jobs), "done")
     table = pd.DataFrame(rows)[list(SCORE_COLUMNS)]
@@ -153,9 +142,26 @@ def evaluate(
     return Summary(table, per_gene, summary, folder)
 
 
-def _answers(model: Any, features: Features, fold: Fold) -> list[tuple[str, NDArray[np.float32]]]:
+def _score(
+    model: Model, features: Features, fold: Fold, facts: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
+    """Rows of ``scores.csv`` and of ``per_gene.parquet`` for every variant of a fitted model."""
+    rows: list[dict[str, Any]] = []
+    gene_rows = []
+    truth = model.panel.expression(fold.test)
     response = model.respond(features[fold.name])
-    return [(variant, model.read(response, variant)) for variant in model.fitted.variants]
+    for variant in model.fitted.variants:
+        predicted = model.read(response, variant)
+        named = {**facts, "variant": variant}
+        rows += [
+            {**named, "space": space, "metric": metric, "value": value}
+            for space, metric, value in scores(truth, predicted, model.panel.sd)
+        ]
+        r = gene_correlations(truth, predicted)
+        gene_rows.append(
+            pd.DataFrame({**named, "gene": list(model.panel.genes), "pcc": r, "mean": truth.mean(0)})
+        )
+    return rows, gene_rows
 
 
 def summarise(table: pd.DataFrame) -> dict[str, Any]:
