@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from chrep_model import embeddings as module
 from chrep_model.embeddings import CLIP, SlideEmbeddings
 from chrep_model.errors import Cancelled, ChrepError, ScaleError, SlideError
 from chrep_model.networks.encoder import Encoder
@@ -172,9 +173,30 @@ def test_without_tissue_around_the_context_is_zero(make):
 
 
 def test_outliers_are_cut(make):
-    embeddings = make()
-    glass = np.array([[10.0, 10.0]])  # far from every tissue tile in all six numbers
-    assert np.abs(embeddings.at(glass)).max() <= CLIP
+    class Alarmed(Colours):
+        def encode(self, tiles, state):
+            return super().encode(tiles, state) + 50.0 * (tiles.min((1, 2, 3)) > 240)[:, None]
+
+    embeddings = make(Alarmed())
+    glass = np.array([[10.0, 10.0]])
+    np.testing.assert_array_equal(embeddings.at(glass), CLIP)
+    assert np.abs(embeddings.at(embeddings.grid.centres(embeddings.tissue))).max() < CLIP
+
+
+def test_a_slide_is_standardised_by_one_fixed_sample(make, monkeypatch):
+    """Of more tissue than the sample holds, everybody draws the same tiles."""
+    monkeypatch.setattr(module, "SAMPLE", 40)
+    one, two = make(), make()
+    some = one.tissue[::5]
+    first = one.at(one.grid.centres(some), indices=some)
+    two.at(two.grid.centres(two.tissue[50:60]), indices=two.tissue[50:60])
+    np.testing.assert_array_equal(two.at(two.grid.centres(some), indices=some), first)
+    encoder = Colours()
+    make(encoder).prepare()
+    assert encoder.tiles == 40
+    monkeypatch.undo()
+    everything = make()
+    assert np.abs(everything.at(everything.grid.centres(some), indices=some) - first).max() > 1e-3
 
 
 def test_no_points_no_rows(make):

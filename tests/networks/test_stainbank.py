@@ -116,6 +116,12 @@ def test_it_counts_the_nuclei_that_were_painted():
     assert (np.diff(found) > 0).all()
 
 
+def test_crowded_nuclei_are_counted_one_by_one():
+    mm2 = (UM / 1000) ** 2
+    row = numbers(paint(180, UM / 224, radius=1.8), UM / 224)  # some 6 µm apart
+    assert np.expm1(row["nuclei per mm2 (log)"]) * mm2 == pytest.approx(180, rel=0.1)
+
+
 @pytest.mark.parametrize(("radius", "nuclei"), [(2.0, 40), (4.0, 40), (8.0, 12)])
 def test_it_tells_small_nuclei_from_large_ones(radius, nuclei):
     row = numbers(paint(nuclei, UM / 224, radius), UM / 224)
