@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
 import numpy as np
 import pytest
 from PIL import Image
 from qtpy.QtCore import Qt
 
-from chrep_model.inference.prediction import Prediction
-from chrep_model.inference.predictor import Predictor
-from chrep_model.slides.slide import open_slide
 from napari_chrep.widgets import run_panel
 
 
@@ -148,26 +150,40 @@ def test_a_closed_widget_stops_its_run_and_hears_nothing_more(
 
 
 @pytest.mark.real
-def test_a_real_slide_from_the_file_to_the_values(explorer, desk, bundle, tiny_bundle, svs, qtbot):
+@pytest.mark.timeout(600)  # three processes and a viewer, on a machine that may be busy
+def test_a_real_slide_shows_what_the_command_line_writes(
+    explorer, desk, tiny_bundle, svs, qtbot, tmp_path, monkeypatch
+):
     desk.open(svs)
     desk.load(tiny_bundle)
     desk.viewer.reset_view()
     qtbot.wait(50)
-    view = explorer.run.viewport.rect(desk.session.slide)
     click(qtbot, explorer.run.predict_view)
     qtbot.waitUntil(lambda: desk.session.prediction is not None, timeout=120_000)
     desk.wait()
     qtbot.waitUntil(lambda: "calibrated" in desk.heatmaps.variants, timeout=5000)
     qtbot.wait(200)
 
-    predictor = Predictor(bundle)
-    context = predictor.prepare(open_slide(svs))
-    direct = Prediction(bundle, context.grid, context.slide)
-    for part in predictor.stream(context, context.tiles(view)):
-        direct.add(part)
-    assert direct.indices.size > 0
-    for gene in bundle.genes[:3]:
+    # The command line computes everything again: it has a cache of its own.
+    monkeypatch.setenv("CHREP_CACHE", str(tmp_path / "another cache"))
+    chrep = Path(sys.executable).with_name("chrep")
+    subprocess.run([chrep, "predict", svs, "-b", tiny_bundle, "-o", tmp_path], check=True, timeout=400)
+    table = anndata.read_h5ad(tmp_path / f"{svs.stem}.h5ad")
+
+    seen = desk.session.prediction.indices
+    mpp, tile_px = desk.session.slide.require_mpp(), desk.session.context.grid.tile_px
+    for gene in table.var_names[:3]:
         desk.session.show_gene(gene)
         for variant in ("raw", "calibrated"):
             layer = desk.heatmaps.layer(variant)
-            np.testing.assert_allclose(layer.data, direct.map(gene, variant), atol=1e-5)
+            cells = table.obs[["row", "col"]].to_numpy()
+            in_view = np.isin(cells @ [layer.data.shape[1], 1], seen)
+            assert in_view.sum() == np.isfinite(layer.data).sum() == len(seen) > 0
+            written = np.asarray(table[in_view, gene].layers[variant])[:, 0]
+            for (x, y), cell, value in zip(
+                table.obsm["spatial"][in_view], cells[in_view], written, strict=True
+            ):
+                # napari centres pixel 0 on world 0: the continuous level-0 pixel u is at (u - 0.5) * mpp.
+                under = np.array(layer.world_to_data(((y - 0.5) * mpp, (x - 0.5) * mpp)))
+                assert np.abs(under - cell).max() * tile_px <= 0.5
+                assert layer.data[tuple(np.round(under).astype(int))] == pytest.approx(value, abs=1e-5)
