@@ -99,8 +99,12 @@ class Watched:
 
     def __init__(self, cohort: Cohort, cache, out, monkeypatch) -> None:
         self.models: dict[str, Any] = {}
-        self.answers: dict[str, dict[str, np.ndarray]] = {}
-        fit_model, answers = benchmark.fit_model, benchmark._answers
+        self.features: dict[str, Any] = {}
+        fit_model, section_features = benchmark.fit_model, benchmark.section_features
+
+        def embed(*args, **kwargs):
+            self.features = section_features(*args, **kwargs)
+            return self.features
 
         def fit(method, sections, features, *args, **kwargs):
             assert TEST not in {s.name for s in sections}
@@ -108,18 +112,16 @@ class Watched:
             self.models[method.name] = fit_model(method, sections, features, *args, **kwargs)
             return self.models[method.name]
 
-        def answer(model, features, fold):
-            found = answers(model, features, fold)
-            self.answers[model.fitted.name] = dict(found)
-            return found
-
         with monkeypatch.context() as patch:
             patch.setattr(benchmark, "fit_model", fit)
-            patch.setattr(benchmark, "_answers", answer)
-            settings = EvaluateSettings(
-                methods=METHODS, genes=20, test_sections=(TEST,), chrep=SMALL, **TILES
-            )
-            self.scores = evaluate(cohort, settings, out, device="cpu", cache=cache).scores
+            patch.setattr(benchmark, "section_features", embed)
+            self.scores = evaluate(cohort, SETTINGS, out, device="cpu", cache=cache).scores
+
+    def answers(self, method: str) -> dict[str, np.ndarray]:
+        """What the model says of the test section, by variant."""
+        model = self.models[method]
+        response = model.respond(self.features[TEST])
+        return {variant: model.read(response, variant) for variant in model.fitted.variants}
 
     def numbers(self, method: str) -> dict[str, Any]:
         """Everything that a model consists of, by name."""
@@ -168,10 +170,10 @@ def test_the_model_of_a_fold_does_not_know_its_test_section(run, method, kind):
 def test_what_it_says_comes_from_pixels_alone(run, method):
     """Other counts of the test section move the scores, and no prediction; other pixels move that."""
     before, counts, pixels = run(), run("counts", TEST), run("pixels", TEST)
-    for variant, values in before.answers[method].items():
-        np.testing.assert_array_equal(counts.answers[method][variant], values)
+    for variant, values in before.answers(method).items():
+        np.testing.assert_array_equal(counts.answers(method)[variant], values)
         if method != "mean":
-            assert np.abs(pixels.answers[method][variant] - values).max() > 1e-3
+            assert np.abs(pixels.answers(method)[variant] - values).max() > 1e-3
     rows = (before.scores["method"] == method) & (before.scores["metric"] == "mse")
     assert (before.scores["value"][rows] != counts.scores["value"][rows]).all()
 
@@ -272,7 +274,7 @@ def test_calibrating_leaves_encoder_panel_and_heads_alone(cohort, cache, tmp_pat
     assert (new.spec, new.context_um, new.panel.hash) == (old.spec, old.context_um, old.panel.hash)
     for name in ("mean", "sd"):
         assert getattr(new.model.scale, name).tobytes() == getattr(old.model.scale, name).tobytes()
-    ours, theirs = old.model.fitted.arrays(), new.model.fitted.arrays()
+    ours, theirs = load_bundle(old.path).model.fitted.arrays(), new.model.fitted.arrays()
     heads = [name for name in ours if name.startswith(("phase1.", "forest.", "simple."))]
     assert len(heads) > 10
     assert not [name for name in heads if ours[name].tobytes() != theirs[name].tobytes()]

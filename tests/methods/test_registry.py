@@ -34,7 +34,7 @@ def test_the_names_are_those_of_the_command_line():
 def test_a_method_survives_its_arrays(name, fit, table, unseen):
     fitted = fit(name, table)
     arrays = {key: np.ascontiguousarray(value).copy() for key, value in fitted.arrays().items()}
-    assert all(value.dtype.kind in "fi" for value in arrays.values())  # plain numbers, no objects
+    assert all(value.dtype.kind in "fiu" for value in arrays.values())  # plain numbers, no objects
     again = fitted_class(name).from_arrays(arrays, fitted.gallery)
     assert again.variants == fitted.variants
     first, second = fitted.respond(unseen.features), again.respond(unseen.features)

@@ -38,6 +38,15 @@ def test_a_value_on_the_threshold_goes_the_same_way():
     np.testing.assert_allclose(forest.predict(at), ensemble.predict(at), atol=ROUNDING)
 
 
+def test_thresholds_are_rounded_so_that_no_value_changes_sides():
+    """Features with nothing between them and the next float32: a threshold can only be rounded down."""
+    large = (2.0**23 + RNG.integers(0, 40, (120, 2))).astype(np.float32)
+    ensemble = ExtraTreesRegressor(20, random_state=0).fit(large, large[:, :1] - 2.0**23)
+    assert (np.concatenate([e.tree_.threshold for e in ensemble.estimators_]) % 1 > 0.5).any()
+    found = Forest.from_sklearn(ensemble).predict(large)[:, 0]
+    np.testing.assert_allclose(found, ensemble.predict(large), atol=20 * ROUNDING)
+
+
 def test_trees_of_a_single_leaf():
     ensemble = ExtraTreesRegressor(3, min_samples_leaf=len(X), random_state=0).fit(X, Y)
     forest = Forest.from_sklearn(ensemble)

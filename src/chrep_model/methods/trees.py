@@ -64,7 +64,7 @@ class Forest:
             roots.astype(np.int64),
             children.astype(np.int32),
             np.concatenate([np.maximum(tree.feature, 0) for tree in trees]).astype(np.uint16),
-            np.concatenate([tree.threshold for tree in trees]).astype(np.float32),
+            _rounded_down(np.concatenate([tree.threshold for tree in trees])),
             np.concatenate([tree.value[:, :, 0] for tree in trees])[leaf].astype(np.float16),
         )
 
@@ -88,6 +88,12 @@ class Forest:
             node = np.where(leaf, node, step)
         mean: NDArray[np.float32] = self.value[above].mean(0, dtype=np.float32)
         return mean
+
+
+def _rounded_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Largest float32 not above each threshold: no float32 feature then changes sides."""
+    nearest = thresholds.astype(np.float32)
+    return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 def fit_forest(X: NDArray[np.float32], scores: NDArray[np.float32], seed: int) -> Forest:
