@@ -99,7 +99,9 @@ def test_json_knows_no_nan(capsys):
 def test_ctrl_c_is_clean(tiny_cohort, tiny_bundle, tmp_path):
     """Stopped while it writes: one word, exit code 1, and nothing half-written."""
     hold = (
-        "import anndata, time, sys\n"
+        "import anndata, signal, time, sys\n"
+        # A process started in the background of a script ignores the signal from birth.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def hold(self, path, *a, **k):\n"
         "    path.write_bytes(b'half'); print('writing', flush=True); time.sleep(60)\n"
         "anndata.AnnData.write_h5ad = hold\n"
