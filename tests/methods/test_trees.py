@@ -41,7 +41,7 @@ def test_a_value_on_the_threshold_goes_the_same_way():
 def test_thresholds_are_rounded_so_that_no_value_changes_sides():
     """Features with nothing between them and the next float32: a threshold can only be rounded down."""
     large = (2.0**23 + RNG.integers(0, 40, (120, 2))).astype(np.float32)
-    ensemble = ExtraTreesRegressor(20, random_state=0).fit(large, large[:, :1] - 2.0**23)
+    ensemble = ExtraTreesRegressor(20, random_state=0).fit(large, large[:, 0] - 2.0**23)
     assert (np.concatenate([e.tree_.threshold for e in ensemble.estimators_]) % 1 > 0.5).any()
     found = Forest.from_sklearn(ensemble).predict(large)[:, 0]
     np.testing.assert_allclose(found, ensemble.predict(large), atol=20 * ROUNDING)
