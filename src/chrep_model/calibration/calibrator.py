@@ -66,6 +66,7 @@ def fit_combination(
     right = np.einsum("ang,ng->ga", X, y, optimize=True)
     common = _non_negative(gram.sum(0), right.sum(0))
     prior = shrink * np.mean(X**2) * np.eye(len(X))
+    prior += (_JITTER * np.trace(gram.mean(0)) + np.finfo(float).tiny) * np.eye(len(X))  # constant learners
     own = np.linalg.solve(gram + prior, (right + prior @ common)[:, :, None])[:, :, 0]
     return Combination(np.ascontiguousarray(own.T.astype(np.float32)))
 

@@ -24,7 +24,7 @@ class CorrectorSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rho: float = Field(1.0, ge=0)
+    rho: float = Field(1.0, ge=0, allow_inf_nan=False)
     hidden: int = Field(256, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     epochs: int = Field(50, gt=0)

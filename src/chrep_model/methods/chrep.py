@@ -65,7 +65,7 @@ class ChrepSettings(BaseModel):
     calibration: Literal["combined", "literal"] = "combined"
     k: int = Field(100, gt=0)
     temperature: float = Field(0.05, gt=0)
-    exclude: Exclude = "section"
+    exclude: Literal["section", "patient", "self"] = "section"
     shrink: float = Field(3000.0, ge=0)
 
 
