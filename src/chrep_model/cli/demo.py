@@ -43,7 +43,9 @@ def demo(
     sample = _sample_data(out)
     bundle, slide = out / "SYNTHETIC_demo.chrep", sample / SLIDE
     prediction = export.output_path(out, "SYNTHETIC_slide", "h5ad")
-    options.check_bundle_place(bundle)
+    from chrep_model.bundle import check_place
+
+    check_place(bundle)
     export.check_target(prediction)
     _train(sample, bundle, device)
     figures = _predict(slide, bundle, prediction, device)

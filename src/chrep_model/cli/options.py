@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chrep_model.errors import BundleError, GeneError, SettingsError
+from chrep_model.errors import GeneError, SettingsError
 
 if TYPE_CHECKING:
     from chrep_model.geometry import Rect
@@ -139,25 +139,6 @@ def naming(path: Path | None) -> Iterator[None]:
         if path is None or error.path is not None:
             raise
         raise GeneError(error.what, path=path, remedy=error.remedy) from error
-
-
-def check_bundle_place(path: Path) -> None:
-    """Refuse a place where no bundle can be written, before hours of work.
-
-    Raises
-    ------
-    BundleError
-        Something else than a bundle is there.
-    PredictionError
-        The folder above cannot be written.
-    """
-    from chrep_model.inference.files import make_writable
-
-    if path.exists() and not (path / "card.json").is_file():
-        raise BundleError(
-            "there is something else than a bundle at this place", path=path, remedy="Choose another name."
-        )
-    make_writable(path.parent)
 
 
 def shown(items: Iterable[str], most: int = 6) -> str:

@@ -50,7 +50,9 @@ def train(
     The result is a bundle: a folder that holds everything to predict with. An older bundle of this name is
     replaced once the new one is complete.
     """
-    options.check_bundle_place(out)
+    from chrep_model.bundle import check_place
+
+    check_place(out)
     values = options.merged(
         config, method=method, encoder=encoder, weights=weights, genes=genes, tile_um=tile_um, mpp=mpp,
         context_um=context_um, seed=seed, exclude_sections=options.names(exclude_sections) or None, note=note,
@@ -82,7 +84,9 @@ def calibrate(
 
     Gallery, corrector and their combination are made anew; encoder and heads stay as they are.
     """
-    options.check_bundle_place(out)
+    from chrep_model.bundle import check_place
+
+    check_place(out)
     from chrep_model import pipeline
     from chrep_model.bundle import load_bundle
     from chrep_model.cohorts.cohort import open_cohort
