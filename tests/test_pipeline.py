@@ -14,6 +14,7 @@ from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
 from chrep_model.methods.phase1 import Phase1Settings
 from chrep_model.pipeline import TrainSettings, calibrate, section_features, train
+from chrep_model.training.run import Run
 
 SMALL = ChrepSettings(
     phase1=Phase1Settings(members=1, epochs=2, inputs=8, dim=8, hidden=8),
@@ -111,7 +112,7 @@ def test_excluded_sections(run, cohort):
 
 def test_progress_and_report(run):
     tiles, lines = [], []
-    how = {"progress": lambda *step: tiles.append(step), "report": lines.append}
+    how = {"progress": lambda *step: tiles.append(step), "run": Run(say=lines.append)}
     run(method="chrep", how=how, tile_um=90)  # tiles that nothing else here looks at
     assert tiles
     assert lines[-1] == "all sections"
@@ -127,7 +128,7 @@ def test_cancelling_leaves_no_bundle(cohort, tmp_path):
         with pytest.raises(Cancelled):
             train(
                 cohort, settings(method="chrep", batch_size=8), tmp_path / "m.chrep", device="cpu",
-                cache=tmp_path / "cache", report=lines.append,
+                cache=tmp_path / "cache", run=Run(say=lines.append),
                 cancelled=lambda count=count: next(count, None) is None or len(lines) == 2,
             )  # fmt: skip
         assert not list(tmp_path.glob("m.chrep*")), moment

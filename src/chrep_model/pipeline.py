@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import DEFAULT_CONTEXT_UM, Progress, SlideEmbeddings, default_cache
 from chrep_model.errors import BundleError, Cancelled
 from chrep_model.inference.predictor import choose_device
-from chrep_model.methods.base import Report
 from chrep_model.methods.chrep import ChrepSettings, FittedChrep
 from chrep_model.methods.model import Model, fit_model, spot_table
 from chrep_model.methods.registry import make_method
 from chrep_model.networks.encoder import DEFAULT_TILE_UM, STAINBANK, Encoder, open_encoder
+from chrep_model.training.run import SILENT, Epoch, Run
 
 DEFAULT_GENES = 785
 """As many as the list on which the field compares itself on HER2+ sections."""
@@ -130,7 +131,7 @@ def train(
     device: str = "auto",
     cache: Path | None = None,
     progress: Progress | None = None,
-    report: Report | None = None,
+    run: Run = SILENT,
     cancelled: Callable[[], bool] | None = None,
 ) -> Bundle:
     """Train a method on a cohort and write the bundle.
@@ -143,8 +144,10 @@ def train(
         ``"auto"`` or a torch device, for the encoder.
     cache : Path, optional
         Where embeddings are kept; `default_cache()` unless given.
-    progress, report, cancelled : callable, optional
-        Tiles done; lines of text; asked between batches, and between the parts of a fit.
+    progress, cancelled : callable, optional
+        Tiles done; asked between batches, and between the parts of a fit.
+    run : Run
+        Gets lines of text and every epoch's loss.
 
     Raises
     ------
@@ -166,8 +169,8 @@ def train(
         cache=cache or default_cache(), progress=progress, cancelled=cancelled,
     )  # fmt: skip
     _stop_if(cancelled)
-    say = stopping(report, cancelled)
-    model = fit_model(method, cohort.sections, features, genes, seed=settings.seed, report=say)
+    run = stopping(run, cancelled)
+    model = fit_model(method, cohort.sections, features, genes, seed=settings.seed, run=run)
     _stop_if(cancelled)
     return save_bundle(
         out, model, encoder, weights=settings.weights, context_um=settings.context_um, cohort=cohort.name,
@@ -184,7 +187,7 @@ def calibrate(
     device: str = "auto",
     cache: Path | None = None,
     progress: Progress | None = None,
-    report: Report | None = None,
+    run: Run = SILENT,
     cancelled: Callable[[], bool] | None = None,
 ) -> Bundle:
     """Give a bundle a new gallery and corrector from measured sections; encoder and heads stay as they are.
@@ -216,8 +219,8 @@ def calibrate(
     _stop_if(cancelled)
     table = spot_table(cohort.sections, features, old.panel, old.scale)
     settings = ChrepSettings.model_validate(bundle.card.settings.get("chrep", {}))
-    say = stopping(report, cancelled)
-    fitted = old.fitted.recalibrated(table, settings, seed=bundle.card.seed, report=say)
+    run = stopping(run, cancelled)
+    fitted = old.fitted.recalibrated(table, settings, seed=bundle.card.seed, run=run)
     _stop_if(cancelled)
     own = bundle.path / "encoder.safetensors"
     return save_bundle(
@@ -228,15 +231,18 @@ def calibrate(
     )  # fmt: skip
 
 
-def stopping(report: Report | None, cancelled: Callable[[], bool] | None) -> Report:
-    """Make of `report` one that raises Cancelled at the next line once `cancelled` says so."""
+def stopping(run: Run, cancelled: Callable[[], bool] | None) -> Run:
+    """Make of `run` one that raises Cancelled at the next line or epoch once `cancelled` says so."""
 
     def say(line: str) -> None:
         _stop_if(cancelled)
-        if report is not None:
-            report(line)
+        run.say(line)
 
-    return say
+    def on_epoch(epoch: Epoch) -> None:
+        _stop_if(cancelled)
+        run.on_epoch(epoch)
+
+    return replace(run, say=say, on_epoch=on_epoch)
 
 
 def _stop_if(cancelled: Callable[[], bool] | None) -> None:

@@ -85,16 +85,17 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[tuple[Tell | None, Report | None]]:
+def progress() -> Iterator[tuple[Tell | None, Report]]:
     """Show a bar on a terminal, and nothing in a pipe.
 
     Yields
     ------
     tell, report : callable
-        ``tell(done, total, what)`` moves the bar; ``report(line)`` says what is being done. None in a pipe.
+        ``tell(done, total, what)`` moves the bar, None in a pipe; ``report(line)`` says what is being done,
+        to nobody in a pipe.
     """
     if not sys.stderr.isatty():
-        yield None, None
+        yield None, lambda line: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

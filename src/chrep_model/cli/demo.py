@@ -13,6 +13,7 @@ import typer
 
 from chrep_model.cli import console, doctor, options
 from chrep_model.errors import ChrepError
+from chrep_model.training.run import Run
 
 SAMPLE_DATA = "CHREP_SAMPLE_DATA"
 SLIDE = "SYNTHETIC_slide.ome.tif"
@@ -94,7 +95,9 @@ def _train(sample: Path, bundle: Path, device: str) -> None:
 
     settings = pipeline.TrainSettings(genes=ALL_GENES, note=NOTE)
     with console.progress() as (tell, report):
-        pipeline.train(open_cohort(sample), settings, bundle, device=device, progress=tell, report=report)
+        pipeline.train(
+            open_cohort(sample), settings, bundle, device=device, progress=tell, run=Run(say=report)
+        )
 
 
 def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> list[Path]:
@@ -109,8 +112,7 @@ def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> 
     figures = []
     with open_slide(slide_path) as slide, console.progress() as (tell, report):
         prediction = Predictor(bundle, device=device).predict(slide, progress=tell)
-        if report is not None:
-            report("writing the prediction and the figures")
+        report("writing the prediction and the figures")
         write_prediction(prediction, target)
         for gene in [gene for gene in TELLING if gene in bundle.genes] or bundle.genes[:3]:
             figure = target.parent / f"{slide.name}_{gene}.png"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chrep_model.cli import console, options
+from chrep_model.training.run import Run
 
 if TYPE_CHECKING:
     from chrep_model.evaluation.benchmark import Summary
@@ -63,7 +64,7 @@ def evaluate(
     listed = settings.genes if isinstance(settings.genes, Path) else None
     with console.progress() as (tell, report), options.naming(listed):
         summary = benchmark.evaluate(
-            open_cohort(cohort), settings, out, device=device, progress=tell, report=report
+            open_cohort(cohort), settings, out, device=device, progress=tell, run=Run(say=report)
         )
     if as_json:
         console.say_json(summary.table)

@@ -138,8 +138,7 @@ def _one(
     with open_slide(path, mpp=mpp) as slide, console.progress() as (tell, report):
         _check_region(slide, rect)
         prediction = predictor.predict(slide, rect, stride=stride, progress=tell)
-        if report is not None:
-            report(f"writing {target.name}")
+        report(f"writing {target.name}")
         write_prediction(prediction, target, format, genes)
     seconds = time.perf_counter() - started
     return {"slide": path, "tiles": len(prediction), "genes": len(genes), "seconds": seconds, "file": target}

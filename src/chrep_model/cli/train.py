@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chrep_model.cli import console, options
+from chrep_model.training.run import Run
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
@@ -67,7 +68,7 @@ def train(
     listed = settings.genes if isinstance(settings.genes, Path) else None
     with console.progress() as (tell, report), options.naming(listed):
         bundle = pipeline.train(
-            open_cohort(cohort), settings, out, device=device, progress=tell, report=report
+            open_cohort(cohort), settings, out, device=device, progress=tell, run=Run(say=report)
         )
     _tell_of(bundle, time.perf_counter() - started, as_json)
 
@@ -94,7 +95,9 @@ def calibrate(
     started = time.perf_counter()
     with console.progress() as (tell, report):
         old = load_bundle(bundle)
-        new = pipeline.calibrate(old, open_cohort(cohort), out, device=device, progress=tell, report=report)
+        new = pipeline.calibrate(
+            old, open_cohort(cohort), out, device=device, progress=tell, run=Run(say=report)
+        )
     _tell_of(new, time.perf_counter() - started, as_json)
 
 

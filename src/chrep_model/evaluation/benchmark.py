@@ -19,11 +19,11 @@ from chrep_model.evaluation.metrics import gene_correlations, scores
 from chrep_model.evaluation.report import write_report
 from chrep_model.evaluation.splits import Fold, Split, make_folds
 from chrep_model.inference.predictor import choose_device
-from chrep_model.methods.base import Report
 from chrep_model.methods.chrep import ChrepSettings
 from chrep_model.methods.model import Model, fit_model
 from chrep_model.methods.registry import METHODS, make_method
 from chrep_model.pipeline import DEFAULT_GENES, EncoderSettings, Features, section_features, stopping
+from chrep_model.training.run import SILENT, Run
 
 SCORE_COLUMNS = ("method", "variant", "split", "fold", "patient", "seed", "space", "metric", "value")
 HEADLINE = ("pcc_acg", "pcc_heg50", "mse", "mae")
@@ -86,7 +86,7 @@ def evaluate(
     device: str = "auto",
     cache: Path | None = None,
     progress: Progress | None = None,
-    report: Report | None = None,
+    run: Run = SILENT,
     cancelled: Callable[[], bool] | None = None,
 ) -> Summary:
     """Fit every method on every fold's training sections and score it on the section left out.
@@ -124,7 +124,7 @@ def evaluate(
         if progress is not None:
             progress(done, len(jobs), f"{method.name} without {fold.name}")
         training = {s.name: features[s.name] for s in fold.train}
-        model = fit_model(method, fold.train, training, genes, seed=seed, report=stopping(report, cancelled))
+        model = fit_model(method, fold.train, training, genes, seed=seed, run=stopping(run, cancelled))
         facts = {"method": method.name, "split": settings.split, "fold": fold.name}
         new = _score(model, features, fold, {**facts, "patient": fold.test.patient, "seed": seed})
         rows += new[0]

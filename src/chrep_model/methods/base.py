@@ -9,7 +9,6 @@ is one `read`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from chrep_model.calibration.gallery import Gallery, unit_rows
 from chrep_model.errors import SettingsError
+from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 
 Response = dict[str, NDArray[Any]]
@@ -74,10 +74,6 @@ class FittedMethod(ABC):
         """Build again from what `arrays` gave; KeyError or ValueError where they do not fit."""
 
 
-Report = Callable[[str], None]
-"""Called with a line of what a fit is doing."""
-
-
 class Method(ABC):
     """A way to learn expression from features.
 
@@ -93,7 +89,7 @@ class Method(ABC):
     random: ClassVar[bool] = False
 
     @abstractmethod
-    def fit(self, table: SpotTable, *, seed: int, report: Report | None = None) -> FittedMethod:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedMethod:
         """Fit on training spots. The same table and seed give the same numbers on the same machine."""
 
 

@@ -15,11 +15,11 @@ from chrep_model.methods.base import (
     FittedMethod,
     Genes,
     Method,
-    Report,
     Response,
     gallery_of,
     leave_section_out,
 )
+from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 
 NEIGHBOURS = (25, 50, 100, 200)
@@ -57,7 +57,7 @@ class Mean(Method):
 
     name: ClassVar[str] = "mean"
 
-    def fit(self, table: SpotTable, *, seed: int, report: Report | None = None) -> FittedMean:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedMean:
         """Take the mean; `seed` has no effect."""
         return FittedMean(table.targets.mean(0), gallery_of(table, unit_rows(table.features)))
 
@@ -94,7 +94,7 @@ class Knn(Method):
 
     name: ClassVar[str] = "knn"
 
-    def fit(self, table: SpotTable, *, seed: int, report: Report | None = None) -> FittedKnn:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedKnn:
         """Choose k and temperature on held-out training sections; `seed` has no effect."""
         z = unit_rows(table.features)
         k, temperature = choose_neighbourhood(table, z)

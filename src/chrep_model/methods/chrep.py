@@ -30,7 +30,6 @@ from chrep_model.methods.base import (
     FittedMethod,
     Genes,
     Method,
-    Report,
     Response,
     gallery_of,
     leave_section_out,
@@ -38,6 +37,7 @@ from chrep_model.methods.base import (
 from chrep_model.methods.phase1 import Phase1, Phase1Settings, fit_phase1
 from chrep_model.methods.ridge import RidgeSolver, choose_penalty, choose_rank, principal_components
 from chrep_model.methods.trees import COMPONENTS, Forest, fit_forest
+from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 
 LEARNERS = ("head", "estimate", "correction", "linear", "trees")
@@ -164,7 +164,7 @@ class FittedChrep(FittedMethod):
         return self.combination([head, estimate, corrected, *simple], genes)
 
     def recalibrated(
-        self, table: SpotTable, settings: ChrepSettings, *, seed: int, report: Report | None = None
+        self, table: SpotTable, settings: ChrepSettings, *, seed: int, run: Run = SILENT
     ) -> FittedChrep:
         """Give the same head and simple learners a new gallery, corrector and combination.
 
@@ -173,7 +173,6 @@ class FittedChrep(FittedMethod):
         table : SpotTable
             Spots of at least two newly measured sections, in this model's features and units.
         """
-        say = report or (lambda line: None)
 
         def renewed(rows: SpotTable) -> FittedChrep:
             gallery, corrector = _fit_phase2(self.phase1, rows, settings, seed)
@@ -181,8 +180,8 @@ class FittedChrep(FittedMethod):
 
         combination = None
         if self.simple is not None:
-            combination = _held_out_combination(table, renewed, settings.shrink, say)
-        say("all sections")
+            combination = _held_out_combination(table, renewed, settings.shrink, run)
+        run.say("all sections")
         fitted = renewed(table)
         fitted.combination = combination
         return fitted
@@ -228,7 +227,7 @@ class Chrep(Method):
     def __init__(self, settings: ChrepSettings) -> None:
         self.settings = settings
 
-    def fit(self, table: SpotTable, *, seed: int, report: Report | None = None) -> FittedChrep:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedChrep:
         """Fit on all spots; before that, once without each section to learn the combination.
 
         Raises
@@ -236,14 +235,13 @@ class Chrep(Method):
         SettingsError
             The table has a single section: there is nothing to leave out.
         """
-        say = report or (lambda line: None)
         combination, penalty = None, choose_penalty(table)
         rank = choose_rank(table, penalty)
         if self.settings.calibration == "combined":
             combination = _held_out_combination(
-                table, lambda rows: self._fit_learners(rows, penalty, rank, seed), self.settings.shrink, say
+                table, lambda rows: self._fit_learners(rows, penalty, rank, seed), self.settings.shrink, run
             )
-        say("all sections")
+        run.say("all sections")
         fitted = self._fit_learners(table, penalty, rank, seed)
         fitted.combination = combination
         return fitted
@@ -259,13 +257,13 @@ class Chrep(Method):
 
 
 def _held_out_combination(
-    table: SpotTable, fit: Callable[[SpotTable], FittedChrep], shrink: float, say: Report
+    table: SpotTable, fit: Callable[[SpotTable], FittedChrep], shrink: float, run: Run
 ) -> Combination:
     """Learn the combination from what learners fitted without a section say of it."""
     answers: list[NDArray[np.float32]] = [np.empty_like(table.targets) for _ in LEARNERS]
     folds = leave_section_out(table)
     for i, (train, test) in enumerate(folds):
-        say(f"combination: without section {i + 1} of {len(folds)}")
+        run.say(f"combination: without section {i + 1} of {len(folds)}")
         part = fit(table.rows(train))
         for whole, answer in zip(answers, _answers(part, table.features[test]), strict=True):
             whole[test] = answer

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from chrep_model.cohorts.genes import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.geometry import px_to_um
-from chrep_model.methods.base import FittedMethod, Genes, Method, Report, Response
+from chrep_model.methods.base import FittedMethod, Genes, Method, Response
+from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 
 
@@ -106,7 +107,7 @@ def fit_model(
     genes: int | Sequence[str],
     *,
     seed: int,
-    report: Report | None = None,
+    run: Run = SILENT,
 ) -> Model:
     """Fit panel, feature scale and method on training sections; nothing else is looked at.
 
@@ -126,4 +127,4 @@ def fit_model(
     panel = GenePanel.fit(sections, genes)
     scale = FeatureScale.fit(np.concatenate([features[s.name] for s in sections]))
     table = spot_table(sections, features, panel, scale)
-    return Model(panel, scale, method.fit(table, seed=seed, report=report))
+    return Model(panel, scale, method.fit(table, seed=seed, run=run))

@@ -25,8 +25,10 @@ from chrep_model.networks.heads import (
     RegressionHead,
 )
 from chrep_model.networks.losses import alignment_loss, regression_loss, topology_loss
-from chrep_model.training.loop import run_epochs
-from chrep_model.training.samples import NeighbourBatches, SpotTable
+from chrep_model.training.loop import train_objective
+from chrep_model.training.objective import Objective, SpotBatch
+from chrep_model.training.run import SILENT, Run
+from chrep_model.training.samples import SpotTable
 
 _WIDTH = 256
 """Of F_G and of the projections."""
@@ -65,11 +67,12 @@ class Phase1Settings(BaseModel):
     spots_per_section: int = Field(64, gt=0)
 
 
-class Member(nn.Module):
+class Member(Objective):
     """One network: what is kept (adapter, head) and what serves the losses."""
 
     def __init__(self, inputs: int, genes: int, s: Phase1Settings) -> None:
         super().__init__()
+        self.settings = s
         self.adapter = Adapter(inputs, s.dim, s.dropout)
         self.head = RegressionHead(s.dim, s.hidden, genes)
         self.coordinates = CoordinateBranch(s.dim)
@@ -83,6 +86,19 @@ class Member(nn.Module):
     def temperature(self) -> Tensor:
         """tau, learned, within [0.01, 0.5]."""
         return torch.exp(-self.log_scale).clamp(0.01, 0.5)
+
+    def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
+        """L = L_reg + lam_con * L_con + lam_spa * L_spa."""
+        s, feature = self.settings, self.adapter(x)
+        total = regression_loss(self.head(feature), batch.targets, batch.section, mae=s.mae, pcc=s.pcc)
+        if s.con or s.spa:
+            gene = self.gene_encoder(batch.targets)
+        if s.con:
+            image = self.image_projection(self.fusion(feature, self.coordinates(batch.position)))
+            total = total + s.con * alignment_loss(image, self.gene_projection(gene), self.temperature)
+        if s.spa:
+            total = total + s.spa * topology_loss(gene, batch.adjacency, batch.section)
+        return total
 
 
 @dataclass(frozen=True)
@@ -159,7 +175,7 @@ class Phase1:
         return cls(arrays["centre"], arrays["rotation"], adapters, heads)
 
 
-def fit_phase1(table: SpotTable, settings: Phase1Settings, seed: int) -> Phase1:
+def fit_phase1(table: SpotTable, settings: Phase1Settings, seed: int, run: Run = SILENT) -> Phase1:
     """Train the members one after the other."""
     centre = table.features.mean(0)
     _, size, directions = np.linalg.svd(table.features - centre, full_matrices=False)
@@ -167,32 +183,20 @@ def fit_phase1(table: SpotTable, settings: Phase1Settings, seed: int) -> Phase1:
     spread = np.sqrt((size[: len(kept)] ** 2).mean() / len(table))
     rotation = np.ascontiguousarray((kept / max(float(spread), 1e-6)).T.astype(np.float32))
     inputs = ((table.features - centre) @ rotation).astype(np.float32)
-    members = [_fit_member(table, inputs, settings, seed + 1000 * i) for i in range(settings.members)]
+    members = [
+        _fit_member(table, inputs, settings, seed + 1000 * i, run.within(f"member {i + 1}"))
+        for i in range(settings.members)
+    ]
     return Phase1(centre, rotation, [m.adapter for m in members], [m.head for m in members])
 
 
-def _fit_member(table: SpotTable, inputs: NDArray[np.float32], s: Phase1Settings, seed: int) -> Member:
+def _fit_member(
+    table: SpotTable, inputs: NDArray[np.float32], s: Phase1Settings, seed: int, run: Run
+) -> Member:
     torch.manual_seed(seed)
     member = Member(inputs.shape[1], table.targets.shape[1], s)
-    batches = NeighbourBatches(table, s.sections_per_batch, s.spots_per_section)
-    x, y, section = torch.from_numpy(inputs), torch.from_numpy(table.targets), torch.from_numpy(table.section)
-    position = torch.from_numpy(table.unit_position())
-
-    def loss(rows: NDArray[np.int64]) -> Tensor:
-        feature = member.adapter(x[rows])
-        total = regression_loss(member.head(feature), y[rows], section[rows], mae=s.mae, pcc=s.pcc)
-        if s.con or s.spa:
-            gene = member.gene_encoder(y[rows])
-        if s.con:
-            image = member.image_projection(member.fusion(feature, member.coordinates(position[rows])))
-            total = total + s.con * alignment_loss(image, member.gene_projection(gene), member.temperature)
-        if s.spa:
-            adjacency = torch.from_numpy(batches.adjacency(rows))
-            total = total + s.spa * topology_loss(gene, adjacency, section[rows])
-        return total
-
-    run_epochs(
-        member, loss, batches.epoch, epochs=s.epochs, steps_per_epoch=batches.per_epoch,
-        lr=s.lr, weight_decay=s.weight_decay, seed=seed,
+    train_objective(
+        member, inputs, table, epochs=s.epochs, lr=s.lr, weight_decay=s.weight_decay, seed=seed,
+        sections_per_batch=s.sections_per_batch, spots_per_section=s.spots_per_section, run=run,
     )  # fmt: skip
     return member

@@ -15,11 +15,11 @@ from chrep_model.methods.base import (
     FittedMethod,
     Genes,
     Method,
-    Report,
     Response,
     gallery_of,
     leave_section_out,
 )
+from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 
 PENALTIES = tuple(float(10.0**e) for e in np.arange(0.0, 6.51, 0.5))
@@ -133,7 +133,7 @@ class Ridge(Method):
 
     name: ClassVar[str] = "ridge"
 
-    def fit(self, table: SpotTable, *, seed: int, report: Report | None = None) -> FittedRidge:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedRidge:
         """Choose the penalty on held-out training sections, then fit on all; `seed` has no effect."""
         w, b = RidgeSolver(table.features, table.targets).weights(choose_penalty(table))
         return FittedRidge(w, b, gallery_of(table, unit_rows(table.features)))

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.calibration.gallery import Gallery, unit_rows
-from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, Report, Response, gallery_of
+from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, Response, gallery_of
 from chrep_model.methods.ridge import principal_components
+from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 
 TREES = 300
@@ -141,7 +142,7 @@ class Trees(Method):
     name: ClassVar[str] = "trees"
     random: ClassVar[bool] = True
 
-    def fit(self, table: SpotTable, *, seed: int, report: Report | None = None) -> FittedTrees:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedTrees:
         """Fit the forest with `seed`."""
         mean = table.targets.mean(0)
         directions = principal_components(table.targets, COMPONENTS)

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from chrep_model.errors import PredictionError
+from chrep_model.training.objective import Objective
+from chrep_model.training.run import SILENT, Epoch, Run
+from chrep_model.training.samples import NeighbourBatches, SpotTable
 
 WARM_UP = 0.05
 CLIP_NORM = 1.0
@@ -30,6 +33,8 @@ def run_epochs(
     lr: float,
     weight_decay: float,
     seed: int,
+    run: Run = SILENT,
+    before_epoch: Callable[[], None] | None = None,
 ) -> None:
     """Train `module` in place with AdamW; leaves it in eval mode.
 
@@ -47,6 +52,10 @@ def run_epochs(
         Of AdamW.
     seed : int
         Of the batches.
+    run : Run
+        Gets every epoch's mean loss.
+    before_epoch : callable, optional
+        Called before each epoch.
 
     Raises
     ------
@@ -65,6 +74,9 @@ def run_epochs(
     with _one_thread():
         module.train()
         for epoch in range(epochs):
+            if before_epoch is not None:
+                before_epoch()
+            losses = []
             for rows in batches(rng):
                 value = loss(rows)
                 if not bool(torch.isfinite(value)):
@@ -77,7 +89,46 @@ def run_epochs(
                 nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
                 optimiser.step()
                 schedule.step()
+                losses.append(float(value.detach()))
+            run.on_epoch(Epoch(run.part, epoch + 1, epochs, float(np.mean(losses))))
     module.eval()
+
+
+def train_objective(
+    objective: Objective,
+    x: NDArray[np.float32],
+    table: SpotTable,
+    *,
+    epochs: int,
+    lr: float,
+    weight_decay: float,
+    seed: int,
+    sections_per_batch: int = 4,
+    spots_per_section: int = 64,
+    run: Run = SILENT,
+) -> None:
+    """Train a method's network in place on frozen features.
+
+    Parameters
+    ----------
+    objective : Objective
+        Network and loss.
+    x : ndarray
+        (n, d) float32, what it reads of the table's spots.
+    table : SpotTable
+        Training spots.
+    sections_per_batch, spots_per_section : int
+        See `NeighbourBatches`.
+    """
+    batches = NeighbourBatches(table, sections_per_batch, spots_per_section)
+    features = torch.from_numpy(x)
+    run_epochs(
+        objective,
+        lambda rows: objective.loss(features[rows], batches.batch(rows)),
+        batches.epoch,
+        epochs=epochs, steps_per_epoch=batches.per_epoch, lr=lr, weight_decay=weight_decay, seed=seed, run=run,
+        before_epoch=lambda: objective.before_epoch(features, batches.targets),
+    )  # fmt: skip
 
 
 @contextmanager

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from numpy.typing import NDArray
 
 from chrep_model.networks.graph import spot_graph, topology
+from chrep_model.training.objective import SpotBatch
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ class NeighbourBatches:
         self.graph = table.graph()
         self.topology = topology(self.graph)
         self.members = [np.flatnonzero(table.section == s) for s in np.unique(table.section)]
+        self.targets = torch.from_numpy(table.targets)
+        self.section = torch.from_numpy(table.section)
+        self.position = torch.from_numpy(table.unit_position())
         self.sections = min(sections, len(self.members))
         self.spots = spots
         self.per_epoch = max(1, round(len(table) / (self.sections * spots)))
@@ -98,6 +103,16 @@ class NeighbourBatches:
         for _ in range(self.per_epoch):
             chosen = rng.choice(len(self.members), self.sections, replace=False)
             yield np.concatenate([self._patch(self.members[s], rng) for s in chosen])
+
+    def batch(self, rows: NDArray[np.int64]) -> SpotBatch:
+        """Everything beside the features that a loss may read of these rows."""
+        return SpotBatch(
+            rows=rows,
+            targets=self.targets[rows],
+            section=self.section[rows],
+            position=self.position[rows],
+            adjacency=torch.from_numpy(self.adjacency(rows)),
+        )
 
     def adjacency(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """A_topo among the given rows, (b, b) dense."""

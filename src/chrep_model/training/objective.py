@@ -1,0 +1,46 @@
+"""A network with the loss that trains it, on frozen features and behind a trained encoder alike."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class SpotBatch:
+    """What a loss may read of a batch of training spots beside their features.
+
+    Attributes
+    ----------
+    rows : ndarray
+        (b,) int64 rows of the training table.
+    targets : Tensor
+        (b, genes) float32, standardised expression.
+    section : Tensor
+        (b,) int64.
+    position : Tensor
+        (b, 2) float32 in [0, 1], scaled per section.
+    adjacency : Tensor
+        (b, b) float32, A_topo among the batch's spots (see `networks.graph.topology`).
+    """
+
+    rows: NDArray[np.int64]
+    targets: Tensor
+    section: Tensor
+    position: Tensor
+    adjacency: Tensor
+
+
+class Objective(nn.Module, ABC):
+    """What a method trains: parameters on features (b, d), and a loss."""
+
+    @abstractmethod
+    def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
+        """Scalar loss of features `x` (b, d) float32 and what was measured there."""
+
+    def before_epoch(self, x: Tensor, targets: Tensor) -> None:
+        """Look at all training spots, features (n, d) and targets (n, genes), before each epoch; rarely needed."""

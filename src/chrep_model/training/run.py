@@ -1,0 +1,63 @@
+"""How a fit talks to whoever started it: lines of text, curves, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of one network, for a curve.
+
+    Attributes
+    ----------
+    part : str
+        Which of a fit's networks, as ``"without C2/member 1"``.
+    number, of : int
+        From 1.
+    loss : float
+        Mean over the batches.
+    held_out : float or None
+        PCC on the held-out training section, where one is held out.
+    """
+
+    part: str
+    number: int
+    of: int
+    loss: float
+    held_out: float | None = None
+
+
+def _nothing(_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a fit tells, and where it keeps what it has.
+
+    Attributes
+    ----------
+    say : callable
+        Called with a line of what is being done; may raise Cancelled.
+    on_epoch : callable
+        Called with every `Epoch`; may raise Cancelled.
+    checkpoints : Path or None
+        Folder of half-finished networks; a fit that finds its own there goes on from it.
+    part : str
+        Name of what is being fitted, parts of parts divided by slashes.
+    """
+
+    say: Callable[[str], None] = _nothing
+    on_epoch: Callable[[Epoch], None] = _nothing
+    checkpoints: Path | None = None
+    part: str = ""
+
+    def within(self, part: str) -> Run:
+        """Give the run of a part."""
+        return replace(self, part=f"{self.part}/{part}" if self.part else part)
+
+
+SILENT = Run()
