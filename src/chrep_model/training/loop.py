@@ -126,8 +126,8 @@ def train_objective(
         objective,
         lambda rows: objective.loss(features[rows], batches.batch(rows)),
         batches.epoch,
-        epochs=epochs, steps_per_epoch=batches.per_epoch, lr=lr, weight_decay=weight_decay, seed=seed, run=run,
-        before_epoch=lambda: objective.before_epoch(features, batches.targets),
+        epochs=epochs, steps_per_epoch=batches.per_epoch, lr=lr, weight_decay=weight_decay, seed=seed,
+        run=run, before_epoch=lambda: objective.before_epoch(features, batches.targets),
     )  # fmt: skip
 
 

@@ -43,4 +43,4 @@ class Objective(nn.Module, ABC):
         """Scalar loss of features `x` (b, d) float32 and what was measured there."""
 
     def before_epoch(self, x: Tensor, targets: Tensor) -> None:
-        """Look at all training spots, features (n, d) and targets (n, genes), before each epoch; rarely needed."""
+        """Look at all training spots, features (n, d) and targets (n, genes), before each epoch."""
