@@ -20,7 +20,7 @@ from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
 from chrep_model.methods.model import FeatureScale, Model
 from chrep_model.methods.phase1 import Phase1Settings
-from chrep_model.methods.registry import METHODS, make_method
+from chrep_model.methods.registry import METHODS, MethodSettings, make_method
 from chrep_model.networks.encoder import open_encoder
 from chrep_model.networks.torchvision_compat import ensure_torchvision
 from chrep_model.training.samples import SpotTable
@@ -47,7 +47,7 @@ def make_model(method="ridge", seed=0):
     genes = tuple(f"G{i}" for i in range(GENES))
     panel = GenePanel(genes, rng.uniform(0, 2, GENES), rng.uniform(0.5, 1, GENES))
     scale = FeatureScale(rng.standard_normal(DIM).astype(np.float32), np.full(DIM, 1.5, np.float32))
-    return Model(panel, scale, make_method(method, SMALL).fit(table, seed=seed))
+    return Model(panel, scale, make_method(method, MethodSettings(chrep=SMALL)).fit(table, seed=seed))
 
 
 def save(path, model=None, encoder=None, **changes):

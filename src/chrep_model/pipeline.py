@@ -25,7 +25,7 @@ from chrep_model.errors import BundleError, Cancelled
 from chrep_model.inference.predictor import choose_device
 from chrep_model.methods.chrep import ChrepSettings, FittedChrep
 from chrep_model.methods.model import Model, fit_model, spot_table
-from chrep_model.methods.registry import make_method
+from chrep_model.methods.registry import MethodSettings, make_method
 from chrep_model.networks.encoder import DEFAULT_TILE_UM, STAINBANK, Encoder, open_encoder
 from chrep_model.training.run import SILENT, Epoch, Run
 
@@ -70,8 +70,8 @@ class EncoderSettings(BaseModel):
         )
 
 
-class TrainSettings(EncoderSettings):
-    """Everything that decides a training.
+class TrainSettings(EncoderSettings, MethodSettings):
+    """Everything that decides a training; the methods' own settings stand in `MethodSettings`.
 
     Attributes
     ----------
@@ -83,8 +83,6 @@ class TrainSettings(EncoderSettings):
         The one seed.
     exclude_sections : tuple of str
         Sections that must not be looked at.
-    chrep : ChrepSettings
-        Of the method ``chrep``.
     note : str
         Goes on the card.
     """
@@ -93,7 +91,6 @@ class TrainSettings(EncoderSettings):
     genes: int | Path = DEFAULT_GENES
     seed: int = 0
     exclude_sections: tuple[str, ...] = ()
-    chrep: ChrepSettings = ChrepSettings()
     note: str = ""
 
     def gene_choice(self) -> int | tuple[str, ...]:
@@ -161,7 +158,7 @@ def train(
     check_place(out)
     cohort = cohort.without(settings.exclude_sections) if settings.exclude_sections else cohort
     cohort.require(2, "training holds sections out in turn")
-    method = make_method(settings.method, settings.chrep)
+    method = make_method(settings.method, settings)
     genes = settings.gene_choice()
     encoder = settings.open(choose_device(device))
     features = section_features(
@@ -259,7 +256,8 @@ def _provenance(sections: Sequence[Section]) -> list[dict[str, str | float | int
 
 def _settings_of(settings: TrainSettings) -> dict[str, Any]:
     """Settings as plain values; of a path only the file's name, which is nobody else's business."""
-    values = settings.model_dump(mode="json", exclude={"note"})
+    others = set(MethodSettings.model_fields) - {settings.method}
+    values = settings.model_dump(mode="json", exclude={"note", *others})
     for key in ("weights", "genes"):
         if isinstance(value := getattr(settings, key), Path):
             values[key] = value.name

@@ -5,7 +5,7 @@ import pytest
 
 from chrep_model.errors import SettingsError
 from chrep_model.methods.base import leave_section_out
-from chrep_model.methods.registry import METHODS, fitted_class, make_method
+from chrep_model.methods.registry import METHODS, MethodSettings, fitted_class, make_method
 
 pytestmark = pytest.mark.usefixtures("few_trees")
 
@@ -15,7 +15,7 @@ def fit(small_settings):
     """Fit a method by name: ``fit(name, table, seed=0)``."""
 
     def fit(name, table, seed=0):
-        return make_method(name, small_settings).fit(table, seed=seed)
+        return make_method(name, MethodSettings(chrep=small_settings)).fit(table, seed=seed)
 
     return fit
 

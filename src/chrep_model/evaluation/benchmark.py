@@ -19,9 +19,8 @@ from chrep_model.evaluation.metrics import gene_correlations, scores
 from chrep_model.evaluation.report import write_report
 from chrep_model.evaluation.splits import Fold, Split, make_folds
 from chrep_model.inference.predictor import choose_device
-from chrep_model.methods.chrep import ChrepSettings
 from chrep_model.methods.model import Model, fit_model
-from chrep_model.methods.registry import METHODS, make_method
+from chrep_model.methods.registry import METHODS, MethodSettings, make_method
 from chrep_model.pipeline import DEFAULT_GENES, EncoderSettings, Features, section_features, stopping
 from chrep_model.training.run import SILENT, Run
 
@@ -29,8 +28,8 @@ SCORE_COLUMNS = ("method", "variant", "split", "fold", "patient", "seed", "space
 HEADLINE = ("pcc_acg", "pcc_heg50", "mse", "mae")
 
 
-class EvaluateSettings(EncoderSettings):
-    """What is compared with what.
+class EvaluateSettings(EncoderSettings, MethodSettings):
+    """What is compared with what; the methods' own settings stand in `MethodSettings`.
 
     Attributes
     ----------
@@ -44,8 +43,6 @@ class EvaluateSettings(EncoderSettings):
         Repeats, with seeds 0, 1, ...; a method without chance runs once.
     test_sections : tuple of str
         Test these only.
-    chrep : ChrepSettings
-        Of the method ``chrep``.
     """
 
     methods: tuple[str, ...] = METHODS
@@ -53,7 +50,6 @@ class EvaluateSettings(EncoderSettings):
     genes: int | Path = DEFAULT_GENES
     seeds: int = 1
     test_sections: tuple[str, ...] = ()
-    chrep: ChrepSettings = ChrepSettings()
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def evaluate(
     """
     if settings.seeds < 1:
         raise SettingsError("evaluating needs at least one seed", remedy="Give --seeds 1 or more.")
-    methods = [make_method(name, settings.chrep) for name in settings.methods]
+    methods = [make_method(name, settings) for name in settings.methods]
     folds = make_folds(cohort, settings.split, settings.test_sections)
     genes = settings.genes if isinstance(settings.genes, int) else read_gene_list(settings.genes)
     encoder = settings.open(choose_device(device))

@@ -1,6 +1,10 @@
-"""The methods by name; a new one is a file and a line here."""
+"""The methods by name, and the settings of those that have some; a new one is a file and two lines here."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict
 
 from chrep_model.errors import SettingsError
 from chrep_model.methods.base import FittedMethod, Method
@@ -9,22 +13,47 @@ from chrep_model.methods.chrep import Chrep, ChrepSettings, FittedChrep
 from chrep_model.methods.ridge import FittedRidge, Ridge
 from chrep_model.methods.trees import FittedTrees, Trees
 
+
+class MethodSettings(BaseModel):
+    """Settings of the methods, each under its name; a method without a field has none.
+
+    Attributes
+    ----------
+    chrep : ChrepSettings
+        Of the method ``chrep``.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    chrep: ChrepSettings = ChrepSettings()
+
+
+_MAKE: dict[str, Callable[[MethodSettings], Method]] = {
+    "mean": lambda _: Mean(),
+    "knn": lambda _: Knn(),
+    "ridge": lambda _: Ridge(),
+    "trees": lambda _: Trees(),
+    "chrep": lambda settings: Chrep(settings.chrep),
+}
 _FITTED: dict[str, type[FittedMethod]] = {
     cls.name: cls for cls in (FittedMean, FittedKnn, FittedRidge, FittedTrees, FittedChrep)
 }
-METHODS = ("mean", "knn", "ridge", "trees", "chrep")
+METHODS = tuple(_MAKE)
 
 
-def make_method(name: str, settings: ChrepSettings | None = None) -> Method:
-    """Return a method by name; `settings` are read by ``chrep`` alone."""
-    if name == "chrep":
-        return Chrep(settings or ChrepSettings())
-    simple: dict[str, type[Method]] = {cls.name: cls for cls in (Mean, Knn, Ridge, Trees)}
-    if name not in simple:
+def make_method(name: str, settings: MethodSettings | None = None) -> Method:
+    """Return a method by name, under its own of the `settings`.
+
+    Raises
+    ------
+    SettingsError
+        There is no such method.
+    """
+    if name not in _MAKE:
         raise SettingsError(
             f"there is no method called {name!r}", remedy=f"Choose from {', '.join(METHODS)}."
         )
-    return simple[name]()
+    return _MAKE[name](settings or MethodSettings())
 
 
 def fitted_class(name: str) -> type[FittedMethod]:
