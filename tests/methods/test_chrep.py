@@ -58,7 +58,7 @@ def test_the_correction_is_the_estimate_plus_the_corrector(fitted, unseen):
 def test_raw_is_the_head(fitted, unseen):
     response = fitted.respond(unseen.features)
     phase1 = fitted.phase1
-    x = torch.from_numpy((unseen.features - phase1.centre) @ phase1.rotation)
+    x = torch.from_numpy(phase1.inputs(unseen.features))
     with torch.inference_mode():
         expected = [head(a(x)).numpy() for a, head in zip(phase1.adapters, phase1.heads, strict=True)]
     np.testing.assert_allclose(fitted.read(response, "raw"), np.mean(expected, axis=0), atol=1e-5)
@@ -67,7 +67,7 @@ def test_raw_is_the_head(fitted, unseen):
 def test_members_are_averaged(table, unseen, small_settings):
     two = Chrep(changed(small_settings, phase1__members=2, calibration="literal")).fit(table, seed=0)
     phase1 = two.phase1
-    x = torch.from_numpy((unseen.features - phase1.centre) @ phase1.rotation)
+    x = torch.from_numpy(phase1.inputs(unseen.features))
     with torch.inference_mode():
         each = [head(a(x)).numpy() for a, head in zip(phase1.adapters, phase1.heads, strict=True)]
     assert len(each) == 2

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from chrep_model.methods.base import ALL, Arrays, Genes
+from chrep_model.methods.inputs import Inputs
 from chrep_model.networks.heads import (
     Adapter,
     CoordinateBranch,
@@ -107,27 +108,26 @@ class Phase1:
 
     Attributes
     ----------
-    centre, rotation : ndarray
-        (d,), (d, inputs) float32: embeddings to the adapter's inputs.
+    inputs : Inputs
+        Embeddings to what the adapters read.
     adapters, heads : list of Module
         One of each per member.
     """
 
-    centre: NDArray[np.float32]
-    rotation: NDArray[np.float32]
+    inputs: Inputs
     adapters: list[Adapter]
     heads: list[RegressionHead]
 
     @torch.inference_mode()
     def feature(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """F_H (n, members * dim): the members' side by side, so that a cosine averages over them."""
-        x = self._inputs(features)
+        x = torch.from_numpy(self.inputs(features))
         return torch.cat([adapter(x) for adapter in self.adapters], dim=1).numpy()
 
     @torch.inference_mode()
     def hidden(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Last hidden layers of the heads, (n, members * hidden): what does not depend on the gene."""
-        x = self._inputs(features)
+        x = torch.from_numpy(self.inputs(features))
         parts = [head.body(adapter(x)) for adapter, head in zip(self.adapters, self.heads, strict=True)]
         return torch.cat(parts, dim=1).numpy()
 
@@ -137,12 +137,9 @@ class Phase1:
         b = np.mean([h.readout.bias.detach().numpy()[genes] for h in self.heads], axis=0)
         return (hidden @ w.T / len(self.heads) + b).astype(np.float32)
 
-    def _inputs(self, features: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy((features - self.centre) @ self.rotation)
-
     def arrays(self) -> Arrays:
         """All numbers, flat."""
-        out: Arrays = {"centre": self.centre, "rotation": self.rotation}
+        out = self.inputs.arrays()
         for kind, modules in (("adapter", self.adapters), ("head", self.heads)):
             for i, module in enumerate(modules):
                 out |= {f"{kind}{i}.{k}": v.numpy() for k, v in module.state_dict().items()}
@@ -172,31 +169,25 @@ class Phase1:
             heads.append(head.eval())
         if not adapters:
             raise ValueError("no adapter")
-        return cls(arrays["centre"], arrays["rotation"], adapters, heads)
+        return cls(Inputs.from_arrays(arrays), adapters, heads)
 
 
 def fit_phase1(table: SpotTable, settings: Phase1Settings, seed: int, run: Run = SILENT) -> Phase1:
     """Train the members one after the other."""
-    centre = table.features.mean(0)
-    _, size, directions = np.linalg.svd(table.features - centre, full_matrices=False)
-    kept = directions[: settings.inputs]
-    spread = np.sqrt((size[: len(kept)] ** 2).mean() / len(table))
-    rotation = np.ascontiguousarray((kept / max(float(spread), 1e-6)).T.astype(np.float32))
-    inputs = ((table.features - centre) @ rotation).astype(np.float32)
+    inputs = Inputs.fit(table, settings.inputs)
+    x = inputs(table.features)
     members = [
-        _fit_member(table, inputs, settings, seed + 1000 * i, run.within(f"member {i + 1}"))
+        _fit_member(table, x, settings, seed + 1000 * i, run.within(f"member {i + 1}"))
         for i in range(settings.members)
     ]
-    return Phase1(centre, rotation, [m.adapter for m in members], [m.head for m in members])
+    return Phase1(inputs, [m.adapter for m in members], [m.head for m in members])
 
 
-def _fit_member(
-    table: SpotTable, inputs: NDArray[np.float32], s: Phase1Settings, seed: int, run: Run
-) -> Member:
+def _fit_member(table: SpotTable, x: NDArray[np.float32], s: Phase1Settings, seed: int, run: Run) -> Member:
     torch.manual_seed(seed)
-    member = Member(inputs.shape[1], table.targets.shape[1], s)
+    member = Member(x.shape[1], table.targets.shape[1], s)
     train_objective(
-        member, inputs, table, epochs=s.epochs, lr=s.lr, weight_decay=s.weight_decay, seed=seed,
+        member, x, table, epochs=s.epochs, lr=s.lr, weight_decay=s.weight_decay, seed=seed,
         sections_per_batch=s.sections_per_batch, spots_per_section=s.spots_per_section, run=run,
     )  # fmt: skip
     return member
