@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chrep_model.calibration import gallery as module
-from chrep_model.calibration.gallery import Gallery, unit_rows, weighted_mean
+from chrep_model.calibration.gallery import Gallery, neighbour_spread, unit_rows, weighted_mean
 from chrep_model.errors import SettingsError
 
 N, DIM, GENES = 40, 6, 5
@@ -159,3 +159,17 @@ def test_unit_rows():
     x = np.random.default_rng(2).standard_normal((9, 4)).astype(np.float32) * 1e3
     np.testing.assert_allclose(np.linalg.norm(unit_rows(x), axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(unit_rows(x) * np.linalg.norm(x, axis=1, keepdims=True), x, rtol=1e-4)
+
+
+def test_spread_is_the_sd_around_the_estimate(gallery, queries):
+    many = np.tile(queries, (11, 1))  # more than one part of the memory
+    found = gallery.search(many, 6)
+    w = found.weights(0.1).astype(np.float64)
+    near = gallery.expression[found.index]
+    mean = np.einsum("nk,nkg->ng", w, near)
+    expected = np.sqrt(np.einsum("nk,nkg->ng", w, (near - mean[:, None]) ** 2))
+    np.testing.assert_allclose(neighbour_spread(found, 0.1, gallery.expression), expected, atol=1e-5)
+
+
+def test_a_single_neighbour_has_no_spread(gallery, queries):
+    assert not neighbour_spread(gallery.search(queries, 1), 0.05, gallery.expression).any()

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from chrep_model.calibration.gallery import unit_rows
+from chrep_model.calibration.trust import LEVELS
 from chrep_model.methods import baselines
+from chrep_model.methods.base import held_out_trust
 from chrep_model.methods.baselines import Knn, Mean, choose_neighbourhood
 
 
@@ -19,6 +21,45 @@ def test_the_mean_has_the_error_of_its_closed_form(table, unseen):
     truth = unseen.targets.astype(np.float64)
     closed = truth.var(0) + (truth.mean(0) - table.targets.mean(0, dtype=np.float64)) ** 2
     assert np.mean((found - truth) ** 2) == pytest.approx(closed.mean(), abs=1e-6)
+
+
+def test_the_mean_says_how_far_off_it_is(table, make_table):
+    """Its errors are learned from the means of the other sections, and hold on new ones."""
+    fitted = Mean().fit(table, seed=0)
+    new = make_table(sections=1, spots=400, seed=8)
+    response = fitted.respond(new.features)
+    error = np.abs(fitted.read(response, "raw") - new.targets)
+    for level in LEVELS:
+        half = fitted.interval(response, "raw", level=level)
+        assert (error <= half).mean() == pytest.approx(level, abs=0.04)
+    some = np.array([3, 1])
+    np.testing.assert_array_equal(
+        fitted.interval(response, "raw", some), fitted.interval(response, "raw")[:, some]
+    )
+    np.testing.assert_allclose(fitted.trust.accuracy, 0)
+    assert not fitted.trust.predictable.any()
+
+
+def test_no_interval_where_nothing_was_learned(table, make_table):
+    """Not for a variant that nobody checked, not for a method that does not say, not from one section."""
+    mean, knn = Mean().fit(table, seed=0), Knn().fit(table, seed=0)
+    assert mean.interval(mean.respond(table.features), "calibrated") is None
+    assert knn.interval(knn.respond(table.features), "raw") is None
+    assert Mean().fit(make_table(sections=1), seed=0).trust is None
+
+
+def test_what_is_held_out_is_not_seen(table):
+    seen = []
+
+    def fit(part):
+        seen.append(set(part.section))
+        return Mean._mean(part)
+
+    trust = held_out_trust(table, fit)
+    assert seen == [{1, 2}, {0, 2}, {0, 1}]
+    z = unit_rows(table.features)
+    cosine = np.where(table.section[:, None] == table.section[None], -1, z @ z.T)
+    np.testing.assert_allclose(trust.distances[[0, -1]], np.sort(1 - cosine.max(1))[[0, -1]], atol=1e-6)
 
 
 def test_neighbours_by_hand(table, unseen):

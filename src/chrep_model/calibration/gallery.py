@@ -5,6 +5,7 @@ Retrieval is exact: cosine similarity as a matrix product, in chunks, and the k 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -145,7 +146,28 @@ def weighted_mean(
     """CHRep's Estimate: sum over the neighbours j of w_ij * values_j, (n, genes) float32."""
     w = neighbours.weights(temperature)
     out = np.empty((len(w), values.shape[1]), np.float32)
-    for start in range(0, len(w), 256):  # (256, k, genes) at a time
-        part = slice(start, start + 256)
-        out[part] = np.einsum("nk,nkg->ng", w[part], values[neighbours.index[part]], optimize=True)
+    for part in _parts(len(w)):
+        out[part] = _mean(w[part], values[neighbours.index[part]])
+    return out
+
+
+def neighbour_spread(
+    neighbours: Neighbours, temperature: float, values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Weighted sd of the neighbours' values around their `weighted_mean`, (n, genes) float32."""
+    w = neighbours.weights(temperature)
+    out = np.empty((len(w), values.shape[1]), np.float32)
+    for part in _parts(len(w)):
+        near = values[neighbours.index[part]]
+        out[part] = np.sqrt(_mean(w[part], (near - _mean(w[part], near)[:, None]) ** 2))
+    return out
+
+
+def _parts(n: int) -> Iterator[slice]:
+    """Rows of which (rows, k, genes) fits into the memory."""
+    return (slice(start, start + 256) for start in range(0, n, 256))
+
+
+def _mean(w: NDArray[np.float32], near: NDArray[np.float32]) -> NDArray[np.float32]:
+    out: NDArray[np.float32] = np.einsum("nk,nkg->ng", w, near, optimize=True)
     return out

@@ -9,12 +9,14 @@ is one `read`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.calibration.gallery import Gallery, unit_rows
+from chrep_model.calibration.trust import Trust
 from chrep_model.errors import SettingsError
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
@@ -37,11 +39,14 @@ class FittedMethod(ABC):
         is the one to trust.
     gallery : Gallery
         Training spots in the space in which this method compares tissue.
+    trust : Trust or None
+        How far its last variant is to be trusted; None for a method that does not say. A bundle stores it.
     """
 
     name: ClassVar[str]
     variants: ClassVar[tuple[str, ...]] = ("raw",)
     gallery: Gallery
+    trust: Trust | None = None
 
     def respond(self, features: NDArray[np.float32]) -> Response:
         """Everything that does not depend on the gene, for features (n, d)."""
@@ -56,6 +61,30 @@ class FittedMethod(ABC):
     def predict(self, features: NDArray[np.float32], variant: str | None = None) -> NDArray[np.float32]:
         """Standardised expression of all genes, (n, genes); of the last variant unless one is named."""
         return self.read(self.respond(features), variant or self.variants[-1])
+
+    def interval(
+        self, response: Response, variant: str, genes: Genes = ALL, level: float = 0.9
+    ) -> NDArray[np.float32] | None:
+        """Half width, standardised, of the intervals that hold a share `level` of the measured values.
+
+        Returns
+        -------
+        ndarray or None
+            (n, number of genes) float32; None for another variant than the last, and for a method without
+            `trust`.
+
+        Raises
+        ------
+        SettingsError
+            `level` is none of `calibration.trust.LEVELS`.
+        """
+        if self.trust is None or variant != self.variants[-1]:
+            return None
+        return self.trust.half_width(self.spread(response, genes), response["distance"], genes, level)
+
+    def spread(self, response: Response, genes: Genes = ALL) -> NDArray[np.float32]:
+        """How much the neighbours' measured values differ, (n, number of genes); 0 without neighbours."""
+        return np.zeros_like(self.gallery.expression[:1, genes]).repeat(len(response["distance"]), axis=0)
 
     def compare(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (n, d) in the space of the gallery, rows of unit length."""
@@ -112,3 +141,25 @@ def leave_section_out(table: SpotTable) -> list[tuple[NDArray[np.bool_], NDArray
             "leaving a section out needs at least two training sections", remedy="Add sections to the cohort."
         )
     return [(table.section != s, table.section == s) for s in sections]
+
+
+def held_out_trust(table: SpotTable, fit: Callable[[SpotTable], FittedMethod]) -> Trust | None:
+    """Learn how far to trust a method from its predictions of each section by a fit without that section.
+
+    Parameters
+    ----------
+    table : SpotTable
+        Training spots; with a single section nothing can be learned, and the answer is None.
+    fit : callable
+        Fits the method to part of the table. It must not carry over anything learned on the whole table.
+    """
+    if len(np.unique(table.section)) < 2:
+        return None
+    predicted, spread = np.empty_like(table.targets), np.empty_like(table.targets)
+    distance = np.empty(len(table), np.float32)
+    for train, test in leave_section_out(table):
+        fitted = fit(table.rows(train))
+        response = fitted.respond(table.features[test])
+        predicted[test] = fitted.read(response, fitted.variants[-1])
+        spread[test], distance[test] = fitted.spread(response), response["distance"]
+    return Trust.fit(predicted, table.targets, table.section, spread, distance)

@@ -17,6 +17,7 @@ from chrep_model.methods.base import (
     Method,
     Response,
     gallery_of,
+    held_out_trust,
     leave_section_out,
 )
 from chrep_model.training.run import SILENT, Run
@@ -59,6 +60,12 @@ class Mean(Method):
 
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedMean:
         """Take the mean; `seed` has no effect."""
+        fitted = self._mean(table)
+        fitted.trust = held_out_trust(table, self._mean)
+        return fitted
+
+    @staticmethod
+    def _mean(table: SpotTable) -> FittedMean:
         return FittedMean(table.targets.mean(0), gallery_of(table, unit_rows(table.features)))
 
 

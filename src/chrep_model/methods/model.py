@@ -70,6 +70,13 @@ class Model:
         z = self.fitted.read(response, variant, genes)
         return z * self.panel.sd[genes] + self.panel.mean[genes]
 
+    def interval(
+        self, response: Response, variant: str, genes: Genes = slice(None), level: float = 0.9
+    ) -> NDArray[np.float32] | None:
+        """Half width (n, number of genes) of intervals, log10-spot units; see `FittedMethod.interval`."""
+        half = self.fitted.interval(response, variant, genes, level)
+        return None if half is None else half * self.panel.sd[genes]
+
 
 def spot_table(
     sections: Sequence[Section],
