@@ -68,12 +68,24 @@ class BundleError(ChrepError):
     """A trained model on disk is damaged, incomplete, or does not match what it is used with."""
 
 
+class TrainingError(ChrepError):
+    """A network cannot be trained on what it was given."""
+
+
 class PredictionError(ChrepError):
     """A prediction cannot be made, merged, or read."""
 
 
 class SettingsError(ChrepError):
     """A setting is unknown or out of range."""
+
+
+class LeakError(ChrepError):
+    """Something of a test section was about to reach what it is there to test."""
+
+
+class JobError(ChrepError):
+    """One part of an evaluation failed, for a reason that is not the user's."""
 
 
 class Cancelled(ChrepError):  # noqa: N818 - not a failure: the user asked for it

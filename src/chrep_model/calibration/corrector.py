@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from chrep_model.networks.losses import regression_loss
-from chrep_model.training.loop import random_batches, run_epochs
+from chrep_model.training.faults import require_finite, spots_in_words
+from chrep_model.training.loop import Task, one_thread, random_batches, run_epochs
+from chrep_model.training.run import SILENT, Run
 
 
 class CorrectorSettings(BaseModel):
@@ -59,6 +61,7 @@ def fit_corrector(
     mae: float,
     pcc: float,
     seed: int,
+    run: Run = SILENT,
 ) -> Corrector:
     """Train on L_cal = L_reg(estimate + residual, targets) + lam_D * mean squared length of the residual.
 
@@ -75,6 +78,8 @@ def fit_corrector(
         (n,) int section of every spot.
     mae, pcc : float
         Weights in L_reg.
+    run : Run
+        Gets every epoch, and keeps checkpoints.
     """
     torch.manual_seed(seed)
     genes = targets.shape[1]
@@ -82,14 +87,23 @@ def fit_corrector(
     z_t, estimate_t, target_t, section_t = (torch.from_numpy(a) for a in (z, estimate, targets, section))
     lam = settings.rho / genes
 
+    def whose(rows: NDArray[np.int64]) -> str:
+        return spots_in_words(rows, section)
+
     def loss(rows: NDArray[np.int64]) -> Tensor:
+        require_finite(rows, whose, inputs=z_t[rows], estimates=estimate_t[rows], targets=target_t[rows])
         residual = corrector(z_t[rows])
         fit = regression_loss(estimate_t[rows] + residual, target_t[rows], section_t[rows], mae=mae, pcc=pcc)
         return fit + lam * residual.pow(2).sum(1).mean()
 
     batches, steps = random_batches(len(z), settings.batch)
-    run_epochs(
-        corrector, loss, batches, epochs=settings.epochs, steps_per_epoch=steps,
-        lr=settings.lr, weight_decay=settings.weight_decay, seed=seed,
+    task = Task(
+        corrector, loss, batches, steps, whose=whose,
+        data=(z, estimate, targets, section, f"{settings!r} {mae} {pcc}"),
     )  # fmt: skip
+    with one_thread():
+        run_epochs(
+            task, epochs=settings.epochs, lr=settings.lr, weight_decay=settings.weight_decay,
+            seed=seed, run=run,
+        )  # fmt: skip
     return corrector

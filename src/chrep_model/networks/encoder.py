@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from chrep_model.errors import BundleError, SettingsError
 from chrep_model.networks import stainbank
@@ -105,26 +106,51 @@ class TimmEncoder(Encoder):
         Tiles; `px` has to be the model's input size.
     device : torch.device
         Where it runs.
+
+    Attributes
+    ----------
+    model : Module
+        timm's model, in eval mode.
     """
 
     def __init__(self, name: str, weights: Path | None, spec: TileSpec, device: torch.device) -> None:
         config = timm_config(name, weights)
         self.name, self.spec, self.device = name, spec, device
         model, weights_hash = _timm_model(name, weights, config)
-        self._model: Any = model.to(device).to(memory_format=torch.channels_last).eval()
+        self.model: Any = model.to(device).to(memory_format=torch.channels_last).eval()
+        self._config = config
         self._mean = torch.tensor(config["mean"], device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(config["std"], device=device).view(1, 3, 1, 1)
-        self.dim = int(self._model.num_features)
+        self.dim = int(self.model.num_features)
         facts = {k: config[k] for k in ("mean", "std", "model_args")}
         self.id = _digest({"encoder": name, "weights": weights_hash, "mpp": spec.mpp, "px": spec.px, **facts})
 
     @torch.inference_mode()
     def encode(self, tiles: NDArray[np.uint8], state: SlideState) -> NDArray[np.float32]:
         """Tiles (n, px, px, 3) uint8 to pooled features (n, dim) float32."""
-        x = torch.from_numpy(tiles).to(self.device).permute(0, 3, 1, 2).float() / 255
-        x = ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-        out: NDArray[np.float32] = self._model(x).float().cpu().numpy()
+        out: NDArray[np.float32] = self.embed(self.pixels(tiles)).float().cpu().numpy()
         return out
+
+    def pixels(self, tiles: NDArray[np.uint8]) -> Tensor:
+        """Tiles (n, px, px, 3) uint8 to (n, 3, px, px) float32 in [0, 1] on the device."""
+        return torch.from_numpy(tiles).to(self.device).permute(0, 3, 1, 2).float() / 255
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Pixels (n, 3, px, px) in [0, 1] to pooled features (n, dim); gradients reach the weights."""
+        x = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        out: Tensor = self.model(x)
+        return out
+
+    def weights_file(self) -> bytes:
+        """Content of a safetensors file of the weights as they are now, for `open_encoder` to read.
+
+        It says the preprocessing too; the same weights give the same bytes.
+        """
+        from safetensors.torch import save
+
+        said = {key: ",".join(map(repr, self._config[key])) for key in ("mean", "std", "input_size")}
+        state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
+        return _sorted_header(save(state, said | self._config["model_args"]))
 
 
 def open_encoder(
@@ -241,6 +267,14 @@ def _timm_model(name: str, weights: Path | None, config: dict[str, Any]) -> tupl
             remedy="Give the matching file or encoder name.",
         ) from error
     return model, hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def _sorted_header(content: bytes) -> bytes:
+    """Bring a safetensors file's header into one order: the library writes metadata in a random one."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    ordered = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return content[:8] + ordered.ljust(end - 8) + content[end:]
 
 
 def _state_hash(model: Any) -> str:

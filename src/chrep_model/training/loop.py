@@ -1,17 +1,30 @@
-"""Epochs: optimiser, warm-up and cosine, gradient clipping, one seed."""
+"""Epochs: optimiser, warm-up and cosine, gradient clipping, early stop, resume, one seed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from chrep_model.errors import PredictionError
+from chrep_model.networks.losses import pearson_by_section
+from chrep_model.training.checkpoint import Checkpoint, State, identity
+from chrep_model.training.distributed import ALONE, Ranks
+from chrep_model.training.faults import (
+    NotFinite,
+    Whose,
+    clip_finite,
+    require_finite,
+    require_finite_loss,
+    rows_in_words,
+    spots_in_words,
+)
 from chrep_model.training.objective import Objective
 from chrep_model.training.run import SILENT, Epoch, Run
 from chrep_model.training.samples import NeighbourBatches, SpotTable
@@ -23,75 +36,139 @@ Batches = Callable[[np.random.Generator], Iterator[NDArray[np.int64]]]
 """One epoch's row numbers, batch by batch."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """A network, and what an epoch of its training consists of.
+
+    Attributes
+    ----------
+    module : Module
+        Trained in place.
+    loss : callable
+        Rows of the training table to a scalar; raises `NotFinite` where they hold what is no number.
+    batches : callable
+        Random generator to the batches of an epoch.
+    steps : int
+        Batches per epoch.
+    data : sequence of ndarray or str
+        What decides the result beside the module, so that a checkpoint is known to be of the same fit.
+    whose : callable
+        Says rows in words.
+    before_epoch : callable, optional
+        Called before each epoch.
+    held_out : callable, optional
+        PCC on the held-out sections, asked for after each epoch with the module in eval mode.
+    groups : list of dict, optional
+        Parameters with learning rates and weight decays of their own, as for torch's optimisers; all
+        parameters under the common ones unless given.
+    """
+
+    module: nn.Module
+    loss: Callable[[NDArray[np.int64]], Tensor]
+    batches: Batches
+    steps: int
+    data: Sequence[Any] = ()
+    whose: Whose = rows_in_words
+    before_epoch: Callable[[], None] | None = None
+    held_out: Callable[[], float | None] | None = None
+    groups: list[dict[str, Any]] | None = None
+
+
 def run_epochs(
-    module: nn.Module,
-    loss: Callable[[NDArray[np.int64]], Tensor],
-    batches: Batches,
+    task: Task,
     *,
     epochs: int,
-    steps_per_epoch: int,
     lr: float,
     weight_decay: float,
     seed: int,
+    patience: int | None = None,
     run: Run = SILENT,
-    before_epoch: Callable[[], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> None:
-    """Train `module` in place with AdamW; leaves it in eval mode.
+    """Train `task.module` in place with AdamW; leaves it in eval mode.
+
+    A training that was killed goes on from its checkpoint and ends at the same bits on the same machine; a
+    complete one is loaded. Its epochs are told again, for a whole curve.
 
     Parameters
     ----------
-    module : Module
+    task : Task
         What is trained.
-    loss : callable
-        Rows of the training table to a scalar.
-    batches : callable
-        Random generator to the batches of an epoch.
-    epochs, steps_per_epoch : int
+    epochs : int
         Length; the schedule is 5 % warm-up and a cosine down to zero.
     lr, weight_decay : float
         Of AdamW.
     seed : int
-        Of the batches.
+        Of the batches; that of torch is the caller's affair.
+    patience : int, optional
+        Epochs without a new best PCC on the held-out sections after which training stops; it then ends at
+        the best epoch's weights. Without it all epochs are run, and the last weights stay.
     run : Run
-        Gets every epoch's mean loss.
-    before_epoch : callable, optional
-        Called before each epoch.
+        Gets every epoch, and keeps checkpoints.
+    ranks : Ranks
+        Processes that train together.
 
     Raises
     ------
-    PredictionError
-        The loss is no longer a number.
+    TrainingError
+        Inputs, targets, the loss or a gradient are no longer numbers; says which and whose.
     """
-    rng = np.random.default_rng(seed)
-    optimiser = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=weight_decay)
-    total = max(1, epochs * steps_per_epoch)
+    plan = (epochs, task.steps, lr, weight_decay, seed, patience)
+    optimiser = torch.optim.AdamW(task.groups or task.module.parameters(), lr=lr, weight_decay=weight_decay)
+    for group in optimiser.param_groups:
+        group["initial_lr"] = group["lr"]
+    state = State(task.module, optimiser, np.random.default_rng(seed))
+    checkpoint = Checkpoint(run, lambda: identity(task.module, plan, task.data), ranks)
+    complete = checkpoint.restore(state)
+    for number, epoch in enumerate(state.history, start=1):
+        run.on_epoch(Epoch(run.part, number, epochs, *epoch))
+    while not complete:
+        loss = _epoch(task, state, epochs, run, ranks)
+        task.module.eval()
+        state.history.append((loss, None if task.held_out is None else task.held_out()))
+        if patience is not None:
+            state.keep_best()
+        complete = len(state.history) == epochs or (patience is not None and state.since_best >= patience)
+        if complete:
+            state.take_best()
+        checkpoint.save(state, complete=complete)
+        run.on_epoch(Epoch(run.part, len(state.history), epochs, *state.history[-1]))
+    task.module.eval()
+
+
+def _epoch(task: Task, state: State, epochs: int, run: Run, ranks: Ranks) -> float:
+    """One pass over the batches; gives the mean loss."""
+    task.module.train()
+    if task.before_epoch is not None:
+        task.before_epoch()
+    losses = []
+    for rows in task.batches(state.rng):
+        try:
+            _set_rates(state, epochs * task.steps)
+            losses.append(_step(task, state.optimiser, rows, ranks))
+        except NotFinite as fault:
+            raise fault.during(run.part, len(state.history) + 1, len(losses) + 1) from fault
+        state.step += 1
+    return float(np.mean(losses))
+
+
+def _step(task: Task, optimiser: torch.optim.Optimizer, rows: NDArray[np.int64], ranks: Ranks) -> float:
+    value = task.loss(rows)
+    require_finite_loss(value, rows, task.whose)
+    optimiser.zero_grad()
+    value.backward()
+    ranks.average(task.module.parameters())
+    clip_finite(task.module, CLIP_NORM, rows, task.whose)
+    optimiser.step()
+    return float(value.detach())
+
+
+def _set_rates(state: State, total: int) -> None:
+    """Warm-up and cosine: every group's rate for the coming step of `total`."""
     warm = max(1.0, WARM_UP * total)
-
-    def rate(step: int) -> float:
-        return min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    with _one_thread():
-        module.train()
-        for epoch in range(epochs):
-            if before_epoch is not None:
-                before_epoch()
-            losses = []
-            for rows in batches(rng):
-                value = loss(rows)
-                if not bool(torch.isfinite(value)):
-                    raise PredictionError(
-                        f"training diverged in epoch {epoch + 1}: the loss is {float(value.detach())}",
-                        remedy="Lower the learning rate, or look for damaged tiles.",
-                    )
-                optimiser.zero_grad()
-                value.backward()
-                nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
-                optimiser.step()
-                schedule.step()
-                losses.append(float(value.detach()))
-            run.on_epoch(Epoch(run.part, epoch + 1, epochs, float(np.mean(losses))))
-    module.eval()
+    share = min(1.0, (state.step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * min(1.0, state.step / total)))
+    for group in state.optimiser.param_groups:
+        group["lr"] = group["initial_lr"] * share
 
 
 def train_objective(
@@ -105,7 +182,10 @@ def train_objective(
     seed: int,
     sections_per_batch: int = 4,
     spots_per_section: int = 64,
+    held_out: Sequence[int] = (),
+    patience: int | None = None,
     run: Run = SILENT,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Train a method's network in place on frozen features.
 
@@ -117,23 +197,55 @@ def train_objective(
         (n, d) float32, what it reads of the table's spots.
     table : SpotTable
         Training spots.
+    epochs, lr, weight_decay, seed, patience, run, ranks
+        See `run_epochs`.
     sections_per_batch, spots_per_section : int
         See `NeighbourBatches`.
+    held_out : sequence of int
+        Numbers of training sections that are not trained on, for the curve and for `patience`.
     """
-    batches = NeighbourBatches(table, sections_per_batch, spots_per_section)
-    features = torch.from_numpy(x)
-    run_epochs(
-        objective,
-        lambda rows: objective.loss(features[rows], batches.batch(rows)),
-        batches.epoch,
-        epochs=epochs, steps_per_epoch=batches.per_epoch, lr=lr, weight_decay=weight_decay, seed=seed,
-        run=run, before_epoch=lambda: objective.before_epoch(features, batches.targets),
+    seen = ~np.isin(table.section, held_out)
+    part, features = table.rows(seen), torch.from_numpy(x[seen])
+    batches = NeighbourBatches(part, sections_per_batch, spots_per_section)
+
+    def whose(rows: NDArray[np.int64]) -> str:
+        return spots_in_words(np.flatnonzero(seen)[rows], table.section, table.section_names)
+
+    def loss(rows: NDArray[np.int64]) -> Tensor:
+        batch = batches.batch(rows)
+        require_finite(rows, whose, inputs=features[rows], targets=batch.targets)
+        return objective.loss(features[rows], batch)
+
+    task = Task(
+        objective, loss, batches.epoch, batches.per_epoch,
+        data=(x, table.targets, table.section, table.position, f"{sections_per_batch} {spots_per_section}"),
+        whose=whose, before_epoch=lambda: objective.before_epoch(features, batches.targets),
+        held_out=_scored_on(objective, x, table, ~seen) if len(held_out) else None,
     )  # fmt: skip
+    with one_thread():
+        run_epochs(
+            task, epochs=epochs, lr=lr, weight_decay=weight_decay, seed=seed, patience=patience,
+            run=run, ranks=ranks,
+        )  # fmt: skip
+
+
+def _scored_on(
+    objective: Objective, x: NDArray[np.float32], table: SpotTable, rows: NDArray[np.bool_]
+) -> Callable[[], float | None]:
+    features, targets, section = (torch.from_numpy(a[rows]) for a in (x, table.targets, table.section))
+    return lambda: held_out_pcc(objective, features, targets, section)
+
+
+@torch.no_grad()
+def held_out_pcc(objective: Objective, x: Tensor, targets: Tensor, section: Tensor) -> float | None:
+    """Mean gene-wise PCC of what the objective predicts from `x` (n, d), within sections; None if nothing."""
+    predicted = objective.predict(x)
+    return None if predicted is None else float(pearson_by_section(predicted, targets, section))
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one CPU thread: for networks as small as these, threads cost more than they bring."""
+def one_thread() -> Iterator[None]:
+    """Keep torch to one CPU thread: for networks on frozen features, threads cost more than they bring."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 
@@ -34,6 +36,11 @@ class SpotBatch:
     position: Tensor
     adjacency: Tensor
 
+    def to(self, device: torch.device) -> SpotBatch:
+        """Copy with its tensors on `device`."""
+        tensors = (self.targets, self.section, self.position, self.adjacency)
+        return SpotBatch(self.rows, *(t.to(device) for t in tensors))
+
 
 class Objective(nn.Module, ABC):
     """What a method trains: parameters on features (b, d), and a loss."""
@@ -44,3 +51,16 @@ class Objective(nn.Module, ABC):
 
     def before_epoch(self, x: Tensor, targets: Tensor) -> None:
         """Look at all training spots, features (n, d) and targets (n, genes), before each epoch."""
+
+    def predict(self, x: Tensor) -> Tensor | None:
+        """Standardised expression (n, genes) of features (n, d), by which a held-out section is scored.
+
+        None, and then nothing is scored, where the network alone says nothing about expression.
+        """
+        return None
+
+    def extra_repr(self) -> str:
+        """Settings among the attributes: a checkpoint made under other ones is not gone on with."""
+        plain = (bool, int, float, str, tuple, BaseModel)
+        own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
+        return ", ".join(f"{k}={v!r}" for k, v in own.items() if isinstance(v, plain))

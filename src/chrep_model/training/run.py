@@ -47,13 +47,16 @@ class Run:
     checkpoints : Path or None
         Folder of half-finished networks; a fit that finds its own there goes on from it.
     part : str
-        Name of what is being fitted, parts of parts divided by slashes.
+        Name of what is being fitted, parts of parts divided by slashes; no two networks of a fit share one.
+    warn : callable
+        Called with a line that the user should see even where nobody is shown what is being done.
     """
 
     say: Callable[[str], None] = _nothing
     on_epoch: Callable[[Epoch], None] = _nothing
     checkpoints: Path | None = None
     part: str = ""
+    warn: Callable[[str], None] = _nothing
 
     def within(self, part: str) -> Run:
         """Give the run of a part."""

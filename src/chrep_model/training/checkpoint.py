@@ -1,0 +1,245 @@
+"""Half-finished networks on disk: what a training that was killed goes on from.
+
+A checkpoint is one safetensors file per network: weights, optimiser and random states as tensors, the place
+in the schedule and the epochs so far as JSON in its header. Loading one runs no code. It holds the hash of
+everything that decides the fit (`identity`), and what is not of this very fit is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from chrep_model import __version__
+from chrep_model.training.distributed import Ranks
+from chrep_model.training.run import Run
+
+EVERY_S = 20.0
+"""An epoch of a small network takes less time than writing it down: at most so often."""
+
+_FACTS = "chrep"
+"""Key of the JSON in the file's metadata."""
+
+
+@dataclass
+class State:
+    """All that changes while a network is trained.
+
+    Attributes
+    ----------
+    module, optimiser
+        Trained in place.
+    rng : Generator
+        Of the batches.
+    step : int
+        Batches so far; with it the place in the schedule.
+    history : list of (float, float or None)
+        Mean loss and PCC on the held-out sections of every epoch so far.
+    best : dict
+        Weights at the best epoch on the held-out sections, by name; empty where they are not kept.
+    """
+
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    rng: np.random.Generator
+    step: int = 0
+    history: list[tuple[float, float | None]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def since_best(self) -> int:
+        """Epochs after the one with the highest PCC on the held-out sections, the first of equals."""
+        scores = [-math.inf if score is None or math.isnan(score) else score for _, score in self.history]
+        best = max(scores, default=-math.inf)
+        return 0 if best == -math.inf else len(scores) - 1 - scores.index(best)
+
+    def keep_best(self) -> None:
+        """Keep the weights where the last epoch is the best one yet."""
+        if self.since_best == 0:
+            self.best = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+
+    def take_best(self) -> None:
+        """Go back to the weights of the best epoch, where there is one."""
+        if self.best:
+            self.module.load_state_dict(self.best)
+            self.best = {}
+
+    def tensors(self, complete: bool) -> dict[str, Tensor]:
+        """Everything that is a tensor; of a complete network only what is left of its training."""
+        out = {f"module.{k}": v for k, v in self.module.state_dict().items()}
+        out |= {f"random.{k}": v for k, v in _random_states().items()}
+        if not complete:
+            out |= {f"best.{k}": v for k, v in self.best.items()}
+            for i, values in self.optimiser.state_dict()["state"].items():
+                out |= {f"optimiser.{i}.{k}": v for k, v in values.items()}
+        return {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in out.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Everything else, for JSON."""
+        return {"step": self.step, "history": self.history, "rng": self.rng.bit_generator.state}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take on what `tensors` and `facts` gave."""
+        self.module.load_state_dict(_part(tensors, "module"))
+        self.best = _part(tensors, "best")
+        self.step = int(facts["step"])
+        self.history = [(loss, score) for loss, score in facts["history"]]
+        self.rng.bit_generator.state = facts["rng"]
+        whole = self.optimiser.state_dict()
+        whole["state"] = _optimiser_state(_part(tensors, "optimiser"), self.optimiser)
+        self.optimiser.load_state_dict(whole)
+        _set_random_states(_part(tensors, "random"))
+
+
+class Checkpoint:
+    """The file of one network.
+
+    Parameters
+    ----------
+    run : Run
+        Names the folder and the network; without a folder nothing is kept.
+    identity : callable
+        Gives the hash of everything that decides the fit, see `identity`.
+    ranks : Ranks
+        The first process reads and writes.
+    """
+
+    def __init__(self, run: Run, identity: Callable[[], str], ranks: Ranks) -> None:
+        self.run, self.ranks = run, ranks
+        self.path = None if run.checkpoints is None else run.checkpoints / file_name(run.part)
+        self.identity = identity() if self.path is not None else ""
+        self._written = time.monotonic()
+
+    def restore(self, state: State) -> bool:
+        """Bring `state` to where the file is; tells whether the training is complete."""
+        content = self.ranks.broadcast(self._own() if self.ranks.first else b"")
+        if not content:
+            return False
+        facts = _facts(content)
+        state.restore(load(content), facts)
+        return bool(facts["complete"])
+
+    def _own(self) -> bytes:
+        """Content of the file where it is of this fit, else nothing."""
+        if self.path is None or not self.path.exists():
+            return b""
+        try:
+            content = self.path.read_bytes()
+            load(content)
+            if _facts(content)["identity"] == self.identity:
+                return content
+            reason = "it was made with other data, settings or versions"
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            reason = "it cannot be read"
+        self.run.warn(f"{self.path}: this half-finished network is not gone on with: {reason}")
+        return b""
+
+    def save(self, state: State, *, complete: bool = False) -> None:
+        """Write the file: always when the training is complete, and else every `EVERY_S` seconds.
+
+        A disk that is full does not end the training; it is said.
+        """
+        due = complete or time.monotonic() - self._written >= EVERY_S
+        if self.path is None or not self.ranks.first or not due:
+            return
+        facts = {**state.facts(), "identity": self.identity, "complete": complete}
+        try:
+            write_whole(self.path, save(state.tensors(complete), {_FACTS: json.dumps(facts)}))
+        except OSError as error:
+            self.run.warn(f"{self.path}: the training cannot be kept here ({error.strerror or error})")
+        self._written = time.monotonic()
+
+
+def identity(module: nn.Module, plan: Sequence[float | int | None], data: Sequence[Any]) -> str:
+    """Hash (hex) of everything that decides a fit: first weights, architecture, plan, data and versions.
+
+    Parameters
+    ----------
+    module : Module
+        Before training; settings that its ``repr`` shows count.
+    plan : sequence of numbers
+        Epochs, rates, seed.
+    data : sequence of ndarray or str
+        What it is trained on, and settings that show nowhere else.
+    """
+    # Functions are shown with their address, which is another one in every process.
+    shown = re.sub(r" at 0x[0-9a-f]+", "", repr(module))
+    digest = hashlib.sha256(json.dumps([__version__, torch.__version__, shown, list(plan)]).encode())
+    for name, value in module.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for part in data:
+        if isinstance(part, str):
+            digest.update(part.encode() + b"\0")
+        else:
+            digest.update(f"{part.dtype} {part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
+
+
+def file_name(part: str) -> str:
+    """Name of the file of a network: readable, and another one for every part."""
+    readable = re.sub(r"[^\w-]+", "-", part)[:80]
+    return f"{readable}.{hashlib.sha256(part.encode()).hexdigest()[:8]}.safetensors"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, sync it and rename it: it is there as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with part.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _facts(content: bytes) -> dict[str, Any]:
+    """Our JSON in a safetensors file: eight bytes of length, then the header with the metadata."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    facts: dict[str, Any] = json.loads(header["__metadata__"][_FACTS])
+    return facts
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+
+
+def _optimiser_state(flat: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    out: dict[int, dict[str, Any]] = {}
+    for key, value in flat.items():
+        number, _, name = key.partition(".")
+        like = parameters[int(number)]
+        if value.shape == like.shape:  # in the parameter's own memory layout, for the very same arithmetic
+            value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
+        out.setdefault(int(number), {})[name] = value
+    return out
+
+
+def _random_states() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _set_random_states(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

@@ -1,0 +1,69 @@
+"""Small tables of spots in which features do say something of expression, and a network for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from chrep_model.training.objective import Objective, SpotBatch
+from chrep_model.training.samples import SpotTable
+
+
+class Line(Objective):
+    """Features to targets by a straight line, with dropout for the sake of its random numbers."""
+
+    def __init__(self, inputs: int, genes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.hide, self.line = nn.Dropout(dropout), nn.Linear(inputs, genes)
+        self.seen: list[int] = []
+
+    def before_epoch(self, x: Tensor, targets: Tensor) -> None:
+        self.seen.append(len(x))
+
+    def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
+        assert len(x) == len(batch.rows)
+        return (self.line(self.hide(x)) - batch.targets).pow(2).mean()
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.line(x)
+
+
+@pytest.fixture(scope="session")
+def make_line() -> Callable[..., Line]:
+    """Make a network, always the same: ``make_line(inputs=6, genes=4, dropout=0.0)``."""
+
+    def make(inputs: int = 6, genes: int = 4, dropout: float = 0.0) -> Line:
+        torch.manual_seed(0)
+        return Line(inputs, genes, dropout)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_table() -> Callable[[], SpotTable]:
+    """Make a table of three sections, 49 spots each, 6 features and 4 genes."""
+
+    def make() -> SpotTable:
+        rng = np.random.default_rng(0)
+        features = rng.standard_normal((147, 6)).astype(np.float32)
+        noise = 0.5 * rng.standard_normal((147, 4))
+        row, col = np.divmod(np.arange(49), 7)
+        return SpotTable(
+            features=features,
+            targets=(features @ rng.standard_normal((6, 4)) + noise).astype(np.float32),
+            section=np.repeat([0, 1, 2], 49),
+            patient=np.repeat([0, 0, 1], 49),
+            position=np.tile(np.stack([col, row], axis=1) * 100.0, (3, 1)),
+            section_names=("S0", "S1", "S2"),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def table(make_table: Callable[[], SpotTable]) -> SpotTable:
+    return make_table()
