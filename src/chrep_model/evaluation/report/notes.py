@@ -1,0 +1,127 @@
+"""The end of the page: paired tests, what was left out, what every figure means, references."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from chrep_model.evaluation.report.markup import Markup, join, tag
+from chrep_model.evaluation.report.results import Results
+from chrep_model.evaluation.report.tables import MISSING, Cell, Column, Rows, number, table
+from chrep_model.evaluation.report.words import (
+    CEILING,
+    FIGURE_REFERENCES,
+    FIGURES,
+    METHODS,
+    MORE_FIGURES,
+    REFERENCES,
+    SPACES,
+    VARIANTS,
+)
+
+_TITLES = {f.metric: f.title for f in FIGURES}
+
+
+def paired(results: Results) -> Markup:
+    """Paired differences over test sections, of every method to ridge and to the best other."""
+    entries = {(d["method"], d["metric"], d["reference"]): d for d in results.summary["differences"]}
+    if not entries:
+        return tag("p", "One method has nothing to be compared with.", class_="dim")
+    columns = [
+        Column("method", words=True), Column("against", words=True), Column("figure", words=True),
+        Column("difference", "Mean over the test sections, seeds averaged first."),
+        Column("sd", "Standard deviation of the difference over the test sections."),
+        Column("ratio", "Mean of the method over the mean of the reference."),
+        Column("better in", "Test sections in which the method is ahead."),
+        Column("n", "Test sections that are paired."),
+        Column("p", "Two-sided, not corrected for the number of comparisons."),
+        Column("note", words=True),
+    ]  # fmt: skip
+    rows: list[tuple[str | None, list[Cell]]] = [(None, _pair(results, d)) for d in entries.values()]
+    caption = (
+        "Of the variant to trust of each method. A difference above 0 is good for correlations and bad for "
+        "errors."
+    )
+    return table(columns, [Rows(rows)], name="paired", caption=caption)
+
+
+def _pair(results: Results, d: dict[str, object]) -> list[Cell]:
+    def label(method: object) -> Cell:
+        key = results.trusted_of(str(method))
+        return Cell(str(method) if key is None else results.label(key))
+
+    folds, p = int(_number(d["folds"])), _number(d.get("p"))
+    return [
+        label(d["method"]), label(d["reference"]),
+        Cell(_TITLES.get(str(d["metric"]), str(d["metric"]))),
+        number(_number(d["mean"]), 4, signed=True), number(_number(d["sd"]), 4),
+        number(_number(d["ratio"]), 3),
+        Cell(f"{d['folds_better']} of {folds}", _number(d["folds_better"])), number(folds, 0),
+        number(p, 3), Cell(str(d.get("note") or "")),
+    ]  # fmt: skip
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def left_out(results: Results) -> Markup:
+    """Genes and predictions that count less or not at all, section by section."""
+    lines = [
+        join(
+            "Genes that do not vary over the spots of a test section have no correlation there and are left "
+            "out of its means: ", _by_section(results), ".",
+        ),
+        "Genes that vary but are predicted as constant count as a correlation of zero, because leaving them "
+        "out would reward saying nothing: " + _constants(results),
+    ]  # fmt: skip
+    if results.intervals.empty:
+        lines.append("No method gave prediction intervals.")
+    if results.maps.empty:
+        lines.append("No maps were kept.")
+    return tag("ul", *(tag("li", line) for line in lines))
+
+
+def _by_section(results: Results) -> str:
+    counts = pd.DataFrame(results.by_fold("genes_without_truth")).max(axis=1)
+    return ", ".join(f"{fold} {MISSING if math.isnan(n) else int(n)}" for fold, n in counts.items())
+
+
+def _constants(results: Results) -> str:
+    means = {key: float(n.mean()) for key, n in results.by_fold("genes_without_prediction").items()}
+    found = [f"{results.label(key)} {n:.4g}" for key, n in means.items() if n > 0]
+    return ", ".join(found) + " genes per section." if found else "there were none."
+
+
+def definitions(results: Results) -> Markup:
+    """Every figure, space, variant and method that stands on the page."""
+    figures = [f for f in FIGURES + MORE_FIGURES if results.measured(f)]
+    meanings = [(f.title, f.meaning) for f in figures]
+    if "ceiling" in results.per_gene:
+        meanings.append(("noise ceiling", CEILING))
+    variants = {v: VARIANTS[v] for _, v in results.keys if v in VARIANTS}
+    methods = [METHODS[m] for m in results.trusted if m in METHODS]
+    blocks = (
+        ("Figures", meanings), ("Spaces", list(SPACES.items())), ("Variants", list(variants.items())),
+        ("Methods", methods),
+    )  # fmt: skip
+    return join(
+        *(
+            join(
+                tag("h3", title),
+                tag("dl", *(join(tag("dt", k), tag("dd", v)) for k, v in pairs), class_="terms"),
+            )
+            for title, pairs in blocks
+            if pairs
+        )
+    )
+
+
+def references(results: Results) -> Markup:
+    """Where methods and figures were published."""
+    found = dict.fromkeys(REFERENCES[m] for m in results.trusted if m in REFERENCES)
+    found |= dict.fromkeys(
+        FIGURE_REFERENCES[f.metric] for f in FIGURES if f.metric in FIGURE_REFERENCES and results.measured(f)
+    )
+    return tag("ul", *(tag("li", line) for line in found)) if found else Markup()

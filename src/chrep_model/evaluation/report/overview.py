@@ -1,0 +1,118 @@
+"""The tables of the scores: over all test sections, and section by section."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from chrep_model.evaluation.report.markup import Markup, join, tag
+from chrep_model.evaluation.report.results import Key, Results
+from chrep_model.evaluation.report.tables import MISSING, Cell, Column, Rows, number, table, written
+from chrep_model.evaluation.report.words import (
+    FIGURES,
+    METHODS,
+    MORE_FIGURES,
+    ORACLE,
+    SMOOTHED,
+    VARIANTS,
+    Figure,
+)
+
+DIGITS = 3
+"""Behind the point of a score."""
+
+
+def overview(results: Results) -> Markup:
+    """Every method and variant with every figure; smoothed rows and the oracle apart at the end."""
+    first, second = _scores(results, FIGURES, "overview"), _scores(results, MORE_FIGURES, "more-figures")
+    return join(first, tag("details", tag("summary", "More figures"), second) if second else "")
+
+
+def _scores(results: Results, wanted: tuple[Figure, ...], name: str) -> Markup:
+    figures = [f for f in wanted if results.measured(f)]
+    if not figures:
+        return Markup()
+    apart = [key for key in results.keys if key[1] == SMOOTHED and key[0] != ORACLE]
+    oracle = [key for key in results.keys if key[0] == ORACLE]
+    ranked = [key for key in results.keys if key not in apart + oracle]
+    ranked.sort(key=lambda key: -np.nan_to_num(results.mean(key, "pcc_acg"), nan=-1.0))
+    best = {figure: _best(results, ranked, figure) for figure in figures}
+
+    def rows(keys: list[Key]) -> list[tuple[str | None, list[Cell]]]:
+        return [
+            ("trusted" if key in results.contenders else None, _names(results, key) + [
+                _cell(results, key, figure, best[figure] == key) for figure in figures
+            ])
+            for key in keys
+        ]  # fmt: skip
+
+    columns = [Column("method", words=True), Column("variant", words=True)]
+    columns += [
+        Column(f.title, f.meaning, order="descending" if f.metric == "pcc_acg" else "none") for f in figures
+    ]
+    groups = [
+        Rows(rows(ranked)),
+        Rows(rows(apart), "Smoothed over neighbouring spots afterwards: not ranked"),
+        Rows(rows(oracle), "Oracle, looks at the measured counts of the test spots: not a method"),
+    ]
+    seeds = " | over seeds" if results.several_seeds else ""
+    caption = join(
+        f"Mean over the test sections; below it ± the standard deviation over sections{seeds}. ",
+        tag("b", "Bold"), ": best of a column. Shaded: the variant of a method to trust.",
+    )  # fmt: skip
+    return table(columns, groups, name=name, caption=caption)
+
+
+def sections(results: Results, figure: Figure) -> Markup:
+    """One figure for every test section and contender; the best of a section is bold."""
+    by_fold = results.by_fold(figure.metric, figure.space)
+    keys = [key for key in results.contenders if key in by_fold]
+    rows: list[tuple[str | None, list[Cell]]] = []
+    for fold in results.folds:
+        values = [float(by_fold[key][fold]) for key in keys]
+        best = _first_best(values, figure.better)
+        cells = [Cell(fold), Cell(results.patients[fold])]
+        for position, value in enumerate(values):
+            cell = number(value, DIGITS)
+            cells.append(Cell(tag("b", cell.shown), cell.value) if position == best else cell)
+        rows.append((None, cells))
+    columns = [Column("section", words=True), Column("patient", words=True)]
+    columns += [Column(results.label(key), METHODS.get(key[0], ("", ""))[1]) for key in keys]
+    name = f"sections-{figure.metric}"
+    return table(
+        columns, [Rows(rows)], name=name, caption=f"{figure.title} by test section: {figure.meaning}"
+    )
+
+
+def _names(results: Results, key: Key) -> list[Cell]:
+    method, variant = key
+    name, what = METHODS.get(method, (method, ""))
+    return [
+        Cell(tag("span", name, title=what or None)),
+        Cell(tag("span", variant, title=VARIANTS.get(variant))),
+    ]
+
+
+def _cell(results: Results, key: Key, figure: Figure, best: bool) -> Cell:
+    entry = results.entry(key, figure.metric, figure.space)
+    if entry is None:
+        return Cell(MISSING)
+    value = number(results.mean(key, figure.metric, figure.space), DIGITS)
+    spreads = [entry["sd"], entry.get("sd_seeds")] if results.several_seeds else [entry["sd"]]
+    below = tag("small", "± ", " | ".join(map(_spread, spreads))) if value.value is not None else ""
+    return Cell(join(tag("b" if best else "span", value.shown), below), value.value)
+
+
+def _spread(value: float | None) -> str:
+    return MISSING if value is None else written(value, DIGITS)
+
+
+def _best(results: Results, keys: list[Key], figure: Figure) -> Key | None:
+    position = _first_best([results.mean(key, figure.metric, figure.space) for key in keys], figure.better)
+    return None if position is None else keys[position]
+
+
+def _first_best(values: list[float], better: int) -> int | None:
+    """Position of the best value; none where nothing is better, or nothing measured."""
+    if better == 0 or len(values) < 2 or not np.isfinite(values).any():
+        return None
+    return int(np.nanargmax(better * np.asarray(values)))

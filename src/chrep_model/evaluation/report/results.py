@@ -1,0 +1,187 @@
+"""What was measured, as the page asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chrep_model.evaluation.report.words import LOG, METHODS, ORACLE, OURS, RIVALS, SMOOTHED, Figure
+
+Key = tuple[str, str]
+"""A method and one of its variants."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method against another, paired over test sections.
+
+    Attributes
+    ----------
+    difference, ratio : float
+        Of the means over sections; the ratio is NaN where the reference is zero.
+    sd : float
+        Of the difference over sections; NaN for a single one.
+    better, folds : int
+        In how many test sections of how many the method is ahead.
+    """
+
+    difference: float
+    ratio: float
+    sd: float
+    better: int
+    folds: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """The frames and the summary of a benchmark.
+
+    Attributes
+    ----------
+    table, per_gene : DataFrame
+        As in ``scores.csv`` and ``per_gene.parquet``.
+    summary : dict
+        As in ``summary.json``.
+    maps, intervals : DataFrame
+        As in ``maps.parquet`` and ``intervals.parquet``; empty where nothing was measured.
+    """
+
+    table: pd.DataFrame
+    per_gene: pd.DataFrame
+    summary: dict[str, Any]
+    maps: pd.DataFrame
+    intervals: pd.DataFrame
+
+    @cached_property
+    def keys(self) -> list[Key]:
+        """All methods and variants, in the order in which they were run."""
+        return list(dict.fromkeys(zip(self.table["method"], self.table["variant"], strict=True)))
+
+    @cached_property
+    def trusted(self) -> dict[str, str]:
+        """Method -> its variant to trust: the one named last, smoothing apart."""
+        return {method: variant for method, variant in self.keys if variant != SMOOTHED}
+
+    @cached_property
+    def contenders(self) -> list[Key]:
+        """The trusted variants, best correlation first; without the oracle."""
+        keys = [(m, v) for m, v in self.trusted.items() if m != ORACLE]
+        return sorted(keys, key=lambda key: -_or(self.mean(key, "pcc_acg"), -1.0))
+
+    @cached_property
+    def speaking(self) -> list[Key]:
+        """The contenders whose predictions vary at all within some section."""
+        values = self.by_fold("pcc_acg")
+        return [key for key in self.contenders if values[key].fillna(0).any()]
+
+    @property
+    def ours(self) -> Key | None:
+        """CHRep's trusted variant, where it was run."""
+        return self.trusted_of(OURS)
+
+    @property
+    def rival(self) -> Key | None:
+        """The published rival with the highest correlation, where one was run."""
+        return next((key for key in self.contenders if key[0] in RIVALS), None)
+
+    @property
+    def subject(self) -> Key:
+        """Whom the page is about: ours, or the leader where ours was not run."""
+        return self.ours or self.contenders[0]
+
+    @cached_property
+    def references(self) -> list[Key]:
+        """What the subject is held against: ridge, trees, the best published rival; else the next best."""
+        wanted = [self.trusted_of("ridge"), self.trusted_of("trees"), self.rival]
+        found = [key for key in wanted if key is not None and key != self.subject]
+        return found or [key for key in self.speaking if key != self.subject][:1]
+
+    @cached_property
+    def folds(self) -> list[str]:
+        """Test sections, in the order of the cohort."""
+        return [str(fold) for fold in dict.fromkeys(self.table["fold"])]
+
+    @cached_property
+    def patients(self) -> dict[str, str]:
+        """Test section -> patient."""
+        return dict(zip(self.table["fold"], self.table["patient"].astype(str), strict=True))
+
+    def trusted_of(self, method: str) -> Key | None:
+        """The method with its trusted variant; ``None`` if it was not run."""
+        return (method, self.trusted[method]) if method in self.trusted else None
+
+    def measured(self, figure: Figure) -> bool:
+        """Whether any method has this figure."""
+        return any(self.entry(key, figure.metric, figure.space) for key in self.keys)
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether some method was repeated."""
+        return self.table["seed"].nunique() > 1
+
+    def entry(self, key: Key, metric: str, space: str = LOG) -> dict[str, Any] | None:
+        """The summary's line on one figure."""
+        return self._entries.get((*key, metric, space))
+
+    def mean(self, key: Key, metric: str, space: str = LOG) -> float:
+        """Mean over the test sections; NaN where it was not measured."""
+        entry = self.entry(key, metric, space)
+        return float("nan") if entry is None or entry["mean"] is None else float(entry["mean"])
+
+    def by_fold(self, metric: str, space: str = LOG) -> dict[Key, pd.Series]:
+        """Method and variant -> one value per test section, mean over seeds."""
+        part = self.table[(self.table["metric"] == metric) & (self.table["space"] == space)]
+        return {
+            (str(method), str(variant)): rows.groupby("fold")["value"].mean().reindex(self.folds)
+            for (method, variant), rows in part.groupby(["method", "variant"], sort=False)
+        }
+
+    def compare(self, key: Key, reference: Key, metric: str = "pcc_acg", better: int = 1) -> Comparison:
+        """Hold one method against another on the sections that both predicted."""
+        values = self.by_fold(metric)
+        pair = pd.concat([values[key], values[reference]], axis=1).dropna().to_numpy(float)
+        of_key, of_reference = pair.mean(0) if len(pair) else (float("nan"), float("nan"))
+        ratio = of_key / of_reference if abs(of_reference) > 1e-9 else float("nan")
+        apart = pair[:, 0] - pair[:, 1]
+        sd = float(apart.std(ddof=1)) if len(apart) > 1 else float("nan")
+        ahead = int((better * apart > 0).sum())
+        return Comparison(float(of_key - of_reference), float(ratio), sd, ahead, len(apart))
+
+    @cached_property
+    def genes(self) -> pd.DataFrame:
+        """One row per gene, means over sections and seeds.
+
+        Columns ``mean`` and where measured ``ceiling``, both of the truth, and for every method and variant
+        ``(figure, method, variant)`` with figure in ``pcc``, ``ssim``, ``rvd``.
+        """
+        facts = [c for c in ("mean", "ceiling") if c in self.per_gene]
+        figures = [c for c in ("pcc", "ssim", "rvd") if c in self.per_gene]
+        found: dict[Hashable, pd.Series] = {
+            fact: self.per_gene.groupby("gene", sort=False)[fact].mean() for fact in facts
+        }
+        for (method, variant), rows in self.per_gene.groupby(["method", "variant"], sort=False):
+            by_gene = rows.groupby("gene", sort=False)
+            found |= {(figure, method, variant): by_gene[figure].mean() for figure in figures}
+        genes = pd.concat(list(found.values()), axis=1)
+        genes.columns = pd.Index(list(found), tupleize_cols=False)
+        return genes
+
+    def label(self, key: Key) -> str:
+        """How a method's variant is written: without the variant where there is only one."""
+        method, variant = key
+        name = METHODS.get(method, (method, ""))[0]
+        only = len([m for m, v in self.keys if m == method and v != SMOOTHED]) == 1
+        return name if only and variant != SMOOTHED else f"{name} {variant}"
+
+    @cached_property
+    def _entries(self) -> dict[tuple[str, str, str, str], dict[str, Any]]:
+        return {(e["method"], e["variant"], e["metric"], e["space"]): e for e in self.summary["scores"]}
+
+
+def _or(value: float, other: float) -> float:
+    return value if np.isfinite(value) else other

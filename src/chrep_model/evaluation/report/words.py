@@ -1,0 +1,146 @@
+"""What methods, variants and figures are called and mean, in words of the field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LOG, Z = "log10-spot", "z-train"
+"""Spaces in which errors are given."""
+
+OURS, ORACLE, SMOOTHED = "chrep", "library_size_oracle", "smoothed"
+
+METHODS = {
+    "mean": ("mean", "The mean of the training spots, the same everywhere."),
+    "knn": ("nearest neighbours", "Mean of the most similar training spots on the encoder's features."),
+    "ridge": ("ridge", "Linear regression with an L2 penalty on the encoder's features."),
+    "trees": ("trees", "Forest of randomised trees on the encoder's features."),
+    "bleep": ("BLEEP", "Contrastive alignment of image and expression, then retrieval."),
+    "mclstexp": ("mclSTExp", "Contrastive learning with spatial context on the expression side."),
+    "heclip": ("HECLIP", "Image-centric contrastive loss, then retrieval from image to image."),
+    "hage": ("HAGE-like", "Gene embeddings that attend to the image; built from the abstract of HAGE."),
+    "hage_like": ("HAGE-like", "Gene embeddings that attend to the image; built from the abstract of HAGE."),
+    "chrep": ("CHRep", "Trained head, gallery estimate and correction, combined on training sections."),
+    ORACLE: (
+        "library size (oracle)",
+        "The measured total counts of the test spots alone. No image is looked at and nobody has this number "
+        "when predicting: it only says how much of a correlation sequencing depth can explain.",
+    ),
+}
+"""Method -> how it is written, and what it does."""
+
+RIVALS = ("bleep", "mclstexp", "heclip", "hage", "hage_like")
+"""Methods published by others."""
+
+VARIANTS = {
+    "raw": "The method's own answer.",
+    "estimate": "Similarity-weighted mean of the training spots that look most alike.",
+    "correction": "The estimate plus a learned residual, as published.",
+    "literal": "The estimate plus a learned residual, as published.",
+    "calibrated": "Head, estimate, correction and other learners, weighted per gene inside of training.",
+    SMOOTHED: "The trusted variant, averaged over neighbouring spots afterwards. It raises the correlation "
+    "of any method at the price of detail, and is therefore set apart.",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A column of the tables.
+
+    Attributes
+    ----------
+    metric, space : str
+        As in ``scores.csv``.
+    title : str
+        In the head of a column.
+    meaning : str
+        In a sentence or two, with the unit.
+    better : int
+        1 where more is better, -1 where less is, 0 where neither.
+    """
+
+    metric: str
+    title: str
+    meaning: str
+    better: int = 1
+    space: str = LOG
+
+
+FIGURES = (
+    Figure(
+        "pcc_acg", "PCC (ACG)",
+        "Pearson correlation of prediction and truth over the spots of a test section, mean over all genes "
+        "considered. No unit; 1 is perfect, 0 is no relation.",
+    ),
+    Figure(
+        "pcc_heg50", "PCC (HEG50)",
+        "The same over the 50 genes with the highest mean truth in the test section.",
+    ),
+    Figure(
+        "pcc_top50", "PCC (top 50)",
+        "The same over the 50 genes that the method predicts best. They are picked by looking at the truth, "
+        "which flatters every method: an upper end, not an expectation.",
+    ),
+    Figure("mse", "MSE", "Mean squared error over spots and genes, in squared log10-spot units.", -1),
+    Figure("mae", "MAE", "Mean absolute error over spots and genes, in log10-spot units.", -1),
+    Figure(
+        "ssim", "SSIM",
+        "Structural similarity of the predicted and the true map of a gene, mean over genes: agreement in "
+        "level, contrast and pattern of neighbouring spots (Wang et al. 2004). No unit; 1 is perfect.",
+    ),
+    Figure(
+        "rvd", "RVD",
+        "Relative variance distance, ((variance of the prediction − variance of the truth) / variance of the "
+        "truth)² over the spots, mean over genes (Zhu et al. 2025). No unit; 0 is perfect, 1 is a constant "
+        "prediction: it tells over-smoothing.", -1,
+    ),
+    Figure(
+        "coverage_90", "coverage 90 %",
+        "Share of true values inside of the 90 % prediction interval. Best is 0.90, neither more nor less.",
+        0,
+    ),
+    Figure("width_90", "width 90 %", "Mean width of the 90 % prediction interval, in log10-spot units.", -1),
+)  # fmt: skip
+"""Columns of the overview, in this order; those that were not measured are left out."""
+
+MORE_FIGURES = (
+    Figure(
+        "variance_explained", "explained",
+        "What the prediction explains of the variance over the spots that is not counting noise. 1 is all, "
+        "0 is no more than a constant, below 0 is less.",
+    ),
+    Figure(
+        "pcc_ceiling", "ceiling",
+        "Mean noise ceiling of the genes, to hold PCC (ACG) against. It belongs to the section, not to the "
+        "method.", 0,
+    ),
+    Figure("mse", "MSE (z)", "Mean squared error in units of the training variance.", -1, Z),
+    Figure("mae", "MAE (z)", "Mean absolute error in units of the training standard deviation.", -1, Z),
+)  # fmt: skip
+"""Columns of the second table."""
+
+CEILING = (
+    "The highest correlation with the measured values that a prediction of the gene can expect, since counts "
+    "are few and hence noisy: the square root of the reliability, found by splitting the counts at random "
+    "into halves. It knows counting noise only, and a lucky prediction can exceed it."
+)
+
+SPACES = {
+    LOG: "log10(1 + 10⁴ × share of the spot's counts over the genes considered).",
+    Z: "log10-spot minus the training mean, divided by the training standard deviation of the gene.",
+}
+
+REFERENCES = {
+    "chrep": "CHRep, arXiv:2604.21573 (2026).",
+    "bleep": "BLEEP: Xie et al., NeurIPS 2023, arXiv:2306.01859.",
+    "mclstexp": "mclSTExp: Briefings in Bioinformatics 25(6), bbae551 (2024).",
+    "heclip": "HECLIP: Bioinformatics 2025, btaf363, arXiv:2501.14948.",
+    "hage": "HAGE: MICCAI 2025. The row HAGE-like follows its abstract, not its code.",
+    "hage_like": "HAGE: MICCAI 2025. The row HAGE-like follows its abstract, not its code.",
+}
+"""Shown for the methods that were compared."""
+
+FIGURE_REFERENCES = {
+    "ssim": "SSIM: Wang et al., IEEE Transactions on Image Processing 13(4), 600-612 (2004).",
+    "rvd": "RVD: Zhu et al., Stem, arXiv:2501.15598 (2025).",
+}
+"""Shown for the figures that were measured."""
