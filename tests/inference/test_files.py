@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,24 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
         part.mkdir()
         (part / "new").write_text("new")
     assert names_in(target) == ["new"]
+    assert names_in(tmp_path) == ["a.zarr"]
+
+
+def test_an_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    target = tmp_path / "a.zarr"
+    target.mkdir()
+    (target / "old").write_text("old")
+    rename = Path.rename
+
+    def refuse(self, to):
+        if "partial" in self.name:
+            raise OSError(13, "Permission denied")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PredictionError, match="Permission denied"), replacing(target) as part:
+        part.mkdir()
+    assert names_in(target) == ["old"]
     assert names_in(tmp_path) == ["a.zarr"]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from chrep_model.bundle.writing import swap, sync
 from chrep_model.errors import PredictionError
 
 _REMEDY = "Choose another folder, or see that this one can be written and has room."
@@ -36,8 +37,8 @@ def replacing(target: Path) -> Iterator[Path]:
     try:
         _remove(part)
         yield part
-        _sync(part)
-        _swap(part, target)
+        sync(part)
+        swap(part, target)
     except OSError as error:
         raise unwritable(target, error) from error
     except RuntimeError as error:
@@ -69,33 +70,6 @@ def unwritable(path: Path, error: OSError) -> PredictionError:
     """Say an error of the system in our words."""
     reason = error.strerror or str(error)
     return PredictionError(f"cannot be written ({reason})", path=path, remedy=_REMEDY)
-
-
-def _swap(new: Path, target: Path) -> None:
-    """Put `new` in the place of `target`; an old folder goes only after the new one is there."""
-    if not target.is_dir():
-        new.replace(target)
-    else:
-        old = target.with_name(f".{target.name}.{os.getpid()}.old")
-        target.rename(old)
-        new.rename(target)
-        _remove(old)
-    _sync_one(target.parent)
-
-
-def _sync(path: Path) -> None:
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        if file.is_file():
-            _sync_one(file)
-
-
-def _sync_one(path: Path) -> None:
-    with suppress(PermissionError):  # a folder cannot be opened on Windows, and need not be
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

@@ -1,0 +1,97 @@
+"""The card of a bundle: what it is, for people and programs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from chrep_model.errors import BundleError
+
+FORMAT = 2
+READABLE = (1, 2)
+"""Bundles of format 1 are the same but for what tells how far to trust them, which they lack."""
+
+REMEDY = "Get the whole folder again, or train it again."
+
+
+class Card(BaseModel):
+    """What a bundle is, for people and programs.
+
+    Lengths in µm; `mpp` and `px` are those of a tile. `files` holds the sha256 of every file beside the card,
+    `seal` that of all other fields.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = FORMAT
+    name: str
+    method: str
+    variants: list[str]
+    encoder: str
+    encoder_id: str
+    mpp: float
+    px: int
+    context_um: list[float]
+    genes: int
+    units: str = "log10-spot: log10(1 + 1e4 * count / counts of the spot over these genes)"
+    cohort: str
+    sections: list[dict[str, str | float | int]]
+    seed: int
+    created: str
+    chrep_version: str
+    note: str = ""
+    settings: dict[str, Any]
+    files: dict[str, str]
+    seal: str = ""
+
+    def sealed(self) -> Card:
+        """Copy with the right `seal`."""
+        facts = json.loads(self.model_dump_json(exclude={"seal"}))
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+        return self.model_copy(update={"seal": hashlib.sha256(text.encode()).hexdigest()})
+
+
+def read_card(path: Path) -> Card:
+    """Read a card and check its seal.
+
+    Raises
+    ------
+    BundleError
+        It cannot be understood, is of another format, or was edited.
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        # Before the fields: another format has others, and that is what the user wants to hear.
+        if (found := facts["format"]) not in READABLE:
+            raise BundleError(
+                f"the bundle has format {found}; this version reads {' and '.join(map(str, READABLE))}",
+                path=path.parent,
+                remedy="Use the version that wrote it, or train it again.",
+            )
+        card = Card.model_validate(facts)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BundleError("the bundle's card.json cannot be understood", path=path, remedy=REMEDY) from error
+    if card.seal != card.sealed().seal:
+        raise BundleError(
+            "the card is not the one that this bundle was made with (it was edited)",
+            path=path,
+            remedy=REMEDY,
+        )
+    return card
+
+
+def describe(card: Card) -> str:
+    """Card in a few lines for a person."""
+    facts = json.loads(card.model_dump_json())
+    where = ", ".join(f"{s['name']} ({s['patient']})" for s in facts["sections"])
+    context = ", ".join(f"{r:g}" for r in card.context_um) or "none"
+    lines = [
+        f"{card.name}: {card.method} on {card.encoder}, {card.genes} genes",
+        f"tiles of {card.mpp * card.px:.0f} µm ({card.px} px at {card.mpp:.3f} µm/px), context {context} µm",
+        f"trained on {card.cohort}: {where}; seed {card.seed}, {card.created}",
+    ]
+    return "\n".join([*lines, card.note] if card.note else lines)

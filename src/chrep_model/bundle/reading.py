@@ -1,0 +1,206 @@
+"""A bundle from disk: every file checked before anything is believed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chrep_model.bundle.card import REMEDY, Card, read_card
+from chrep_model.calibration.trust import Trust
+from chrep_model.cohorts.genes import GenePanel
+from chrep_model.errors import BundleError, GeneError
+from chrep_model.slides.tiles import TileSpec
+
+if TYPE_CHECKING:
+    from chrep_model.methods.model import Model
+    from chrep_model.networks.encoder import Encoder
+
+FILES = ("weights.safetensors", "genes.parquet", "gallery.zarr")
+GALLERY_ARRAYS = ("z", "expression", "section", "patient", "position")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle; `model` and `encoder()` import torch on first use, the rest does not."""
+
+    path: Path
+    card: Card
+    panel: GenePanel
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """Genes it predicts."""
+        return self.panel.genes
+
+    @property
+    def spec(self) -> TileSpec:
+        """Tiles it reads."""
+        return TileSpec(self.card.mpp, self.card.px)
+
+    @property
+    def context_um(self) -> tuple[float, ...]:
+        """Radii of the neighbourhoods whose mean embedding it reads, in µm."""
+        return tuple(self.card.context_um)
+
+    @property
+    def hash(self) -> str:
+        """sha256 over the card, and with it over every file."""
+        return self.card.seal
+
+    @cached_property
+    def trust(self) -> Trust | None:
+        """How far to trust it; None for a method that does not say, or a bundle of format 1."""
+        return _load_trust(self)
+
+    @cached_property
+    def model(self) -> Model:
+        """The fitted model."""
+        return _load_model(self)
+
+    def encoder(self, device: str = "cpu") -> Encoder:
+        """Return the encoder it was trained on; BundleError when only another one can be had."""
+        from chrep_model.networks.encoder import STAINBANK, open_encoder
+
+        own = self.path / "encoder.safetensors"
+        weights = own if own.exists() else None
+        mpp = self.card.mpp
+        tile_um = mpp * self.card.px
+        encoder = open_encoder(self.card.encoder, weights=weights, tile_um=tile_um, mpp=mpp, device=device)
+        if encoder.id != self.card.encoder_id:
+            cause = (
+                "this version computes it otherwise"
+                if self.card.encoder == STAINBANK
+                else "its weights differ"
+            )
+            raise BundleError(
+                f"the encoder {self.card.encoder} is not the one that this bundle was trained on ({cause})",
+                path=self.path,
+                remedy="Train the bundle again, or bring the weights it was trained on.",
+            )
+        return encoder
+
+
+def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Open a bundle and check every file against the hashes on its card.
+
+    Raises
+    ------
+    BundleError
+        No bundle, damaged, of another format, or its files do not belong together.
+    """
+    folder = Path(path)
+    card_file = folder / "card.json"
+    if not card_file.is_file():
+        raise BundleError(
+            "this is no bundle: it has no card.json",
+            path=folder,
+            remedy="Give a folder made by `chrep train`.",
+        )
+    card = read_card(card_file)
+    for name in FILES:
+        if name not in card.files:
+            raise BundleError(f"the card names no {name}", path=card_file, remedy=REMEDY)
+    for name, expected in card.files.items():
+        file = folder / Path(name).name
+        if not file.exists():
+            raise BundleError(f"the bundle has lost {name}", path=folder, remedy=REMEDY)
+        if folder_hash(file) != expected:
+            raise BundleError(
+                f"{name} is not the file that this bundle was made with (its hash differs)",
+                path=file,
+                remedy=REMEDY,
+            )
+    return Bundle(folder, card, _load_panel(folder, card))
+
+
+def _load_model(bundle: Bundle) -> Model:
+    import zarr
+    from safetensors.numpy import load_file
+
+    from chrep_model.calibration.gallery import Gallery
+    from chrep_model.methods.model import FeatureScale, Model
+    from chrep_model.methods.registry import METHODS, fitted_class
+
+    if bundle.card.method not in METHODS:
+        raise BundleError(
+            f"the bundle was made with the method {bundle.card.method!r}, which this version does not know",
+            path=bundle.path,
+            remedy="Use the version that wrote it, or train it again.",
+        )
+    try:
+        arrays = load_file(bundle.path / "weights.safetensors")
+        group = zarr.open_group(bundle.path / "gallery.zarr", mode="r")
+        names: Any = group.attrs["section_names"]
+        parts: dict[str, Any] = {name: group[name][:] for name in GALLERY_ARRAYS}  # type: ignore[index]
+        gallery = Gallery(**parts, section_names=tuple(names))
+        own = {k.removeprefix("method."): v for k, v in arrays.items() if k.startswith("method.")}
+        fitted = fitted_class(bundle.card.method).from_arrays(own, gallery)
+        fitted.trust = bundle.trust
+        scale = FeatureScale(arrays["scale.mean"], arrays["scale.sd"])
+    except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+        raise BundleError(
+            f"the bundle's numbers do not fit together ({error})", path=bundle.path, remedy=REMEDY
+        ) from error
+    if gallery.expression.shape[1] != len(bundle.panel):
+        raise BundleError(
+            f"the gallery holds {gallery.expression.shape[1]} genes, the panel {len(bundle.panel)}",
+            path=bundle.path,
+            remedy=REMEDY,
+        )
+    return Model(bundle.panel, scale, fitted)
+
+
+def _load_trust(bundle: Bundle) -> Trust | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(bundle.path / "weights.safetensors", framework="numpy") as file:
+            names = [name for name in file.keys() if name.startswith("trust.")]  # noqa: SIM118  (no mapping)
+            arrays = {name.removeprefix("trust."): file.get_tensor(name) for name in names}
+        trust = Trust.from_arrays(arrays) if arrays else None
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"the bundle's intervals cannot be read ({error})", path=bundle.path, remedy=REMEDY
+        ) from error
+    if trust is not None and len(trust.accuracy) != len(bundle.panel):
+        raise BundleError(
+            f"the intervals are for {len(trust.accuracy)} genes, the panel has {len(bundle.panel)}",
+            path=bundle.path,
+            remedy=REMEDY,
+        )
+    return trust
+
+
+def _load_panel(folder: Path, card: Card) -> GenePanel:
+    import pandas as pd
+
+    try:
+        panel = GenePanel.from_frame(pd.read_parquet(folder / "genes.parquet"))
+    except (OSError, ValueError, GeneError) as error:
+        raise BundleError(
+            f"the bundle's genes cannot be read ({error})", path=folder / "genes.parquet", remedy=REMEDY
+        ) from error
+    if len(panel) != card.genes:
+        raise BundleError(
+            f"the card says {card.genes} genes, the file has {len(panel)}", path=folder, remedy=REMEDY
+        )
+    return panel
+
+
+def folder_hash(path: Path) -> str:
+    """sha256 of a file, or of a folder's files by name and content."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        if file.name.startswith(".") or file.name == "Thumbs.db":
+            continue  # what file managers leave behind where somebody looked
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,171 @@
+"""A bundle to disk: there as a whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chrep_model import __version__
+from chrep_model.bundle.card import Card
+from chrep_model.bundle.reading import FILES, GALLERY_ARRAYS, Bundle, folder_hash, load_bundle
+from chrep_model.errors import BundleError
+
+if TYPE_CHECKING:
+    from chrep_model.methods.model import Model
+    from chrep_model.networks.encoder import Encoder
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """See that a bundle can be put here, before hours of work.
+
+    Raises
+    ------
+    BundleError
+        There is something else than a bundle, or nothing can be written.
+    """
+    folder = Path(path)
+    if folder.exists() and not (folder / "card.json").is_file():
+        raise BundleError(
+            "there is something else than a bundle at this place", path=folder, remedy="Choose another name."
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(path: Path, error: Exception) -> BundleError:
+    reason = getattr(error, "strerror", None) or error
+    return BundleError(
+        f"the bundle cannot be written ({reason})",
+        path=path,
+        remedy="Choose a folder that can be written and has room.",
+    )
+
+
+def save_bundle(
+    path: str | os.PathLike[str],
+    model: Model,
+    encoder: Encoder,
+    *,
+    weights: Path | None,
+    context_um: tuple[float, ...],
+    cohort: str,
+    sections: list[dict[str, str | float | int]],
+    seed: int,
+    settings: dict[str, Any],
+    note: str = "",
+) -> Bundle:
+    """Write a bundle; an older bundle at `path` is replaced once the new one is complete.
+
+    Raises
+    ------
+    BundleError
+        `path` is something else than a bundle, or cannot be written; an older bundle stays as it was.
+    """
+    from safetensors import SafetensorError
+
+    check_place(path)
+    folder = Path(path)
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir()
+        names = _write_parts(part, model, weights)
+        card = Card(
+            name=folder.name.removesuffix(".chrep"),
+            method=model.fitted.name,
+            variants=list(model.fitted.variants),
+            encoder=encoder.name,
+            encoder_id=encoder.id,
+            mpp=encoder.spec.mpp,
+            px=encoder.spec.px,
+            context_um=list(context_um),
+            genes=len(model.panel),
+            cohort=cohort,
+            sections=sections,
+            seed=seed,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            chrep_version=__version__,
+            note=note,
+            settings=settings,
+            files={name: folder_hash(part / name) for name in names},
+        )
+        (part / "card.json").write_text(card.sealed().model_dump_json(indent=1), encoding="utf-8")
+        sync(part)
+        swap(part, folder)
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return load_bundle(folder)
+
+
+def _write_parts(folder: Path, model: Model, weights: Path | None) -> list[str]:
+    """Write everything but the card; gives the names."""
+    from safetensors.numpy import save
+
+    scale = {"scale.mean": model.scale.mean, "scale.sd": model.scale.sd}
+    fitted = {f"method.{k}": np.ascontiguousarray(v) for k, v in model.fitted.arrays().items()}
+    genes, trust = model.panel.to_frame(), model.fitted.trust
+    if trust is not None:
+        fitted |= {f"trust.{k}": np.ascontiguousarray(v) for k, v in trust.arrays().items()}
+        genes = genes.assign(accuracy=trust.accuracy, predictable=trust.predictable)
+    (folder / "weights.safetensors").write_bytes(save({**scale, **fitted}))
+    genes.to_parquet(folder / "genes.parquet", index=False)
+    _write_gallery(folder / "gallery.zarr", model)
+    if weights is None:
+        return list(FILES)
+    shutil.copyfile(weights, folder / "encoder.safetensors")
+    return [*FILES, "encoder.safetensors"]
+
+
+def _write_gallery(path: Path, model: Model) -> None:
+    import zarr
+
+    gallery = model.fitted.gallery
+    group = zarr.open_group(path, mode="w")
+    for name in GALLERY_ARRAYS:
+        group.create_array(name, data=getattr(gallery, name))
+    group.attrs["section_names"] = list(gallery.section_names)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or all files of a folder, from the system's memory to the disk."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            _sync_one(file)
+
+
+def swap(new: Path, target: Path) -> None:
+    """Put a file or folder in the place of `target`; an old folder goes only after the new one is there."""
+    if not target.is_dir():
+        new.replace(target)
+    else:
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _sync_one(target.parent)
+
+
+def _sync_one(path: Path) -> None:
+    with suppress(PermissionError):  # a folder cannot be opened on Windows, and need not be
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
