@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chrep_model.cli import console, options
-from chrep_model.training.run import Run
 
 if TYPE_CHECKING:
     from chrep_model.evaluation.benchmark import Summary
 
 
-EXAMPLE = options.example("chrep evaluate cohort/ -o report --methods mean,ridge,chrep --split patient")
+EXAMPLE = options.example(
+    "chrep evaluate cohort/ -o report --methods mean,ridge,chrep --split patient",
+    "chrep evaluate cohort/ -o report --seeds 3 --jobs 4     # again after a stop: goes on from there",
+)
 
 
 def evaluate(
@@ -36,6 +38,10 @@ def evaluate(
     test_sections: Annotated[
         str | None, typer.Option(metavar="A,B", help="Leave only these out.  [default: all in turn]")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Fits at a time, each a process.  [default: as many as cores]", min=1),
+    ] = None,
     config: options.Config = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
@@ -44,8 +50,9 @@ def evaluate(
 ) -> None:
     """Compare methods on sections left out of training.
 
-    All see the same encoder, folds and genes. Writes scores.csv, per_gene.parquet, summary.json and
-    report.html.
+    All see the same encoder, folds and genes. Writes scores.csv, per_gene.parquet, intervals.parquet,
+    maps.parquet, summary.json and report.html. What every fit found is kept in DIR/jobs: the same command
+    goes on where it was stopped, and with one more method does that alone.
     """
     values = options.merged(
         config, methods=options.names(methods) or None, split=split, encoder=encoder, weights=weights,
@@ -59,13 +66,15 @@ def evaluate(
     from chrep_model.cohorts.cohort import open_cohort
     from chrep_model.config import validated
     from chrep_model.evaluation import benchmark
+    from chrep_model.evaluation.parallel import usable_cores
 
     settings = validated(benchmark.EvaluateSettings, values, path=config)
     listed = settings.genes if isinstance(settings.genes, Path) else None
-    with console.progress() as (tell, report), options.naming(listed):
+    with console.progress() as (tell, _), options.naming(listed):
         summary = benchmark.evaluate(
-            open_cohort(cohort), settings, out, device=device, progress=tell, run=Run(say=report)
-        )
+            open_cohort(cohort), settings, out,
+            device=device, processes=jobs or usable_cores(), progress=tell,
+        )  # fmt: skip
     if as_json:
         console.say_json(summary.table)
     else:
@@ -75,7 +84,7 @@ def evaluate(
 
 def _table(summary: Summary) -> None:
     """Print mean and spread over folds, one line per method and variant."""
-    from chrep_model.evaluation.benchmark import HEADLINE
+    from chrep_model.evaluation.summary import HEADLINE
 
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for entry in summary.table["scores"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,22 @@ import pandas as pd
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.genes import read_gene_list
 from chrep_model.embeddings import Progress, default_cache
-from chrep_model.errors import Cancelled, SettingsError
-from chrep_model.evaluation.metrics import gene_correlations, scores
+from chrep_model.errors import SettingsError
+from chrep_model.evaluation.jobs import Job, JobStore, Plan, section_digest
+from chrep_model.evaluation.oracle import ORACLE
+from chrep_model.evaluation.parallel import do_jobs
 from chrep_model.evaluation.report import write_report
 from chrep_model.evaluation.splits import Fold, Split, make_folds
+from chrep_model.evaluation.summary import summarise, trusted_variants
+from chrep_model.evaluation.tables import Tables
+from chrep_model.inference.files import make_writable, replacing
 from chrep_model.inference.predictor import choose_device
-from chrep_model.methods.model import Model, fit_model
 from chrep_model.methods.registry import METHODS, MethodSettings, make_method
-from chrep_model.pipeline import DEFAULT_GENES, EncoderSettings, Features, section_features, stopping
-from chrep_model.training.run import SILENT, Run
-
-SCORE_COLUMNS = ("method", "variant", "split", "fold", "patient", "seed", "space", "metric", "value")
-HEADLINE = ("pcc_acg", "pcc_heg50", "mse", "mae")
+from chrep_model.pipeline import DEFAULT_GENES, EncoderSettings, section_features
 
 
 class EvaluateSettings(EncoderSettings, MethodSettings):
-    """What is compared with what; the methods' own settings stand in `MethodSettings`.
+    """What is compared with what.
 
     Attributes
     ----------
@@ -58,10 +58,8 @@ class Summary:
 
     Attributes
     ----------
-    scores : DataFrame
-        One row per figure, columns `SCORE_COLUMNS`.
-    per_gene : DataFrame
-        Correlation per method, variant, fold, seed and gene.
+    scores, per_gene, intervals, maps : DataFrame
+        See `tables.Tables`.
     table : dict
         As written to ``summary.json``.
     folder : Path
@@ -70,6 +68,8 @@ class Summary:
 
     scores: pd.DataFrame
     per_gene: pd.DataFrame
+    intervals: pd.DataFrame
+    maps: pd.DataFrame
     table: dict[str, Any]
     folder: Path
 
@@ -81,24 +81,46 @@ def evaluate(
     *,
     device: str = "auto",
     cache: Path | None = None,
+    processes: int = 1,
     progress: Progress | None = None,
-    run: Run = SILENT,
     cancelled: Callable[[], bool] | None = None,
 ) -> Summary:
     """Fit every method on every fold's training sections and score it on the section left out.
 
-    Writes ``scores.csv``, ``per_gene.parquet``, ``summary.json`` and ``report.html`` to `out`.
+    Every job, one method on one fold under one seed, is kept in ``out/jobs`` as soon as it is done; called
+    again, only what is missing or was asked for otherwise is done. Then ``scores.csv``, ``per_gene.parquet``,
+    ``intervals.parquet``, ``maps.parquet``, ``summary.json`` and ``report.html`` are written to `out`.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All sections.
+    settings : EvaluateSettings
+        What is compared.
+    out : path
+        Folder.
+    device : str
+        ``"auto"`` or a torch device, for the encoder.
+    cache : Path, optional
+        Where embeddings are kept; `default_cache()` unless given.
+    processes : int
+        How many jobs at a time; it changes the time and nothing else. More than 1 starts processes, for which
+        a script of one's own must guard its start by ``if __name__ == "__main__"``.
+    progress, cancelled : callable, optional
+        Tiles, then jobs done; asked between batches, between jobs, and between the parts of a fit.
 
     Raises
     ------
     SettingsError
-        Unknown method, or no seed.
+        Unknown method, no seed, or no process.
     CohortError
         Too few sections for the split.
+    LeakError
+        A method got to see something of a test section.
+    ChrepError
+        Of the job that failed first, with its name.
     """
-    if settings.seeds < 1:
-        raise SettingsError("evaluating needs at least one seed", remedy="Give --seeds 1 or more.")
-    methods = [make_method(name, settings) for name in settings.methods]
+    _check(settings, processes)
     folds = make_folds(cohort, settings.split, settings.test_sections)
     genes = settings.genes if isinstance(settings.genes, int) else read_gene_list(settings.genes)
     encoder = settings.open(choose_device(device))
@@ -106,119 +128,52 @@ def evaluate(
         cohort.sections, encoder, settings.context_um, batch_size=settings.batch_size,
         cache=cache or default_cache(), progress=progress, cancelled=cancelled,
     )  # fmt: skip
-    jobs = [
-        (fold, method, seed)
+    plan = Plan(
+        {fold.name: fold.with_features(cohort, features) for fold in folds}, genes,
+        settings, encoder.id, {s.name: section_digest(s, features[s.name]) for s in cohort},
+    )  # fmt: skip
+    jobs, store = _jobs(settings, folds), JobStore(Path(out) / "jobs")
+    do_jobs(plan, jobs, store, processes=processes, progress=progress, cancelled=cancelled)
+    tables = Tables.of(jobs, [store.read(job) for job in jobs], plan.folds)
+    facts = settings.model_dump(mode="json", exclude={"weights", "genes"})
+    facts["genes"] = genes if isinstance(genes, int) else list(genes)
+    summary = {
+        **summarise(tables.scores), "trusted": trusted_variants(tables.scores),
+        "settings": facts, "encoder_id": encoder.id, "cohort": cohort.name,
+    }  # fmt: skip
+    _write(Path(out), tables, summary)
+    return Summary(**vars(tables), table=summary, folder=Path(out))
+
+
+def _check(settings: EvaluateSettings, processes: int) -> None:
+    if settings.seeds < 1:
+        raise SettingsError("evaluating needs at least one seed", remedy="Give --seeds 1 or more.")
+    if processes < 1:
+        raise SettingsError("evaluating needs at least one process", remedy="Give --jobs 1 or more.")
+    if not settings.methods:
+        raise SettingsError("no method is named", remedy=f"Choose from {', '.join(METHODS)}.")
+    for name in settings.methods:
+        make_method(name, settings)
+
+
+def _jobs(settings: EvaluateSettings, folds: Sequence[Fold]) -> list[Job]:
+    """All jobs; the oracle is among them, whatever methods were asked for."""
+    repeats = {
+        name: settings.seeds if make_method(name, settings).random else 1
+        for name in dict.fromkeys(settings.methods)
+    }
+    return [
+        Job(name, fold.name, seed)
         for fold in folds
-        for method in methods
-        for seed in range(settings.seeds if method.random else 1)
+        for name, count in {ORACLE: 1, **repeats}.items()
+        for seed in range(count)
     ]
-    rows: list[dict[str, Any]] = []
-    gene_rows: list[pd.DataFrame] = []
-    for done, (fold, method, seed) in enumerate(jobs):
-        if cancelled is not None and cancelled():
-            raise Cancelled("cancelled")
-        if progress is not None:
-            progress(done, len(jobs), f"{method.name} without {fold.name}")
-        training = {s.name: features[s.name] for s in fold.train}
-        model = fit_model(method, fold.train, training, genes, seed=seed, run=stopping(run, cancelled))
-        facts = {"method": method.name, "split": settings.split, "fold": fold.name}
-        new = _score(model, features, fold, {**facts, "patient": fold.test.patient, "seed": seed})
-        rows += new[0]
-        gene_rows += new[1]
-    if progress is not None:
-        progress(len(jobs), len(jobs), "done")
-    table = pd.DataFrame(rows)[list(SCORE_COLUMNS)]
-    per_gene = pd.concat(gene_rows, ignore_index=True)
-    summary = summarise(table)
-    summary["settings"] = settings.model_dump(mode="json", exclude={"weights", "genes"})
-    summary["settings"]["genes"] = genes if isinstance(genes, int) else list(genes)
-    summary["encoder_id"], summary["cohort"] = encoder.id, cohort.name
-    folder = Path(out)
-    _write(folder, table, per_gene, summary)
-    return Summary(table, per_gene, summary, folder)
 
 
-def _score(
-    model: Model, features: Features, fold: Fold, facts: dict[str, Any]
-) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
-    """Rows of ``scores.csv`` and of ``per_gene.parquet`` for every variant of a fitted model."""
-    rows: list[dict[str, Any]] = []
-    gene_rows = []
-    truth = model.panel.expression(fold.test)
-    response = model.respond(features[fold.name])
-    for variant in model.fitted.variants:
-        predicted = model.read(response, variant)
-        named = {**facts, "variant": variant}
-        rows += [
-            {**named, "space": space, "metric": metric, "value": value}
-            for space, metric, value in scores(truth, predicted, model.panel.sd)
-        ]
-        r = gene_correlations(truth, predicted)
-        gene_rows.append(
-            pd.DataFrame({**named, "gene": list(model.panel.genes), "pcc": r, "mean": truth.mean(0)})
-        )
-    return rows, gene_rows
-
-
-def summarise(table: pd.DataFrame) -> dict[str, Any]:
-    """Means and spreads over folds, and paired differences to ridge and to the best other method.
-
-    Seeds are averaged first: folds are what a method has to generalise over.
-    """
-    per_fold = table.groupby(["method", "variant", "space", "metric", "fold"], sort=False)["value"].mean()
-    entries = []
-    for (method, variant, space, metric), values in per_fold.groupby(
-        ["method", "variant", "space", "metric"], sort=False
-    ):
-        entries.append(
-            {
-                "method": method, "variant": variant, "space": space, "metric": metric,
-                "mean": float(values.mean()), "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
-                "median": float(values.median()), "folds": len(values),
-            }
-        )  # fmt: skip
-    return {"scores": entries, "differences": _differences(per_fold)}
-
-
-def _differences(per_fold: pd.Series) -> list[dict[str, Any]]:
-    """Paired over folds, of each method's trusted variant; "best" is the best of the other methods."""
-    last = {m: v for m, v, *_ in per_fold.index}  # the variant named last is the one to trust
-    per_fold = per_fold.sort_index()
-    out = []
-    for metric in HEADLINE:
-        by_method = {m: per_fold[m, v, "log10-spot", metric] for m, v in last.items()}
-        better = -1.0 if metric in ("mse", "mae") else 1.0
-        for method, values in by_method.items():
-            others = {m: v for m, v in by_method.items() if m != method}
-            references = {"ridge": "ridge"} if "ridge" in others else {}
-            if others:
-                references["best"] = max(others, key=lambda m: better * float(others[m].mean()))
-            for name, reference in references.items():
-                difference = values - others[reference]
-                mean = float(others[reference].mean())
-                out.append(
-                    {
-                        "method": method, "metric": metric, "against": name, "reference": reference,
-                        "mean": float(difference.mean()),
-                        "sd": float(difference.std(ddof=1)) if len(difference) > 1 else None,
-                        "ratio": float(values.mean()) / mean if abs(mean) > 1e-9 else None,
-                        "folds_better": int((better * difference > 0).sum()), "folds": len(difference),
-                    }
-                )  # fmt: skip
-    return out
-
-
-def _write(folder: Path, table: pd.DataFrame, per_gene: pd.DataFrame, summary: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def put(name: str, write: Callable[[Path], object]) -> None:
-        part = folder / f".{name}.partial"
-        write(part)
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
-        part.replace(folder / name)
-
-    put("scores.csv", lambda p: table.to_csv(p, index=False))
-    put("per_gene.parquet", lambda p: per_gene.to_parquet(p, index=False))
-    put("summary.json", lambda p: p.write_text(json.dumps(summary, indent=1), encoding="utf-8"))
-    put("report.html", lambda p: write_report(p, table, per_gene, summary))
+def _write(folder: Path, tables: Tables, summary: dict[str, Any]) -> None:
+    make_writable(folder)
+    tables.write(folder)
+    with replacing(folder / "summary.json") as path:
+        path.write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
+    with replacing(folder / "report.html") as path:
+        write_report(path, tables.scores, tables.per_gene, summary, tables.maps, tables.intervals)

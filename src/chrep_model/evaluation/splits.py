@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.section import Section
 from chrep_model.errors import CohortError
+from chrep_model.evaluation.guard import HeldOutSection
 
 Split = Literal["section", "patient"]
 
@@ -21,15 +25,29 @@ class Fold:
     ----------
     name : str
         Of the test section.
+    split : {"section", "patient"}
+        What was left out.
     train : tuple of Section
         All that may be looked at while fitting.
-    test : Section
-        Only its pixels are looked at before it is scored.
+    test : HeldOutSection
+        Closed until it is predicted, and its counts until it is scored.
+    features : mapping
+        Name of a training section -> (n, d) float32; those of the test section are its own.
     """
 
     name: str
+    split: Split
     train: tuple[Section, ...]
-    test: Section
+    test: HeldOutSection
+    features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def with_features(self, cohort: Cohort, features: Mapping[str, NDArray[np.float32]]) -> Fold:
+        """Give the fold the features of its sections; `features` may hold those of others as well."""
+        return replace(
+            self,
+            test=HeldOutSection(cohort[self.name], features[self.name]),
+            features={section.name: features[section.name] for section in self.train},
+        )
 
 
 def make_folds(cohort: Cohort, split: Split, test_sections: Sequence[str] = ()) -> list[Fold]:
@@ -65,5 +83,5 @@ def make_folds(cohort: Cohort, split: Split, test_sections: Sequence[str] = ()) 
                 path=cohort.path,
                 remedy="Add sections" + (", or use --split section." if split == "patient" else "."),
             )
-        folds.append(Fold(test.name, train, test))
+        folds.append(Fold(test.name, split, train, HeldOutSection(test)))
     return folds

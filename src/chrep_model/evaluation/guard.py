@@ -1,0 +1,123 @@
+"""The leak guard: a test section opens step by step, and a gallery shows whom it holds.
+
+A fold's test section is closed while a method is fitted. For predicting, its pixels, positions and features
+open; its counts open when the prediction is there and is scored. A read out of turn raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.calibration.gallery import Gallery
+from chrep_model.cohorts.section import Section
+from chrep_model.errors import LeakError
+
+
+class Stage(IntEnum):
+    """What happens to a fold; each stage may see what the earlier ones may."""
+
+    FITTING = 0
+    PREDICTING = 1
+    SCORING = 2
+
+
+_OPENS: Mapping[str, tuple[Stage, str]] = {
+    "slide_path": (Stage.PREDICTING, "pixels"),
+    "open_slide": (Stage.PREDICTING, "pixels"),
+    "features": (Stage.PREDICTING, "features"),
+    "xy": (Stage.PREDICTING, "spot positions"),
+    "spot_ids": (Stage.PREDICTING, "spots"),
+    "counts": (Stage.SCORING, "counts"),
+    "counts_path": (Stage.SCORING, "counts"),
+    "genes": (Stage.SCORING, "gene names"),
+}
+_DOING = {Stage.FITTING: "fitted", Stage.PREDICTING: "asked for a prediction", Stage.SCORING: "scored"}
+
+
+class HeldOutSection(Section):
+    """A test section that can only be read when its time has come.
+
+    Name, patient and scale are open throughout. It is closed (stage FITTING) but for the duration of
+    `during`.
+
+    Parameters
+    ----------
+    section : Section
+        What is held out.
+    features : ndarray, optional
+        (n, d) float32 of its spots.
+    """
+
+    features: NDArray[np.float32]
+    _stage: Stage
+
+    def __init__(self, section: Section, features: NDArray[np.float32] | None = None) -> None:
+        values = {field.name: getattr(section, field.name) for field in fields(Section)}
+        if features is not None:
+            values["features"] = features
+        for name, value in (values | {"_stage": Stage.FITTING}).items():
+            object.__setattr__(self, name, value)  # a section is frozen
+
+    def __getattribute__(self, name: str) -> Any:
+        opens = _OPENS.get(name)
+        if opens is not None and (stage := object.__getattribute__(self, "_stage")) < opens[0]:
+            raise LeakError(
+                f"the {opens[1]} of test section {object.__getattribute__(self, 'name')} were read while a "
+                f"method was being {_DOING[stage]}",
+                remedy="Fit on the fold's training sections alone, predict from the test section's features, "
+                "and look at its counts to score.",
+            )
+        return object.__getattribute__(self, name)
+
+    @contextmanager
+    def during(self, stage: Stage) -> Iterator[HeldOutSection]:
+        """Open what `stage` may see, until the end of the ``with``."""
+        object.__setattr__(self, "_stage", stage)
+        try:
+            yield self
+        finally:
+            object.__setattr__(self, "_stage", Stage.FITTING)
+
+
+def check_gallery(gallery: Gallery, train: tuple[Section, ...], test: Section, *, by_patient: bool) -> None:
+    """Refuse a gallery from which a test section could retrieve itself, or what belongs to it.
+
+    Parameters
+    ----------
+    gallery : Gallery
+        Of a method fitted on the fold.
+    train : tuple of Section
+        The fold's training sections.
+    test : Section
+        The fold's test section.
+    by_patient : bool
+        Whether the test section's patient is left out as a whole.
+
+    Raises
+    ------
+    LeakError
+        The gallery holds spots of the test section, of its patient where that is left out, or of a section
+        that the fold does not train on.
+    """
+    patient_of = {section.name: section.patient for section in train}
+    for number in np.unique(gallery.section):
+        name = gallery.section_names[int(number)]
+        if name == test.name:
+            what = "spots of the test section itself"
+        elif name not in patient_of:
+            what = f"spots of section {name}, which the fold does not train on"
+        elif by_patient and patient_of[name] == test.patient:
+            what = f"spots of section {name} of the same patient ({test.patient}), who is left out"
+        else:
+            continue
+        raise LeakError(
+            f"the gallery that test section {test.name} is to be compared with holds {what}",
+            remedy="Build the gallery of the fold's training sections alone.",
+        )

@@ -1,0 +1,210 @@
+"""The parts of an evaluation: one method on one fold under one seed, done once and kept.
+
+What a job found lies in a folder of its own, under a key that stands for all that decides it: the code, the
+libraries it computes with, the method with its settings, the genes asked for, and the data. A killed
+evaluation goes on where it was; whatever was changed is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+import chrep_model
+from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.section import Section
+from chrep_model.evaluation.guard import Stage, check_gallery
+from chrep_model.evaluation.oracle import ORACLE, LibrarySizeOracle
+from chrep_model.evaluation.scoring import Measured, Outcome, score_model, score_prediction
+from chrep_model.evaluation.splits import Fold
+from chrep_model.inference.files import make_writable, replacing
+from chrep_model.methods.model import fit_model
+from chrep_model.methods.registry import MethodSettings, make_method
+from chrep_model.training.run import SILENT, Run
+
+_DECIDING = ("cohorts", "networks", "training", "calibration", "methods", "evaluation")
+"""Units whose code decides what a job finds, given the features; the report is not among them."""
+
+_LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "torch")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method, tested on one section, under one seed.
+
+    Attributes
+    ----------
+    method : str
+        A method's name, or `ORACLE`.
+    fold : str
+        The test section.
+    seed : int
+    """
+
+    method: str
+    fold: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        plain = re.sub(r"[^A-Za-z0-9._-]", "_", self.fold)
+        if plain != self.fold:  # two sections must not share a folder
+            plain += "-" + hashlib.sha256(self.fold.encode()).hexdigest()[:8]
+        return f"{self.method}-{plain}-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.method} tested on {self.fold}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all jobs of an evaluation share; it travels to the processes that do them.
+
+    Attributes
+    ----------
+    folds : mapping
+        Test section -> fold, with features.
+    genes : int or tuple of str
+        How many to choose, or which.
+    methods : MethodSettings
+        Settings of the methods.
+    encoder_id : str
+        Of what the features were made with.
+    digests : mapping
+        Section -> `section_digest`.
+    """
+
+    folds: Mapping[str, Fold]
+    genes: int | tuple[str, ...]
+    methods: MethodSettings
+    encoder_id: str
+    digests: Mapping[str, str]
+
+    def key(self, job: Job) -> str:
+        """Digest of all that decides what the job finds."""
+        fold = self.folds[job.fold]
+        facts = {
+            "code": code_digest(),
+            "method": [job.method, {} if job.method == ORACLE else self._settings_of(job.method)],
+            "seed": job.seed,
+            "genes": self.genes,
+            "encoder": self.encoder_id,
+            "split": fold.split,
+            "train": [[section.name, self.digests[section.name]] for section in fold.train],
+            "test": [fold.name, self.digests[fold.name]],
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def _settings_of(self, name: str) -> dict[str, Any]:
+        return {
+            key: value.model_dump(mode="json") if isinstance(value, BaseModel) else repr(value)
+            for key, value in vars(make_method(name, self.methods)).items()
+        }
+
+
+def do_job(plan: Plan, job: Job, run: Run = SILENT) -> Outcome:
+    """Fit, predict and score, each stage seeing of the test section what it may.
+
+    Raises
+    ------
+    LeakError
+        Something of the test section was read before its time, or is in the gallery.
+    """
+    fold, maps = plan.folds[job.fold], job.seed == 0
+    if job.method == ORACLE:
+        panel = GenePanel.fit(fold.train, plan.genes)
+        oracle = LibrarySizeOracle.fit(fold.train, panel)
+        with fold.test.during(Stage.SCORING) as test:
+            return score_prediction(oracle.predict(test), Measured.of(test, panel), maps=maps)
+    method = make_method(job.method, plan.methods)
+    model = fit_model(method, fold.train, fold.features, plan.genes, seed=job.seed, run=run)
+    check_gallery(model.fitted.gallery, fold.train, fold.test, by_patient=fold.split == "patient")
+    with fold.test.during(Stage.PREDICTING) as test:
+        response = model.respond(test.features)
+    with fold.test.during(Stage.SCORING) as test:
+        return score_model(model, response, Measured.of(test, model.panel), maps=maps)
+
+
+@dataclass(frozen=True)
+class JobStore:
+    """Folder of what the jobs found, one folder each.
+
+    Attributes
+    ----------
+    folder : Path
+        Made when the first job is kept.
+    """
+
+    folder: Path
+
+    def has(self, job: Job, key: str) -> bool:
+        """Whether the job was done under this key."""
+        try:
+            facts = json.loads((self.folder / job.name / "job.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(facts, dict) and facts.get("key") == key
+
+    def keep(self, job: Job, key: str, outcome: Outcome) -> None:
+        """Store an outcome as a whole or not at all.
+
+        Raises
+        ------
+        PredictionError
+            The folder cannot be written.
+        """
+        make_writable(self.folder)
+        facts = {"method": job.method, "fold": job.fold, "seed": job.seed, "key": key}
+        with replacing(self.folder / job.name) as folder:
+            folder.mkdir()
+            for field in fields(Outcome):
+                frame: pd.DataFrame = getattr(outcome, field.name)
+                frame.to_parquet(folder / f"{field.name}.parquet", index=False)
+            (folder / "job.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+    def read(self, job: Job) -> Outcome:
+        """Read what was kept."""
+        folder = self.folder / job.name
+        return Outcome(*(pd.read_parquet(folder / f"{field.name}.parquet") for field in fields(Outcome)))
+
+
+def section_digest(section: Section, features: NDArray[np.float32]) -> str:
+    """Digest of what a section brings to a job: counts, spots, and its features.
+
+    The features stand for the slide, the tiles and the encoder that they were computed from.
+    """
+    digest = hashlib.sha256()
+    counts = section.counts
+    for array in (counts.data, counts.indices, counts.indptr, section.xy, features):
+        values = np.ascontiguousarray(array)
+        digest.update(f"{values.dtype}{values.shape}".encode())
+        digest.update(values.data)
+    names: Sequence[Any] = (section.genes, section.spot_ids, section.name, section.patient, section.mpp)
+    digest.update(json.dumps(names).encode())
+    return digest.hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """Digest of the code that decides what a job finds, and of the versions of its libraries."""
+    digest = hashlib.sha256(json.dumps({name: version(name) for name in _LIBRARIES}).encode())
+    root = Path(chrep_model.__file__).parent
+    for unit in _DECIDING:
+        for path in sorted((root / unit).rglob("*.py")):
+            place = path.relative_to(root).as_posix()
+            if not place.startswith("evaluation/report"):
+                digest.update(place.encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,101 @@
+"""What sequencing depth alone would say: an oracle that no image gives, as a yardstick for correlations.
+
+How many molecules a spot yielded correlates with many genes' values, more or less according to how these
+were normalised. A correlation that does not exceed this one may be no more than a guess of the depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.cohorts.genes import COUNTS_PER_SPOT, GenePanel
+from chrep_model.cohorts.section import Section
+from chrep_model.evaluation.metrics import gene_correlations
+
+ORACLE = "library_size_oracle"
+"""Its name among the methods; its only variant is ``raw``."""
+
+Normalisation = Literal["per-spot", "per-gene"]
+
+
+@dataclass(frozen=True)
+class LibrarySizeOracle:
+    """A straight line from a spot's log library size to each gene, fitted on training sections.
+
+    It reads the counts of the spots that it predicts, which no method may.
+
+    Attributes
+    ----------
+    panel : GenePanel
+        Which genes; the library size is a spot's total over them.
+    slope, offset : ndarray
+        (genes,) float64.
+    """
+
+    panel: GenePanel
+    slope: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, sections: Sequence[Section], panel: GenePanel) -> LibrarySizeOracle:
+        """Least squares over the spots of training sections."""
+        size = np.concatenate([_log_library_size(counts_of(s, panel.genes)) for s in sections])
+        values = np.concatenate([panel.expression(s) for s in sections]).astype(np.float64)
+        centred = size - size.mean()
+        slope = centred @ (values - values.mean(0)) / max(float(centred @ centred), 1e-12)
+        return cls(panel, slope, values.mean(0) - slope * size.mean())
+
+    def predict(self, section: Section) -> NDArray[np.float32]:
+        """Log10-spot values (n, genes), from the section's own counts."""
+        size = _log_library_size(counts_of(section, self.panel.genes))
+        return (size[:, None] * self.slope + self.offset).astype(np.float32)
+
+
+def oracle_correlations(
+    section: Section, genes: Sequence[str], normalisation: Normalisation
+) -> NDArray[np.float64]:
+    """Correlation of every gene's values with the spots' log library size, under two normalisations.
+
+    ``per-spot`` divides a count by its spot's total, which removes depth. ``per-gene`` divides it by its
+    gene's total over the section, as the benchmark matrices of the field do, which leaves depth in every
+    gene. Both then take log10(1 + 1e4 * share). The comparison says how much of a published correlation the
+    normalisation can account for.
+
+    Parameters
+    ----------
+    section : Section
+        With raw counts.
+    genes : sequence of str
+        Whose totals make the library size.
+    normalisation : {"per-spot", "per-gene"}
+        Of the values.
+
+    Returns
+    -------
+    ndarray
+        (genes,) float64; NaN where a gene does not vary.
+    """
+    counts = counts_of(section, genes)
+    total = counts.sum(1, keepdims=True) if normalisation == "per-spot" else counts.sum(0, keepdims=True)
+    values = np.log10(1 + COUNTS_PER_SPOT * counts / np.maximum(total, 1))
+    size = _log_library_size(counts)
+    return gene_correlations(values, np.broadcast_to(size[:, None], values.shape))
+
+
+def counts_of(section: Section, genes: Sequence[str]) -> NDArray[np.float64]:
+    """Raw counts (n, genes) in the order of `genes`; a gene that the section does not list counts 0."""
+    column = {name: i for i, name in enumerate(section.genes)}
+    listed = [i for i, name in enumerate(genes) if name in column]
+    out = np.zeros((len(section), len(genes)))
+    out[:, listed] = section.counts[:, [column[genes[i]] for i in listed]].toarray()
+    return out
+
+
+def _log_library_size(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    out: NDArray[np.float64] = np.log10(1 + counts.sum(1))
+    return out

@@ -1,0 +1,197 @@
+"""Jobs side by side, in processes that compute on one thread each.
+
+The number of processes changes nothing but the time: wherever a job is done, it is done on one thread, and
+the tables are put together in the order of the plan.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from multiprocessing.synchronize import Event
+from typing import NoReturn
+
+from chrep_model.embeddings import Progress
+from chrep_model.errors import Cancelled, ChrepError, JobError
+from chrep_model.evaluation.jobs import Job, JobStore, Plan, do_job
+from chrep_model.pipeline import stopping
+from chrep_model.training.run import SILENT
+
+_POLL_S = 0.2
+_GO_ON = "What is done is kept: the same command goes on from there."
+
+_FITS = "fits"
+"""What progress is told of: the same words throughout, so that a bar can tell the time that is left."""
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def do_jobs(
+    plan: Plan,
+    jobs: Sequence[Job],
+    store: JobStore,
+    *,
+    processes: int,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> None:
+    """Do the jobs that are not done, and keep what they find.
+
+    Parameters
+    ----------
+    plan : Plan
+        What they share.
+    jobs : sequence of Job
+        All jobs; those that `store` has under their key are left as they are.
+    store : JobStore
+        Where every job puts what it found as soon as it is done.
+    processes : int
+        How many at a time; with 1 they are done in this process.
+    progress, cancelled : callable, optional
+        Jobs done; asked all along.
+
+    Raises
+    ------
+    Cancelled
+        `cancelled` said so.
+    ChrepError
+        Of the first job that failed, with its name; `JobError` where the fault is not the user's.
+    """
+    keys = {job: plan.key(job) for job in jobs}
+    pending = {job: key for job, key in keys.items() if not store.has(job, key)}
+    done, processes = len(jobs) - len(pending), min(processes, len(pending))
+    if processes > 1:
+        work = _side_by_side(plan, pending, store, processes, cancelled)
+    else:
+        work = _in_turn(plan, pending, store, cancelled)
+    tell = progress or (lambda done, total, what: None)
+    tell(done, len(jobs), _FITS)
+    with closing(work):
+        for _ in work:
+            done += 1
+            tell(done, len(jobs), _FITS)
+
+
+def _in_turn(
+    plan: Plan, jobs: Mapping[Job, str], store: JobStore, cancelled: Callable[[], bool] | None
+) -> Generator[Job]:
+    for job, key in jobs.items():
+        if cancelled is not None and cancelled():
+            raise Cancelled("cancelled")
+        try:
+            _do(plan, job, key, store, cancelled)
+        except Exception as error:
+            _blame(job, error)
+        yield job
+
+
+def _side_by_side(
+    plan: Plan,
+    jobs: Mapping[Job, str],
+    store: JobStore,
+    processes: int,
+    cancelled: Callable[[], bool] | None,
+) -> Generator[Job]:
+    context = multiprocessing.get_context("spawn")  # a forked torch or BLAS can hang
+    stop = context.Event()
+    executor = ProcessPoolExecutor(
+        processes, context, initializer=_Worker.start, initargs=(plan, store, stop)
+    )
+    try:
+        running: dict[Future[None], Job] = {
+            executor.submit(_Worker.work, *entry): entry[0] for entry in jobs.items()
+        }
+        while running:
+            finished, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            if cancelled is not None and cancelled():
+                raise Cancelled("cancelled")
+            for future in finished:
+                job = running.pop(future)
+                if (error := future.exception()) is not None:
+                    _blame(job, error)
+                yield job
+    finally:
+        stop.set()  # jobs that are under way end at their next line or epoch
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _Worker:
+    """What a process knows beside its jobs."""
+
+    plan: Plan
+    store: JobStore
+    stopped: Callable[[], bool]
+
+    @classmethod
+    def start(cls, plan: Plan, store: JobStore, stop: Event) -> None:
+        """Get ready, and leave when the process that asked for the work is gone."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is told by `stop`
+        cls.plan, cls.store, cls.stopped = plan, store, stop.is_set
+        threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+    @classmethod
+    def work(cls, job: Job, key: str) -> None:
+        """Do one job."""
+        _do(cls.plan, job, key, cls.store, cls.stopped)
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _do(plan: Plan, job: Job, key: str, store: JobStore, cancelled: Callable[[], bool] | None) -> None:
+    with single_threaded():
+        store.keep(job, key, do_job(plan, job, stopping(SILENT, cancelled)))
+
+
+def _blame(job: Job, error: BaseException) -> NoReturn:
+    """Raise a job's error again with the job's name."""
+    if isinstance(error, Cancelled):
+        raise error
+    if isinstance(error, ChrepError):
+        raise type(error)(f"{job}: {error.what}", path=error.path, remedy=error.remedy) from error
+    if isinstance(error, BrokenProcessPool):
+        raise JobError(
+            f"{job}: its process, or one beside it, ended without a word",
+            remedy=f"The memory may be full: use fewer --jobs. {_GO_ON}",
+        ) from error
+    if not isinstance(error, Exception):
+        raise error
+    reason = " ".join(str(error).split()) or "no message"
+    raise JobError(
+        f"{job}: unexpected {type(error).__name__}: {reason}",
+        remedy=f"This is a fault of chrep; --debug shows where. {_GO_ON}",
+    ) from error
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Compute on one thread: the order of sums, and so their last bit, then hangs on no number of cores."""
+    # Loaded first, because a limit reaches only the libraries that are there.
+    import joblib
+    import scipy.linalg  # noqa: F401
+    import sklearn.ensemble  # noqa: F401
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    with threadpool_limits(1), joblib.parallel_config(backend="sequential"):
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -1,0 +1,208 @@
+"""One fitted model on one test section: every figure, of every variant, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from chrep_model.calibration.trust import LEVELS
+from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.section import Section
+from chrep_model.evaluation.ceiling import ceiling, reliability, variance_explained
+from chrep_model.evaluation.metrics import (
+    LOG10_SPOT,
+    Figure,
+    gene_correlations,
+    interval_scores,
+    mean_of,
+    relative_variance_distance,
+    scores,
+)
+from chrep_model.evaluation.structure import Raster
+from chrep_model.geometry import px_to_um
+from chrep_model.methods.base import Response
+from chrep_model.methods.model import Model
+from chrep_model.networks.graph import spot_graph
+
+SMOOTHED = "smoothed"
+"""Variant: the trusted one, averaged over every spot and its direct neighbours afterwards."""
+
+TRUTH = "truth"
+HEADLINE_LEVEL = 0.9
+
+MAP_CANDIDATES = 64
+"""Genes whose predictions are kept spot by spot: the most reliably measured ones of the section."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found of one method on one test section.
+
+    Attributes
+    ----------
+    scores : DataFrame
+        Columns variant, space, metric, value.
+    genes : DataFrame
+        Columns variant, gene, pcc, mean, ssim, rvd, ceiling.
+    intervals : DataFrame
+        Columns variant, level, coverage, width; no row for a method without intervals.
+    maps : DataFrame
+        Log10-spot values of `MAP_CANDIDATES` genes: columns variant, x_um, y_um and one per gene, a row per
+        spot; variant ``truth`` is what was measured.
+    """
+
+    scores: pd.DataFrame
+    genes: pd.DataFrame
+    intervals: pd.DataFrame
+    maps: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on a test section, and what follows from it for every prediction.
+
+    Attributes
+    ----------
+    panel : GenePanel
+        The fold's.
+    truth : ndarray
+        (n, genes) float32, log10-spot.
+    reliability : ndarray
+        (genes,), see `ceiling.reliability`.
+    position : ndarray
+        (n, 2) spot centres in µm.
+    raster : Raster
+        The spots on their array.
+    """
+
+    panel: GenePanel
+    truth: NDArray[np.float32]
+    reliability: NDArray[np.float64]
+    position: NDArray[np.float64]
+    raster: Raster
+
+    @classmethod
+    def of(cls, section: Section, panel: GenePanel) -> Measured:
+        """Look at a section's counts."""
+        position = px_to_um(1.0, section.mpp) * section.xy
+        return cls(
+            panel, panel.expression(section), reliability(section, panel), position, Raster.of(position)
+        )
+
+    def figures(self, predicted: NDArray[np.float32]) -> tuple[list[Figure], pd.DataFrame]:
+        """Figures over genes, and the table of the genes, of a prediction (n, genes)."""
+        genes = pd.DataFrame(
+            {
+                "gene": list(self.panel.genes),
+                "pcc": gene_correlations(self.truth, predicted),
+                "mean": self.truth.mean(0),
+                "ssim": self.raster.similarity(self.truth, predicted),
+                "rvd": relative_variance_distance(self.truth, predicted),
+                "ceiling": ceiling(self.reliability),
+            }
+        )
+        overall = [
+            *scores(self.truth, predicted, self.panel.sd),
+            (LOG10_SPOT, "ssim", mean_of(genes["ssim"].to_numpy())),
+            (LOG10_SPOT, "pcc_ceiling", mean_of(genes["ceiling"].to_numpy())),
+            (LOG10_SPOT, "variance_explained", variance_explained(self.truth, predicted, self.reliability)),
+        ]
+        return overall, genes
+
+    def map_genes(self) -> NDArray[np.int64]:
+        """Columns of the genes that are kept spot by spot, in the panel's order."""
+        by_reliability = np.argsort(-np.nan_to_num(self.reliability, nan=-1.0), kind="stable")
+        return np.sort(by_reliability[:MAP_CANDIDATES])
+
+
+def score_model(model: Model, response: Response, measured: Measured, *, maps: bool) -> Outcome:
+    """Score all variants of a model, and the trusted one smoothed.
+
+    Parameters
+    ----------
+    model : Model
+        Fitted without the test section.
+    response : dict
+        What it said to the test section's features.
+    measured : Measured
+        The truth.
+    maps : bool
+        Whether to keep the map candidates' values.
+    """
+    return _outcome(_answers(model, response, measured.position), measured, maps)
+
+
+def score_prediction(predicted: NDArray[np.float32], measured: Measured, *, maps: bool) -> Outcome:
+    """Score a single prediction (n, genes) as variant ``raw``."""
+    return _outcome(iter([_Answer("raw", predicted, {})]), measured, maps)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    variant: str
+    predicted: NDArray[np.float32]
+    half_width: dict[float, NDArray[np.float32]]
+
+
+def _answers(model: Model, response: Response, position: NDArray[np.float64]) -> Iterator[_Answer]:
+    predicted = np.empty(0, np.float32)
+    for variant in model.fitted.variants:
+        predicted = model.read(response, variant)
+        half = {level: model.interval(response, variant, level=level) for level in LEVELS}
+        yield _Answer(variant, predicted, {level: h for level, h in half.items() if h is not None})
+    yield _Answer(SMOOTHED, smoothed(predicted, position), {})
+
+
+def smoothed(predicted: NDArray[np.float32], position: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Mean over every spot and its direct neighbours, (n, genes).
+
+    Where a prediction is noisy it gains correlation, where it was smooth already it loses detail; either way
+    that says nothing about the method, which is why it stands apart.
+    """
+    graph = spot_graph(position) + sp.identity(len(position), dtype=np.float32, format="csr")
+    share = sp.diags_array(1 / np.asarray(graph.sum(1)).ravel()) @ graph
+    out: NDArray[np.float32] = (share @ predicted).astype(np.float32)
+    return out
+
+
+def _outcome(answers: Iterator[_Answer], measured: Measured, maps: bool) -> Outcome:
+    rows: list[tuple[str, str, str, float]] = []
+    genes, intervals, spots = [], [], []
+    kept = measured.map_genes() if maps else np.empty(0, np.int64)
+    if maps:
+        spots.append(_spots(TRUTH, measured.truth, measured, kept))
+    for answer in answers:
+        overall, per_gene = measured.figures(answer.predicted)
+        rows += [(answer.variant, *figure) for figure in overall]
+        genes.append(per_gene.assign(variant=answer.variant))
+        for level, half in answer.half_width.items():
+            coverage, width = interval_scores(measured.truth, answer.predicted, half)
+            intervals.append((answer.variant, level, coverage, width))
+            if level == HEADLINE_LEVEL:
+                rows.append((answer.variant, LOG10_SPOT, "coverage_90", coverage))
+                rows.append((answer.variant, LOG10_SPOT, "width_90", width))
+        if maps:
+            spots.append(_spots(answer.variant, answer.predicted, measured, kept))
+    columns = ["variant", "gene", "pcc", "mean", "ssim", "rvd", "ceiling"]
+    return Outcome(
+        pd.DataFrame(rows, columns=["variant", "space", "metric", "value"]),
+        pd.concat(genes, ignore_index=True)[columns],
+        pd.DataFrame(intervals, columns=["variant", "level", "coverage", "width"]),
+        pd.concat(spots, ignore_index=True) if spots else pd.DataFrame(columns=["variant", "x_um", "y_um"]),
+    )
+
+
+def _spots(
+    variant: str, values: NDArray[np.float32], measured: Measured, kept: NDArray[np.int64]
+) -> pd.DataFrame:
+    frame = pd.DataFrame(values[:, kept], columns=[measured.panel.genes[i] for i in kept])
+    x, y = measured.position.T
+    frame.insert(0, "variant", variant)
+    frame.insert(1, "x_um", x)
+    frame.insert(2, "y_um", y)
+    return frame
