@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,27 +47,44 @@ def make_line() -> Callable[..., Line]:
     return make
 
 
+def small_table() -> SpotTable:
+    """Three sections, 49 spots each, 6 features and 4 genes."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((147, 6)).astype(np.float32)
+    noise = 0.5 * rng.standard_normal((147, 4))
+    row, col = np.divmod(np.arange(49), 7)
+    return SpotTable(
+        features=features,
+        targets=(features @ rng.standard_normal((6, 4)) + noise).astype(np.float32),
+        section=np.repeat([0, 1, 2], 49),
+        patient=np.repeat([0, 0, 1], 49),
+        position=np.tile(np.stack([col, row], axis=1) * 100.0, (3, 1)),
+        section_names=("S0", "S1", "S2"),
+    )
+
+
 @pytest.fixture(scope="session")
 def make_table() -> Callable[[], SpotTable]:
-    """Make a table of three sections, 49 spots each, 6 features and 4 genes."""
-
-    def make() -> SpotTable:
-        rng = np.random.default_rng(0)
-        features = rng.standard_normal((147, 6)).astype(np.float32)
-        noise = 0.5 * rng.standard_normal((147, 4))
-        row, col = np.divmod(np.arange(49), 7)
-        return SpotTable(
-            features=features,
-            targets=(features @ rng.standard_normal((6, 4)) + noise).astype(np.float32),
-            section=np.repeat([0, 1, 2], 49),
-            patient=np.repeat([0, 0, 1], 49),
-            position=np.tile(np.stack([col, row], axis=1) * 100.0, (3, 1)),
-            section_names=("S0", "S1", "S2"),
-        )
-
-    return make
+    """Make a table, always the same, to be changed."""
+    return small_table
 
 
 @pytest.fixture(scope="session")
-def table(make_table: Callable[[], SpotTable]) -> SpotTable:
-    return make_table()
+def table() -> SpotTable:
+    return small_table()
+
+
+@pytest.fixture
+def script() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a program that may import this file: ``script(text, arg, ...)``; it has to end well."""
+
+    def run(text: str, *args: object) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", text, *map(str, args)]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return run
