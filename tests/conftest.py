@@ -58,6 +58,31 @@ def tiny_bundle(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder / "tiny.chrep"
 
 
+@pytest.fixture(scope="session")
+def trusting_bundle(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bundle of 20 genes that says how far to trust it (`mean` on coarse tiles). Only to be read."""
+    from chrep_model.cohorts.cohort import open_cohort
+    from chrep_model.pipeline import TrainSettings, train
+
+    folder = tmp_path_factory.mktemp("trusting")
+    settings = TrainSettings(method="mean", tile_um=100, mpp=2.0, context_um=(200.0,), genes=20)
+    train(open_cohort(tiny_cohort), settings, folder / "mean.chrep", device="cpu", cache=folder / "cache")
+    return folder / "mean.chrep"
+
+
+@pytest.fixture
+def striped_slide(tmp_path: Path) -> Path:
+    """A picture (0.7 µm/px) that passes for tissue and is like none: coarse stripes."""
+    from PIL import Image
+
+    y, x = np.mgrid[:1000, :1000]
+    stripes = ((x // 8 + y // 300) % 2)[..., None] * np.array([96, 60, 36])
+    picture = np.full((1200, 1200, 3), 244, np.uint8)
+    picture[100:1100, 100:1100] = np.array([200, 120, 190]) - stripes
+    Image.fromarray(picture).save(tmp_path / "striped.png")
+    return tmp_path / "striped.png"
+
+
 @pytest.fixture
 def write_pyramid(tmp_path: Path) -> Callable[..., Path]:
     """Write arrays as a tiled, pyramidal OME-TIFF.

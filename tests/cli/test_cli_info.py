@@ -43,6 +43,13 @@ def test_a_bundle(chrep, tiny_bundle):
     assert "SYNTHETIC test data" in chrep("info", tiny_bundle).out
 
 
+def test_how_accurate_a_bundle_is(chrep, trusting_bundle):
+    """The mean predicts no gene's pattern, and says so."""
+    facts = json.loads(chrep("info", trusting_bundle, "--json").out)
+    assert (facts["median_accuracy"], facts["predictable_genes"]) == (0, 0)
+    assert "predictable genes" in chrep("info", trusting_bundle).out
+
+
 @pytest.mark.parametrize("name", ["nosuch", "text.txt", "text.h5ad", "folder", "folder.zarr"])
 def test_what_is_none_of_these(refused, tmp_path, name):
     path = tmp_path / name

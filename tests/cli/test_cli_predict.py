@@ -33,6 +33,18 @@ def test_a_slide(chrep, slide, tiny_bundle, out):
     assert "prediction" in described and table.uns["chrep"]["bundle_hash"] in described
 
 
+def test_a_slide_unlike_the_training_slides(chrep, striped_slide, slide, trusting_bundle, out):
+    common = ("--mpp", 0.7, "-b", trusting_bundle, "-o", out)
+    result = chrep("predict", striped_slide, *common)
+    assert result.code == 0 and (out / "striped.h5ad").exists()
+    assert result.err.startswith(f"chrep: {striped_slide}: the slide is unlike the training slides")
+    assert result.err.count("\n") == 1 and "Do not rely" in result.err
+    assert "unlike share" in chrep("info", out / "striped.h5ad").out
+    rows = json.loads(chrep("predict", striped_slide, slide, *common, "--json").out)
+    assert rows[0]["unlike_share"] > 0.4 > rows[1]["unlike_share"]
+    assert chrep("predict", slide, *common).err == ""
+
+
 def test_a_region_is_the_same_as_that_part_of_the_whole(chrep, slide, tiny_bundle, out, tmp_path):
     common = ("predict", slide, "--mpp", 0.7, "-b", tiny_bundle, "--genes", "ERBB2,CD3E")
     assert chrep(*common, "-o", out).code == 0

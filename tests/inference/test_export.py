@@ -94,8 +94,10 @@ def test_spatialdata_says_what_to_install(prediction, tmp_path, monkeypatch):
 
 def test_csv_columns(prediction, genes, tmp_path):
     frame = pd.read_csv(written(prediction, tmp_path, "csv", genes))
-    places = ["x_px", "y_px", "x_um", "y_um", "row", "col", "gallery_distance"]
-    assert list(frame) == [*places, *genes, *(f"raw:{gene}" for gene in genes)]
+    named = list(frame)
+    assert named[:7] == ["x_px", "y_px", "x_um", "y_um", "row", "col", "gallery_distance"]
+    start = named.index(genes[0])
+    assert named[start : start + 6] == [*genes, *(f"raw:{gene}" for gene in genes)]
     order = np.argsort(prediction.indices)
     np.testing.assert_allclose(frame[genes[0]], prediction.gene(genes[0])[order], rtol=1e-5)
     np.testing.assert_allclose(frame[f"raw:{genes[0]}"], prediction.gene(genes[0], "raw")[order], rtol=1e-5)
@@ -103,6 +105,47 @@ def test_csv_columns(prediction, genes, tmp_path):
     np.testing.assert_allclose(
         frame[["x_px", "y_px"]], prediction.grid.centres(np.sort(prediction.indices)), atol=1e-2
     )
+
+
+def test_csv_says_how_far_to_trust_it(trusting, tmp_path):
+    genes = trusting.genes[:2]
+    frame = pd.read_csv(written(trusting, tmp_path, "csv", genes))
+    assert list(frame)[6:] == [
+        "gallery_distance", "unlike_training", *genes, *(f"interval_90:{gene}" for gene in genes),
+    ]  # fmt: skip
+    order = np.argsort(trusting.indices)
+    np.testing.assert_allclose(frame["unlike_training"], trusting.unlike()[order], atol=1e-6)
+    np.testing.assert_allclose(
+        frame[f"interval_90:{genes[1]}"], trusting.interval(genes[1])[order], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("format", ["h5ad", "zarr"])
+def test_tables_say_how_far_to_trust_them(trusting, tmp_path, format):
+    genes = (trusting.genes[4], trusting.genes[1])
+    path = written(trusting, tmp_path, format, genes)
+    table = anndata.read_h5ad(path) if format == "h5ad" else anndata.read_zarr(path)
+    order, trust = np.argsort(trusting.indices), trusting.bundle.trust
+    assert set(table.layers) == {"raw", "interval_90"}
+    for column, gene in enumerate(genes):
+        np.testing.assert_allclose(
+            table.layers["interval_90"][:, column], trusting.interval(gene)[order], rtol=1e-6
+        )
+    np.testing.assert_array_equal(table.obs["unlike_training"], trusting.unlike()[order])
+    np.testing.assert_array_equal(table.var["accuracy"], trust.accuracy[[4, 1]])
+    np.testing.assert_array_equal(table.var["predictable"], trust.predictable[[4, 1]])
+    assert table.uns["chrep"]["unlike_share"] == trusting.unlike_share()
+
+
+def test_geojson_says_how_far_to_trust_it(trusting, tmp_path):
+    gene = trusting.genes[0]
+    content = json.loads(written(trusting, tmp_path, "geojson", (gene,)).read_text(encoding="utf-8"))
+    first = int(trusting.indices.argmin())
+    measured = content["features"][0]["properties"]["measurements"]
+    assert set(measured) == {f"{gene} raw", f"{gene} interval_90", "gallery_distance", "unlike_training"}
+    assert measured[f"{gene} interval_90"] == pytest.approx(trusting.interval(gene)[first], rel=1e-4)
+    assert measured["unlike_training"] == pytest.approx(trusting.unlike()[first], rel=1e-4, abs=1e-6)
+    assert content["chrep"]["unlike_share"] == trusting.unlike_share()
 
 
 def test_csv_has_no_formulas():
@@ -122,7 +165,7 @@ def test_geojson_is_what_qupath_imports(prediction, genes, tmp_path):
     assert np.ptp(ring, axis=0) == pytest.approx(prediction.grid.tile_px, abs=0.02)
     assert first["properties"]["objectType"] == "tile"
     measured = first["properties"]["measurements"]
-    assert set(measured) == {f"{g} {v}" for g in genes for v in ("raw", "calibrated")} | {"gallery_distance"}
+    assert {f"{g} {v}" for g in genes for v in ("raw", "calibrated")} | {"gallery_distance"} <= set(measured)
     value = prediction.gene(genes[0])[prediction.indices == index][0]
     assert measured[f"{genes[0]} calibrated"] == pytest.approx(value, rel=1e-4)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from chrep_model.cli import console, options
 from chrep_model.errors import ChrepError, PredictionError
+
+if TYPE_CHECKING:
+    from chrep_model.calibration.trust import Trust
 
 Facts = dict[str, Any]
 
@@ -121,10 +124,22 @@ def _bundle(path: Path) -> Facts:
         "encoder": card.encoder, "encoder_id": card.encoder_id, "tile_um": bundle.spec.um,
         "tile_px": card.px, "tile_um_per_px": card.mpp, "context_um": card.context_um,
         "genes": card.genes, "first_genes": options.shown(bundle.genes), "units": card.units,
-        "cohort": card.cohort, "seed": card.seed, "created": card.created,
+        **_accuracy(bundle.trust), "cohort": card.cohort, "seed": card.seed, "created": card.created,
         "chrep_version": card.chrep_version, "note": card.note, "hash": bundle.hash,
         "size": console.size_of(path), "sections": card.sections,
     }  # fmt: skip
+
+
+def _accuracy(trust: Trust | None) -> Facts:
+    """What to expect of a new section: the correlation of half of the genes, and how many are predictable."""
+    if trust is None:
+        return {"median_accuracy": None, "predictable_genes": None}
+    import numpy as np
+
+    return {
+        "median_accuracy": round(float(np.nanmedian(trust.accuracy)), 3),
+        "predictable_genes": int(trust.predictable.sum()),
+    }
 
 
 def _h5ad(path: Path) -> Facts:
@@ -162,12 +177,14 @@ def _zarr(path: Path) -> Facts:
 
 
 def _prediction(table: Any) -> Facts:
+    from chrep_model.inference.prediction import INTERVAL_LAYER
+
     return {
         "kind": "prediction",
         "tiles": table.n_obs,
         "genes": table.n_vars,
         "first_genes": options.shown(table.var_names),
-        "variants": sorted(table.layers.keys()),
+        "variants": sorted(set(table.layers.keys()) - {INTERVAL_LAYER}),
         **dict(sorted(table.uns["chrep"].items())),
     }
 

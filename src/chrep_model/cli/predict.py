@@ -140,8 +140,16 @@ def _one(
         prediction = predictor.predict(slide, rect, stride=stride, progress=tell)
         report(f"writing {target.name}")
         write_prediction(prediction, target, format, genes)
+    if prediction.is_unlike:
+        sys.stderr.write(
+            f"chrep: {path}: the slide is unlike the training slides ({prediction.unlike_share():.0%} of its "
+            "tiles lie farther from the training spots than 5% of tiles should). Do not rely on its values.\n"
+        )
     seconds = time.perf_counter() - started
-    return {"slide": path, "tiles": len(prediction), "genes": len(genes), "seconds": seconds, "file": target}
+    return {
+        "slide": path, "tiles": len(prediction), "genes": len(genes), "seconds": seconds,
+        "unlike_share": prediction.unlike_share(), "file": target,
+    }  # fmt: skip
 
 
 def _check_region(slide: Slide, rect: Rect | None) -> None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from chrep_model.errors import PredictionError, SettingsError
 from chrep_model.inference.files import replacing
-from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.prediction import INTERVAL_LAYER, Prediction
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -158,12 +158,14 @@ def to_csv(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
 
     Columns: ``x_px, y_px`` (tile centre in level-0 px), ``x_um, y_um`` (the same in µm), ``row, col`` (of the
     tile grid), ``gallery_distance``; then one named like each gene, the variant to trust (``calibrated``
-    where the model has it); then, with more than one variant, ``raw:GENE``. Log10-spot units.
+    where the model has it); then, with more than one variant, ``raw:GENE``. Log10-spot units. Where the
+    model says how far to trust it, ``unlike_training`` follows ``gallery_distance``, and half widths of
+    intervals stand last as ``interval_90:GENE``.
     """
     table = prediction.to_anndata(genes)
     xy = np.asarray(table.obsm["spatial"])
     mpp = prediction.slide.require_mpp()
-    frame = table.obs[["row", "col", "gallery_distance"]].copy()
+    frame = table.obs.copy()
     for place, (name, values) in enumerate(
         [("x_px", xy[:, 0]), ("y_px", xy[:, 1]), ("x_um", xy[:, 0] * mpp), ("y_um", xy[:, 1] * mpp)]
     ):
@@ -173,6 +175,8 @@ def to_csv(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
     blocks = [frame, _block(table, prediction.variants[-1], "")]
     if len(prediction.variants) > 1:
         blocks.append(_block(table, "raw", "raw:"))
+    if INTERVAL_LAYER in table.layers:
+        blocks.append(_block(table, INTERVAL_LAYER, f"{INTERVAL_LAYER}:"))
     pd.concat(blocks, axis=1).to_csv(path, index=False, float_format="%.7g", encoding="utf-8")
 
 
@@ -180,7 +184,8 @@ def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> No
     """Tiles for QuPath (0.4 or later): squares in level-0 px with measurements.
 
     Each tile has ``GENE calibrated`` and ``GENE raw`` (as far as the model has these variants) and
-    ``gallery_distance``. The collection says under ``chrep`` where the values come from.
+    ``gallery_distance``; where the model says how far to trust it, ``GENE interval_90`` (half width) and
+    ``unlike_training``. The collection says under ``chrep`` where the values come from.
     """
     columns = prediction.bundle.panel.indices(genes)
     variants = [v for v in (prediction.variants[-1], "raw") if v in prediction.variants]
@@ -189,7 +194,12 @@ def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> No
         for variant in dict.fromkeys(variants)
         for gene, values in zip(genes, prediction.values(columns, variant).T, strict=True)
     ]
+    half, unlike = prediction.intervals(columns), prediction.unlike()
+    if half is not None:
+        named += [(f"{gene} {INTERVAL_LAYER}", values) for gene, values in zip(genes, half.T, strict=True)]
     named.append(("gallery_distance", prediction.distance()))
+    if unlike is not None:
+        named.append(("unlike_training", unlike))
     order = np.argsort(prediction.indices)
     corners = tile_corners(prediction)[order]
     with path.open("w", encoding="utf-8") as stream:

@@ -6,12 +6,14 @@ one gene's values are computed when asked for, and nothing of the size tiles x g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chrep_model.calibration.trust import UNLIKE_SHARE
 from chrep_model.errors import PredictionError
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
     from chrep_model.bundle import Bundle
     from chrep_model.methods.base import Response
+
+INTERVAL_LAYER = "interval_90"
+"""Layer of an exported table: half width of the interval that holds 90 % of the measured values."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +131,54 @@ class Prediction:
                 f"this model has no prediction called {variant!r}",
                 remedy=f"Choose from {', '.join(self.variants)}.",
             )
+        return self._over_parts(lambda response: self.bundle.model.read(response, variant, genes), genes)
+
+    def interval(self, name: str, level: float = 0.9) -> NDArray[np.float32] | None:
+        """Half width of the intervals around `gene`'s values of the variant to trust.
+
+        Parameters
+        ----------
+        name : str
+            Gene.
+        level : float
+            Share of the measured values that the intervals hold, of `calibration.trust.LEVELS`.
+
+        Returns
+        -------
+        ndarray or None
+            (n,) float32, log10-spot units, in the order of `indices`; None where the model does not say.
+
+        Raises
+        ------
+        GeneError, SettingsError
+            The model does not know the gene, or has no intervals of this level.
+        """
+        half = self.intervals(self.bundle.panel.indices([name]), level)
+        return None if half is None else half[:, 0]
+
+    def intervals(self, genes: NDArray[np.int64] | slice, level: float = 0.9) -> NDArray[np.float32] | None:
+        """Half widths (n, number of genes) float32 for columns of the panel; see `interval`."""
+        if self.bundle.trust is None:
+            return None
+        trusted = self.variants[-1]
+
+        def half(response: Response) -> NDArray[np.float32]:
+            width = self.bundle.model.interval(response, trusted, genes, level)
+            assert width is not None  # noqa: S101  (of the trusted variant of a model with trust)
+            return width
+
+        return self._over_parts(half, genes)
+
+    def _over_parts(
+        self, compute: Callable[[Response], NDArray[np.float32]], genes: NDArray[np.int64] | slice
+    ) -> NDArray[np.float32]:
+        """Put what is computed of every batch into one array (n, number of genes)."""
         width = len(np.arange(len(self.genes))[genes])
         out = np.empty((len(self), width), np.float32)
         start = 0
         for part in self._parts:
             stop = start + len(part.indices)
-            out[start:stop] = self.bundle.model.read(part.response, variant, genes)
+            out[start:stop] = compute(part.response)
             start = stop
         return out
 
@@ -149,6 +196,28 @@ class Prediction:
         """`distance` on the tile grid, (rows, cols) float32 with NaN."""
         return self.on_grid(self.distance())
 
+    def unlike(self) -> NDArray[np.float32] | None:
+        """Share of the training spots, held out, that were nearer to the gallery than each tile.
+
+        Returns
+        -------
+        ndarray or None
+            (n,) float32 in [0, 1], in the order of `indices`; near 1 for a tile like nothing in the training.
+            None where the model does not say.
+        """
+        trust = self.bundle.trust
+        return None if trust is None else trust.unlike(self.distance())
+
+    def unlike_share(self) -> float | None:
+        """Share of tiles that are farther from the gallery than 95 % of the training spots were, held out."""
+        trust = self.bundle.trust
+        return None if trust is None else trust.unlike_share(self.distance())
+
+    @property
+    def is_unlike(self) -> bool:
+        """Whether the slide is so unlike the training slides that its values should not be relied on."""
+        return (self.unlike_share() or 0.0) > UNLIKE_SHARE
+
     def on_grid(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Put values in the order of `indices` on the grid, (rows, cols) float32 with NaN."""
         out = np.full(self.grid.size, np.nan, np.float32)
@@ -157,6 +226,10 @@ class Prediction:
 
     def to_anndata(self, genes: tuple[str, ...] | None = None) -> anndata.AnnData:
         """Tiles x genes as AnnData: `layers` per variant, `X` empty, tile centres in ``obsm["spatial"]``.
+
+        Where the model says how far to trust it also ``layers["interval_90"]`` (half widths, log10-spot),
+        ``obs["unlike_training"]`` (see `unlike`), ``var["accuracy"]`` (correlation to expect on a new
+        section), ``var["predictable"]`` and ``uns["chrep"]["unlike_share"]``.
 
         Parameters
         ----------
@@ -178,13 +251,25 @@ class Prediction:
         table = anndata.AnnData(obs=obs, var=var)
         for variant in self.variants:
             table.layers[variant] = self.values(columns, variant)[order]
+        self._add_trust(table, columns, order)
         table.obsm["spatial"] = self.grid.centres(indices[order])
         table.uns["chrep"] = self.facts()
         return table
 
+    def _add_trust(
+        self, table: anndata.AnnData, columns: NDArray[np.int64], order: NDArray[np.int64]
+    ) -> None:
+        trust, half, unlike = self.bundle.trust, self.intervals(columns), self.unlike()
+        if trust is None or half is None or unlike is None:
+            return
+        table.layers[INTERVAL_LAYER] = half[order]
+        table.obs["unlike_training"] = unlike[order]
+        table.var["accuracy"] = trust.accuracy[columns]
+        table.var["predictable"] = trust.predictable[columns]
+
     def facts(self) -> dict[str, Any]:
         """Where the values come from: bundle, slide, tiles, units, versions; plain strings and numbers."""
-        card = self.bundle.card
+        card, share = self.bundle.card, self.unlike_share()
         return {
             "bundle": card.name, "bundle_hash": self.bundle.hash,
             "method": card.method, "encoder": card.encoder,
@@ -194,4 +279,5 @@ class Prediction:
             "tile_px_level0": self.grid.tile_px, "stride": self.grid.stride,
             "context_um": list(card.context_um),
             "units": card.units, "note": card.note, "chrep_version": card.chrep_version,
+            **({} if share is None else {"unlike_share": share}),
         }  # fmt: skip
