@@ -27,7 +27,7 @@ UNLIKE_SHARE = 0.25
 """A slide with a larger share of far tiles is unlike the training slides.
 
 By definition it is 0.05 on average over held-out training sections. On the real sections it was 0.00 to 0.19
-for held-out sections of the same patient, 0.45 for another patient on another scanner (where intervals of
+for held-out sections of the same patient, 0.45 for another patient scanned more coarsely (where intervals of
 nominal 90 % held 68 % of the values), and 0.29 and 0.46 for sections of another organ.
 """
 
@@ -83,9 +83,10 @@ class Trust:
         """Learn from predictions of spots whose section the predictor had not seen.
 
         Sections, not spots, are what a new slide is exchangeable with, so each counts the same however many
-        spots it has. A guarantee that is free of assumptions would need nine sections for 90 %; with fewer
-        the held-out errors of all sections are pooled, which held its promise on new sections of the kind.
-        A gene's own quantile is shrunk towards that of all genes, as `_SHRINK` spots' worth of evidence.
+        spots it has (pooling of distributions, Dunn et al. 2022). A guarantee without further assumptions
+        would need nine sections for 90 %; with fewer, that the promise is kept on new sections of the kind
+        is a matter of measurement. The quantile of all genes has the weight of `_SHRINK` spots against a
+        gene's own.
 
         Parameters
         ----------
