@@ -32,6 +32,7 @@ from chrep_model.pipeline import TrainSettings, calibrate, section_features, tra
 TEST, TRAIN = "SYNTHETIC_P2A", "SYNTHETIC_P1A"
 CONTEXT = (200.0,)
 SMALL = ChrepSettings(
+    trees=5,
     phase1=Phase1Settings(members=1, epochs=2, inputs=8, dim=8, hidden=8),
     corrector=CorrectorSettings(epochs=2, hidden=8),
     k=10,

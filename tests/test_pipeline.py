@@ -17,6 +17,7 @@ from chrep_model.pipeline import TrainSettings, calibrate, section_features, tra
 from chrep_model.training.run import Run
 
 SMALL = ChrepSettings(
+    trees=5,
     phase1=Phase1Settings(members=1, epochs=2, inputs=8, dim=8, hidden=8),
     corrector=CorrectorSettings(epochs=2, hidden=8),
     k=10,

@@ -25,6 +25,7 @@ from chrep_model.training.samples import SpotTable
 
 DIM, GENES = 12, 9
 SMALL = ChrepSettings(
+    trees=5,
     phase1=Phase1Settings(members=1, epochs=2, inputs=8, dim=8, hidden=8),
     corrector=CorrectorSettings(epochs=2, hidden=8),
     k=10,
@@ -51,6 +52,7 @@ def make_model() -> Callable[..., Model]:
             patient=np.repeat([0, 0, 1], 20),
             position=rng.uniform(0, 1000, (n, 2)),
             section_names=("A", "B", "Ö"),
+            depth=np.full(n, 1000.0, np.float32),
         )
         genes = tuple(f"G{i}" for i in range(GENES))
         panel = GenePanel(genes, rng.uniform(0, 2, GENES), rng.uniform(0.5, 1, GENES))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chrep_model.calibration.calibrator import Combination, fit_combination
+from chrep_model.calibration.calibrator import Combination, cross_combined, fit_combination
 
 
 def answers(seed=0, n=240, genes=4, learners=3, sections=4, offset=0.0):
@@ -115,3 +115,17 @@ def test_twins_and_silent_learners_are_no_trouble(shrink):
     assert np.abs(found.weights).max() < 2
     error = np.mean((found(parts, slice(None)) - mix(parts[:3])) ** 2)
     assert error < np.mean((parts[0] - mix(parts[:3])) ** 2)
+
+
+def test_a_section_is_combined_by_weights_of_the_others():
+    rng = np.random.default_rng(0)
+    section = np.repeat([0, 1, 2], 40)
+    targets = rng.standard_normal((120, 3)).astype(np.float32)
+    answers = [(targets + rng.standard_normal((120, 3))).astype(np.float32) for _ in range(2)]
+    found = cross_combined(answers, targets, section, shrink=100.0)
+    rest, own = section != 1, section == 1
+    combination = fit_combination([a[rest] for a in answers], targets[rest], section[rest], shrink=100.0)
+    np.testing.assert_allclose(found[own], combination([a[own] for a in answers], slice(None)), atol=1e-6)
+    changed = targets.copy()
+    changed[own] += 10 * rng.standard_normal((40, 3)).astype(np.float32)
+    np.testing.assert_array_equal(cross_combined(answers, changed, section, shrink=100.0)[own], found[own])

@@ -14,6 +14,7 @@ from chrep_model.methods.phase1 import Phase1Settings
 from chrep_model.training.samples import SpotTable
 
 SMALL = ChrepSettings(
+    trees=8,
     phase1=Phase1Settings(members=1, epochs=2, inputs=8, dim=8, hidden=8),
     corrector=CorrectorSettings(epochs=2, hidden=8),
     k=10,
@@ -52,6 +53,7 @@ def make_table() -> Callable[..., SpotTable]:
             patient=section // 2,
             position=np.tile(np.stack([c, r], axis=1) * 100.0, (sections, 1)),
             section_names=tuple(f"S{i}" for i in range(sections)),
+            depth=np.full(n, 1000.0, np.float32),
         )
 
     return make

@@ -192,3 +192,30 @@ def test_settings_out_of_range_and_unknown():
     for wrong in ({"k": 0}, {"temperature": 0}, {"exclude": "nobody"}, {"phase2": {}}, {"shrink": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             ChrepSettings.model_validate(wrong)
+
+
+def test_what_it_says_of_its_trust_was_learned_on_sections_left_out(fitted, table, unseen):
+    """Held-out accuracy is below what the fitted model reaches on spots that it was trained on."""
+    assert fitted.trust.correlations.shape == (3, 15)
+    answer = fitted.predict(table.features)
+    seen = [np.corrcoef(answer[:, g], table.targets[:, g])[0, 1] for g in range(15)]
+    assert 0.1 < np.nanmean(fitted.trust.accuracy) < np.mean(seen) - 0.05
+    response = fitted.respond(unseen.features)
+    half = fitted.interval(response, "calibrated")
+    held = np.abs(fitted.read(response, "calibrated") - unseen.targets) <= half
+    assert 0.8 < held.mean() <= 1
+    assert fitted.interval(response, "raw") is None
+
+
+def test_spread_is_that_of_the_neighbours(fitted, unseen):
+    response = fitted.respond(unseen.features)
+    closer = response["similarity"] - response["similarity"][:, :1]
+    w = np.exp(closer.astype(np.float64) / fitted.temperature)
+        (response["similarity"] - response["similarity"][:, :1]).astype(np.float64) / fitted.temperature
+    )
+    w /= w.sum(1, keepdims=True)
+    near = fitted.gallery.expression[response["neighbours"]]
+    mean = np.einsum("nk,nkg->ng", w, near)
+    expected = np.sqrt(np.einsum("nk,nkg->ng", w, (near - mean[:, None]) ** 2))
+    np.testing.assert_allclose(fitted.spread(response), expected, atol=1e-4)
+    np.testing.assert_allclose(fitted.spread(response, np.array([4])), expected[:, [4]], atol=1e-4)

@@ -6,12 +6,9 @@ from sklearn.linear_model import Ridge as SklearnRidge
 
 from chrep_model.methods.ridge import (
     PENALTIES,
-    RANKS,
     Ridge,
     RidgeSolver,
     choose_penalty,
-    choose_rank,
-    principal_components,
 )
 
 
@@ -58,30 +55,13 @@ def test_the_fitted_ridge_is_scikit_learns_at_that_penalty(table, unseen):
     np.testing.assert_allclose(fitted.predict(unseen.features), expected.predict(unseen.features), atol=1e-4)
 
 
-def test_noise_asks_for_a_heavier_penalty_and_fewer_components(make_table):
+def test_noise_asks_for_a_heavier_penalty(make_table):
     table = make_table(sections=3, spots=60, dim=20, genes=60)
     noise = np.random.default_rng(3).standard_normal(table.targets.shape).astype(np.float32)
     noisy = type(table)(**{**vars(table), "targets": table.targets + 4 * noise})
     assert choose_penalty(noisy) > choose_penalty(table)
-    assert choose_rank(noisy, 100.0) <= choose_rank(table, 100.0)
-    assert choose_rank(table, 100.0) in RANKS
 
 
 def test_one_section_has_nothing_to_choose_on(make_table):
     table = make_table(sections=1)
     assert choose_penalty(table) in PENALTIES
-    assert choose_rank(table, 1.0) in RANKS
-
-
-def test_components_are_those_of_the_covariance():
-    rng = np.random.default_rng(0)
-    targets = (rng.standard_normal((200, 12)) @ rng.standard_normal((12, 12)) + 5).astype(np.float32)
-    found = principal_components(targets, 4)
-    assert found.shape == (12, 4)
-    np.testing.assert_allclose(found.T @ found, np.eye(4), atol=1e-5)
-    values, vectors = np.linalg.eigh(np.cov(targets.T))
-    for i in range(4):
-        assert abs(found[:, i] @ vectors[:, -1 - i]) == pytest.approx(1, abs=1e-3)
-    variance = ((targets - targets.mean(0)) @ found).var(0)
-    np.testing.assert_allclose(variance, values[::-1][:4], rtol=0.02)
-    assert principal_components(targets, 50).shape == (12, 12)  # no more than there are

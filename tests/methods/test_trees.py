@@ -5,7 +5,7 @@ import pytest
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 
 from chrep_model.methods import trees
-from chrep_model.methods.ridge import principal_components
+from chrep_model.methods.components import principal_components
 from chrep_model.methods.trees import Forest, Trees, fit_forest
 
 RNG = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def test_trees_of_a_single_leaf():
 
 @pytest.mark.usefixtures("few_trees")
 def test_fit_forest_follows_its_settings_and_seed():
-    one, same, other = (fit_forest(X, Y, seed) for seed in (1, 1, 2))
+    one, same, other = (fit_forest(X, Y, seed, trees=trees.TREES) for seed in (1, 1, 2))
     assert len(one.roots) == 8
     for name, values in vars(one).items():
         np.testing.assert_array_equal(getattr(same, name), values)

@@ -23,13 +23,14 @@ def table_of(*positions, shuffle=None):
         patient=np.repeat(np.arange(len(positions)) // 2, [len(p) for p in positions]),
         position=np.concatenate(positions),
         section_names=tuple("ABCDEF"[: len(positions)]),
+        depth=np.full(n, 1000.0, np.float32),
     )
     if shuffle is None:
         return table
     order = np.random.default_rng(shuffle).permutation(n)
     return SpotTable(
         table.features[order], table.targets[order], table.section[order], table.patient[order],
-        table.position[order], table.section_names,
+        table.position[order], table.section_names, table.depth[order],
     )  # fmt: skip
 
 

@@ -120,6 +120,10 @@ class GenePanel:
             )
         return _log10_spot(_aligned(section, self.genes)).toarray().astype(np.float32)
 
+    def depth(self, section: Section) -> np.ndarray:
+        """Give each spot's counts over the panel's genes, float32 (n,)."""
+        return np.asarray(_aligned(section, self.genes).sum(axis=1), np.float32).ravel()
+
     def missing(self, section: Section) -> tuple[str, ...]:
         """Give the panel's genes that a section does not list."""
         listed = set(section.genes)

@@ -6,14 +6,13 @@ topology. Phase 2 freezes it, builds a gallery of training spots and predicts by
 ``estimate`` and ``correction``.
 
 ``calibrated`` is ours: instead of throwing the head away, it combines head, estimate and correction with two
-simple learners on the same embeddings (a low-rank ridge and a forest), by weights that are learned per gene
-from predictions on training sections which the learners had not seen.
+simple learners on the same embeddings (a low-rank ridge and a forest, see `simple`), by weights that are
+learned per gene from predictions on training sections which the learners had not seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -21,9 +20,17 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from chrep_model.calibration.calibrator import Combination, fit_combination
+from chrep_model.calibration.calibrator import Answers, Combination, cross_combined, fit_combination
 from chrep_model.calibration.corrector import Corrector, CorrectorSettings, fit_corrector
-from chrep_model.calibration.gallery import Exclude, Gallery, Neighbours, unit_rows, weighted_mean
+from chrep_model.calibration.gallery import (
+    Exclude,
+    Gallery,
+    Neighbours,
+    neighbour_spread,
+    unit_rows,
+    weighted_mean,
+)
+from chrep_model.calibration.trust import Trust
 from chrep_model.methods.base import (
     ALL,
     Arrays,
@@ -34,9 +41,10 @@ from chrep_model.methods.base import (
     gallery_of,
     leave_section_out,
 )
-from chrep_model.methods.phase1 import Phase1, Phase1Settings, fit_phase1
-from chrep_model.methods.ridge import RidgeSolver, choose_penalty, choose_rank, principal_components
-from chrep_model.methods.trees import COMPONENTS, Forest, fit_forest
+from chrep_model.methods.phase1 import Member, Phase1, Phase1Settings, fit_phase1
+from chrep_model.methods.ridge import choose_penalty
+from chrep_model.methods.simple import Simple, choose_rank
+from chrep_model.training.objective import Objective
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 
@@ -56,6 +64,8 @@ class ChrepSettings(BaseModel):
         What a training spot may not retrieve while the corrector is trained; the paper says "self".
     shrink : float
         Of the combination, see `fit_combination`.
+    trees : int
+        In the forest that stands beside.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,43 +77,7 @@ class ChrepSettings(BaseModel):
     temperature: float = Field(0.05, gt=0)
     exclude: Literal["section", "patient", "self"] = "section"
     shrink: float = Field(3000.0, ge=0)
-
-
-@dataclass(frozen=True)
-class Simple:
-    """The two simple learners; both predict principal components of expression.
-
-    Attributes
-    ----------
-    w, b : ndarray
-        (d, rank) and (rank,): the linear learner's scores are X @ w + b.
-    forest : Forest
-        The other one's, of `COMPONENTS` scores.
-    directions : ndarray
-        (genes, max(rank, COMPONENTS)) float32; each learner uses the first ones.
-    mean : ndarray
-        (genes,) float32.
-    """
-
-    w: NDArray[np.float32]
-    b: NDArray[np.float32]
-    forest: Forest
-    directions: NDArray[np.float32]
-    mean: NDArray[np.float32]
-
-    @classmethod
-    def fit(cls, table: SpotTable, penalty: float, rank: int, seed: int) -> Simple:
-        """Fit both on principal components of expression."""
-        mean = table.targets.mean(0)
-        directions = principal_components(table.targets, max(rank, COMPONENTS))
-        scores = (table.targets - mean) @ directions
-        w, b = RidgeSolver(table.features, scores[:, :rank]).weights(penalty)
-        return cls(w, b, fit_forest(table.features, scores[:, :COMPONENTS], seed), directions, mean)
-
-    def genes(self, scores: NDArray[np.float32], genes: Genes) -> NDArray[np.float32]:
-        """Scores of the first components (n, count) to expression (n, number of genes)."""
-        out: NDArray[np.float32] = scores @ self.directions[genes, : scores.shape[1]].T + self.mean[genes]
-        return out
+    trees: int = Field(300, gt=0)
 
 
 class FittedChrep(FittedMethod):
@@ -143,7 +117,7 @@ class FittedChrep(FittedMethod):
             "corrector": hidden,
         }
         if self.simple is not None:
-            response["linear"] = features @ self.simple.w + self.simple.b
+            response["linear"] = self.simple.linear(features)
             response["forest"] = self.simple.forest.predict(features)
         return response
 
@@ -163,6 +137,11 @@ class FittedChrep(FittedMethod):
         simple = [self.simple.genes(response[name], genes) for name in ("linear", "forest")]
         return self.combination([head, estimate, corrected, *simple], genes)
 
+    def spread(self, response: Response, genes: Genes = ALL) -> NDArray[np.float32]:
+        """Weighted sd of the neighbours' measured values, (n, number of genes)."""
+        found = Neighbours(response["neighbours"], response["similarity"])
+        return neighbour_spread(found, self.temperature, self.gallery.expression[:, genes])
+
     def recalibrated(
         self, table: SpotTable, settings: ChrepSettings, *, seed: int, run: Run = SILENT
     ) -> FittedChrep:
@@ -174,17 +153,11 @@ class FittedChrep(FittedMethod):
             Spots of at least two newly measured sections, in this model's features and units.
         """
 
-        def renewed(rows: SpotTable) -> FittedChrep:
-            gallery, corrector = _fit_phase2(self.phase1, rows, settings, seed)
+        def renewed(rows: SpotTable, run: Run) -> FittedChrep:
+            gallery, corrector = _fit_phase2(self.phase1, rows, settings, seed, run)
             return FittedChrep(self.phase1, corrector, gallery, self.k, self.temperature, self.simple)
 
-        combination = None
-        if self.simple is not None:
-            combination = _held_out_combination(table, renewed, settings.shrink, run)
-        run.say("all sections")
-        fitted = renewed(table)
-        fitted.combination = combination
-        return fitted
+        return _calibrated(table, renewed, settings, run)
 
     def arrays(self) -> Arrays:
         """Weights of every part, flat."""
@@ -192,8 +165,7 @@ class FittedChrep(FittedMethod):
         out |= {f"corrector.{k}": v.numpy() for k, v in self.corrector.state_dict().items()}
         out |= {"k": np.array([self.k]), "temperature": np.array([self.temperature])}
         if self.simple is not None and self.combination is not None:
-            out |= {f"forest.{k}": v for k, v in vars(self.simple.forest).items()}
-            out |= {f"simple.{k}": getattr(self.simple, k) for k in ("w", "b", "directions", "mean")}
+            out |= {f"simple.{k}": v for k, v in self.simple.arrays().items()}
             out["combination.weights"] = self.combination.weights
         return out
 
@@ -210,7 +182,7 @@ class FittedChrep(FittedMethod):
         corrector.load_state_dict(state)
         simple = combination = None
         if "combination.weights" in arrays:
-            simple = Simple(forest=Forest(**part("forest")), **part("simple"))
+            simple = Simple.from_arrays(part("simple"))
             combination = Combination(**part("combination"))
         k, temperature = int(arrays["k"][0]), float(arrays["temperature"][0])
         return cls(
@@ -235,42 +207,68 @@ class Chrep(Method):
         SettingsError
             The table has a single section: there is nothing to leave out.
         """
-        combination, penalty = None, choose_penalty(table)
+        penalty = choose_penalty(table)
         rank = choose_rank(table, penalty)
-        if self.settings.calibration == "combined":
-            combination = _held_out_combination(
-                table, lambda rows: self._fit_learners(rows, penalty, rank, seed), self.settings.shrink, run
-            )
-        run.say("all sections")
-        fitted = self._fit_learners(table, penalty, rank, seed)
-        fitted.combination = combination
-        return fitted
 
-    def _fit_learners(self, table: SpotTable, penalty: float, rank: int, seed: int) -> FittedChrep:
+        def learners(rows: SpotTable, run: Run) -> FittedChrep:
+            return self._fit_learners(rows, penalty, rank, seed, run)
+
+        return _calibrated(table, learners, self.settings, run)
+
+    def objective(self, inputs: int, genes: int) -> Objective:
+        """Phase 1."""
+        return Member(inputs, genes, self.settings.phase1)
+
+    def _fit_learners(self, table: SpotTable, penalty: float, rank: int, seed: int, run: Run) -> FittedChrep:
         s = self.settings
-        phase1 = fit_phase1(table, s.phase1, seed)
-        gallery, corrector = _fit_phase2(phase1, table, s, seed)
+        phase1 = fit_phase1(table, s.phase1, seed, run)
+        gallery, corrector = _fit_phase2(phase1, table, s, seed, run)
         simple = None
         if s.calibration == "combined":
-            simple = Simple.fit(table, penalty, rank, seed)
+            simple = Simple.fit(table, penalty, rank, s.trees, seed)
         return FittedChrep(phase1, corrector, gallery, s.k, s.temperature, simple)
 
 
-def _held_out_combination(
-    table: SpotTable, fit: Callable[[SpotTable], FittedChrep], shrink: float, run: Run
-) -> Combination:
-    """Learn the combination from what learners fitted without a section say of it."""
-    answers: list[NDArray[np.float32]] = [np.empty_like(table.targets) for _ in LEARNERS]
+Fit = Callable[[SpotTable, Run], FittedChrep]
+"""Fits the learners to some rows of the training table."""
+
+
+def _calibrated(table: SpotTable, fit: Fit, s: ChrepSettings, run: Run) -> FittedChrep:
+    """Fit to all rows; learn from fits without each section how to combine the learners and trust them."""
+    held_out = None
+    if s.calibration == "combined":
+        held_out = _held_out(table, fit, run)
+    run.say("all sections")
+    fitted = fit(table, run.within("all sections"))
+    if held_out is not None and fitted.simple is not None:
+        answers, spread, distance = held_out
+        fitted.combination = fit_combination(answers, table.targets, table.section, shrink=s.shrink)
+        predicted = cross_combined(answers, table.targets, table.section, shrink=s.shrink)
+        fitted.trust = Trust.fit(predicted, table.targets, table.section, spread, distance)
+    return fitted
+
+
+def _held_out(
+    table: SpotTable, fit: Fit, run: Run
+) -> tuple[Answers, NDArray[np.float32], NDArray[np.float32]]:
+    """What learners fitted without a spot's section say of it: answers, neighbours' spread, distance."""
+    answers: Answers = [np.empty_like(table.targets) for _ in LEARNERS]
+    spread, distance = np.empty_like(table.targets), np.empty(len(table), np.float32)
     folds = leave_section_out(table)
     for i, (train, test) in enumerate(folds):
+        name = table.section_names[table.section[test][0]]
         run.say(f"combination: without section {i + 1} of {len(folds)}")
-        part = fit(table.rows(train))
-        for whole, answer in zip(answers, _answers(part, table.features[test]), strict=True):
+        part = fit(table.rows(train), run.within(f"without {name}"))
+        response = part.respond(table.features[test])
+        for whole, answer in zip(answers, _answers(part, response), strict=True):
             whole[test] = answer
-    return fit_combination(answers, table.targets, table.section, shrink=shrink)
+        spread[test], distance[test] = part.spread(response), response["distance"]
+    return answers, spread, distance
 
 
-def _fit_phase2(phase1: Phase1, table: SpotTable, s: ChrepSettings, seed: int) -> tuple[Gallery, Corrector]:
+def _fit_phase2(
+    phase1: Phase1, table: SpotTable, s: ChrepSettings, seed: int, run: Run
+) -> tuple[Gallery, Corrector]:
     """Gallery of the table's spots, and the corrector trained on estimates that leave the own section out."""
     gallery = gallery_of(table, unit_rows(phase1.feature(table.features)))
     # With a single section left there is nobody else to retrieve from: the paper's exclusion has to do.
@@ -280,14 +278,13 @@ def _fit_phase2(phase1: Phase1, table: SpotTable, s: ChrepSettings, seed: int) -
     found = gallery.search(gallery.z, s.k, exclude=exclude, section=table.section, patient=table.patient)
     corrector = fit_corrector(
         gallery.z, weighted_mean(found, s.temperature, table.targets), table.targets, table.section,
-        s.corrector, mae=s.phase1.mae, pcc=s.phase1.pcc, seed=seed,
+        s.corrector, mae=s.phase1.mae, pcc=s.phase1.pcc, seed=seed, run=run.within("corrector"),
     )  # fmt: skip
     return gallery, corrector
 
 
-def _answers(fitted: FittedChrep, features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+def _answers(fitted: FittedChrep, response: Response) -> Answers:
     """What each of `LEARNERS` says, in that order."""
-    response = fitted.respond(features)
     answers = [fitted.read(response, variant) for variant in ("raw", "estimate", "correction")]
     assert fitted.simple is not None  # noqa: S101  (only called for the combination)
-    return [*answers, *(fitted.simple.genes(response[name], ALL) for name in ("linear", "forest"))]
+    return [*answers, *(fitted.simple.genes(response[name]) for name in ("linear", "forest"))]

@@ -104,6 +104,7 @@ def spot_table(
         patient=np.repeat([patients.index(s.patient) for s in sections], counts),
         position=np.concatenate([px_to_um(1.0, s.mpp) * s.xy for s in sections]),
         section_names=tuple(s.name for s in sections),
+        depth=np.concatenate([panel.depth(s) for s in sections]),
     )
 
 

@@ -23,7 +23,6 @@ from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 
 PENALTIES = tuple(float(10.0**e) for e in np.arange(0.0, 6.51, 0.5))
-RANKS = (5, 10, 15, 20, 30, 50, 80)
 
 
 class RidgeSolver:
@@ -67,39 +66,6 @@ def choose_penalty(table: SpotTable) -> float:
             w, b = solver.weights(penalty)
             errors[i] += np.mean((table.features[test] @ w + b - table.targets[test]) ** 2)
     return PENALTIES[int(errors.argmin())]
-
-
-def choose_rank(table: SpotTable, penalty: float) -> int:
-    """Return how many components of expression a ridge should predict, judged as in `choose_penalty`."""
-    if len(np.unique(table.section)) < 2:
-        return RANKS[len(RANKS) // 2]
-    errors = np.zeros(len(RANKS))
-    for train, test in leave_section_out(table):
-        mean = table.targets[train].mean(0)
-        directions = principal_components(table.targets[train], max(RANKS))
-        w, b = RidgeSolver(table.features[train], (table.targets[train] - mean) @ directions).weights(penalty)
-        scores = table.features[test] @ w + b
-        for i, rank in enumerate(RANKS):
-            answer = scores[:, :rank] @ directions[:, :rank].T + mean
-            errors[i] += np.mean((answer - table.targets[test]) ** 2)
-    return RANKS[int(errors.argmin())]
-
-
-def principal_components(targets: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """Directions (genes, count) of the largest variance of standardised expression.
-
-    What many genes do together is signal, what each does alone is mostly counting noise.
-    """
-    centred = (targets - targets.mean(0)).astype(np.float64)
-    n, genes = centred.shape
-    dual = n < genes  # the smaller of the two Gram matrices
-    size = min(n, genes)
-    wanted = (size - min(count, size), size - 1)
-    gram = centred @ centred.T if dual else centred.T @ centred
-    _, vectors = scipy.linalg.eigh(gram, subset_by_index=wanted)
-    directions = (centred.T @ vectors if dual else vectors)[:, ::-1]
-    directions /= np.maximum(np.linalg.norm(directions, axis=0), 1e-12)
-    return np.ascontiguousarray(directions.astype(np.float32))
 
 
 class FittedRidge(FittedMethod):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from chrep_model.calibration.gallery import Gallery, unit_rows
 from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, Response, gallery_of
-from chrep_model.methods.ridge import principal_components
+from chrep_model.methods.components import principal_components
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 
@@ -97,14 +97,22 @@ def _rounded_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
-def fit_forest(X: NDArray[np.float32], scores: NDArray[np.float32], seed: int) -> Forest:
-    """Fit the forest to component scores (n, count)."""
+def fit_forest(
+    X: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    seed: int,
+    *,
+    trees: int,
+    min_leaf: int = MIN_LEAF,
+    weight: NDArray[np.float32] | None = None,
+) -> Forest:
+    """Fit a forest to component scores (n, count); of `trees` trees; `weight` (n,) of the spots."""
     from sklearn.ensemble import ExtraTreesRegressor
 
     ensemble = ExtraTreesRegressor(
-        TREES, min_samples_leaf=MIN_LEAF, max_features=FEATURE_SHARE, n_jobs=-1, random_state=seed
+        trees, min_samples_leaf=min_leaf, max_features=FEATURE_SHARE, n_jobs=-1, random_state=seed
     )
-    return Forest.from_sklearn(ensemble.fit(X, scores))
+    return Forest.from_sklearn(ensemble.fit(X, scores, sample_weight=weight))
 
 
 class FittedTrees(FittedMethod):
@@ -146,5 +154,5 @@ class Trees(Method):
         """Fit the forest with `seed`."""
         mean = table.targets.mean(0)
         directions = principal_components(table.targets, COMPONENTS)
-        forest = fit_forest(table.features, (table.targets - mean) @ directions, seed)
+        forest = fit_forest(table.features, (table.targets - mean) @ directions, seed, trees=TREES)
         return FittedTrees(forest, directions, mean, gallery_of(table, unit_rows(table.features)))

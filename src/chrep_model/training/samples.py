@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from chrep_model.networks.graph import spot_graph, topology
 from chrep_model.training.objective import SpotBatch
+
+_HALF = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class SpotTable:
         (n, 2) float64, spot centres in µm, per section from its own origin.
     section_names : tuple of str
         Names behind the numbers in `section`.
+    depth : ndarray
+        (n,) float32, counts of the spot over all genes of the panel.
     """
 
     features: NDArray[np.float32]
@@ -38,9 +43,14 @@ class SpotTable:
     patient: NDArray[np.int64]
     position: NDArray[np.float64]
     section_names: tuple[str, ...]
+    depth: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Everything that is measured or computed of the spots, array by array."""
+        return [value for value in vars(self).values() if isinstance(value, np.ndarray)]
 
     def rows(self, keep: NDArray[np.bool_]) -> SpotTable:
         """Keep the spots where `keep`, (n,) bool, is true."""
@@ -51,7 +61,16 @@ class SpotTable:
             self.patient[keep],
             self.position[keep],
             self.section_names,
+            self.depth[keep],
         )
+
+    def reliability(self) -> NDArray[np.float32]:
+        """How much a spot's measured values count, (n,) in [0, 1]: its depth against counting noise.
+
+        A spot of `_HALF` times the median depth counts half as much as one that was counted without end.
+        """
+        half = _HALF * max(float(np.median(self.depth)), 1.0)
+        return (self.depth / (self.depth + half)).astype(np.float32)
 
     def unit_position(self) -> NDArray[np.float32]:
         """Positions scaled to [0, 1] per section and axis, (n, 2): what the coordinate branch reads."""
