@@ -211,8 +211,6 @@ def test_spread_is_that_of_the_neighbours(fitted, unseen):
     response = fitted.respond(unseen.features)
     closer = response["similarity"] - response["similarity"][:, :1]
     w = np.exp(closer.astype(np.float64) / fitted.temperature)
-        (response["similarity"] - response["similarity"][:, :1]).astype(np.float64) / fitted.temperature
-    )
     w /= w.sum(1, keepdims=True)
     near = fitted.gallery.expression[response["neighbours"]]
     mean = np.einsum("nk,nkg->ng", w, near)
