@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from chrep_model.evaluation.report.drawing import GREY, INK, drawing, look, written
+from chrep_model.evaluation.oracle import ORACLE
+from chrep_model.evaluation.report.drawing import GREY, INK, drawing, look, short, written
 from chrep_model.evaluation.report.markup import Markup
 from chrep_model.evaluation.report.results import Results
-from chrep_model.evaluation.report.words import FIGURES, ORACLE, Figure
+from chrep_model.evaluation.report.words import FIGURES, Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,14 +45,14 @@ def dots(results: Results) -> Markup:
                     color=colour,
                     markersize=6,
                     alpha=0.8,
-                    label=fold,
+                    label=short(fold),
                     mew=0,
                 )
             for key in shown:
                 place, mean = keys.index(key), float(values[key].mean())
                 ax.plot([mean, mean], [place - 0.32, place + 0.32], color=INK, linewidth=1.6)
             _finish(ax, facts)
-        axes[0].set_yticks(range(len(keys)), [results.label(key) for key in keys])
+        axes[0].set_yticks(range(len(keys)), [short(results.label(key)) for key in keys])
         axes[0].set_ylim(len(keys) - 0.4, -0.6)
         for label, key in zip(axes[0].get_yticklabels(), keys, strict=True):
             label.set_fontweight("bold" if key == results.subject else "normal")
@@ -79,14 +80,15 @@ def gene_scatter(results: Results) -> Markup:
     ends = _ends([ours, *others.values()])
     if ceiling is not None:
         others["noise ceiling of the gene"] = ceiling
-    with drawing(min(10.4, 3.1 * len(others) + 0.9), 3.4, "genes") as figure:
+    width = min(10.4, 3.1 * len(others) + 0.9)
+    with drawing(width, 0.75 + 0.8 * width / len(others), "genes") as figure:
         axes = figure.subplots(1, len(others), sharey=True, squeeze=False)[0]
         for ax, (name, theirs) in zip(axes, others.items(), strict=True):
             drawn = _against(ax, theirs, ours, ceiling)
             above, both = (ours > theirs).sum(), (ours.notna() & theirs.notna()).sum()
             ax.set(xlim=(0, 1.15) if theirs is ceiling else ends, ylim=ends)
-            ax.set(xlabel=name, title=f"{above} of {both} above the line", box_aspect=1)
-        axes[0].set_ylabel(f"{results.label(subject)}\n(Pearson correlation)")
+            ax.set(xlabel=short(name), title=f"{above} of {both} above the line", box_aspect=1)
+        axes[0].set_ylabel(f"{short(results.label(subject))}\n(Pearson correlation)")
         if ceiling is not None:
             figure.colorbar(drawn, ax=list(axes), label="noise ceiling", shrink=0.8, pad=0.01, aspect=25)
         caption = (
@@ -121,7 +123,7 @@ def calibration(results: Results) -> Markup:
             for ax, values in zip(axes, (part["coverage"], excess, part["width"]), strict=True):
                 ax.plot(
                     values.index, values, color=colour, marker=marker, markersize=5, linewidth=1.3, alpha=0.9,
-                    label=results.label(key),
+                    label=short(results.label(key)),
                 )  # fmt: skip
                 ax.set_xlabel("nominal level (share)")
         axes[2].set_ylim(bottom=0)
@@ -167,8 +169,8 @@ def _against(ax: Axes, x: pd.Series, y: pd.Series, colour: pd.Series | None) -> 
 
 
 def _ends(values: list[pd.Series]) -> tuple[float, float]:
-    """One range for both axes of all panels, with room for names."""
+    """One range for both axes of all panels, with room for names on the left."""
     every = np.concatenate([v.dropna() for v in values])
     low, high = (float(every.min()), float(every.max())) if every.size else (0.0, 1.0)
-    margin = 0.12 * max(high - low, 0.1)
-    return low - margin, high + margin
+    span = max(high - low, 0.1)
+    return low - 0.25 * span, high + 0.08 * span

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-import numpy as np
-
+from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.report.markup import Markup, join, tag
 from chrep_model.evaluation.report.results import Key, Results
 from chrep_model.evaluation.report.tables import written
-from chrep_model.evaluation.report.words import RIVALS
+from chrep_model.evaluation.report.words import FIGURES, Figure
+from chrep_model.evaluation.summary import HEADLINE, RIVALS
 
 _FEWEST = 6
 """Pairs below which a two-sided signed-rank test cannot give p < 0.05, as 2 / 2**5 = 0.0625."""
@@ -35,46 +35,55 @@ def _lead(results: Results) -> Markup:
     if not results.speaking:
         return Markup("Only constant predictions were compared, which correlate with nothing.")
     leader, subject = results.speaking[0], results.subject
-    sections = _count(len(results.folds), "section")
+    alone = len(results.speaking) == 1
     said = join(
-        tag("b", results.label(leader)),
-        f" {'reaches a' if len(results.speaking) == 1 else 'has the highest'} mean correlation over all "
-        f"genes on {sections} kept out of training: {_spread(results, leader)}.",
-    )
+        f"{'Mean' if alone else 'Highest mean'} correlation over all genes on "
+        f"{_count(len(results.folds), 'section')} kept out of training: ",
+        tag("b", results.label(leader)), f" with {_spread(results, leader)}.",
+        "" if alone else _further(results, leader),
+    )  # fmt: skip
     if leader == subject:
         return said
-    rank = results.contenders.index(subject) + 1
-    second = f" stands at {_spread(results, subject)}, rank {rank} of {len(results.contenders)}."
-    return join(said, " ", tag("b", results.label(subject)), second)
+    rank = f", rank {results.contenders.index(subject) + 1} of {len(results.contenders)}."
+    return join(said, " ", tag("b", results.label(subject)), f" has {_spread(results, subject)}{rank}")
 
 
 def _spread(results: Results, key: Key) -> str:
-    entry = results.entry(key, "pcc_acg")
-    mean = written(results.mean(key, "pcc_acg"), 3)
+    entry = results.entry(key, HEADLINE[0])
+    mean = written(results.mean(key, HEADLINE[0]), 3)
     return mean if entry is None or entry["sd"] is None else f"{mean} ± {entry['sd']:.3f}"
+
+
+def _further(results: Results, leader: Key) -> str:
+    """Who is best in the further figures."""
+    further = [f for f in FIGURES if f.metric in HEADLINE[1:] and results.measured(f)]
+    leaders = {figure.title: _leader(results, figure) for figure in further}
+    same = [title for title, key in leaders.items() if key == leader]
+    rest = [f" Best in {title}: {results.label(key)}." for title, key in leaders.items() if key != leader]
+    return (f" It is best in {_listed(same)} as well." if same else "") + "".join(rest)
+
+
+def _leader(results: Results, figure: Figure) -> Key:
+    return max(results.speaking, key=lambda key: figure.better * results.mean(key, figure.metric))
 
 
 def _card(results: Results, key: Key) -> Markup:
     """The subject against one reference."""
-    correlation = results.compare(results.subject, key)
-    lines = [
-        f"PCC (ACG){_ratio(correlation.ratio)}, ahead in {correlation.better} of "
-        f"{_count(correlation.folds, 'section')}"
-    ]
-    for metric, title in (("pcc_heg50", "PCC (HEG50)"), ("mse", "MSE"), ("mae", "MAE")):
-        if results.entry(key, metric):
-            found = results.compare(results.subject, key, metric)
-            lines.append(f"{title} {written(found.difference, 4, signed=True)}{_ratio(found.ratio)}")
-    return tag(
-        "div",
-        tag("h3", f"{results.label(results.subject)} against {results.label(key)}"),
-        tag("p", written(correlation.difference, 4, signed=True), class_="big"),
-        *(tag("p", line) for line in lines),
-    )
-
-
-def _ratio(value: float) -> str:
-    return f", × {value:.3f}" if np.isfinite(value) else ""
+    lines: list[object] = []
+    for figure in (f for f in FIGURES if f.metric in HEADLINE):
+        found = results.difference(results.subject, key, figure.metric)
+        if found is None or found["mean"] is None:
+            continue
+        ratio = "" if found["ratio"] is None else f", × {found['ratio']:.3f}"
+        ahead = f", ahead in {found['folds_better']} of {_count(found['folds'], 'section')}"
+        difference = written(found["mean"], 4, signed=True)
+        if figure.metric == HEADLINE[0]:
+            lines += [tag("p", difference, class_="big"), tag("p", f"{figure.title}{ratio}{ahead}")]
+        else:
+            lines.append(tag("p", f"{figure.title} {difference}{ratio}"))
+    best = ", the best published rival" if key == results.rival else ""
+    title = f"{results.label(results.subject)} against {results.label(key)}{best}"
+    return tag("div", tag("h3", title), *lines)
 
 
 def _without_rival(results: Results) -> Markup:
@@ -112,8 +121,9 @@ def _chosen(results: Results) -> str:
     )
     return (
         f"{chosen}, gallery, penalties, neighbourhoods, calibration and every other choice were made on the "
-        "training sections of each fold; the section left out was opened for scoring alone. All methods read "
-        f"the same features, folds and genes.{given}"
+        "training sections of each fold; the section left out was opened for scoring alone. Settings that "
+        "were given, or left at their defaults, are the same in all folds. All methods read the same "
+        f"features, folds and genes.{given}"
     )
 
 
@@ -138,6 +148,13 @@ def _caveats(results: Results) -> Iterator[str]:
             "patient expect less; leave out whole patients to measure it."
         )
     yield from _small_lead(results)
+    oracle = results.trusted_of(ORACLE)
+    if oracle is not None:
+        yield (
+            "The total counts of a test spot, which no image gives, would reach PCC (ACG) "
+            f"{written(results.mean(oracle, HEADLINE[0]), 3)} on their own. A correlation that does not "
+            "exceed this one may be no more than a guess of how many molecules a spot yields."
+        )
     if settings["seeds"] == 1:
         yield "One seed only: how far chance alone moves a figure was not measured."
     yield (
@@ -150,13 +167,17 @@ def _small_lead(results: Results) -> Iterator[str]:
     if len(results.speaking) < 2:
         return
     first, second = results.speaking[:2]
-    lead = results.compare(first, second)
-    if lead.folds > 1 and lead.difference < lead.sd:
+    lead = results.difference(first, second)
+    if lead is not None and lead["sd"] is not None and lead["mean"] < lead["sd"]:
         yield (
             f"The lead of {results.label(first)} over {results.label(second)} "
-            f"({written(lead.difference, 4, signed=True)}) is smaller than its own spread over the test "
-            f"sections (± {lead.sd:.4f})."
+            f"({written(lead['mean'], 4, signed=True)}) is smaller than its own spread over the test "
+            f"sections (± {lead['sd']:.4f})."
         )
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _count(number: int, what: str) -> str:

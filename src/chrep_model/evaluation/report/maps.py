@@ -8,48 +8,45 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from chrep_model.evaluation.report.drawing import INK, drawing, written
+from chrep_model.evaluation.report.drawing import INK, drawing, short, written
 from chrep_model.evaluation.report.markup import Markup, join, tag
 from chrep_model.evaluation.report.results import Key, Results
-from chrep_model.evaluation.report.words import SMOOTHED
+from chrep_model.evaluation.scoring import SMOOTHED
 from chrep_model.inference.figure import EXPRESSION_COLOURS, PERCENTILES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import Collection
 
-ROOM = 2_500_000
+ROOM = 3_500_000
 """Characters that all maps together may take of the page."""
 
 _PANELS = 6
-_WIDTH = 10.4
+_WIDTH, _BAR, _ABOVE, _BELOW = 10.4, 0.85, 0.45, 0.35  # inches
 _SPOT = 0.92  # of the distance between neighbours: spots stay apart, and there is little white between them
 
 
 def maps(results: Results) -> Markup:
     """Pictures for every test section and gene that was kept, and two lists to choose from."""
-    frame = results.maps.dropna(subset=["truth"]) if len(results.maps) else results.maps
+    frame = results.maps.dropna(subset=["truth"])
     if frame.empty:
         return Markup()
-    limits = {gene: _limits(part) for gene, part in frame.groupby("gene", sort=False)}
+    limits = {str(gene): _limits(part) for gene, part in frame.groupby("gene", sort=False)}
+    by_pair = frame.groupby(["fold", "gene"], sort=False)
+    parts = {(str(fold), str(gene)): part for (fold, gene), part in by_pair}
+    genes_of: dict[str, list[str]] = {}
+    for fold, gene in parts:
+        genes_of.setdefault(fold, []).append(gene)
+    # gene by gene and not section by section: where the room ends, every section has some of its genes
+    order = sorted(parts, key=lambda pair: genes_of[pair[0]].index(pair[1]))
     pictures: dict[tuple[str, str], Markup] = {}
-    left_out = used = 0
-    # gene by gene and not section by section: where the room ends, every section has some of the genes
-    pairs = frame[["fold", "gene"]].drop_duplicates()
-    pairs = pairs.assign(rank=pairs.groupby("fold").cumcount()).sort_values("rank", kind="stable")
-    for fold, gene in zip(pairs["fold"], pairs["gene"], strict=True):
-        part = frame[(frame["fold"] == fold) & (frame["gene"] == gene)]
-        picture = tag(
-            "div", _picture(results, part, str(fold), str(gene), limits[gene]),
-            class_="map", data_section=fold, data_gene=gene,
-        )  # fmt: skip
-        if used + len(picture) > ROOM and pictures:
-            left_out += 1
-            continue
-        used += len(picture)
-        pictures[str(fold), str(gene)] = picture
+    for fold, gene in order:
+        picture = _picture(results, parts[fold, gene], fold, gene, limits[gene])
+        pictures[fold, gene] = tag("div", picture, class_="map", data_section=fold, data_gene=gene)
+        if sum(map(len, pictures.values())) > ROOM:
+            break
     sections, genes = (list(dict.fromkeys(names)) for names in zip(*pictures, strict=True))
-    return join(_choice(sections, genes), *pictures.values(), _rest(left_out))
+    return join(_choice(sections, genes), *pictures.values(), _rest(len(parts) - len(pictures)))
 
 
 def _choice(sections: list[str], genes: list[str]) -> Markup:
@@ -61,7 +58,7 @@ def _choice(sections: list[str], genes: list[str]) -> Markup:
         )
         for title, name, values in (("Test section", "section", sections), ("Gene", "gene", genes))
     ]
-    return tag("p", *lists, tag("output", "", data_says="maps"), class_="needs-script choice")
+    return tag("p", *lists, class_="needs-script choice")
 
 
 def _rest(count: int) -> Markup:
@@ -83,27 +80,29 @@ def _panels(results: Results, frame: pd.DataFrame) -> list[Key]:
 def _picture(
     results: Results, frame: pd.DataFrame, fold: str, gene: str, limits: tuple[float, float]
 ) -> Markup:
-    keys = _panels(results, frame)
-    first = frame.groupby(["x_um", "y_um"], sort=False)["truth"].first().reset_index()
-    panels = [("truth", first["x_um"], first["y_um"], first["truth"])]
-    for method, variant in keys:
-        part = frame[(frame["method"] == method) & (frame["variant"] == variant)]
-        name = f"{results.label((method, variant))}{_agreement(results, (method, variant), fold, gene)}"
-        panels.append((name, part["x_um"], part["y_um"], part["value"]))
-    xy = first[["x_um", "y_um"]].to_numpy(float)
+    spots = frame.drop_duplicates(["x_um", "y_um"]).assign(value=lambda part: part["truth"])
+    panels = {"truth": spots}
+    for key in _panels(results, frame):
+        title = short(results.label(key)) + _agreement(results, key, fold, gene)
+        panels[title] = frame[(frame["method"] == key[0]) & (frame["variant"] == key[1])]
+    xy = spots[["x_um", "y_um"]].to_numpy(float)
     pitch = _pitch(xy)
     low, high = xy.min(0) - pitch, xy.max(0) + pitch
-    side = (_WIDTH - 1.0) / max(len(panels), 4)
-    height = float(np.clip(side * (high[1] - low[1]) / (high[0] - low[0]), 1.0, 5.0)) + 0.85
-    with drawing(side * len(panels) + 1.0, height, f"map {fold} {gene}") as figure:
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for ax, (name, x, y, values) in zip(axes, panels, strict=True):
-            drawn = _spots(ax, np.column_stack([x, y]), values.to_numpy(float), pitch, limits)
-            ax.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", title=name)
-            ax.title.set_fontsize(8.5)
+    side = (_WIDTH - _BAR) / max(len(panels), 4)
+    height = float(np.clip(side * (high[1] - low[1]) / (high[0] - low[0]), 0.8, 5.0))
+    width, total = side * len(panels) + _BAR, height + _ABOVE + _BELOW
+    with drawing(width, total, f"map {fold} {gene}") as figure:
+        figure.set_layout_engine("none")  # all panels are alike: there is nothing to lay out
+        for column, (title, part) in enumerate(panels.items()):
+            box = (column * side / width, _BELOW / total, 0.97 * side / width, height / total)
+            ax = figure.add_axes(box, xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal")
             ax.set_axis_off()
-        _scale_bar(axes[0], low, high)
-        bar = figure.colorbar(drawn, ax=list(axes), extend="both", shrink=0.85, pad=0.01, aspect=18)
+            ax.set_title(title, fontsize=8.5)
+            drawn = _spots(ax, part, pitch, limits)
+            if column == 0:
+                _scale_bar(ax, low, high)
+        box = (len(panels) * side / width, _BELOW / total, 0.12 / width, height / total)
+        bar = figure.colorbar(drawn, cax=figure.add_axes(box), extend="both")
         bar.set_label("log10-spot", fontsize=8.5)
         bar.ax.tick_params(labelsize=8)
         caption = f"{gene} in section {fold}, measured and predicted from the image, all on one colour scale."
@@ -118,18 +117,18 @@ def _agreement(results: Results, key: Key, fold: str, gene: str) -> str:
     return "" if r.empty else f"\nr = {r.iloc[0]:.2f}".replace("-", "−")
 
 
-def _spots(
-    ax: Axes, xy: NDArray[np.float64], values: NDArray[np.float64], pitch: float, limits: tuple[float, float]
-) -> Collection:
+def _spots(ax: Axes, part: pd.DataFrame, pitch: float, limits: tuple[float, float]) -> Collection:
+    """Discs at the spots; a value that is not a number leaves its place empty."""
     from matplotlib.collections import EllipseCollection
 
-    seen = np.isfinite(values)
-    size = np.full(int(seen.sum()), _SPOT * pitch)
+    there = part.dropna(subset=["value"])
+    size = np.full(len(there), _SPOT * pitch)
     spots = EllipseCollection(
-        size, size, np.zeros_like(size), units="xy", offsets=xy[seen], offset_transform=ax.transData,
+        size, size, np.zeros_like(size), units="xy", offset_transform=ax.transData,
+        offsets=there[["x_um", "y_um"]].to_numpy(float),
         cmap=EXPRESSION_COLOURS, linewidth=0, rasterized=True,
     )  # fmt: skip
-    spots.set_array(values[seen])
+    spots.set_array(there["value"].to_numpy(float))
     spots.set_clim(*limits)
     ax.add_collection(spots)
     return spots
@@ -157,8 +156,9 @@ def _scale_bar(ax: Axes, low: NDArray[np.float64], high: NDArray[np.float64]) ->
     power = 10 ** np.floor(np.log10(quarter))
     length = float(power * max(step for step in (1, 2, 5) if step * power <= quarter))
     name = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
-    ax.plot([low[0], low[0] + length], [high[1], high[1]], color=INK, linewidth=2.5, clip_on=False)
+    start = float(low[0]) + quarter / 4
+    ax.plot([start, start + length], [high[1], high[1]], color=INK, linewidth=2.5, clip_on=False)
     ax.annotate(
-        name, (low[0] + length / 2, high[1]), (0, -4), textcoords="offset points", ha="center", va="top",
+        name, (start + length / 2, high[1]), (0, -4), textcoords="offset points", ha="center", va="top",
         fontsize=8, color=INK, annotation_clip=False,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -24,7 +25,7 @@ _TITLES = {f.metric: f.title for f in FIGURES}
 
 
 def paired(results: Results) -> Markup:
-    """Paired differences over test sections, of every method to ridge and to the best other."""
+    """Paired differences over test sections: the subject's first, then those of all other methods."""
     entries = {(d["method"], d["metric"], d["reference"]): d for d in results.summary["differences"]}
     if not entries:
         return tag("p", "One method has nothing to be compared with.", class_="dim")
@@ -35,35 +36,47 @@ def paired(results: Results) -> Markup:
         Column("ratio", "Mean of the method over the mean of the reference."),
         Column("better in", "Test sections in which the method is ahead."),
         Column("n", "Test sections that are paired."),
-        Column("p", "Two-sided, not corrected for the number of comparisons."),
+        Column("p signed rank", "Wilcoxon's test, two-sided, not corrected for the number of comparisons."),
+        Column("p t", "Paired t test, two-sided, not corrected for the number of comparisons."),
         Column("note", words=True),
     ]  # fmt: skip
-    rows: list[tuple[str | None, list[Cell]]] = [(None, _pair(results, d)) for d in entries.values()]
+    notes = {d["note"] for d in entries.values()}
+    shown = columns if len(notes) > 1 else columns[:-1]
+    own = [d for d in entries.values() if d["method"] == results.subject[0]]
+    rest = [d for d in entries.values() if d["method"] != results.subject[0]]
+    groups = [
+        Rows([(None, _pair(results, d)[: len(shown)]) for d in found], title)
+        for found, title in ((own, results.label(results.subject)), (rest, "Other methods"))
+    ]
     caption = (
-        "Of the variant to trust of each method. A difference above 0 is good for correlations and bad for "
-        "errors."
+        "Of the variant to trust of each method, against ridge, trees, the best published rival and the best "
+        "of all others. A difference above 0 is good for correlations and bad for errors."
     )
-    return table(columns, [Rows(rows)], name="paired", caption=caption)
+    if len(notes) == 1 and (note := notes.pop()):
+        caption += f" {note[0].upper()}{note[1:]}."
+    return tag("div", table(shown, groups, name="paired", caption=caption), class_="tall")
 
 
-def _pair(results: Results, d: dict[str, object]) -> list[Cell]:
-    def label(method: object) -> Cell:
-        key = results.trusted_of(str(method))
-        return Cell(str(method) if key is None else results.label(key))
+def _pair(results: Results, d: dict[str, Any]) -> list[Cell]:
+    def label(method: str) -> Cell:
+        key = results.trusted_of(method)
+        return Cell(method if key is None else results.label(key))
 
-    folds, p = int(_number(d["folds"])), _number(d.get("p"))
+    better = Cell(f"{d['folds_better']} of {d['folds']}", float(d["folds_better"]))
     return [
-        label(d["method"]), label(d["reference"]),
-        Cell(_TITLES.get(str(d["metric"]), str(d["metric"]))),
+        label(d["method"]), label(d["reference"]), Cell(_TITLES.get(d["metric"], d["metric"])),
         number(_number(d["mean"]), 4, signed=True), number(_number(d["sd"]), 4),
-        number(_number(d["ratio"]), 3),
-        Cell(f"{d['folds_better']} of {folds}", _number(d["folds_better"])), number(folds, 0),
-        number(p, 3), Cell(str(d.get("note") or "")),
+        number(_number(d["ratio"]), 3), better, number(float(d["folds"]), 0),
+        _p(d["p"]), _p(d["p_t"]), Cell(d["note"]),
     ]  # fmt: skip
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else math.nan
+def _p(value: float | None) -> Cell:
+    return Cell("< 0.001", value) if value is not None and value < 0.001 else number(_number(value), 3)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def left_out(results: Results) -> Markup:
@@ -75,6 +88,7 @@ def left_out(results: Results) -> Markup:
         ),
         "Genes that vary but are predicted as constant count as a correlation of zero, because leaving them "
         "out would reward saying nothing: " + _constants(results),
+        "No spot is dropped: every spot that the file of a test section holds is scored.",
     ]  # fmt: skip
     if results.intervals.empty:
         lines.append("No method gave prediction intervals.")

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.report.markup import Markup, join, tag
 from chrep_model.evaluation.report.results import Key, Results
 from chrep_model.evaluation.report.tables import MISSING, Cell, Column, Rows, number, table, written
-from chrep_model.evaluation.report.words import (
-    FIGURES,
-    METHODS,
-    MORE_FIGURES,
-    ORACLE,
-    SMOOTHED,
-    VARIANTS,
-    Figure,
-)
+from chrep_model.evaluation.report.words import FIGURES, METHODS, MORE_FIGURES, VARIANTS, Figure
+from chrep_model.evaluation.scoring import SMOOTHED
 
 DIGITS = 3
 """Behind the point of a score."""
@@ -39,7 +33,7 @@ def _scores(results: Results, wanted: tuple[Figure, ...], name: str) -> Markup:
 
     def rows(keys: list[Key]) -> list[tuple[str | None, list[Cell]]]:
         return [
-            ("trusted" if key in results.contenders else None, _names(results, key) + [
+            (_class(results, key), _names(results, key) + [
                 _cell(results, key, figure, best[figure] == key) for figure in figures
             ])
             for key in keys
@@ -81,6 +75,12 @@ def sections(results: Results, figure: Figure) -> Markup:
     return table(
         columns, [Rows(rows)], name=name, caption=f"{figure.title} by test section: {figure.meaning}"
     )
+
+
+def _class(results: Results, key: Key) -> str | None:
+    if key == results.subject:
+        return "trusted subject"
+    return "trusted" if key in results.contenders else "further"
 
 
 def _names(results: Results, key: Key) -> list[Cell]:

@@ -15,9 +15,7 @@ from chrep_model.evaluation.report.maps import maps
 from chrep_model.evaluation.report.markup import Markup, field, join, tag
 from chrep_model.evaluation.report.overview import overview, sections
 from chrep_model.evaluation.report.results import Results
-
-MAP_COLUMNS = ("fold", "gene", "x_um", "y_um", "truth", "method", "variant", "value")
-INTERVAL_COLUMNS = ("method", "variant", "fold", "seed", "level", "coverage", "width")
+from chrep_model.evaluation.tables import INTERVAL_COLUMNS, MAP_COLUMNS
 
 
 def write_report(
@@ -37,15 +35,15 @@ def write_report(
     table, per_gene, summary : DataFrame, DataFrame, dict
         As in `benchmark.Summary`.
     maps : DataFrame, optional
-        A few genes spot by spot, columns `MAP_COLUMNS`: positions in µm, values in log10-spot units.
+        A few genes spot by spot, columns `tables.MAP_COLUMNS`: positions in µm, values in log10-spot units.
     intervals : DataFrame, optional
-        Prediction intervals by nominal level, columns `INTERVAL_COLUMNS`: coverage as a share, width in
-        log10-spot units.
+        Prediction intervals by nominal level, columns `tables.INTERVAL_COLUMNS`: coverage as a share, width
+        in log10-spot units.
     """
     results = Results(
         table, per_gene, summary,
-        pd.DataFrame(columns=MAP_COLUMNS) if maps is None else maps,
-        pd.DataFrame(columns=INTERVAL_COLUMNS) if intervals is None else intervals,
+        pd.DataFrame(columns=list(MAP_COLUMNS)) if maps is None else maps,
+        pd.DataFrame(columns=list(INTERVAL_COLUMNS)) if intervals is None else intervals,
     )  # fmt: skip
     path.write_text(page(results), encoding="utf-8")
 

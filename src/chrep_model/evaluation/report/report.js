@@ -52,23 +52,22 @@
     filter();
   }
 
-  // Maps: the one that was chosen.
+  // Maps: the one that was chosen. A gene that was not kept in a section gives way to one that was.
 
-  const lists = [...document.querySelectorAll("select[data-chooses]")];
+  const [sections, genes] = document.querySelectorAll("select[data-chooses]");
   const maps = [...document.querySelectorAll(".map")];
-  const says = document.querySelector('[data-says="maps"]');
 
   function choose() {
-    const wanted = (map) => lists.every((list) => map.dataset[list.dataset.chooses] === list.value);
-    for (const map of maps) map.hidden = !wanted(map);
-    const section = lists[0].value;
-    const there = maps.filter((map) => map.dataset.section === section).map((map) => map.dataset.gene);
-    for (const option of lists[1].options) option.disabled = !there.includes(option.value);
-    says.textContent = maps.some(wanted) ? "" : `No map of this gene was kept in section ${section}.`;
+    const there = maps.filter((map) => map.dataset.section === sections.value).map((map) => map.dataset.gene);
+    for (const option of genes.options) option.disabled = !there.includes(option.value);
+    if (!there.includes(genes.value)) genes.value = there[0];
+    for (const map of maps) {
+      map.hidden = map.dataset.section !== sections.value || map.dataset.gene !== genes.value;
+    }
   }
 
-  if (lists.length === 2) {
-    for (const list of lists) list.addEventListener("change", choose);
+  if (maps.length) {
+    for (const list of [sections, genes]) list.addEventListener("change", choose);
     choose();
   }
 })();

@@ -10,31 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chrep_model.evaluation.report.words import LOG, METHODS, ORACLE, OURS, RIVALS, SMOOTHED, Figure
+from chrep_model.evaluation.metrics import LOG10_SPOT
+from chrep_model.evaluation.oracle import ORACLE
+from chrep_model.evaluation.report.words import METHODS, OURS, Figure
+from chrep_model.evaluation.scoring import SMOOTHED
+from chrep_model.evaluation.summary import RIVALS, trusted_variants
 
 Key = tuple[str, str]
 """A method and one of its variants."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One method against another, paired over test sections.
-
-    Attributes
-    ----------
-    difference, ratio : float
-        Of the means over sections; the ratio is NaN where the reference is zero.
-    sd : float
-        Of the difference over sections; NaN for a single one.
-    better, folds : int
-        In how many test sections of how many the method is ahead.
-    """
-
-    difference: float
-    ratio: float
-    sd: float
-    better: int
-    folds: int
 
 
 @dataclass(frozen=True)
@@ -65,7 +48,7 @@ class Results:
     @cached_property
     def trusted(self) -> dict[str, str]:
         """Method -> its variant to trust: the one named last, smoothing apart."""
-        return {method: variant for method, variant in self.keys if variant != SMOOTHED}
+        return trusted_variants(self.table)
 
     @cached_property
     def contenders(self) -> list[Key]:
@@ -80,11 +63,6 @@ class Results:
         return [key for key in self.contenders if values[key].fillna(0).any()]
 
     @property
-    def ours(self) -> Key | None:
-        """CHRep's trusted variant, where it was run."""
-        return self.trusted_of(OURS)
-
-    @property
     def rival(self) -> Key | None:
         """The published rival with the highest correlation, where one was run."""
         return next((key for key in self.contenders if key[0] in RIVALS), None)
@@ -92,7 +70,7 @@ class Results:
     @property
     def subject(self) -> Key:
         """Whom the page is about: ours, or the leader where ours was not run."""
-        return self.ours or self.contenders[0]
+        return self.trusted_of(OURS) or self.contenders[0]
 
     @cached_property
     def references(self) -> list[Key]:
@@ -124,16 +102,16 @@ class Results:
         """Whether some method was repeated."""
         return self.table["seed"].nunique() > 1
 
-    def entry(self, key: Key, metric: str, space: str = LOG) -> dict[str, Any] | None:
+    def entry(self, key: Key, metric: str, space: str = LOG10_SPOT) -> dict[str, Any] | None:
         """The summary's line on one figure."""
         return self._entries.get((*key, metric, space))
 
-    def mean(self, key: Key, metric: str, space: str = LOG) -> float:
+    def mean(self, key: Key, metric: str, space: str = LOG10_SPOT) -> float:
         """Mean over the test sections; NaN where it was not measured."""
         entry = self.entry(key, metric, space)
         return float("nan") if entry is None or entry["mean"] is None else float(entry["mean"])
 
-    def by_fold(self, metric: str, space: str = LOG) -> dict[Key, pd.Series]:
+    def by_fold(self, metric: str, space: str = LOG10_SPOT) -> dict[Key, pd.Series]:
         """Method and variant -> one value per test section, mean over seeds."""
         part = self.table[(self.table["metric"] == metric) & (self.table["space"] == space)]
         return {
@@ -141,16 +119,10 @@ class Results:
             for (method, variant), rows in part.groupby(["method", "variant"], sort=False)
         }
 
-    def compare(self, key: Key, reference: Key, metric: str = "pcc_acg", better: int = 1) -> Comparison:
-        """Hold one method against another on the sections that both predicted."""
-        values = self.by_fold(metric)
-        pair = pd.concat([values[key], values[reference]], axis=1).dropna().to_numpy(float)
-        of_key, of_reference = pair.mean(0) if len(pair) else (float("nan"), float("nan"))
-        ratio = of_key / of_reference if abs(of_reference) > 1e-9 else float("nan")
-        apart = pair[:, 0] - pair[:, 1]
-        sd = float(apart.std(ddof=1)) if len(apart) > 1 else float("nan")
-        ahead = int((better * apart > 0).sum())
-        return Comparison(float(of_key - of_reference), float(ratio), sd, ahead, len(apart))
+    def difference(self, key: Key, reference: Key, metric: str = "pcc_acg") -> dict[str, Any] | None:
+        """The summary's line on one method against another, paired over test sections."""
+        found = (d for d in self.summary["differences"] if (d["method"], d["metric"]) == (key[0], metric))
+        return next((d for d in found if d["reference"] == reference[0]), None)
 
     @cached_property
     def genes(self) -> pd.DataFrame:

@@ -64,7 +64,8 @@ def written(value: float, digits: int, *, signed: bool = False) -> str:
     """A number for the eye: with a true minus, and a dash for what was not measured."""
     if not math.isfinite(value):
         return MISSING
-    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+    rounded = round(value, digits) + 0.0  # no minus before a zero
+    return f"{rounded:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
 def table(columns: Sequence[Column], groups: Sequence[Rows], *, name: str, caption: object) -> Markup:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LOG, Z = "log10-spot", "z-train"
-"""Spaces in which errors are given."""
+from chrep_model.evaluation.metrics import LOG10_SPOT, Z_TRAIN
+from chrep_model.evaluation.oracle import ORACLE
+from chrep_model.evaluation.scoring import SMOOTHED
 
-OURS, ORACLE, SMOOTHED = "chrep", "library_size_oracle", "smoothed"
+OURS = "chrep"
+"""The method that the page is about, where it was run."""
 
 METHODS = {
     "mean": ("mean", "The mean of the training spots, the same everywhere."),
@@ -17,7 +19,6 @@ METHODS = {
     "bleep": ("BLEEP", "Contrastive alignment of image and expression, then retrieval."),
     "mclstexp": ("mclSTExp", "Contrastive learning with spatial context on the expression side."),
     "heclip": ("HECLIP", "Image-centric contrastive loss, then retrieval from image to image."),
-    "hage": ("HAGE-like", "Gene embeddings that attend to the image; built from the abstract of HAGE."),
     "hage_like": ("HAGE-like", "Gene embeddings that attend to the image; built from the abstract of HAGE."),
     "chrep": ("CHRep", "Trained head, gallery estimate and correction, combined on training sections."),
     ORACLE: (
@@ -28,17 +29,14 @@ METHODS = {
 }
 """Method -> how it is written, and what it does."""
 
-RIVALS = ("bleep", "mclstexp", "heclip", "hage", "hage_like")
-"""Methods published by others."""
-
 VARIANTS = {
     "raw": "The method's own answer.",
     "estimate": "Similarity-weighted mean of the training spots that look most alike.",
     "correction": "The estimate plus a learned residual, as published.",
     "literal": "The estimate plus a learned residual, as published.",
     "calibrated": "Head, estimate, correction and other learners, weighted per gene inside of training.",
-    SMOOTHED: "The trusted variant, averaged over neighbouring spots afterwards. It raises the correlation "
-    "of any method at the price of detail, and is therefore set apart.",
+    SMOOTHED: "The trusted variant, averaged over every spot and its direct neighbours afterwards. Where it "
+    "scores higher, that is noise averaged away at the price of detail, and says nothing about the method.",
 }
 
 
@@ -62,7 +60,7 @@ class Figure:
     title: str
     meaning: str
     better: int = 1
-    space: str = LOG
+    space: str = LOG10_SPOT
 
 
 FIGURES = (
@@ -98,7 +96,11 @@ FIGURES = (
         "Share of true values inside of the 90 % prediction interval. Best is 0.90, neither more nor less.",
         0,
     ),
-    Figure("width_90", "width 90 %", "Mean width of the 90 % prediction interval, in log10-spot units.", -1),
+    Figure(
+        "width_90", "width 90 %",
+        "Mean width of the 90 % prediction interval, in log10-spot units. Less "
+        "is better only where the coverage is kept.", 0,
+    ),
 )  # fmt: skip
 """Columns of the overview, in this order; those that were not measured are left out."""
 
@@ -113,8 +115,8 @@ MORE_FIGURES = (
         "Mean noise ceiling of the genes, to hold PCC (ACG) against. It belongs to the section, not to the "
         "method.", 0,
     ),
-    Figure("mse", "MSE (z)", "Mean squared error in units of the training variance.", -1, Z),
-    Figure("mae", "MAE (z)", "Mean absolute error in units of the training standard deviation.", -1, Z),
+    Figure("mse", "MSE (z)", "Mean squared error in units of the training variance.", -1, Z_TRAIN),
+    Figure("mae", "MAE (z)", "Mean absolute error in units of the training standard deviation.", -1, Z_TRAIN),
 )  # fmt: skip
 """Columns of the second table."""
 
@@ -125,8 +127,8 @@ CEILING = (
 )
 
 SPACES = {
-    LOG: "log10(1 + 10⁴ × share of the spot's counts over the genes considered).",
-    Z: "log10-spot minus the training mean, divided by the training standard deviation of the gene.",
+    LOG10_SPOT: "log10(1 + 10⁴ × share of the spot's counts over the genes considered).",
+    Z_TRAIN: "log10-spot minus the training mean, divided by the training standard deviation of the gene.",
 }
 
 REFERENCES = {
@@ -134,7 +136,6 @@ REFERENCES = {
     "bleep": "BLEEP: Xie et al., NeurIPS 2023, arXiv:2306.01859.",
     "mclstexp": "mclSTExp: Briefings in Bioinformatics 25(6), bbae551 (2024).",
     "heclip": "HECLIP: Bioinformatics 2025, btaf363, arXiv:2501.14948.",
-    "hage": "HAGE: MICCAI 2025. The row HAGE-like follows its abstract, not its code.",
     "hage_like": "HAGE: MICCAI 2025. The row HAGE-like follows its abstract, not its code.",
 }
 """Shown for the methods that were compared."""
