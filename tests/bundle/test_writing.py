@@ -82,7 +82,7 @@ def test_the_table_of_genes_says_how_accurate(original, trusting):
 
 
 def test_a_bundle_that_does_not_say(original, features):
-    """A ridge learns no intervals; nor did any method of format 1."""
+    """A ridge learns no intervals."""
     bundle = load_bundle(original)
     assert bundle.trust is None
     assert bundle.model.interval(bundle.model.respond(features), "raw") is None

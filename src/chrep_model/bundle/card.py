@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from chrep_model.errors import BundleError
 
 FORMAT = 2
-READABLE = (1, 2)
-"""Bundles of format 1 are the same but for what tells how far to trust them, which they lack."""
+"""Format 1 did not say how far to trust a model, and its CHRep held other parts."""
 
 REMEDY = "Get the whole folder again, or train it again."
 
@@ -66,9 +65,9 @@ def read_card(path: Path) -> Card:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         # Before the fields: another format has others, and that is what the user wants to hear.
-        if (found := facts["format"]) not in READABLE:
+        if (found := facts["format"]) != FORMAT:
             raise BundleError(
-                f"the bundle has format {found}; this version reads {' and '.join(map(str, READABLE))}",
+                f"the bundle has format {found}; this version reads {FORMAT}",
                 path=path.parent,
                 remedy="Use the version that wrote it, or train it again.",
             )

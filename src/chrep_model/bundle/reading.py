@@ -53,7 +53,7 @@ class Bundle:
 
     @cached_property
     def trust(self) -> Trust | None:
-        """How far to trust it; None for a method that does not say, or a bundle of format 1."""
+        """How far to trust it; None for a method that does not say."""
         return _load_trust(self)
 
     @cached_property
