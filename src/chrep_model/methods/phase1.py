@@ -40,8 +40,8 @@ class Phase1Settings(BaseModel):
 
     Attributes
     ----------
-    con, spa, mae, pcc : float
-        lam_con, lam_spa, lam_mae, lam_PCC; lam_reg is 1.
+    reg, con, spa, mae, pcc : float
+        lam_reg, lam_con, lam_spa, lam_mae, lam_PCC.
     inputs : int
         Principal components of the embeddings that the adapter reads.
     dim, hidden : int
@@ -52,6 +52,7 @@ class Phase1Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    reg: float = Field(1.0, ge=0)
     con: float = Field(0.1, ge=0)
     spa: float = Field(0.03, ge=0)
     mae: float = Field(0.5, ge=0)
@@ -89,9 +90,10 @@ class Member(Objective):
         return torch.exp(-self.log_scale).clamp(0.01, 0.5)
 
     def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
-        """L = L_reg + lam_con * L_con + lam_spa * L_spa."""
+        """L = lam_reg * L_reg + lam_con * L_con + lam_spa * L_spa."""
         s, feature = self.settings, self.adapter(x)
-        total = regression_loss(self.head(feature), batch.targets, batch.section, mae=s.mae, pcc=s.pcc)
+        fit = regression_loss(self.head(feature), batch.targets, batch.section, mae=s.mae, pcc=s.pcc)
+        total = s.reg * fit
         if s.con or s.spa:
             gene = self.gene_encoder(batch.targets)
         if s.con:
@@ -100,6 +102,11 @@ class Member(Objective):
         if s.spa:
             total = total + s.spa * topology_loss(gene, batch.adjacency, batch.section)
         return total
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Standardised expression (n, genes) by the head."""
+        out: Tensor = self.head(self.adapter(x))
+        return out
 
 
 @dataclass(frozen=True)
