@@ -161,10 +161,11 @@ def _against(ax: Axes, x: pd.Series, y: pd.Series, colour: pd.Series | None) -> 
         if len(taken) < _NAMED_GENES and all(abs(height - other) > room for other in taken):
             taken.append(height)
             side = -1 if apart[gene] > 0 else 1
-            ax.annotate(
-                str(gene), (x[gene], height), (4 * side, 0), textcoords="offset points", fontsize=7,
+            name = ax.annotate(
+                short(str(gene)), (x[gene], height), (4 * side, 0), textcoords="offset points", fontsize=7.5,
                 ha="right" if side < 0 else "left", va="center", color=INK,
             )  # fmt: skip
+            name.set_in_layout(False)
     return drawn
 
 

@@ -30,11 +30,11 @@ METHODS = {
 """Method -> how it is written, and what it does."""
 
 VARIANTS = {
-    "raw": "The method's own answer.",
+    "raw": "The method's own answer; of CHRep, that of its trained head.",
     "estimate": "Similarity-weighted mean of the training spots that look most alike.",
-    "correction": "The estimate plus a learned residual, as published.",
-    "literal": "The estimate plus a learned residual, as published.",
-    "calibrated": "Head, estimate, correction and other learners, weighted per gene inside of training.",
+    "correction": "The estimate plus a learned residual: CHRep's second phase as published.",
+    "calibrated": "By default head, estimate, correction, a low-rank ridge and a forest, combined by weights "
+    "per gene that were learned on training sections which these had not seen; more than was published.",
     SMOOTHED: "The trusted variant, averaged over every spot and its direct neighbours afterwards. Where it "
     "scores higher, that is noise averaged away at the price of detail, and says nothing about the method.",
 }
