@@ -83,6 +83,24 @@ def striped_slide(tmp_path: Path) -> Path:
     return tmp_path / "striped.png"
 
 
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Name and random weights of timm's smallest convolutional model, for tiles of 64 px."""
+    from safetensors.torch import save_file
+
+    from chrep_model.networks.torchvision_compat import ensure_torchvision
+
+    ensure_torchvision()
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    name, path = "test_efficientnet", tmp_path_factory.mktemp("weights") / "start.safetensors"
+    said = {"mean": "0.5,0.5,0.5", "std": "0.25,0.25,0.25", "input_size": "3,64,64"}
+    save_file(timm.create_model(name, num_classes=0).state_dict(), path, said)
+    return name, path
+
+
 @pytest.fixture
 def write_pyramid(tmp_path: Path) -> Callable[..., Path]:
     """Write arrays as a tiled, pyramidal OME-TIFF.

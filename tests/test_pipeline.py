@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from chrep_model import pipeline
 from chrep_model.bundle import load_bundle
@@ -13,7 +14,8 @@ from chrep_model.errors import BundleError, Cancelled, CohortError, GeneError, S
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
 from chrep_model.methods.phase1 import Phase1Settings
-from chrep_model.pipeline import TrainSettings, calibrate, section_features, train
+from chrep_model.pipeline import TrainSettings, calibrate, partial_training, section_features, train
+from chrep_model.training import checkpoint
 from chrep_model.training.run import Run
 
 SMALL = ChrepSettings(
@@ -221,3 +223,96 @@ def test_faults_in_settings_name_the_file_and_the_setting(tmp_path, text, match)
     with pytest.raises(SettingsError, match=match) as caught:
         validated(TrainSettings, read_yaml(path), path=path)
     assert caught.value.path == str(path)
+
+
+@pytest.fixture
+def tuned(run, tiny_encoder):
+    """Train with a fine-tuned encoder: as `run`."""
+    name, weights = tiny_encoder
+    how = {"method": "chrep", "encoder": name, "weights": weights, "finetune": {"epochs": 3, "lr": 1e-3}}
+    return lambda *args, **changes: run(*args, **(how | changes))
+
+
+class Killed(BaseException):
+    """Stands for whatever ends a process."""
+
+
+def dying(part, number):
+    """Give a `run` that ends with the epoch of a part."""
+
+    def on_epoch(epoch):
+        if (epoch.part, epoch.number) == (part, number):
+            raise Killed
+
+    return Run(on_epoch=on_epoch)
+
+
+def test_a_fine_tuned_encoder_is_the_bundles_own(tuned, cohort, tiny_encoder):
+    bundle = tuned()
+    own, start = bundle.path / "encoder.safetensors", tiny_encoder[1]
+    assert own.read_bytes() != start.read_bytes()
+    assert bundle.card.settings["finetune"]["epochs"] == 3
+    assert bundle.card.settings["weights"] == start.name
+    encoder = bundle.encoder()
+    features = section_features(cohort.sections[:1], encoder, bundle.context_um)[cohort.names[0]]
+    predicted = bundle.model.read(bundle.model.respond(features), "calibrated")
+    assert predicted.shape == (len(cohort.sections[0]), 20) and np.isfinite(predicted).all()
+    assert [p.name for p in bundle.path.parent.iterdir()] == ["m.chrep"]
+
+
+@pytest.mark.parametrize(
+    ("part", "number"), [("encoder", 2), ("without SYNTHETIC_P1B/member 1", 1), ("all sections/corrector", 1)]
+)
+def test_a_training_that_ended_early_goes_on_to_the_same_model(tuned, monkeypatch, tmp_path, part, number):
+    monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
+    whole = tuned("whole.chrep")
+    with pytest.raises(Killed):
+        tuned(how={"run": dying(part, number)})
+    left = partial_training(tmp_path / "m.chrep")
+    assert left.name == "m.chrep.partial-training" and any(left.iterdir())
+    epochs, warned, trained = [], [], []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *a, **k: (trained.append(1), step(*a, **k))[1])
+    again = tuned(how={"run": Run(on_epoch=epochs.append, warn=warned.append), "resume": True})
+    assert again.card.files == whole.card.files
+    assert not warned and not left.exists()
+    assert [e.number for e in epochs if e.part == "encoder"] == [1, 2, 3]  # the curve is whole
+    steps = len(trained)
+    trained.clear()
+    tuned("other.chrep")
+    assert 0 < steps < len(trained)
+
+
+def test_without_resume_what_was_left_is_discarded_with_a_word(run, tmp_path):
+    left = partial_training(tmp_path / "m.chrep")
+    left.mkdir()
+    warned = []
+    run(how={"run": Run(warn=warned.append)})
+    (line,) = warned
+    assert line.startswith(f"{left}: ") and "discarded" in line and "--resume" in line
+    run(how={"run": Run(warn=warned.append), "resume": True})
+    assert "no half-finished training to go on with" in warned[1]
+    assert [p.name for p in tmp_path.iterdir()] == ["m.chrep"]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"encoder": "stainbank", "weights": None}, "built-in encoder has no weights to fine-tune"),
+        ({"method": "ridge"}, "ridge has nothing to fine-tune an encoder by"),
+        ({"finetune": {"held_out": "C9"}}, "'C9' cannot be held out"),
+    ],
+)
+def test_what_cannot_be_fine_tuned(tuned, tmp_path, change, match):
+    with pytest.raises(SettingsError, match=match) as caught:
+        tuned(**change)
+    assert caught.value.remedy
+    assert not list(tmp_path.iterdir())
+
+
+def test_cancelling_the_fine_tuning_leaves_nothing(tuned, tmp_path):
+    """A folder to go on from is for those who did not mean to stop."""
+    asked = iter(range(20))
+    with pytest.raises(Cancelled):
+        tuned(how={"cancelled": lambda: next(asked, None) is None})
+    assert not list(tmp_path.iterdir())

@@ -7,7 +7,9 @@ Slides become features once (`section_features`); a model is fitted on the featu
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from chrep_model.bundle import Bundle, check_place, save_bundle
+from chrep_model.bundle import Bundle, check_place, load_bundle, save_bundle
 from chrep_model.cohorts.cohort import Cohort
-from chrep_model.cohorts.genes import read_gene_list
+from chrep_model.cohorts.genes import GenePanel, read_gene_list
 from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import DEFAULT_CONTEXT_UM, Progress, SlideEmbeddings, default_cache
-from chrep_model.errors import BundleError, Cancelled
+from chrep_model.errors import BundleError, Cancelled, SettingsError
 from chrep_model.inference.predictor import choose_device
+from chrep_model.methods.base import Method
 from chrep_model.methods.chrep import ChrepSettings, FittedChrep
-from chrep_model.methods.model import Model, fit_model, spot_table
+from chrep_model.methods.model import FeatureScale, Model, fit_model, spot_table
 from chrep_model.methods.registry import MethodSettings, make_method
-from chrep_model.networks.encoder import DEFAULT_TILE_UM, STAINBANK, Encoder, open_encoder
+from chrep_model.networks.encoder import DEFAULT_TILE_UM, STAINBANK, Encoder, TimmEncoder, open_encoder
+from chrep_model.training.distributed import Ranks, process_group
+from chrep_model.training.finetune import FinetuneSettings, finetune
 from chrep_model.training.run import SILENT, Epoch, Run
 
 DEFAULT_GENES = 785
@@ -83,6 +88,8 @@ class TrainSettings(EncoderSettings, MethodSettings):
         The one seed.
     exclude_sections : tuple of str
         Sections that must not be looked at.
+    finetune : FinetuneSettings, optional
+        Fine-tune the encoder on these sections first.
     note : str
         Goes on the card.
     """
@@ -91,6 +98,7 @@ class TrainSettings(EncoderSettings, MethodSettings):
     genes: int | Path = DEFAULT_GENES
     seed: int = 0
     exclude_sections: tuple[str, ...] = ()
+    finetune: FinetuneSettings | None = None
     note: str = ""
 
     def gene_choice(self) -> int | tuple[str, ...]:
@@ -127,11 +135,14 @@ def train(
     *,
     device: str = "auto",
     cache: Path | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
     run: Run = SILENT,
     cancelled: Callable[[], bool] | None = None,
 ) -> Bundle:
     """Train a method on a cohort and write the bundle.
+
+    Under ``torchrun`` the processes share the fine-tuning; the first one does all else.
 
     Parameters
     ----------
@@ -141,10 +152,12 @@ def train(
         ``"auto"`` or a torch device, for the encoder.
     cache : Path, optional
         Where embeddings are kept; `default_cache()` unless given.
+    resume : bool
+        Go on from what a training that was killed has left beside `out`.
     progress, cancelled : callable, optional
         Tiles done; asked between batches, and between the parts of a fit.
     run : Run
-        Gets lines of text and every epoch's loss.
+        Gets lines of text and every epoch's loss; its own folder of checkpoints is not used.
 
     Raises
     ------
@@ -152,28 +165,99 @@ def train(
         `out` cannot be written, or is something else than a bundle.
     CohortError
         Fewer than two sections are left.
-    ChrepError
-        Whatever is wrong with slides, genes or settings.
     """
     check_place(out)
     cohort = cohort.without(settings.exclude_sections) if settings.exclude_sections else cohort
     cohort.require(2, "training holds sections out in turn")
-    method = make_method(settings.method, settings)
-    genes = settings.gene_choice()
-    encoder = settings.open(choose_device(device))
+    method, genes = make_method(settings.method, settings), settings.gene_choice()
+    folder = partial_training(out)
+    with process_group() as ranks, _kept_in(folder, resume, stopping(run, cancelled), ranks) as run:
+        encoder, weights = settings.open(choose_device(device)), settings.weights
+        if settings.finetune is not None:
+            weights = folder / "fine-tuned.safetensors"
+            encoder = _finetuned(
+                method, cohort, genes, encoder, settings, weights,
+                run=run, ranks=ranks, progress=progress, cancelled=cancelled,
+            )  # fmt: skip
+        if ranks.first:
+            _fit_and_save(
+                method, cohort, genes, encoder, settings, weights, out,
+                cache=cache, run=run, progress=progress, cancelled=cancelled,
+            )  # fmt: skip
+        ranks.wait()
+    return load_bundle(out)
+
+
+def _fit_and_save(
+    method: Method,
+    cohort: Cohort,
+    genes: int | tuple[str, ...],
+    encoder: Encoder,
+    settings: TrainSettings,
+    weights: Path | None,
+    out: str | os.PathLike[str],
+    *,
+    cache: Path | None,
+    run: Run,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> None:
+    """Features, fit and bundle: what follows once the encoder's `weights` are final."""
     features = section_features(
         cohort.sections, encoder, settings.context_um, batch_size=settings.batch_size,
         cache=cache or default_cache(), progress=progress, cancelled=cancelled,
     )  # fmt: skip
     _stop_if(cancelled)
-    run = stopping(run, cancelled)
     model = fit_model(method, cohort.sections, features, genes, seed=settings.seed, run=run)
     _stop_if(cancelled)
-    return save_bundle(
-        out, model, encoder, weights=settings.weights, context_um=settings.context_um, cohort=cohort.name,
+    save_bundle(
+        out, model, encoder, weights=weights, context_um=settings.context_um, cohort=cohort.name,
         sections=_provenance(cohort.sections), seed=settings.seed,
         settings=_settings_of(settings), note=settings.note,
     )  # fmt: skip
+
+
+def _finetuned(
+    method: Method,
+    cohort: Cohort,
+    genes: int | tuple[str, ...],
+    encoder: Encoder,
+    settings: TrainSettings,
+    out: Path,
+    *,
+    run: Run,
+    ranks: Ranks,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> Encoder:
+    """Fine-tune the encoder by the method's objective, write its weights to `out` and open them."""
+    import torch
+
+    assert settings.finetune is not None  # noqa: S101  (only called with it)
+    if not isinstance(encoder, TimmEncoder):
+        raise SettingsError(
+            "the built-in encoder has no weights to fine-tune",
+            remedy="Choose a timm model with --encoder, or leave --finetune out.",
+        )
+    panel = GenePanel.fit(cohort.sections, genes)
+    torch.manual_seed(settings.seed)
+    objective = method.objective(encoder.dim, len(panel))
+    if objective is None:
+        raise SettingsError(
+            f"the method {method.name} has nothing to fine-tune an encoder by",
+            remedy="Use --method chrep, or leave --finetune out.",
+        )
+    none = np.empty(0, np.float32)
+    blank = {s.name: np.empty((len(s), 0), np.float32) for s in cohort.sections}
+    table = spot_table(cohort.sections, blank, panel, FeatureScale(none, none))
+    run.say("fine-tuning the encoder")
+    finetune(
+        encoder, objective, cohort.sections, table, settings.finetune, out, seed=settings.seed,
+        run=run.within("encoder"), ranks=ranks, progress=progress if ranks.first else None,
+        cancelled=cancelled,
+    )  # fmt: skip
+    ranks.wait()
+    return settings.model_copy(update={"weights": out}).open(str(encoder.device))
 
 
 def calibrate(
@@ -226,6 +310,34 @@ def calibrate(
         seed=bundle.card.seed, settings=bundle.card.settings,
         note=f"calibrated on {cohort.name} from {bundle.card.name}. {bundle.card.note}".strip(),
     )  # fmt: skip
+
+
+def partial_training(out: str | os.PathLike[str]) -> Path:
+    """Folder beside a bundle where its training keeps half-finished networks until the bundle is complete."""
+    return Path(f"{Path(out)}.partial-training")
+
+
+@contextmanager
+def _kept_in(folder: Path, resume: bool, run: Run, ranks: Ranks) -> Iterator[Run]:
+    """Give `run` a folder of checkpoints, with what is in it or empty; it is gone after success.
+
+    A training that fails or is killed leaves it for `resume`, one that the user cancels does not. All
+    processes but the first are silent and write nothing.
+    """
+    if not ranks.first:
+        yield Run(checkpoints=folder)
+        return
+    if resume and not folder.exists():
+        run.warn(f"{folder}: there is no half-finished training to go on with; this one starts anew")
+    if folder.exists() and not resume:
+        run.warn(f"{folder}: an earlier training's half-finished networks are discarded (--resume uses them)")
+        shutil.rmtree(folder)
+    try:
+        yield replace(run, checkpoints=folder)
+    except Cancelled:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def stopping(run: Run, cancelled: Callable[[], bool] | None) -> Run:

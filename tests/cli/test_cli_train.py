@@ -162,6 +162,41 @@ def test_train_and_calibrate(chrep, tiny_cohort, tiny_bundle, out):
     assert sorted(p.name for p in out.iterdir()) == ["new.chrep", "ridge.chrep"]
 
 
+def test_a_fine_tuned_bundle_predicts(chrep, tiny_cohort, tiny_encoder, out, tmp_path):
+    """And what an earlier training left beside it is thrown away with a word, or used when asked for."""
+    encoder, weights = tiny_encoder
+    config = tmp_path / "settings.yaml"
+    config.write_text(
+        "finetune: {epochs: 1, spots_per_section: 12}\n"
+        "chrep: {k: 10, phase1: {members: 1, epochs: 2}, corrector: {epochs: 2}, calibration: literal}\n"
+    )
+    bundle, left = out / "tuned.chrep", out / "tuned.chrep.partial-training"
+    left.mkdir(parents=True)
+    (left / "encoder.0.safetensors").write_bytes(b"")
+    command = ("train", tiny_cohort, "-o", bundle, "--finetune", "--encoder", encoder, "--weights", weights)
+    command = (*command, "--mpp", 2.0, "--genes", 20, "--context-um", "none", "--config", config)
+    result = chrep(*command)
+    assert result.code == 0
+    assert result.err.startswith(f"chrep: {left}: ") and "discarded" in result.err
+    assert [p.name for p in out.iterdir()] == ["tuned.chrep"]
+    assert load_bundle(bundle).card.settings["finetune"]["epochs"] == 1
+    assert (bundle / "encoder.safetensors").read_bytes() != weights.read_bytes()
+    slide = next(tiny_cohort.glob("*.jpg"))
+    predict = ("predict", slide, "-b", bundle, "-o", tmp_path / "predicted", "--mpp", 0.7)
+    assert chrep(*predict).code == 0
+    predicted = anndata.read_h5ad(tmp_path / "predicted" / f"{slide.stem}.h5ad")
+    assert predicted.n_vars == 20 and np.isfinite(predicted.layers["calibrated"]).all()
+    left.mkdir()
+    result = chrep(*command, "--resume")
+    assert (result.code, result.err) == (0, "")
+    assert [p.name for p in out.iterdir()] == ["tuned.chrep"]
+
+
+def test_what_cannot_be_fine_tuned(refused, tiny_cohort, out):
+    common = ("train", tiny_cohort, "-o", out / "b.chrep", "--finetune")
+    assert "built-in encoder has no weights to fine-tune. Choose a timm model" in refused(*common)
+
+
 def test_evaluate(chrep, tiny_cohort, out):
     args = (
         "--methods",

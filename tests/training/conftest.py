@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from chrep_model.training.objective import Objective, SpotBatch
 from chrep_model.training.samples import SpotTable
 
-ENCODER = "test_efficientnet"
-
 
 class Line(Objective):
     """Features to targets by a straight line, with dropout for the sake of its random numbers."""
@@ -75,27 +73,6 @@ def make_table() -> Callable[[], SpotTable]:
 @pytest.fixture(scope="session")
 def table() -> SpotTable:
     return small_table()
-
-
-def tiny_encoder_weights(path: Path) -> Path:
-    """Random weights of timm's smallest convolutional model, for tiles of 64 px."""
-    from safetensors.torch import save_file
-
-    from chrep_model.networks.torchvision_compat import ensure_torchvision
-
-    ensure_torchvision()
-    import timm
-
-    torch.manual_seed(0)
-    model = timm.create_model(ENCODER, num_classes=0)
-    said = {"mean": "0.5,0.5,0.5", "std": "0.25,0.25,0.25", "input_size": "3,64,64"}
-    save_file(model.state_dict(), path, said)
-    return path
-
-
-@pytest.fixture(scope="session")
-def encoder_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_encoder_weights(tmp_path_factory.mktemp("weights") / "start.safetensors")
 
 
 @pytest.fixture(scope="session")

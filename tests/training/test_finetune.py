@@ -23,7 +23,6 @@ from chrep_model.training.finetune import FinetuneSettings, finetune, read_tiles
 from chrep_model.training.objective import Objective
 from chrep_model.training.run import Run
 
-ENCODER = "test_efficientnet"
 SHORT = {"epochs": 2, "spots_per_section": 12, "lr": 1e-3}
 
 
@@ -40,12 +39,17 @@ def table(cohort):
     return spot_table(cohort.sections, blank, panel, FeatureScale(none, none))
 
 
+def opened(named):
+    name, weights = named
+    return open_encoder(name, weights=weights, mpp=2.0)
+
+
 @pytest.fixture
-def tune(cohort, table, encoder_weights, make_line, tmp_path):
+def tune(cohort, table, tiny_encoder, make_line, tmp_path):
     """Fine-tune: gives the bytes of the weights, the epochs and the objective."""
 
     def tune(seed=0, on=table, objective=None, how=(), **changes):
-        encoder = open_encoder(ENCODER, weights=encoder_weights, mpp=2.0)
+        encoder = opened(tiny_encoder)
         objective, epochs = objective or make_line(encoder.dim, 8), []
         settings = FinetuneSettings.model_validate(SHORT | changes)
         run = Run(on_epoch=epochs.append)
@@ -58,17 +62,17 @@ def tune(cohort, table, encoder_weights, make_line, tmp_path):
     return tune
 
 
-def test_the_loss_falls_and_the_weights_are_an_encoder(tune, encoder_weights, tmp_path, table):
+def test_the_loss_falls_and_the_weights_are_an_encoder(tune, tiny_encoder, tmp_path, table):
     _, epochs, _ = tune(epochs=4, spots_per_section=6)
     assert epochs[-1].loss < epochs[0].loss
     assert all(-1 <= e.held_out <= 1 for e in epochs)
-    start, end = load_file(encoder_weights), load_file(tmp_path / "tuned.safetensors")
+    start, end = load_file(tiny_encoder[1]), load_file(tmp_path / "tuned.safetensors")
     assert set(start) == set(end)
     changed = {name for name in start if not torch.equal(start[name], end[name])}
     assert "conv_stem.weight" in changed and "conv_head.weight" in changed
     assert not any("running" in name for name in changed)  # batch norm is trained in eval mode
-    old = open_encoder(ENCODER, weights=encoder_weights, mpp=2.0)
-    new = open_encoder(ENCODER, weights=tmp_path / "tuned.safetensors", mpp=2.0)
+    old = opened(tiny_encoder)
+    new = opened((tiny_encoder[0], tmp_path / "tuned.safetensors"))
     assert (new.spec, new.dim) == (old.spec, old.dim) and new.id != old.id
     tiles = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     assert np.abs(new.encode(tiles, {}) - old.encode(tiles, {})).max() > 1e-4
@@ -185,8 +189,8 @@ def test_layers_learn_the_slower_the_earlier_they_are(monkeypatch, tune):
     assert seen["objective.line.weight"] == 1e-2
 
 
-def test_tiles_are_those_of_the_reader_in_memory_and_beside_it(cohort, encoder_weights, monkeypatch):
-    encoder = open_encoder(ENCODER, weights=encoder_weights, mpp=2.0)
+def test_tiles_are_those_of_the_reader_in_memory_and_beside_it(cohort, tiny_encoder, monkeypatch):
+    encoder = opened(tiny_encoder)
     held = read_tiles(cohort.sections, encoder)
     monkeypatch.setattr(module, "IN_MEMORY", 0)
     beside = read_tiles(cohort.sections, encoder)
@@ -204,7 +208,7 @@ import os, signal, socket, sys
 from pathlib import Path
 import numpy as np
 import torch
-from conftest import ENCODER, Line
+from conftest import Line
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.genes import GenePanel
 from chrep_model.methods.model import FeatureScale, spot_table
@@ -214,18 +218,18 @@ from chrep_model.training.distributed import process_group
 from chrep_model.training.finetune import FinetuneSettings, finetune
 from chrep_model.training.run import Run
 
-folder, weights = Path(sys.argv[1]), Path(sys.argv[3])
+folder, name_of_encoder, weights = Path(sys.argv[1]), sys.argv[3], Path(sys.argv[4])
 cohort, checkpoint.EVERY_S = open_cohort(sys.argv[2]), 0.0
 panel, none = GenePanel.fit(cohort.sections, 8), np.empty(0, np.float32)
 blank = {s.name: np.empty((len(s), 0), np.float32) for s in cohort}
 table = spot_table(cohort.sections, blank, panel, FeatureScale(none, none))
 table.graph()
 torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
-open_encoder(ENCODER, weights=weights, mpp=2.0)
+open_encoder(name_of_encoder, weights=weights, mpp=2.0)
 
 def fit(name, kill_at=None):
     torch.manual_seed(0)
-    encoder, batches = open_encoder(ENCODER, weights=weights, mpp=2.0), 0
+    encoder, batches = open_encoder(name_of_encoder, weights=weights, mpp=2.0), 0
     objective = Line(encoder.dim, 8, dropout=0.3)
     loss = objective.loss
 
@@ -268,11 +272,11 @@ assert [ended(child) for child in [forked("two", RANK=str(rank), **two) for rank
 
 
 @pytest.fixture(scope="module")
-def fits(script, tiny_cohort, encoder_weights, tmp_path_factory):
+def fits(script, tiny_cohort, tiny_encoder, tmp_path_factory):
     if not hasattr(os, "fork"):
         pytest.skip("the program forks")
     folder = tmp_path_factory.mktemp("fits")
-    script(FITS, folder, tiny_cohort, encoder_weights)
+    script(FITS, folder, tiny_cohort, *tiny_encoder)
     return folder
 
 

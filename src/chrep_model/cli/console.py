@@ -31,6 +31,11 @@ def complain(error: BaseException) -> None:
     sys.stderr.write(f"chrep: {one_line(error)}\n")
 
 
+def warn(line: str) -> None:
+    """Print a line that the user should see, also in a pipe."""
+    sys.stderr.write(f"chrep: {line}\n")
+
+
 def one_line(error: BaseException) -> str:
     """Say any error in one line for a user."""
     if isinstance(error, ChrepError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 TRAIN_EXAMPLE = options.example(
     "chrep train cohort/ -o breast.chrep --genes 785",
+    "chrep train cohort/ -o breast.chrep --encoder mobilenetv2_100 --weights weights.safetensors --finetune",
     "chrep train sample_data -o sample_data/SYNTHETIC_demo.chrep --genes 300 --note SYNTHETIC",
 )
 CALIBRATE_EXAMPLE = options.example("chrep calibrate breast.chrep new_site/ -o breast_new_site.chrep")
@@ -39,6 +41,12 @@ def train(
     exclude_sections: Annotated[
         str | None, typer.Option(metavar="A,B", help="Sections that must not be looked at.")
     ] = None,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Fine-tune the encoder on these sections first.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a training that was interrupted or killed.")
+    ] = False,
     note: Annotated[str | None, typer.Option(help="Goes on the bundle's card.")] = None,
     config: options.Config = None,
     device: options.Device = "auto",
@@ -49,7 +57,11 @@ def train(
     """Train a model on measured sections.
 
     The result is a bundle: a folder that holds everything to predict with. An older bundle of this name is
-    replaced once the new one is complete.
+    replaced once the new one is complete. Until then half-finished networks are kept beside it, in
+    BUNDLE.partial-training.
+
+    Fine-tuning needs a timm encoder and a method with a network of its own, such as chrep; its settings stand
+    under `finetune:` in the YAML file. On four GPUs: torchrun --nproc-per-node 4 --no-python chrep train ...
     """
     from chrep_model.bundle import check_place
 
@@ -59,6 +71,8 @@ def train(
         context_um=context_um, seed=seed, exclude_sections=options.names(exclude_sections) or None, note=note,
         batch_size=batch_size,
     )  # fmt: skip
+    if finetune and not values.get("finetune"):
+        values["finetune"] = {}
     from chrep_model import pipeline
     from chrep_model.cohorts.cohort import open_cohort
     from chrep_model.config import validated
@@ -68,9 +82,11 @@ def train(
     listed = settings.genes if isinstance(settings.genes, Path) else None
     with console.progress() as (tell, report), options.naming(listed):
         bundle = pipeline.train(
-            open_cohort(cohort), settings, out, device=device, progress=tell, run=Run(say=report)
-        )
-    _tell_of(bundle, time.perf_counter() - started, as_json)
+            open_cohort(cohort), settings, out, device=device, resume=resume, progress=tell,
+            run=Run(say=report, warn=console.warn),
+        )  # fmt: skip
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us, and one tells the user
+        _tell_of(bundle, time.perf_counter() - started, as_json)
 
 
 def calibrate(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from chrep_model.calibration.gallery import Gallery, unit_rows
 from chrep_model.calibration.trust import Trust
 from chrep_model.errors import SettingsError
+from chrep_model.training.objective import Objective
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 
@@ -120,6 +121,10 @@ class Method(ABC):
     @abstractmethod
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedMethod:
         """Fit on training spots. The same table and seed give the same numbers on the same machine."""
+
+    def objective(self, inputs: int, genes: int) -> Objective | None:
+        """Network and loss by which an encoder of `inputs` features can be fine-tuned; None has none."""
+        return None
 
 
 def gallery_of(table: SpotTable, z: NDArray[np.float32]) -> Gallery:

@@ -244,8 +244,8 @@ class _Tuning:
         section = torch.from_numpy(self.table.section[rows]).to(features.device)
         for s in section.unique():
             own = features[section == s]
-            self._mean[s] = own.mean(0)
-            self._sd[s] = own.std(0, correction=0).clamp_min(1e-6)
+            sd = own.std(0, correction=0)
+            self._mean[s], self._sd[s] = own.mean(0), torch.where(sd < 1e-6, 1.0, sd)
         return self._standardised(features, section)
 
     def _standardised(self, features: Tensor, section: Tensor) -> Tensor:
@@ -289,7 +289,7 @@ class _Tuning:
             with section.open_slide() as slide:
                 slides.append(f"{section.name} {section.mpp!r} {slide.fingerprint}")
         facts = [repr(self.settings), self.encoder.id, *slides, *(s.xy for s in self.sections)]
-        return [*facts, self.table.targets, self.table.section, self.table.position]
+        return [*facts, *self.table.arrays()]
 
     def _tell(self, of: int) -> None:
         self._done += 1

@@ -218,7 +218,7 @@ def train_objective(
 
     task = Task(
         objective, loss, batches.epoch, batches.per_epoch,
-        data=(x, table.targets, table.section, table.position, f"{sections_per_batch} {spots_per_section}"),
+        data=(x, *table.arrays(), f"{sections_per_batch} {spots_per_section}"),
         whose=whose, before_epoch=lambda: objective.before_epoch(features, batches.targets),
         held_out=_scored_on(objective, x, table, ~seen) if len(held_out) else None,
     )  # fmt: skip
