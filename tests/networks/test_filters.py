@@ -113,3 +113,17 @@ def test_quantiles_of_a_large_plane_are_taken_from_a_quarter_of_it():
     x = torch.from_numpy((r + c).astype(np.float32))[None, None]
     exact = np.quantile(x.numpy(), [0.05, 0.5, 0.95])
     np.testing.assert_allclose(filters.quantiles(x, (0.05, 0.5, 0.95))[0, 0], exact, atol=2)
+
+
+def test_of_equal_peaks_one_is_found_whatever_rounding_says():
+    x = torch.zeros(1, 1, 12, 12)
+    x[0, 0, 5, 5:7] = 1.0  # the middle of a mirrored picture
+    for noise in (0.0, 1e-7, -1e-7):
+        x[0, 0, 5, 5] = 1.0 + noise
+        assert (filters.peaks(x, 2) & (x > 0.5)).nonzero().tolist() == [[0, 0, 5, 6]]
+
+
+def test_patterns_of_flat_ground_do_not_hear_rounding():
+    flat = torch.full((1, 1, 20, 20), 0.3)
+    noisy = flat + 1e-7 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(filters.uniform_patterns(noisy, 2), filters.uniform_patterns(flat, 2))

@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ROUNDING = 1e-4
+"""Differences of densities that say nothing; far above float32's own, which depend on the batch's size."""
+
 
 def _kernels(sigma: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Sampled Gaussian of width `sigma` (px) with its first and second derivative, each (2 r + 1,)."""
@@ -112,7 +115,7 @@ def uniform_patterns(plane: Tensor, radius: int) -> Tensor:
     h, w = inner.shape[1:]
     bits = torch.stack(
         [
-            plane[:, 0, radius + dy : radius + dy + h, radius + dx : radius + dx + w] >= inner
+            plane[:, 0, radius + dy : radius + dy + h, radius + dx : radius + dx + w] >= inner - ROUNDING
             for dy, dx in ring
         ],
         dim=1,
@@ -126,8 +129,13 @@ def uniform_patterns(plane: Tensor, radius: int) -> Tensor:
 
 
 def peaks(plane: Tensor, distance: int) -> Tensor:
-    """True where a pixel is the largest within `distance` px (a square window); (b, 1, h, w) bool."""
+    """True where a pixel is the largest within `distance` px (a square window); (b, 1, h, w) bool.
+
+    Of equal ones it is the last, towards the lower right.
+    """
     size = 2 * distance + 1
+    down, right = (torch.arange(n, device=plane.device) for n in plane.shape[2:])
+    plane = plane + 0.1 * ROUNDING * (down[:, None] + 0.618 * right)
     rows = F.max_pool2d(plane, (size, 1), stride=1, padding=(distance, 0))
     return plane == F.max_pool2d(rows, (1, size), stride=1, padding=(0, distance))
 

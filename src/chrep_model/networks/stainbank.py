@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from chrep_model.networks.filters import (
+    ROUNDING,
     gaussian,
     gaussian_derivatives,
     peaks,
@@ -20,7 +21,7 @@ from chrep_model.networks.filters import (
     uniform_patterns,
 )
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a number changes its meaning: stored embeddings and bundles are keyed by it."""
 
 SCALES_UM = (0.7, 1.4, 2.8, 5.6)
@@ -75,8 +76,8 @@ class Stainbank(torch.nn.Module):
         centre = _centre(stains)
         sd = spread(stains)
         mean = stains.mean((2, 3))
-        together = (stains[:, 0] * stains[:, 1]).mean((1, 2)) - mean[:, 0] * mean[:, 1]
-        together = together / (sd[:, 0] * sd[:, 1] + 1e-6)
+        haematoxylin, eosin = (stains[:, :2] - mean[:, :2, None, None]).unbind(1)
+        together = (haematoxylin * eosin).mean((1, 2)) / (sd[:, 0] * sd[:, 1] + 1e-6)
         total = density.sum(1)
         bare = (total < 0.15).float()
         holes = (gaussian(F.avg_pool2d(total[:, None], 4), 1.5)[:, 0] < 0.15).float()
@@ -105,7 +106,9 @@ class Stainbank(torch.nn.Module):
             energy = torch.sqrt(dy**2 + dx**2)
             local, overall = structure_coherence(dy, dx, 3 * self.sigma)
             sharp = quantiles(-laplacian, (0.95,))[:, :, 0]
-            share = (laplacian < -contrast[:, :, None, None]).float().mean((2, 3))
+            # Soft by a tenth: at a sharp limit rounding would decide, which depends on the batch's size.
+            darkness = -laplacian / (contrast[:, :, None, None] + ROUNDING)
+            share = (10 * (darkness - 1) + 0.5).clamp(0, 1).mean((2, 3))
             parts += [spread(smooth), contrast, sharp, share]
             parts += [energy.mean((2, 3)), spread(energy), local, overall]
             if octave in NUCLEUS_OCTAVES:
