@@ -2,8 +2,8 @@
 
     python benchmarks/new_site.py DATA [--json FILE]
 
-DATA holds the folders ``her2st``, ``her2st_lowres``, ``mob_stutility`` and ``mob_stahl2016``. Where a site has
-a single section, strips of it stand for sections: three to calibrate on and one to test, each in turn. The last
+DATA holds the folders ``her2st``, ``her2st_lowres``, ``mob_stutility``, ``mob_stahl2016``. Where a site has a
+single section, strips of it stand for sections: three to calibrate on, one to test, each in turn. The last
 line is the time to calibrate on 5,000 spots.
 """
 

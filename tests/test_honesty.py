@@ -21,7 +21,7 @@ from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.cohorts.cohort import Cohort, open_cohort
 from chrep_model.cohorts.genes import GenePanel
 from chrep_model.cohorts.section import Section
-from chrep_model.evaluation import benchmark
+from chrep_model.evaluation import benchmark, jobs
 from chrep_model.evaluation.benchmark import EvaluateSettings, evaluate
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
@@ -101,7 +101,7 @@ class Watched:
     def __init__(self, cohort: Cohort, cache, out, monkeypatch) -> None:
         self.models: dict[str, Any] = {}
         self.features: dict[str, Any] = {}
-        fit_model, section_features = benchmark.fit_model, benchmark.section_features
+        fit_model, section_features = jobs.fit_model, benchmark.section_features
 
         def embed(*args, **kwargs):
             self.features = section_features(*args, **kwargs)
@@ -114,7 +114,7 @@ class Watched:
             return self.models[method.name]
 
         with monkeypatch.context() as patch:
-            patch.setattr(benchmark, "fit_model", fit)
+            patch.setattr(jobs, "fit_model", fit)
             patch.setattr(benchmark, "section_features", embed)
             self.scores = evaluate(cohort, SETTINGS, out, device="cpu", cache=cache).scores
 
@@ -204,7 +204,7 @@ def test_the_test_sections_counts_are_not_touched_while_fitting(cohort, cache, t
             return super().__getattribute__(name)
 
     sections = tuple(Guarded(**vars(s)) if s.name == TEST else s for s in cohort.sections)
-    fit_model = benchmark.fit_model
+    fit_model = jobs.fit_model
 
     def fit(*args, **kwargs):
         nonlocal armed
@@ -214,7 +214,7 @@ def test_the_test_sections_counts_are_not_touched_while_fitting(cohort, cache, t
         finally:
             armed = False
 
-    monkeypatch.setattr(benchmark, "fit_model", fit)
+    monkeypatch.setattr(jobs, "fit_model", fit)
     guarded = Cohort(cohort.path, cohort.name, sections)
     assert len(evaluate(guarded, SETTINGS, tmp_path / "e", device="cpu", cache=cache).scores)
     armed = True  # the guard does guard

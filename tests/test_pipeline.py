@@ -233,18 +233,14 @@ def tuned(run, tiny_encoder):
     return lambda *args, **changes: run(*args, **(how | changes))
 
 
-class Killed(BaseException):
-    """Stands for whatever ends a process."""
-
-
-def dying(part, number):
-    """Give a `run` that ends with the epoch of a part."""
+def dying(part, number, warned):
+    """Give a `run` that is interrupted with the epoch of a part."""
 
     def on_epoch(epoch):
         if (epoch.part, epoch.number) == (part, number):
-            raise Killed
+            raise KeyboardInterrupt
 
-    return Run(on_epoch=on_epoch)
+    return Run(on_epoch=on_epoch, warn=warned.append)
 
 
 def test_a_fine_tuned_encoder_is_the_bundles_own(tuned, cohort, tiny_encoder):
@@ -266,11 +262,12 @@ def test_a_fine_tuned_encoder_is_the_bundles_own(tuned, cohort, tiny_encoder):
 def test_a_training_that_ended_early_goes_on_to_the_same_model(tuned, monkeypatch, tmp_path, part, number):
     monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
     whole = tuned("whole.chrep")
-    with pytest.raises(Killed):
-        tuned(how={"run": dying(part, number)})
+    epochs, warned, trained = [], [], []
+    with pytest.raises(KeyboardInterrupt):
+        tuned(how={"run": dying(part, number, warned)})
     left = partial_training(tmp_path / "m.chrep")
     assert left.name == "m.chrep.partial-training" and any(left.iterdir())
-    epochs, warned, trained = [], [], []
+    assert str(left) in warned[0] and "--resume" in warned.pop()
     step = torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *a, **k: (trained.append(1), step(*a, **k))[1])
     again = tuned(how={"run": Run(on_epoch=epochs.append, warn=warned.append), "resume": True})

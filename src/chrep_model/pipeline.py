@@ -337,6 +337,10 @@ def _kept_in(folder: Path, resume: bool, run: Run, ranks: Ranks) -> Iterator[Run
     except Cancelled:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    except KeyboardInterrupt:
+        if folder.exists():
+            run.warn(f"{folder}: what was done so far is kept here; --resume goes on with it")
+        raise
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -210,10 +210,13 @@ def test_evaluate(chrep, tiny_cohort, out):
     )
     result = chrep("evaluate", tiny_cohort, "-o", out, *args)
     assert (result.code, result.err) == (0, "")
-    assert [line.split()[0] for line in result.out.splitlines()[:3]] == ["method", "mean", "ridge"]
+    rows = [tuple(line.split()[:2]) for line in result.out.splitlines()[1:6]]
+    variants = [(method, variant) for method in ("mean", "ridge") for variant in ("raw", "smoothed")]
+    assert rows == [*variants, ("library_size_oracle", "raw")]
     assert str(out / "report.html") in result.out
-    names = {"scores.csv", "per_gene.parquet", "summary.json", "report.html"}
-    assert {p.name for p in out.iterdir()} == names
+    names = {"scores.csv", "per_gene.parquet", "intervals.parquet", "maps.parquet"}
+    names |= {"summary.json", "report.html"}
+    assert {p.name for p in out.iterdir()} == {*names, "jobs"}
     table = json.loads(chrep("evaluate", tiny_cohort, "-o", out, *args, "--json").out)
     assert table["scores"] and table["cohort"] == "tiny"
 

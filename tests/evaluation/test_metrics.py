@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from chrep_model.evaluation.metrics import gene_correlations, highly_expressed, scores
+from chrep_model.cohorts.cohort import open_cohort
+from chrep_model.cohorts.genes import GenePanel
+from chrep_model.evaluation.metrics import (
+    gene_correlations,
+    highly_expressed,
+    interval_scores,
+    mean_predictor_mse,
+    relative_variance_distance,
+    scores,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -83,12 +92,61 @@ def test_equal_means_go_to_the_earlier_gene_and_few_genes_are_all():
     assert len(highly_expressed(np.ones((5, 4)))) == 4
 
 
+def test_top50_are_the_50_with_the_highest_correlation():
+    truth = RNG.standard_normal((60, 80)).astype(np.float32)
+    predicted = (truth + RNG.standard_normal(truth.shape) * np.linspace(0.1, 5, 80)).astype(np.float32)
+    truth[:, 0] = 1.0  # no correlation: neither among the best nor counted
+    r = sorted((np.corrcoef(truth[:, g], predicted[:, g])[0, 1] for g in range(1, 80)), reverse=True)
+    found = figures(truth, predicted)
+    assert found["log10-spot", "pcc_top50"] == pytest.approx(np.mean(r[:50]), abs=1e-6)
+    few = figures(truth[:, :5], predicted[:, :5])
+    assert few["log10-spot", "pcc_top50"] == pytest.approx(few["log10-spot", "pcc_acg"])
+
+
+def test_relative_variance_distance_by_hand():
+    truth = np.array([[0.0, 0, 0, 5], [2, 2, 2, 5]])  # variance 1, 1, 1, 0
+    predicted = np.array([[0.0, 7, 0, 0], [2, 7, 4, 1]])  # variance 1, 0, 4
+    np.testing.assert_array_equal(relative_variance_distance(truth, predicted), [0, 1, 9, np.nan])
+    found = figures(truth.astype(np.float32), predicted.astype(np.float32))
+    assert found["log10-spot", "rvd"] == pytest.approx(10 / 3)
+
+
+def test_what_needs_no_space_is_the_same_in_both():
+    truth, predicted = RNG.standard_normal((2, 40, 6)).astype(np.float32)
+    mean, sd = RNG.random(6).astype(np.float32), 0.5 + RNG.random(6).astype(np.float32)
+    in_z = [((values - mean) / sd).astype(np.float32) for values in (truth, predicted)]
+    for function in (gene_correlations, relative_variance_distance):
+        np.testing.assert_allclose(function(truth, predicted), function(*in_z), atol=1e-4)
+
+
+def test_coverage_and_width_by_hand():
+    truth = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    predicted = np.array([[1.5, 2.0], [3.0, 9.0]], np.float32)
+    half = np.array([[0.4, 0.1], [0.5, 5.0]], np.float32)  # outside, inside, inside, on the edge
+    coverage, width = interval_scores(truth, predicted, half)
+    assert coverage == 0.75
+    assert width == pytest.approx(2 * (0.4 + 0.1 + 0.5 + 5) / 4)
+
+
 def test_the_mean_predictor_has_the_error_of_its_closed_form():
     truth = RNG.gamma(2, 0.5, (70, 12)).astype(np.float32)
-    train_mean = RNG.gamma(2, 0.5, 12).astype(np.float32)
-    found = figures(truth, np.tile(train_mean, (70, 1)))
-    exact = truth.astype(np.float64)
-    closed = exact.var(0) + (exact.mean(0) - train_mean) ** 2
-    assert found["log10-spot", "mse"] == pytest.approx(closed.mean(), abs=1e-6)
+    train_mean, sd = RNG.gamma(2, 0.5, (2, 12)).astype(np.float32)
+    found = figures(truth, np.tile(train_mean, (70, 1)), sd)
+    closed = mean_predictor_mse(truth, train_mean, sd)
+    assert closed["log10-spot"] == pytest.approx(np.mean((truth - train_mean) ** 2.0), abs=1e-6)
+    for space, value in closed.items():
+        assert found[space, "mse"] == pytest.approx(value, rel=1e-6)
     assert found["log10-spot", "pcc_acg"] == 0
     assert found["log10-spot", "genes_without_prediction"] == 12
+
+
+@pytest.mark.real
+def test_the_mean_predictor_on_real_sections(shared_data):
+    """Counts to figure: panel, standardisation and error, against moments of the counts' own values."""
+    cohort = open_cohort(shared_data / "her2st")
+    for test in cohort:
+        panel = GenePanel.fit([s for s in cohort if s is not test], 785)
+        truth = panel.expression(test)
+        found = figures(truth, np.tile(panel.mean, (len(test), 1)), panel.sd)
+        for space, value in mean_predictor_mse(truth, panel.mean, panel.sd).items():
+            assert found[space, "mse"] == pytest.approx(value, abs=1e-6)

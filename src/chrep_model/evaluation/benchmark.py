@@ -15,6 +15,7 @@ from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.genes import read_gene_list
 from chrep_model.embeddings import Progress, default_cache
 from chrep_model.errors import SettingsError
+from chrep_model.evaluation.guard import check_distinct
 from chrep_model.evaluation.jobs import Job, JobStore, Plan, section_digest
 from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.parallel import do_jobs
@@ -116,11 +117,12 @@ def evaluate(
     CohortError
         Too few sections for the split.
     LeakError
-        A method got to see something of a test section.
+        A method got to see something of a test section, or a section is in the cohort twice.
     ChrepError
         Of the job that failed first, with its name.
     """
     _check(settings, processes)
+    check_distinct(cohort.sections)
     folds = make_folds(cohort, settings.split, settings.test_sections)
     genes = settings.genes if isinstance(settings.genes, int) else read_gene_list(settings.genes)
     encoder = settings.open(choose_device(device))
@@ -165,7 +167,7 @@ def _jobs(settings: EvaluateSettings, folds: Sequence[Fold]) -> list[Job]:
     return [
         Job(name, fold.name, seed)
         for fold in folds
-        for name, count in {ORACLE: 1, **repeats}.items()
+        for name, count in {**repeats, ORACLE: 1}.items()
         for seed in range(count)
     ]
 

@@ -4,9 +4,10 @@ The counts of the test section are split at random into halves, as if every spot
 half the depth. What the halves share is signal, what they do not share is counting noise.
 
 What this ignores: everything that both halves share counts as signal, though no image shows it (molecules
-that drifted to the next spot, spots that captured badly, batch). And Spearman-Brown's formula holds for
-noise that is added; after a logarithm of small counts it is an approximation, for sparse genes a pessimistic
-one. The ceiling is no bound in a single sample either: a lucky prediction can exceed it.
+that drifted to the next spot, spots that captured badly, batch). Spearman-Brown's formula holds for noise
+that is added; after a logarithm of small counts it is an approximation. On simulated counts with known rates
+the ceiling came out about .05 too high with one to four molecules of a gene in a spot, .04 too low with ten,
+and right with a hundred. It is no bound in a single section either: a lucky prediction can exceed it.
 """
 
 from __future__ import annotations

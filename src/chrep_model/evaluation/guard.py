@@ -6,7 +6,7 @@ open; its counts open when the prediction is there and is scored. A read out of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from enum import IntEnum
@@ -76,6 +76,9 @@ class HeldOutSection(Section):
             )
         return object.__getattribute__(self, name)
 
+    def __repr__(self) -> str:
+        return f"HeldOutSection({self.name!r})"
+
     @contextmanager
     def during(self, stage: Stage) -> Iterator[HeldOutSection]:
         """Open what `stage` may see, until the end of the ``with``."""
@@ -121,3 +124,23 @@ def check_gallery(gallery: Gallery, train: tuple[Section, ...], test: Section, *
             f"the gallery that test section {test.name} is to be compared with holds {what}",
             remedy="Build the gallery of the fold's training sections alone.",
         )
+
+
+def check_distinct(sections: Sequence[Section]) -> None:
+    """Refuse a cohort that holds a section twice: the copy would be trained on while the other is tested.
+
+    Raises
+    ------
+    LeakError
+        Two sections have the same counts.
+    """
+    seen: dict[tuple[tuple[int, ...], bytes, bytes], str] = {}
+    for section in sections:
+        counts = section.counts
+        content = (counts.shape, counts.indices.tobytes(), counts.data.tobytes())
+        if (other := seen.setdefault(content, section.name)) != section.name:
+            raise LeakError(
+                f"sections {other} and {section.name} have the same counts",
+                path=section.counts_path,
+                remedy="Keep one of them in the cohort.",
+            )

@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -137,6 +139,8 @@ class _Worker:
     def start(cls, plan: Plan, store: JobStore, stop: Event) -> None:
         """Get ready, and leave when the process that asked for the work is gone."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is told by `stop`
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")  # they would be written across a progress bar
         cls.plan, cls.store, cls.stopped = plan, store, stop.is_set
         threading.Thread(target=_leave_with_parent, daemon=True).start()
 

@@ -48,7 +48,8 @@ def array_positions(xy: NDArray[np.floating]) -> NDArray[np.int64]:
         axes = np.eye(2) * np.median(distance[:, 1])
     uv = xy @ np.linalg.inv(axes)
     uv = uv - np.angle(np.exp(2j * np.pi * uv).mean(0)) / (2 * np.pi)
-    column, row = np.rint(uv - uv.min(0)).astype(np.int64).T
+    column, row = np.rint(uv).astype(np.int64).T
+    row = row - row.min()
     if fold == 6:  # oblique axes: back to rows that start one below the other
         column = column + row // 2
     return np.stack([row, column - column.min()], axis=1)

@@ -50,7 +50,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
     folds = pd.DataFrame({"mean": by_fold.mean(), "var": by_fold.var(ddof=1), "seeds": by_fold.size()})
     entries = []
     for key, part in folds.groupby(keys, sort=False):
-        values = part["mean"]
+        values = part["mean"].dropna()
         entries.append(
             {
                 **dict(zip(keys, key, strict=True)),
@@ -58,7 +58,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
                 "sd_seeds": _number(float(part["var"].mean()) ** 0.5),
                 "median": _number(values.median()),
                 "q25": _number(values.quantile(0.25)), "q75": _number(values.quantile(0.75)),
-                "folds": len(values), "seeds": int(part["seeds"].max()),
+                "folds": len(part), "seeds": int(part["seeds"].max()),
             }
         )  # fmt: skip
     return {"scores": entries, "differences": differences(table)}
