@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TRAIN_EXAMPLE = options.example(
     "chrep train cohort/ -o breast.chrep --genes 785",
     "chrep train cohort/ -o breast.chrep --encoder mobilenetv2_100 --weights weights.safetensors --finetune",
-    "chrep train sample_data -o sample_data/SYNTHETIC_demo.chrep --genes 300 --note SYNTHETIC",
+    "chrep train sample_data -o demo.chrep --config sample_data/SYNTHETIC_demo.yaml",
 )
 CALIBRATE_EXAMPLE = options.example("chrep calibrate breast.chrep new_site/ -o breast_new_site.chrep")
 
