@@ -35,13 +35,19 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def validated(model: type[M], values: dict[str, Any], *, path: str | os.PathLike[str] | None = None) -> M:
-    """Build `model` from values; SettingsError that names the first wrong one."""
+def validated(
+    model: type[M],
+    values: dict[str, Any],
+    *,
+    path: str | os.PathLike[str] | None = None,
+    command: str = "train",
+) -> M:
+    """Build `model`, the settings of a command, from values; SettingsError that names the first wrong one."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "settings"
         raise SettingsError(
-            f"{where}: {first['msg']}", path=path, remedy="See `chrep train --help`."
+            f"{where}: {first['msg']}", path=path, remedy=f"See `chrep {command} --help`."
         ) from error

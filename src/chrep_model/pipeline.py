@@ -96,7 +96,7 @@ class TrainSettings(EncoderSettings, MethodSettings):
 
     method: str = "chrep"
     genes: int | Path = DEFAULT_GENES
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)  # the forests take no other
     exclude_sections: tuple[str, ...] = ()
     finetune: FinetuneSettings | None = None
     note: str = ""

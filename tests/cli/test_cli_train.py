@@ -99,6 +99,14 @@ def test_what_is_no_cohort(refused, out, tmp_path):
     assert "no pair" in refused("train", tmp_path / "empty", "-o", out / "b.chrep")
 
 
+def test_a_seed_that_is_none(chrep, refused, tiny_cohort, out):
+    common = ("train", tiny_cohort, "-o", out / "b.chrep", "--seed")
+    result = chrep(*common, -1)
+    assert (result.code, result.out) == (2, "") and "'--seed'" in result.err and not out.exists()
+    line = refused(*common, 2**32)
+    assert "seed: " in line and "See `chrep train --help`." in line
+
+
 def test_unknown_names(refused, tiny_cohort, out, tmp_path):
     common = ("train", tiny_cohort, "-o", out / "b.chrep")
     assert "SYNTHETIC_P1A" in refused(*common, "--exclude-sections", "SYNTHETIC_P1")
@@ -224,7 +232,8 @@ def test_evaluate(chrep, tiny_cohort, out):
 def test_evaluate_refuses(refused, tiny_cohort, out):
     common = ("evaluate", tiny_cohort, "-o", out)
     assert "Choose from mean" in refused(*common, "--methods", "mean,magic")
-    assert "split" in refused(*common, "--split", "day")
+    line = refused(*common, "--split", "day")
+    assert "split" in line and "See `chrep evaluate --help`." in line
     assert "--split section" in refused(*common, "--split", "patient", "--methods", "mean")
     assert "--seeds" in refused(*common, "--seeds", 0)
     assert "SYNTHETIC_P1A" in refused(*common, "--test-sections", "SYNTHETIC_P1")

@@ -207,7 +207,18 @@ def conformal_quantiles(scores: NDArray[np.floating], weights: NDArray[np.floati
 
 
 def gene_correlations(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Pearson correlation per gene of (n, genes); NaN for constant truth, 0 for a constant prediction."""
+    """Pearson correlation of every gene over spots.
+
+    Parameters
+    ----------
+    truth, predicted : ndarray
+        (n, genes), in the same unit.
+
+    Returns
+    -------
+    ndarray
+        (genes,) float32; NaN where the truth is constant, 0 where only the prediction is.
+    """
     t, p = (x - x.mean(0, dtype=np.float64) for x in (truth, predicted))
     sd_t, sd_p = t.std(0), p.std(0)
     r = np.divide(

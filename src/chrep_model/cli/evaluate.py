@@ -68,7 +68,7 @@ def evaluate(
     from chrep_model.evaluation import benchmark
     from chrep_model.evaluation.parallel import usable_cores
 
-    settings = validated(benchmark.EvaluateSettings, values, path=config)
+    settings = validated(benchmark.EvaluateSettings, values, path=config, command="evaluate")
     listed = settings.genes if isinstance(settings.genes, Path) else None
     with console.progress() as (tell, _), options.naming(listed):
         summary = benchmark.evaluate(

@@ -37,7 +37,7 @@ def train(
     tile_um: options.TileUm = None,
     mpp: options.TileMpp = None,
     context_um: options.ContextUm = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.  [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.  [default: 0]", min=0)] = None,
     exclude_sections: Annotated[
         str | None, typer.Option(metavar="A,B", help="Sections that must not be looked at.")
     ] = None,

@@ -13,6 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from chrep_model.calibration.trust import gene_correlations
+
 LOG10_SPOT, Z_TRAIN = "log10-spot", "z-train"
 """The spaces: the panel's unit, and that unit divided by the gene's sd over the training spots."""
 
@@ -23,29 +25,6 @@ _CONSTANT = 1e-6
 
 Figure = tuple[str, str, float]
 """Space, metric, value."""
-
-
-def gene_correlations(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Pearson correlation of every gene over the spots of one section.
-
-    Parameters
-    ----------
-    truth, predicted : ndarray
-        (n, genes), in the same unit.
-
-    Returns
-    -------
-    ndarray
-        (genes,) float64; NaN where the truth is constant, 0 where only the prediction is.
-    """
-    t = np.asarray(truth, np.float64) - truth.mean(0, dtype=np.float64)
-    p = np.asarray(predicted, np.float64) - predicted.mean(0, dtype=np.float64)
-    sd_t, sd_p = np.sqrt((t**2).mean(0)), np.sqrt((p**2).mean(0))
-    r = np.zeros(t.shape[1])
-    moving = (sd_t > _CONSTANT) & (sd_p > _CONSTANT)
-    r[moving] = (t * p).mean(0)[moving] / (sd_t * sd_p)[moving]
-    r[sd_t <= _CONSTANT] = np.nan
-    return r
 
 
 def relative_variance_distance(
@@ -166,4 +145,4 @@ def mean_predictor_mse(
 def mean_of(values: NDArray[np.floating]) -> float:
     """Mean of the values that there are; NaN where there is none."""
     present = values[~np.isnan(values)]
-    return float(present.mean()) if len(present) else float("nan")
+    return float(present.mean(dtype=np.float64)) if len(present) else float("nan")

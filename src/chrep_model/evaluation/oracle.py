@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from chrep_model.calibration.trust import gene_correlations
 from chrep_model.cohorts.genes import COUNTS_PER_SPOT, GenePanel
 from chrep_model.cohorts.section import Section
-from chrep_model.evaluation.metrics import gene_correlations
 
 ORACLE = "library_size_oracle"
 """Its name among the methods; its only variant is ``raw``."""
@@ -58,7 +58,7 @@ class LibrarySizeOracle:
 
 def oracle_correlations(
     section: Section, genes: Sequence[str], normalisation: Normalisation
-) -> NDArray[np.float64]:
+) -> NDArray[np.float32]:
     """Correlation of every gene's values with the spots' log library size, under two normalisations.
 
     ``per-spot`` divides a count by its spot's total, which removes depth. ``per-gene`` divides it by its
@@ -78,7 +78,7 @@ def oracle_correlations(
     Returns
     -------
     ndarray
-        (genes,) float64; NaN where a gene does not vary.
+        (genes,) float32; NaN where a gene does not vary.
     """
     counts = counts_of(section, genes)
     total = counts.sum(1, keepdims=True) if normalisation == "per-spot" else counts.sum(0, keepdims=True)

@@ -10,14 +10,13 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from chrep_model.calibration.trust import LEVELS
+from chrep_model.calibration.trust import LEVELS, gene_correlations
 from chrep_model.cohorts.genes import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.ceiling import ceiling, reliability, variance_explained
 from chrep_model.evaluation.metrics import (
     LOG10_SPOT,
     Figure,
-    gene_correlations,
     interval_scores,
     mean_of,
     relative_variance_distance,
