@@ -16,20 +16,34 @@ DIGITS = 3
 
 
 def overview(results: Results) -> Markup:
-    """Every method and variant with every figure; smoothed rows and the oracle apart at the end."""
-    first, second = _scores(results, FIGURES, "overview"), _scores(results, MORE_FIGURES, "more-figures")
-    return join(first, tag("details", tag("summary", "More figures"), second) if second else "")
-
-
-def _scores(results: Results, wanted: tuple[Figure, ...], name: str) -> Markup:
-    figures = [f for f in wanted if results.measured(f)]
-    if not figures:
-        return Markup()
-    apart = [key for key in results.keys if key[1] == SMOOTHED and key[0] != ORACLE]
+    """Every method and variant with every figure: the oracle at the end, smoothed rows in a table apart."""
+    smoothed = [key for key in results.keys if key[1] == SMOOTHED]
     oracle = [key for key in results.keys if key[0] == ORACLE]
-    ranked = [key for key in results.keys if key not in apart + oracle]
-    ranked.sort(key=lambda key: -np.nan_to_num(results.mean(key, "pcc_acg"), nan=-1.0))
-    best = {figure: _best(results, ranked, figure) for figure in figures}
+    ranked = [key for key in results.keys if key not in smoothed + oracle]
+    smoothed, ranked = (
+        sorted(keys, key=lambda key: -np.nan_to_num(results.mean(key, "pcc_acg"), nan=-1.0))
+        for keys in (smoothed, ranked)
+    )
+    rows = [(ranked, ""), (oracle, "Oracle, looks at the measured counts of the test spots: not a method")]
+    more = _scores(results, MORE_FIGURES, rows, "more-figures")
+    apart = _scores(results, FIGURES, [(smoothed, "")], "smoothed")
+    title = "After smoothing every prediction over neighbouring spots"
+    return join(
+        _scores(results, FIGURES, rows, "overview"),
+        tag("details", tag("summary", "More figures"), more) if more else "",
+        tag("details", tag("summary", title), tag("p", VARIANTS[SMOOTHED]), apart) if apart else "",
+    )
+
+
+def _scores(
+    results: Results, wanted: tuple[Figure, ...], groups: list[tuple[list[Key], str]], name: str
+) -> Markup:
+    """The figures of the first group, where the best of a column is bold, and of those below it."""
+    figures = [f for f in wanted if results.measured(f)]
+    first = groups[0][0]
+    if not figures or not first:
+        return Markup()
+    best = {figure: _best(results, first, figure) for figure in figures}
 
     def rows(keys: list[Key]) -> list[tuple[str | None, list[Cell]]]:
         return [
@@ -43,17 +57,13 @@ def _scores(results: Results, wanted: tuple[Figure, ...], name: str) -> Markup:
     columns += [
         Column(f.title, f.meaning, order="descending" if f.metric == "pcc_acg" else "none") for f in figures
     ]
-    groups = [
-        Rows(rows(ranked)),
-        Rows(rows(apart), "Smoothed over neighbouring spots afterwards: not ranked"),
-        Rows(rows(oracle), "Oracle, looks at the measured counts of the test spots: not a method"),
-    ]
     seeds = " | over seeds" if results.several_seeds else ""
     caption = join(
         f"Mean over the test sections; below it ± the standard deviation over sections{seeds}. ",
-        tag("b", "Bold"), ": best of a column. Shaded: the variant of a method to trust.",
+        tag("b", "Bold"), ": best of a column.",
+        " Shaded: the variant of a method to trust." if set(first) & set(results.contenders) else "",
     )  # fmt: skip
-    return table(columns, groups, name=name, caption=caption)
+    return table(columns, [Rows(rows(keys), title) for keys, title in groups], name=name, caption=caption)
 
 
 def sections(results: Results, figure: Figure) -> Markup:
