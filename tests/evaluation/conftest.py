@@ -20,6 +20,7 @@ from chrep_model.methods.phase1 import Phase1Settings
 
 GENES = 24
 SMALL = ChrepSettings(
+    trees=5,
     phase1=Phase1Settings(members=1, epochs=2, inputs=8, dim=8, hidden=8),
     corrector=CorrectorSettings(epochs=2, hidden=8),
     k=10,
