@@ -299,7 +299,7 @@ def calibrate(
     )  # fmt: skip
     _stop_if(cancelled)
     table = spot_table(cohort.sections, features, old.panel, old.scale)
-    settings = ChrepSettings.model_validate(bundle.card.settings.get("chrep", {}))
+    settings = ChrepSettings.model_validate(bundle.card.settings.get("chrep") or {})
     run = stopping(run, cancelled)
     fitted = old.fitted.recalibrated(table, settings, seed=bundle.card.seed, run=run)
     _stop_if(cancelled)

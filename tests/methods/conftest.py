@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.methods import trees
+from chrep_model.methods.bleep import BleepSettings
 from chrep_model.methods.chrep import ChrepSettings
+from chrep_model.methods.hage_like import HageLikeSettings
+from chrep_model.methods.heclip import HeclipSettings
+from chrep_model.methods.mclstexp import MclstexpSettings
 from chrep_model.methods.phase1 import Phase1Settings
+from chrep_model.methods.registry import MethodSettings
 from chrep_model.training.samples import SpotTable
 
 SMALL = ChrepSettings(
@@ -21,10 +27,25 @@ SMALL = ChrepSettings(
 )
 
 
+_FEW: dict[str, Any] = {"epochs": 20, "batch": 40}
+
+
 @pytest.fixture(scope="session")
 def small_settings() -> ChrepSettings:
     """Settings of CHRep that fit in a second."""
     return SMALL
+
+
+@pytest.fixture(scope="session")
+def all_small() -> MethodSettings:
+    """Settings of all methods that fit in a second."""
+    return MethodSettings(
+        bleep=BleepSettings(**_FEW, width=16),
+        mclstexp=MclstexpSettings(**_FEW, width=16, lr=1e-3),
+        heclip=HeclipSettings(**_FEW, width=16),
+        hage_like=HageLikeSettings(**_FEW, dim=8, tokens=2),
+        chrep=SMALL,
+    )
 
 
 @pytest.fixture

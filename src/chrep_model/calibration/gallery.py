@@ -144,10 +144,16 @@ def weighted_mean(
     neighbours: Neighbours, temperature: float, values: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """CHRep's Estimate: sum over the neighbours j of w_ij * values_j, (n, genes) float32."""
-    w = neighbours.weights(temperature)
-    out = np.empty((len(w), values.shape[1]), np.float32)
-    for part in _parts(len(w)):
-        out[part] = _mean(w[part], values[neighbours.index[part]])
+    return mean_of(neighbours.index, neighbours.weights(temperature), values)
+
+
+def mean_of(
+    index: NDArray[np.int64], weights: NDArray[np.float32], values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Sum over j of weights_ij * values[index_ij], for index and weights (n, k): (n, genes) float32."""
+    out = np.empty((len(index), values.shape[1]), np.float32)
+    for part in _parts(len(index)):
+        out[part] = _mean(weights[part], values[index[part]])
     return out
 
 

@@ -43,6 +43,7 @@ from chrep_model.methods.base import (
 )
 from chrep_model.methods.phase1 import Member, Phase1, Phase1Settings, fit_phase1
 from chrep_model.methods.ridge import choose_penalty
+from chrep_model.methods.search import choose
 from chrep_model.methods.simple import Simple, choose_rank
 from chrep_model.training.objective import Objective
 from chrep_model.training.run import SILENT, Run
@@ -74,7 +75,7 @@ class ChrepSettings(BaseModel):
     corrector: CorrectorSettings = CorrectorSettings()
     calibration: Literal["combined", "literal"] = "combined"
     k: int = Field(100, gt=0)
-    temperature: float = Field(0.05, gt=0)
+    temperature: float = Field(0.1, gt=0)
     exclude: Literal["section", "patient", "self"] = "section"
     shrink: float = Field(3000.0, ge=0)
     trees: int = Field(300, gt=0)
@@ -152,12 +153,15 @@ class FittedChrep(FittedMethod):
         table : SpotTable
             Spots of at least two newly measured sections, in this model's features and units.
         """
+        own = settings.model_copy(update={"k": self.k, "temperature": self.temperature})
 
         def renewed(rows: SpotTable, run: Run) -> FittedChrep:
-            gallery, corrector = _fit_phase2(self.phase1, rows, settings, seed, run)
+            gallery, corrector = _fit_phase2(self.phase1, rows, own, seed, run)
             return FittedChrep(self.phase1, corrector, gallery, self.k, self.temperature, self.simple)
 
-        return _calibrated(table, renewed, settings, run)
+        if self.simple is None:
+            return renewed(table, run)
+        return _calibrated(table, renewed, own, run)
 
     def arrays(self) -> Arrays:
         """Weights of every part, flat."""
@@ -196,37 +200,55 @@ class Chrep(Method):
     name: ClassVar[str] = "chrep"
     random: ClassVar[bool] = True
 
-    def __init__(self, settings: ChrepSettings) -> None:
+    candidates: ClassVar[tuple[ChrepSettings, ...]] = (
+        ChrepSettings(),
+        ChrepSettings(k=100, temperature=0.05),
+        ChrepSettings(k=100, temperature=0.2),
+        ChrepSettings(k=200, temperature=0.2),
+        ChrepSettings(k=200, temperature=0.2, phase1=Phase1Settings(con=0.5, spa=0.1)),
+        ChrepSettings(k=200, temperature=0.4),
+    )
+
+    def __init__(self, settings: ChrepSettings | None = None) -> None:
         self.settings = settings
 
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedChrep:
         """Fit on all spots; before that, once without each section to learn the combination.
+
+        Candidates for the settings are compared by the paper's answer, estimate plus correction.
 
         Raises
         ------
         SettingsError
             The table has a single section: there is nothing to leave out.
         """
+
+        def literal(s: ChrepSettings, rows: SpotTable, run: Run) -> FittedChrep:
+            return _fit_literal(rows, s, seed, run)
+
+        settings = self.settings or choose(self.candidates, literal, table, run)
+        if settings.calibration == "literal":
+            return literal(settings, table, run)
         penalty = choose_penalty(table)
         rank = choose_rank(table, penalty)
 
         def learners(rows: SpotTable, run: Run) -> FittedChrep:
-            return self._fit_learners(rows, penalty, rank, seed, run)
+            fitted = literal(settings, rows, run)
+            fitted.simple = Simple.fit(rows, penalty, rank, settings.trees, seed)
+            return fitted
 
-        return _calibrated(table, learners, self.settings, run)
+        return _calibrated(table, learners, settings, run)
 
     def objective(self, inputs: int, genes: int) -> Objective:
         """Phase 1."""
-        return Member(inputs, genes, self.settings.phase1)
+        return Member(inputs, genes, (self.settings or ChrepSettings()).phase1)
 
-    def _fit_learners(self, table: SpotTable, penalty: float, rank: int, seed: int, run: Run) -> FittedChrep:
-        s = self.settings
-        phase1 = fit_phase1(table, s.phase1, seed, run)
-        gallery, corrector = _fit_phase2(phase1, table, s, seed, run)
-        simple = None
-        if s.calibration == "combined":
-            simple = Simple.fit(table, penalty, rank, s.trees, seed)
-        return FittedChrep(phase1, corrector, gallery, s.k, s.temperature, simple)
+
+def _fit_literal(table: SpotTable, s: ChrepSettings, seed: int, run: Run) -> FittedChrep:
+    """Both phases of the paper."""
+    phase1 = fit_phase1(table, s.phase1, seed, run)
+    gallery, corrector = _fit_phase2(phase1, table, s, seed, run)
+    return FittedChrep(phase1, corrector, gallery, s.k, s.temperature)
 
 
 Fit = Callable[[SpotTable, Run], FittedChrep]
@@ -235,16 +257,12 @@ Fit = Callable[[SpotTable, Run], FittedChrep]
 
 def _calibrated(table: SpotTable, fit: Fit, s: ChrepSettings, run: Run) -> FittedChrep:
     """Fit to all rows; learn from fits without each section how to combine the learners and trust them."""
-    held_out = None
-    if s.calibration == "combined":
-        held_out = _held_out(table, fit, run)
+    answers, spread, distance = _held_out(table, fit, run)
     run.say("all sections")
     fitted = fit(table, run.within("all sections"))
-    if held_out is not None and fitted.simple is not None:
-        answers, spread, distance = held_out
-        fitted.combination = fit_combination(answers, table.targets, table.section, shrink=s.shrink)
-        predicted = cross_combined(answers, table.targets, table.section, shrink=s.shrink)
-        fitted.trust = Trust.fit(predicted, table.targets, table.section, spread, distance)
+    fitted.combination = fit_combination(answers, table.targets, table.section, shrink=s.shrink)
+    predicted = cross_combined(answers, table.targets, table.section, shrink=s.shrink)
+    fitted.trust = Trust.fit(predicted, table.targets, table.section, spread, distance)
     return fitted
 
 

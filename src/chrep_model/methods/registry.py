@@ -9,23 +9,28 @@ from pydantic import BaseModel, ConfigDict
 from chrep_model.errors import SettingsError
 from chrep_model.methods.base import FittedMethod, Method
 from chrep_model.methods.baselines import FittedKnn, FittedMean, Knn, Mean
+from chrep_model.methods.bleep import Bleep, BleepSettings, FittedBleep
 from chrep_model.methods.chrep import Chrep, ChrepSettings, FittedChrep
+from chrep_model.methods.hage_like import FittedHageLike, HageLike, HageLikeSettings
+from chrep_model.methods.heclip import FittedHeclip, Heclip, HeclipSettings
+from chrep_model.methods.mclstexp import FittedMclstexp, Mclstexp, MclstexpSettings
 from chrep_model.methods.ridge import FittedRidge, Ridge
 from chrep_model.methods.trees import FittedTrees, Trees
 
 
 class MethodSettings(BaseModel):
-    """Settings of the methods, each under its name; a method without a field has none.
+    """Settings of the methods, each under its name; a method without a field has none to give.
 
-    Attributes
-    ----------
-    chrep : ChrepSettings
-        Of the method ``chrep``.
+    Those that are not given are chosen on a held-out training section, see `methods.search`.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    chrep: ChrepSettings = ChrepSettings()
+    bleep: BleepSettings | None = None
+    mclstexp: MclstexpSettings | None = None
+    heclip: HeclipSettings | None = None
+    hage_like: HageLikeSettings | None = None
+    chrep: ChrepSettings | None = None
 
 
 _MAKE: dict[str, Callable[[MethodSettings], Method]] = {
@@ -33,10 +38,25 @@ _MAKE: dict[str, Callable[[MethodSettings], Method]] = {
     "knn": lambda _: Knn(),
     "ridge": lambda _: Ridge(),
     "trees": lambda _: Trees(),
+    "bleep": lambda settings: Bleep(settings.bleep),
+    "mclstexp": lambda settings: Mclstexp(settings.mclstexp),
+    "heclip": lambda settings: Heclip(settings.heclip),
+    "hage_like": lambda settings: HageLike(settings.hage_like),
     "chrep": lambda settings: Chrep(settings.chrep),
 }
 _FITTED: dict[str, type[FittedMethod]] = {
-    cls.name: cls for cls in (FittedMean, FittedKnn, FittedRidge, FittedTrees, FittedChrep)
+    cls.name: cls
+    for cls in (
+        FittedMean,
+        FittedKnn,
+        FittedRidge,
+        FittedTrees,
+        FittedBleep,
+        FittedMclstexp,
+        FittedHeclip,
+        FittedHageLike,
+        FittedChrep,
+    )
 }
 METHODS = tuple(_MAKE)
 

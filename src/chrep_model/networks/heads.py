@@ -1,4 +1,4 @@
-"""The parts of CHRep's first phase on frozen embeddings: the morphology feature F_H and its heads."""
+"""Small networks on embeddings: the parts of CHRep's first phase, and the residual head of its rivals."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ class GeneEncoder(nn.Module):
         return out
 
 
-class Projection(nn.Module):
-    """Residual projection head (as in BLEEP), then unit length."""
+class ResidualHead(nn.Module):
+    """Residual projection head of BLEEP, HECLIP and mclSTExp: u = W x, then LN(u + Dropout(W' GELU(u)))."""
 
     def __init__(self, dim_in: int, dim: int, dropout: float = 0.1) -> None:
         super().__init__()
@@ -113,6 +113,15 @@ class Projection(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, dim_in) to (b, dim), rows of length one."""
+        """(b, dim_in) to (b, dim)."""
         u = self.first(x)
-        return nn.functional.normalize(self.norm(u + self.second(u)), dim=1)
+        out: Tensor = self.norm(u + self.second(u))
+        return out
+
+
+class Projection(ResidualHead):
+    """The same, then unit length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, dim_in) to (b, dim), rows of length one."""
+        return nn.functional.normalize(super().forward(x), dim=1)

@@ -1,4 +1,4 @@
-"""The losses of CHRep (arXiv 2604.21573): correlation-aware regression, symmetric alignment, topology.
+"""The losses of CHRep (arXiv 2604.21573), regression, alignment and topology, and of its rivals.
 
 All are computed in float32; expression is standardised per gene.
 """
@@ -91,3 +91,71 @@ def topology_loss(feature: Tensor, adjacency: Tensor, section: Tensor) -> Tensor
         return feature.sum() * 0.0
     difference = similarity / (similarity.norm() + 1e-8) - graph / norm
     return difference.pow(2).sum()
+
+
+def soft_alignment_loss(image: Tensor, spot: Tensor, temperature: float) -> Tensor:
+    """Contrastive loss of BLEEP (arXiv 2306.01859), whose targets are as soft as the batch is alike.
+
+    Z = q m^T / tau (rows: spots), W = softmax over each row of (m m^T + q q^T) / (2 tau), and the loss is the
+    mean of the cross entropies of Z with W and of Z^T with W^T. W takes part in the gradient.
+
+    Parameters
+    ----------
+    image, spot : Tensor
+        (b, d) rows m_i and q_i.
+    temperature : float
+        tau.
+    """
+    m, q = image.float(), spot.float()
+    logits = q @ m.T / temperature
+    target = F.softmax((m @ m.T + q @ q.T) / (2 * temperature), dim=1)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target.T)) / 2
+
+
+def image_centric_loss(image: Tensor, spot: Tensor, temperature: float) -> Tensor:
+    """Contrastive loss of HECLIP (arXiv 2501.14948): from image to spot only, soft by the images alone.
+
+    Z = v t^T / tau (rows: images), W = softmax over each row of v v^T / tau, and the loss is
+    -(1/b) sum_ij W_ji log softmax_j(Z_ij). W takes part in the gradient.
+
+    Parameters
+    ----------
+    image, spot : Tensor
+        (b, d) rows v_i and t_i.
+    temperature : float
+        tau.
+    """
+    v, t = image.float(), spot.float()
+    target = F.softmax(v @ v.T / temperature, dim=1)
+    return F.cross_entropy(v @ t.T / temperature, target.T)
+
+
+def supervised_contrastive_loss(feature: Tensor, label: Tensor, temperature: float) -> Tensor:
+    """Rows of one label attract, all others repel (Khosla et al. 2020, eq. 2).
+
+    Mean over the rows i that share their label with others of
+    -mean over those p of log(exp(r_i.r_p / tau) / sum over a != i of exp(r_i.r_a / tau)).
+
+    Parameters
+    ----------
+    feature : Tensor
+        (b, d) rows r_i of unit length.
+    label : Tensor
+        (b,) int.
+    temperature : float
+        tau.
+
+    Returns
+    -------
+    Tensor
+        Scalar; 0 where no two rows share a label.
+    """
+    r = feature.float()
+    itself = torch.eye(len(r), dtype=torch.bool, device=r.device)
+    alike = (label[:, None] == label[None, :]) & ~itself
+    some = alike.any(1)
+    if not bool(some.any()):
+        return r.sum() * 0.0
+    log_share = F.log_softmax((r @ r.T / temperature).masked_fill(itself, -torch.inf), dim=1)
+    attraction = log_share.masked_fill(~alike, 0.0).sum(1)
+    return -(attraction[some] / alike.sum(1)[some]).mean()

@@ -27,7 +27,7 @@ from chrep_model.training.faults import (
 )
 from chrep_model.training.objective import Objective
 from chrep_model.training.run import SILENT, Epoch, Run
-from chrep_model.training.samples import NeighbourBatches, SpotTable
+from chrep_model.training.samples import NeighbourBatches, SpotBatches, SpotTable
 
 WARM_UP = 0.05
 CLIP_NORM = 1.0
@@ -182,6 +182,7 @@ def train_objective(
     seed: int,
     sections_per_batch: int = 4,
     spots_per_section: int = 64,
+    batch_size: int | None = None,
     held_out: Sequence[int] = (),
     patience: int | None = None,
     run: Run = SILENT,
@@ -201,12 +202,17 @@ def train_objective(
         See `run_epochs`.
     sections_per_batch, spots_per_section : int
         See `NeighbourBatches`.
+    batch_size : int, optional
+        Spots of a batch at random from all sections, instead of patches of neighbours.
     held_out : sequence of int
         Numbers of training sections that are not trained on, for the curve and for `patience`.
     """
     seen = ~np.isin(table.section, held_out)
     part, features = table.rows(seen), torch.from_numpy(x[seen])
-    batches = NeighbourBatches(part, sections_per_batch, spots_per_section)
+    batches = (
+        SpotBatches(part, batch_size) if batch_size
+        else NeighbourBatches(part, sections_per_batch, spots_per_section)
+    )  # fmt: skip
 
     def whose(rows: NDArray[np.int64]) -> str:
         return spots_in_words(np.flatnonzero(seen)[rows], table.section, table.section_names)
@@ -218,7 +224,7 @@ def train_objective(
 
     task = Task(
         objective, loss, batches.epoch, batches.per_epoch,
-        data=(x, *table.arrays(), f"{sections_per_batch} {spots_per_section}"),
+        data=(x, *table.arrays(), f"{sections_per_batch} {spots_per_section} {batch_size}"),
         whose=whose, before_epoch=lambda: objective.before_epoch(features, batches.targets),
         held_out=_scored_on(objective, x, table, ~seen) if len(held_out) else None,
     )  # fmt: skip

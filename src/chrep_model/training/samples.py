@@ -92,36 +92,29 @@ class SpotTable:
         return blocks.tocsr()
 
 
-class NeighbourBatches:
-    """Batches of several sections with a patch of neighbouring spots each.
-
-    Random batches hold almost no edge of the spot graph, and the topology loss would say nothing; a patch
-    grown breadth-first around a random seed spot keeps its edges.
+class SpotBatches:
+    """Batches of training spots at random, all spots once an epoch.
 
     Parameters
     ----------
     table : SpotTable
         The training spots.
-    sections, spots : int
-        Sections per batch, and spots per section.
+    size : int
+        Spots per batch.
     """
 
-    def __init__(self, table: SpotTable, sections: int = 4, spots: int = 64) -> None:
+    def __init__(self, table: SpotTable, size: int) -> None:
         self.graph = table.graph()
         self.topology = topology(self.graph)
-        self.members = [np.flatnonzero(table.section == s) for s in np.unique(table.section)]
         self.targets = torch.from_numpy(table.targets)
         self.section = torch.from_numpy(table.section)
         self.position = torch.from_numpy(table.unit_position())
-        self.sections = min(sections, len(self.members))
-        self.spots = spots
-        self.per_epoch = max(1, round(len(table) / (self.sections * spots)))
+        self.size = size
+        self.per_epoch = max(1, len(table) // size)
 
     def epoch(self, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        """Yield row numbers, one array a batch."""
-        for _ in range(self.per_epoch):
-            chosen = rng.choice(len(self.members), self.sections, replace=False)
-            yield np.concatenate([self._patch(self.members[s], rng) for s in chosen])
+        """Yield row numbers, one array a batch; what is left over joins the last ones."""
+        yield from np.array_split(rng.permutation(len(self.section)), self.per_epoch)
 
     def batch(self, rows: NDArray[np.int64]) -> SpotBatch:
         """Everything beside the features that a loss may read of these rows."""
@@ -136,6 +129,33 @@ class NeighbourBatches:
     def adjacency(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """A_topo among the given rows, (b, b) dense."""
         return self.topology[rows][:, rows].toarray()
+
+
+class NeighbourBatches(SpotBatches):
+    """Batches of several sections with a patch of neighbouring spots each.
+
+    Random batches hold almost no edge of the spot graph, and the topology loss would say nothing; a patch
+    grown breadth-first around a random seed spot keeps its edges.
+
+    Parameters
+    ----------
+    table : SpotTable
+        The training spots.
+    sections, spots : int
+        Sections per batch, and spots per section.
+    """
+
+    def __init__(self, table: SpotTable, sections: int = 4, spots: int = 64) -> None:
+        self.members = [np.flatnonzero(table.section == s) for s in np.unique(table.section)]
+        self.sections, self.spots = min(sections, len(self.members)), spots
+        super().__init__(table, self.sections * spots)
+        self.per_epoch = max(1, round(len(table) / self.size))
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        """Yield row numbers, one array a batch."""
+        for _ in range(self.per_epoch):
+            chosen = rng.choice(len(self.members), self.sections, replace=False)
+            yield np.concatenate([self._patch(self.members[s], rng) for s in chosen])
 
     def _patch(self, members: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         if len(members) <= self.spots:

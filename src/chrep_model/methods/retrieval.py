@@ -1,0 +1,176 @@
+"""What the contrastive methods share: a projection of images, and the mean of similar gallery spots."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from chrep_model.calibration.gallery import Gallery, mean_of, unit_rows
+from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, Response
+from chrep_model.methods.inputs import Inputs
+from chrep_model.methods.search import choose
+from chrep_model.networks.heads import ResidualHead
+from chrep_model.training.loop import train_objective
+from chrep_model.training.objective import Objective
+from chrep_model.training.run import SILENT, Run
+from chrep_model.training.samples import SpotTable
+
+INPUTS = 64
+"""Principal components of the frozen embeddings that the image projection reads, as in CHRep."""
+
+
+class RetrievalSettings(BaseModel):
+    """How a contrastive method is trained and asked.
+
+    Attributes
+    ----------
+    epochs, lr, weight_decay, batch : int, float, float, int
+        Of AdamW and of random batches.
+    temperature : float
+        tau, between embeddings that are not scaled to unit length: their squared length is about `width`.
+    k : int
+        Neighbours.
+    width : int
+        Of the common space.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(30, gt=0)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-3, ge=0)
+    batch: int = Field(256, gt=1)
+    temperature: float = Field(1.0, gt=0)
+    k: int = Field(50, gt=0)
+    width: int = Field(256, gt=0)
+
+
+class Aligned(Objective):
+    """Network that brings image and expression of a spot together."""
+
+    image: ResidualHead
+
+
+class Paired(Aligned):
+    """One that retrieves measured spots by their own codes."""
+
+    @abstractmethod
+    def spots(self, targets: Tensor, position: Tensor, section: Tensor) -> Tensor:
+        """Codes (n, width) of measured spots, see `SpotBatch`."""
+
+
+class FittedRetrieval(FittedMethod):
+    """Mean of the measured values of the k gallery spots whose codes are most similar to the image's.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        Embeddings to what the projection reads.
+    image : ResidualHead
+        Inputs to codes.
+    gallery : Gallery
+        Training spots under their codes at unit length.
+    k : int
+        How many are asked.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, inputs: Inputs, image: ResidualHead, gallery: Gallery, k: int) -> None:
+        self.inputs, self.image, self.gallery, self.k = inputs, image.eval(), gallery, k
+
+    def compare(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Codes at unit length."""
+        return unit_rows(image_codes(self.image, self.inputs, features))
+
+    def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response:
+        found = self.gallery.search(z, self.k)
+        weights = np.full(found.index.shape, 1 / found.index.shape[1], np.float32)
+        return {"neighbours": found.index, "similarity": found.similarity, "weights": weights}
+
+    def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
+        """Weighted mean of the neighbours' measured values."""
+        return mean_of(response["neighbours"], response["weights"], self.gallery.expression[:, genes])
+
+    def arrays(self) -> Arrays:
+        """All numbers, flat."""
+        image = {f"image.{k}": v.numpy() for k, v in self.image.state_dict().items()}
+        return {**self.inputs.arrays(), **image, "k": np.array([self.k])}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedRetrieval:
+        """Build again; shapes say the widths."""
+        state = {k.removeprefix("image."): torch.from_numpy(v) for k, v in arrays.items() if "image." in k}
+        width, inputs = state["first.weight"].shape
+        image = ResidualHead(inputs, width)
+        image.load_state_dict(state)
+        return cls(Inputs.from_arrays(arrays), image, gallery, int(arrays["k"][0]))
+
+
+class Retrieval(Method):
+    """A contrastive method.
+
+    Parameters
+    ----------
+    settings : RetrievalSettings, optional
+        One of `candidates` is chosen on a held-out training section unless given.
+    """
+
+    random: ClassVar[bool] = True
+    candidates: ClassVar[tuple[Any, ...]]
+
+    def __init__(self, settings: RetrievalSettings | None = None) -> None:
+        self.settings = settings
+
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedRetrieval:
+        """Choose the settings, train, and put the training spots into the gallery under their codes."""
+
+        def fit(settings: RetrievalSettings, rows: SpotTable, run: Run) -> FittedRetrieval:
+            torch.manual_seed(seed)
+            inputs = Inputs.fit(rows, INPUTS)
+            network = self.network(inputs.count, rows.targets.shape[1], settings)
+            train_objective(
+                network, inputs(rows.features), rows, epochs=settings.epochs, lr=settings.lr,
+                weight_decay=settings.weight_decay, batch_size=settings.batch, seed=seed, run=run,
+            )  # fmt: skip
+            return self.fitted(network, inputs, rows, settings)
+
+        return fit(self.settings or choose(self.candidates, fit, table, run), table, run)
+
+    def objective(self, inputs: int, genes: int) -> Aligned:
+        """Give its network."""
+        return self.network(inputs, genes, self.settings or self.candidates[0])
+
+    @abstractmethod
+    def network(self, inputs: int, genes: int, settings: Any) -> Aligned:
+        """Make the network, untrained."""
+
+    @abstractmethod
+    def fitted(self, network: Any, inputs: Inputs, table: SpotTable, settings: Any) -> FittedRetrieval:
+        """Keep what a trained network needs to be asked."""
+
+
+@torch.inference_mode()
+def image_codes(image: ResidualHead, inputs: Inputs, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Codes (n, width) of features (n, d), as long as they are."""
+    out: NDArray[np.float32] = image(torch.from_numpy(inputs(features))).numpy()
+    return out
+
+
+@torch.inference_mode()
+def spot_codes(network: Paired, table: SpotTable) -> NDArray[np.float32]:
+    """Codes (n, width) of the table's measured spots; those of a section depend on no other section."""
+    arrays = (table.targets, table.unit_position(), table.section)
+    parts = []
+    for s in np.unique(table.section):
+        rows = np.flatnonzero(table.section == s)
+        parts.append((rows, network.spots(*(torch.from_numpy(a[rows]) for a in arrays)).numpy()))
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    out: NDArray[np.float32] = np.concatenate([codes for _, codes in parts])[order]
+    return out
