@@ -1,18 +1,24 @@
 """The page: whole, safe, self-contained, and honest about what was and was not measured."""
 
+import base64
+import io
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from chrep_model.evaluation.report import maps as maps_module
 from chrep_model.evaluation.report import write_report
 from chrep_model.evaluation.report.markup import Markup, field, join, tag
 from chrep_model.evaluation.report.tables import written
 from chrep_model.evaluation.summary import summarise
+
+from .conftest import make_section
 
 ORACLE = "library_size_oracle"
 VOID = {"meta", "input", "link", "img", "br"}
@@ -322,6 +328,27 @@ def test_many_genes_are_cut_and_many_maps_left_out(tmp_path, monkeypatch):
     assert "The 200 of 1000 genes with the highest correlation under CHRep." in page.text
     assert "8 more maps were left out" in page.text
     assert len(text.encode()) < 500_000
+
+
+def test_slides_show_the_field_of_the_maps(tmp_path):
+    """Spots at 100 to 700 px, 0.5 µm/px, and 200 µm more: 1100 px of a slide that is black beyond."""
+    pixels = np.full((1600, 1600, 3), 255, np.uint8)
+    pixels[1100:] = pixels[:, 1100:] = 0
+    Image.fromarray(pixels).save(tmp_path / "A1.png")
+    section = replace(make_section("A1", side=4)[0], slide_path=tmp_path / "A1.png")
+    table = scores({("ridge", "raw"): 0.3}, folds=("A1", "A2"))
+    page = Page(page_of(tmp_path, table, maps=maps(table), slides=[section]))
+    (picture,) = page.has("img")
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(",")[2]))))
+    assert (picture["alt"], shown.shape) == ("H&E of section A1", (560, 560, 3))
+    assert shown.min() > 250
+    assert [a["data-section"] for a in page.has("div") if a.get("class") == "slide"] == ["A1"]
+    assert "0.6 mm wide" in page.text
+
+
+def test_maps_say_how_their_genes_were_chosen(page):
+    assert "an upper end, and no example of what to expect" in page.text
+    assert "CHRep raw, CHRep calibrated, ridge, trees, BLEEP; maps.parquet" in page.text
 
 
 def test_markup_escapes_what_is_no_markup():

@@ -41,13 +41,14 @@ const select = (name, values) => Object.assign(listeners(), {
   options: values.map((value) => ({ value, disabled: false })) });
 const lists = [select("section", ["A", "B"]), select("gene", ["X", "Y"])];
 const maps = [["A", "X"], ["A", "Y"], ["B", "X"]].map(([section, gene]) => ({ dataset: { section, gene } }));
+const slides = ["A", "B"].map((section) => ({ dataset: { section } }));
 const classes = [];
 const document = {
   documentElement: { classList: { add: (name) => classes.push(name) } },
   getElementById: () => table,
   querySelector: () => counted,
   querySelectorAll: (s) => ({ "table.sortable": [table], "input[data-filters]": [input],
-    "select[data-chooses]": lists, ".map": maps })[s],
+    "select[data-chooses]": lists, ".map": maps, ".slide": slides })[s],
 };
 const order = () => table.tBodies.map((b) => b.rows.map((r) => r.cells[0].textContent));
 const sorts = () => heads.map((h) => h.getAttribute("aria-sort"));
@@ -100,3 +101,9 @@ def test_the_chosen_map_is_shown_and_a_gene_that_is_missing_gives_way(after):
 
 def test_without_maps_there_is_nothing_to_choose(after):
     assert after("", "classes", document="lists.length = 0; maps.length = 0;") == ["script"]
+
+
+def test_the_slide_of_the_chosen_section_is_shown(after):
+    assert after("", "slides.map((s) => s.hidden)") == [False, True]
+    chosen = "lists[0].value = 'B'; lists[0].fire('change')"
+    assert after(chosen, "slides.map((s) => s.hidden)") == [True, False]

@@ -13,6 +13,7 @@ import pandas as pd
 
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.genes import read_gene_list
+from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import Progress, default_cache
 from chrep_model.errors import SettingsError
 from chrep_model.evaluation.guard import check_distinct
@@ -143,7 +144,7 @@ def evaluate(
         **summarise(tables.scores), "trusted": trusted_variants(tables.scores),
         "settings": facts, "encoder_id": encoder.id, "cohort": cohort.name,
     }  # fmt: skip
-    _write(Path(out), tables, summary)
+    _write(Path(out), tables, summary, [cohort[name] for name in plan.folds])
     return Summary(**vars(tables), table=summary, folder=Path(out))
 
 
@@ -172,10 +173,10 @@ def _jobs(settings: EvaluateSettings, folds: Sequence[Fold]) -> list[Job]:
     ]
 
 
-def _write(folder: Path, tables: Tables, summary: dict[str, Any]) -> None:
+def _write(folder: Path, tables: Tables, summary: dict[str, Any], tested: Sequence[Section]) -> None:
     make_writable(folder)
     tables.write(folder)
     with replacing(folder / "summary.json") as path:
         path.write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
     with replacing(folder / "report.html") as path:
-        write_report(path, tables.scores, tables.per_gene, summary, tables.maps, tables.intervals)
+        write_report(path, tables.scores, tables.per_gene, summary, tables.maps, tables.intervals, tested)

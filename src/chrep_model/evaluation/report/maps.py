@@ -9,9 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from chrep_model.evaluation.report.drawing import INK, drawing, short, written
+from chrep_model.evaluation.report.histology import histology
 from chrep_model.evaluation.report.markup import Markup, join, tag
 from chrep_model.evaluation.report.results import Key, Results
-from chrep_model.evaluation.scoring import SMOOTHED
+from chrep_model.evaluation.scoring import MAP_CANDIDATES, SMOOTHED
+from chrep_model.evaluation.tables import MAPPED
 from chrep_model.inference.figure import EXPRESSION_COLOURS, PERCENTILES
 
 if TYPE_CHECKING:
@@ -46,7 +48,26 @@ def maps(results: Results) -> Markup:
         if sum(map(len, pictures.values())) > ROOM:
             break
     sections, genes = (list(dict.fromkeys(names)) for names in zip(*pictures, strict=True))
-    return join(_choice(sections, genes), *pictures.values(), _rest(len(parts) - len(pictures)))
+    slides = (_slide(results, frame, section) for section in sections if section in results.slides)
+    rest = _rest(len(parts) - len(pictures))
+    return join(_chosen(results, frame), _choice(sections, genes), *slides, *pictures.values(), rest)
+
+
+def _chosen(results: Results, frame: pd.DataFrame) -> Markup:
+    names = [results.label(key) for key in _panels(results, frame)]
+    return tag(
+        "p",
+        f"Of every test section the {MAPPED} genes are shown that all methods together predict best, among "
+        f"its {MAP_CANDIDATES} most reliably measured ones: an upper end, and no example of what to expect. "
+        f"The maps are those of {', '.join(names)}; maps.parquet holds those of all methods.",
+    )
+
+
+def _slide(results: Results, frame: pd.DataFrame, section: str) -> Markup:
+    spots = frame[frame["fold"] == section].drop_duplicates(["x_um", "y_um"])
+    margin = _pitch(spots[["x_um", "y_um"]].to_numpy(float))
+    picture = histology(results.slides[section], margin)
+    return tag("div", picture, class_="slide", data_section=section)
 
 
 def _choice(sections: list[str], genes: list[str]) -> Markup:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.report import figures, notes
 from chrep_model.evaluation.report.genes import gene_table
 from chrep_model.evaluation.report.headline import headline
@@ -25,6 +27,7 @@ def write_report(
     summary: dict[str, Any],
     maps: pd.DataFrame | None = None,
     intervals: pd.DataFrame | None = None,
+    slides: Sequence[Section] = (),
 ) -> None:
     """Write the page: one HTML file that loads nothing, for the screen (light and dark) and for paper.
 
@@ -39,11 +42,14 @@ def write_report(
     intervals : DataFrame, optional
         Prediction intervals by nominal level, columns `tables.INTERVAL_COLUMNS`: coverage as a share, width
         in log10-spot units.
+    slides : sequence of Section
+        Those whose slides are shown beside the maps.
     """
     results = Results(
         table, per_gene, summary,
         pd.DataFrame(columns=list(MAP_COLUMNS)) if maps is None else maps,
         pd.DataFrame(columns=list(INTERVAL_COLUMNS)) if intervals is None else intervals,
+        {section.name: section for section in slides},
     )  # fmt: skip
     path.write_text(page(results), encoding="utf-8")
 

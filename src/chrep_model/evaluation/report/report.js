@@ -56,11 +56,13 @@
 
   const [sections, genes] = document.querySelectorAll("select[data-chooses]");
   const maps = [...document.querySelectorAll(".map")];
+  const slides = [...document.querySelectorAll(".slide")];
 
   function choose() {
     const there = maps.filter((map) => map.dataset.section === sections.value).map((map) => map.dataset.gene);
     for (const option of genes.options) option.disabled = !there.includes(option.value);
     if (!there.includes(genes.value)) genes.value = there[0];
+    for (const slide of slides) slide.hidden = slide.dataset.section !== sections.value;
     for (const map of maps) {
       map.hidden = map.dataset.section !== sections.value || map.dataset.gene !== genes.value;
     }

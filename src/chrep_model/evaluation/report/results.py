@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.metrics import LOG10_SPOT
 from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.report.words import METHODS, OURS, Figure
@@ -32,6 +33,8 @@ class Results:
         As in ``summary.json``.
     maps, intervals : DataFrame
         As in ``maps.parquet`` and ``intervals.parquet``; empty where nothing was measured.
+    slides : mapping
+        Test section -> what its slide is shown from; those that are missing are not shown.
     """
 
     table: pd.DataFrame
@@ -39,6 +42,7 @@ class Results:
     summary: dict[str, Any]
     maps: pd.DataFrame
     intervals: pd.DataFrame
+    slides: Mapping[str, Section] = field(default_factory=dict)
 
     @cached_property
     def keys(self) -> list[Key]:
