@@ -23,7 +23,11 @@ def evaluate(
     cohort: options.CohortArgument,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of scores and report.")],
     methods: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Which methods.  [default: mean,knn,ridge,trees,chrep]")
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Which of mean, knn, ridge, trees, bleep, mclstexp, heclip, hage_like, chrep.  [default: all]",
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="What is left out in turn: section or patient.  [default: section]")

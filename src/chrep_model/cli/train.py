@@ -29,7 +29,10 @@ def train(
     out: options.BundleOut,
     method: Annotated[
         str | None,
-        typer.Option(help="chrep, or one to compare with: mean, knn, ridge, trees.  [default: chrep]"),
+        typer.Option(
+            help="chrep, or one to compare with: mean, knn, ridge, trees, bleep, mclstexp, heclip, "
+            "hage_like.  [default: chrep]"
+        ),
     ] = None,
     encoder: options.Encoder = None,
     weights: options.Weights = None,
