@@ -15,6 +15,7 @@ from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.genes import GenePanel
 from chrep_model.errors import Cancelled, SettingsError, TrainingError
 from chrep_model.methods.model import FeatureScale, spot_table
+from chrep_model.methods.registry import make_method
 from chrep_model.networks.encoder import open_encoder
 from chrep_model.slides.tiles import TileReader
 from chrep_model.training import finetune as module
@@ -82,6 +83,17 @@ def test_the_seed_decides(tune):
     one, same, other = (tune(seed, epochs=1)[0] for seed in (1, 1, 2))
     assert one == same
     assert one != other
+
+
+@pytest.mark.parametrize("name", ["bleep", "mclstexp", "heclip", "hage_like", "chrep"])
+def test_every_network_trains_an_encoder(name, tune, tiny_encoder, tmp_path):
+    torch.manual_seed(0)
+    objective = make_method(name).objective(opened(tiny_encoder).dim, 8)
+    _, epochs, trained = tune(epochs=1, spots_per_section=8, objective=objective)
+    assert trained is objective
+    assert np.isfinite(epochs[0].loss)
+    start, end = load_file(tiny_encoder[1]), load_file(tmp_path / "tuned.safetensors")
+    assert not torch.equal(start["conv_stem.weight"], end["conv_stem.weight"])
 
 
 def test_a_held_out_section_teaches_nothing_but_when_to_stop(tune, table):
