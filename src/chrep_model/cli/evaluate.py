@@ -26,7 +26,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Which of mean, knn, ridge, trees, bleep, mclstexp, heclip, hage_like, chrep.  [default: all]",
+            help="Which of mean, knn, ridge, trees, bleep, mclstexp, heclip, hage_like, chrep.  "
+            "[default: all]",
         ),
     ] = None,
     split: Annotated[
