@@ -257,7 +257,7 @@ def test_the_headline_names_leader_references_and_what_is_not_shown(page):
     assert "ahead in 3 of 3 sections" in page.text
     assert "With 3 test sections no paired test can fall below p = 0.05" in page.text
     assert "0.25" in page.text  # 2 / 2^3
-    assert "other sections of the same patient stay in training" in page.text
+    assert "other sections of the same patient may stay in training" in page.text
     assert "A1 0, A2 1, B1 2" in page.text  # genes without truth
     assert "mean 4 genes per section" in page.text  # genes predicted as constant
 
@@ -328,6 +328,24 @@ def test_many_genes_are_cut_and_many_maps_left_out(tmp_path, monkeypatch):
     assert "The 200 of 1000 genes with the highest correlation under CHRep." in page.text
     assert "8 more maps were left out" in page.text
     assert len(text.encode()) < 500_000
+
+
+def test_sections_that_are_not_tested_may_be_siblings(tmp_path):
+    table = scores({("ridge", "raw"): 0.4, ("trees", "raw"): 0.3}, folds=("A1", "B1"))
+    said = "other sections of the same patient may stay in training"
+    assert said not in Page(page_of(tmp_path, table)).text
+    summary = facts(table)
+    summary["settings"]["test_sections"] = ["A1", "B1"]
+    assert said in Page(page_of(tmp_path, table, summary=summary)).text
+
+
+def test_every_figure_is_held_against_the_best_rival_in_it(tmp_path):
+    table = scores({("chrep", "raw"): 0.4, ("bleep", "raw"): 0.3, ("heclip", "raw"): 0.2})
+    table.loc[(table["method"] == "heclip") & (table["metric"] == "mse"), "value"] = 0.43
+    text = Page(page_of(tmp_path, table)).text
+    assert "CHRep against BLEEP, the best published rival" in text
+    assert "MSE −0.0120, × 0.972 (against HECLIP)" in text
+    assert "MAE −0.0200, × 0.963 " in text
 
 
 def test_slides_show_the_field_of_the_maps(tmp_path):

@@ -72,6 +72,8 @@ def _card(results: Results, key: Key) -> Markup:
     lines: list[object] = []
     for figure in (f for f in FIGURES if f.metric in HEADLINE):
         found = results.difference(results.subject, key, figure.metric)
+        if found is None and key == results.rival:  # in this figure another rival is the best
+            found = results.difference_to_rival(results.subject, figure.metric)
         if found is None or found["mean"] is None:
             continue
         ratio = "" if found["ratio"] is None else f", × {found['ratio']:.3f}"
@@ -80,7 +82,9 @@ def _card(results: Results, key: Key) -> Markup:
         if figure.metric == HEADLINE[0]:
             lines += [tag("p", difference, class_="big"), tag("p", f"{figure.title}{ratio}{ahead}")]
         else:
-            lines.append(tag("p", f"{figure.title} {difference}{ratio}"))
+            other = results.trusted_of(found["reference"])
+            whom = "" if other is None or other == key else f" (against {results.label(other)})"
+            lines.append(tag("p", f"{figure.title} {difference}{ratio}{whom}"))
     best = ", the best published rival" if key == results.rival else ""
     title = f"{results.label(results.subject)} against {results.label(key)}{best}"
     return tag("div", tag("h3", title), *lines)
@@ -142,9 +146,9 @@ def _caveats(results: Results) -> Iterator[str]:
             "other: the figures say how well the next section of a known tissue is predicted, not a new "
             "patient."
         )
-    elif settings["split"] == "section" and max(patients.values()) > 1:
+    elif settings["split"] == "section" and (max(patients.values()) > 1 or settings.get("test_sections")):
         yield (
-            "While a section is left out, other sections of the same patient stay in training. On a new "
+            "While a section is left out, other sections of the same patient may stay in training. On a new "
             "patient expect less; leave out whole patients to measure it."
         )
     yield from _small_lead(results)

@@ -128,6 +128,12 @@ class Results:
         found = (d for d in self.summary["differences"] if (d["method"], d["metric"]) == (key[0], metric))
         return next((d for d in found if d["reference"] == reference[0]), None)
 
+    def difference_to_rival(self, key: Key, metric: str) -> dict[str, Any] | None:
+        """The summary's line on a method against the published rival that is best in this figure."""
+        wanted = (key[0], metric, "rival")
+        found = (d for d in self.summary["differences"] if (d["method"], d["metric"], d["against"]) == wanted)
+        return next(found, None)
+
     @cached_property
     def genes(self) -> pd.DataFrame:
         """One row per gene, means over sections and seeds.
