@@ -204,7 +204,11 @@ class FittedHageLike(FittedMethod):
         for name, part in (("tokens", tokens), ("attention", attention)):
             prefix = f"{name}."
             part.load_state_dict(
-                {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if prefix in k}
+                {
+                    k.removeprefix(prefix): torch.from_numpy(v)
+                    for k, v in arrays.items()
+                    if k.startswith(prefix)
+                }
             )
         return cls(Inputs.from_arrays(arrays), tokens, attention, gallery)
 

@@ -106,7 +106,9 @@ class FittedRetrieval(FittedMethod):
     @classmethod
     def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedRetrieval:
         """Build again; shapes say the widths."""
-        state = {k.removeprefix("image."): torch.from_numpy(v) for k, v in arrays.items() if "image." in k}
+        state = {
+            k.removeprefix("image."): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("image.")
+        }
         width, inputs = state["first.weight"].shape
         image = ResidualHead(inputs, width)
         image.load_state_dict(state)
