@@ -40,7 +40,8 @@ def test_the_estimate_is_the_weighted_mean_of_the_neighbours(fitted, unseen):
     z = fitted.compare(unseen.features).astype(np.float64)
     cosine = z @ fitted.gallery.z.T
     order = np.argsort(-cosine, axis=1)[:, : fitted.k]
-    np.testing.assert_allclose(response["similarity"], np.take_along_axis(cosine, order, 1), atol=1e-5)
+    near = fitted.neighbours(response)
+    np.testing.assert_allclose(near.similarity, np.take_along_axis(cosine, order, 1), atol=1e-5)
     w = np.exp(np.take_along_axis(cosine, order, 1) / fitted.temperature)
     expected = np.einsum("nk,nkg->ng", w / w.sum(1, keepdims=True), fitted.gallery.expression[order])
     np.testing.assert_allclose(fitted.read(response, "estimate"), expected, atol=1e-4)
@@ -209,11 +210,51 @@ def test_what_it_says_of_its_trust_was_learned_on_sections_left_out(fitted, tabl
 
 def test_spread_is_that_of_the_neighbours(fitted, unseen):
     response = fitted.respond(unseen.features)
-    closer = response["similarity"] - response["similarity"][:, :1]
+    found = fitted.neighbours(response)
+    closer = found.similarity - found.similarity[:, :1]
     w = np.exp(closer.astype(np.float64) / fitted.temperature)
     w /= w.sum(1, keepdims=True)
-    near = fitted.gallery.expression[response["neighbours"]]
+    near = fitted.gallery.expression[found.index]
     mean = np.einsum("nk,nkg->ng", w, near)
     expected = np.sqrt(np.einsum("nk,nkg->ng", w, (near - mean[:, None]) ** 2))
     np.testing.assert_allclose(fitted.spread(response), expected, atol=1e-4)
     np.testing.assert_allclose(fitted.spread(response, np.array([4])), expected[:, [4]], atol=1e-4)
+
+
+def test_the_terms_are_the_learners_and_add_up(fitted, unseen):
+    response = fitted.respond(unseen.features)
+    for genes in (slice(None), np.array([3, 11])):
+        terms = fitted.terms(response, genes)
+        assert [t.name for t in terms] == list(chrep.LEARNERS)
+        np.testing.assert_array_equal(terms[1].answer, fitted.read(response, "estimate", genes))
+        np.testing.assert_array_equal(terms[3].weight, fitted.combination.weights[3, genes])
+        total = sum(t.weight * t.answer for t in terms)
+        np.testing.assert_allclose(total, fitted.read(response, "calibrated", genes), atol=1e-5)
+
+
+def test_the_paper_s_answer_is_the_correction_alone(table, small_settings, unseen):
+    literal = Chrep(changed(small_settings, calibration="literal")).fit(table, seed=0)
+    response = literal.respond(unseen.features)
+    terms = literal.terms(response)
+    assert [(t.name, *np.unique(t.weight)) for t in terms] == [
+        ("head", 0),
+        ("estimate", 0),
+        ("correction", 1),
+    ]
+    np.testing.assert_array_equal(terms[2].answer, literal.read(response, "calibrated"))
+
+
+def test_another_k_and_temperature_need_no_new_response(fitted, unseen):
+    response = fitted.respond(unseen.features)
+    other = fitted.reweighted(40, 0.3)
+    assert (fitted.k, fitted.temperature) == (10, 0.1)
+    np.testing.assert_array_equal(other.read(response, "raw"), fitted.read(response, "raw"))
+    found = fitted.gallery.search(fitted.compare(unseen.features), 40)
+    expected = weighted_mean(found, 0.3, fitted.gallery.expression)
+    np.testing.assert_allclose(other.read(response, "estimate"), expected, atol=1e-6)
+    np.testing.assert_allclose(other.weights(response), found.weights(0.3), atol=1e-6)
+    moved = other.read(response, "correction") - fitted.read(response, "correction")
+    np.testing.assert_allclose(moved, expected - fitted.read(response, "estimate"), atol=1e-5)
+    for k, temperature in ((0, 0.1), (5, 0.0)):
+        with pytest.raises(SettingsError, match="above zero"):
+            fitted.reweighted(k, temperature)

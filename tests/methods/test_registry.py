@@ -114,6 +114,31 @@ def test_distance_is_zero_at_a_training_spot_and_grows_away_from_it(name, fit, t
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_a_prediction_is_the_sum_of_its_terms(name, fit, table, unseen):
+    fitted = fit(name, table)
+    response = fitted.respond(unseen.features)
+    genes = np.array([2, 9])
+    total = sum(term.weight * term.answer for term in fitted.terms(response, genes))
+    np.testing.assert_allclose(total, fitted.read(response, fitted.variants[-1], genes), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_neighbours_have_weights_where_the_value_comes_from_them(name, fit, table, unseen):
+    fitted = fit(name, table)
+    response = fitted.respond(unseen.features)
+    found, weights = fitted.neighbours(response), fitted.weights(response)
+    cosine = fitted.compare(unseen.features) @ fitted.gallery.z.T
+    np.testing.assert_allclose(found.similarity, np.take_along_axis(cosine, found.index, 1), atol=1e-5)
+    assert (weights is None) == (fitted.k is None) == (name in ("mean", "ridge", "trees", "hage_like"))
+    if weights is not None:
+        assert weights.shape == found.index.shape == (len(unseen), min(fitted.k, len(table)))
+        np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
+        if name != "chrep":
+            mean = np.einsum("nk,nkg->ng", weights, fitted.gallery.expression[found.index])
+            np.testing.assert_allclose(fitted.predict(unseen.features), mean, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_no_tile_no_value(name, fit, table):
     fitted = fit(name, table)
     assert fitted.predict(np.empty((0, 12), np.float32)).shape == (0, 15)

@@ -189,3 +189,14 @@ def test_an_unreadable_tile_ends_the_iteration_with_its_error(write_pyramid):
     with pytest.raises(SlideError, match="closed"):
         list(reader.batches(RNG.uniform(0, 600, (100, 2)), 10))
     assert not _threads()
+
+
+@pytest.mark.parametrize("stride", [0.5, 1.0, 2.0])
+def test_the_tile_at_a_place_is_the_one_with_the_nearest_centre(stride):
+    grid = TileGrid((1000, 1400), 0.5, TileSpec(0.7, 224), stride)
+    centres = grid.centres()
+    for index, (x, y) in enumerate(centres):
+        for dx, dy in ((0, 0), (0.49, -0.49), (-0.49, 0.49)):
+            assert grid.index_at(x + dx * grid.step_px, y + dy * grid.step_px) == index
+    assert grid.index_at(centres[0, 0] - 0.51 * grid.step_px, centres[0, 1]) is None
+    assert grid.index_at(*(centres[-1] + 0.51 * grid.step_px)) is None

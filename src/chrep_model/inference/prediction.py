@@ -99,6 +99,20 @@ class Prediction:
             self._parts.append(PredictionPart(part.indices[new], response))
             self._known.update(int(i) for i in part.indices[new])
 
+    def response(self, index: int) -> Response:
+        """Return what the method keeps of one tile: its response, with a single row.
+
+        Raises
+        ------
+        PredictionError
+            The tile is not predicted.
+        """
+        for part in self._parts:
+            place = np.flatnonzero(part.indices == index)
+            if len(place):
+                return {name: values[place] for name, values in part.response.items()}
+        raise PredictionError(f"tile {index} is not predicted", remedy="Predict it first.")
+
     def gene(self, name: str, variant: str | None = None) -> NDArray[np.float32]:
         """One gene's values over the predicted tiles.
 
@@ -123,15 +137,22 @@ class Prediction:
         """
         return self.values(self.bundle.panel.indices([name]), variant)[:, 0]
 
-    def values(self, genes: NDArray[np.int64] | slice, variant: str | None = None) -> NDArray[np.float32]:
-        """Values (n, number of genes) float32 for columns of the panel; see `gene`."""
+    def values(
+        self, genes: NDArray[np.int64] | slice, variant: str | None = None, *, start: int = 0
+    ) -> NDArray[np.float32]:
+        """Values (n - start, number of genes) float32 for columns of the panel; see `gene`.
+
+        With `start`, the tiles before that place in `indices` are left out.
+        """
         variant = variant or self.variants[-1]
         if variant not in self.variants:
             raise PredictionError(
                 f"this model has no prediction called {variant!r}",
                 remedy=f"Choose from {', '.join(self.variants)}.",
             )
-        return self._over_parts(lambda response: self.bundle.model.read(response, variant, genes), genes)
+        return self._over_parts(
+            lambda response: self.bundle.model.read(response, variant, genes), genes, start
+        )
 
     def interval(self, name: str, level: float = 0.9) -> NDArray[np.float32] | None:
         """Half width of the intervals around `gene`'s values of the variant to trust.
@@ -170,16 +191,20 @@ class Prediction:
         return self._over_parts(half, genes)
 
     def _over_parts(
-        self, compute: Callable[[Response], NDArray[np.float32]], genes: NDArray[np.int64] | slice
+        self,
+        compute: Callable[[Response], NDArray[np.float32]],
+        genes: NDArray[np.int64] | slice,
+        start: int = 0,
     ) -> NDArray[np.float32]:
-        """Put what is computed of every batch into one array (n, number of genes)."""
+        """Put what is computed of the batches into one array (n - start, number of genes)."""
         width = len(np.arange(len(self.genes))[genes])
-        out = np.empty((len(self), width), np.float32)
-        start = 0
+        out = np.empty((len(self) - start, width), np.float32)
+        first = -start
         for part in self._parts:
-            stop = start + len(part.indices)
-            out[start:stop] = compute(part.response)
-            start = stop
+            stop = first + len(part.indices)
+            if stop > 0:  # else a batch that was left out as a whole
+                out[max(first, 0) : stop] = compute(part.response)[max(-first, 0) :]
+            first = stop
         return out
 
     def map(self, name: str, variant: str | None = None) -> NDArray[np.float32]:

@@ -8,14 +8,16 @@ is one `read`.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.calibration.gallery import Gallery, unit_rows
+from chrep_model.calibration.gallery import Gallery, Neighbours, unit_rows
 from chrep_model.calibration.trust import Trust
 from chrep_model.errors import SettingsError
 from chrep_model.training.objective import Objective
@@ -28,6 +30,28 @@ Response = dict[str, NDArray[Any]]
 Arrays = dict[str, NDArray[Any]]
 Genes = NDArray[np.int64] | slice
 ALL = slice(None)
+
+REACH = 200
+"""How many of the nearest gallery spots a response names: up to so many, any k can be tried later."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a prediction.
+
+    Attributes
+    ----------
+    name : str
+        Of what answers.
+    answer : ndarray
+        (n, number of genes) float32, standardised expression.
+    weight : ndarray
+        (number of genes,) float32; the prediction is the sum of weight * answer.
+    """
+
+    name: str
+    answer: NDArray[np.float32]
+    weight: NDArray[np.float32]
 
 
 class FittedMethod(ABC):
@@ -42,18 +66,29 @@ class FittedMethod(ABC):
         Training spots in the space in which this method compares tissue.
     trust : Trust or None
         How far its last variant is to be trusted; None for a method that does not say. A bundle stores it.
+    k : int or None
+        Of how many gallery spots it takes the measured values; None for a method that takes none.
+    temperature : float or None
+        Of the weights of those spots; None where they are not weighed by a softmax.
     """
 
     name: ClassVar[str]
     variants: ClassVar[tuple[str, ...]] = ("raw",)
     gallery: Gallery
     trust: Trust | None = None
+    k: int | None = None
+    temperature: float | None = None
 
     def respond(self, features: NDArray[np.float32]) -> Response:
         """Everything that does not depend on the gene, for features (n, d)."""
         z = self.compare(features)
-        nearest = self.gallery.search(z, 1).similarity[:, 0]
-        return {"distance": (1 - nearest).astype(np.float32), **self._respond(features, z)}
+        near = self.gallery.search(z, max(self.k or 0, REACH))
+        return {
+            "distance": (1 - near.similarity[:, 0]).astype(np.float32),
+            "neighbours": near.index,
+            "similarity": near.similarity,
+            **self._respond(features, z),
+        }
 
     @abstractmethod
     def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
@@ -82,6 +117,39 @@ class FittedMethod(ABC):
         if self.trust is None or variant != self.variants[-1]:
             return None
         return self.trust.half_width(self.spread(response, genes), response["distance"], genes, level)
+
+    def neighbours(self, response: Response) -> Neighbours:
+        """Gallery spots whose measured values it takes; for a method that takes none, the nearest ones."""
+        return Neighbours(response["neighbours"][:, : self.k], response["similarity"][:, : self.k])
+
+    def weights(self, response: Response) -> NDArray[np.float32] | None:
+        """Weights of the `neighbours` in their mean, (n, k) float32, rows sum to one; None without a mean."""
+        return None if self.temperature is None else self.neighbours(response).weights(self.temperature)
+
+    def terms(self, response: Response, genes: Genes = ALL) -> list[Term]:
+        """What the last variant is the sum of."""
+        answer = self.read(response, self.variants[-1], genes)
+        name = self.name if self.k is None else "estimate"
+        return [Term(name, answer, np.ones(answer.shape[1], np.float32))]
+
+    def reweighted(self, k: int, temperature: float) -> Self:
+        """Return the same method with another k and temperature; whatever else was fitted stays.
+
+        Responses of either serve the other, up to `REACH` neighbours.
+
+        Raises
+        ------
+        SettingsError
+            The method has no temperature, or a value is not above zero.
+        """
+        if self.temperature is None or k < 1 or temperature <= 0:
+            raise SettingsError(
+                f"{self.name} cannot take {k} neighbours at temperature {temperature:g}",
+                remedy="Both have to be above zero, and the method has to have a temperature.",
+            )
+        other = copy.copy(self)
+        other.k, other.temperature = k, temperature
+        return other
 
     def spread(self, response: Response, genes: Genes = ALL) -> NDArray[np.float32]:
         """How much the neighbours' measured values differ, (n, number of genes); 0 without neighbours."""

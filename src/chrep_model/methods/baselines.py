@@ -73,17 +73,18 @@ class FittedKnn(FittedMethod):
     """See `Knn`."""
 
     name: ClassVar[str] = "knn"
+    k: int
+    temperature: float
 
     def __init__(self, k: int, temperature: float, gallery: Gallery) -> None:
         self.k, self.temperature, self.gallery = k, temperature, gallery
 
     def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response:
-        found = self.gallery.search(z, self.k)
-        return {"neighbours": found.index, "similarity": found.similarity}
+        return {}
 
     def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
         """Weighted mean of the neighbours' measured values."""
-        found = Neighbours(response["neighbours"], response["similarity"])
+        found = self.neighbours(response)
         return weighted_mean(found, self.temperature, self.gallery.expression[:, genes])
 
     def arrays(self) -> Arrays:

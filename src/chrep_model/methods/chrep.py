@@ -25,7 +25,6 @@ from chrep_model.calibration.corrector import Corrector, CorrectorSettings, fit_
 from chrep_model.calibration.gallery import (
     Exclude,
     Gallery,
-    Neighbours,
     neighbour_spread,
     unit_rows,
     weighted_mean,
@@ -38,6 +37,7 @@ from chrep_model.methods.base import (
     Genes,
     Method,
     Response,
+    Term,
     gallery_of,
     leave_section_out,
 )
@@ -86,6 +86,8 @@ class FittedChrep(FittedMethod):
 
     name: ClassVar[str] = "chrep"
     variants: ClassVar[tuple[str, ...]] = ("raw", "estimate", "correction", "calibrated")
+    k: int
+    temperature: float
 
     def __init__(
         self,
@@ -108,13 +110,10 @@ class FittedChrep(FittedMethod):
         return unit_rows(self.phase1.feature(features))
 
     def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response:
-        found = self.gallery.search(z, self.k)
         with torch.inference_mode():
             hidden = self.corrector.body(torch.from_numpy(z)).numpy()
         response = {
             "head": self.phase1.hidden(features),
-            "neighbours": found.index,
-            "similarity": found.similarity,
             "corrector": hidden,
         }
         if self.simple is not None:
@@ -126,7 +125,7 @@ class FittedChrep(FittedMethod):
         """``raw`` head; ``estimate`` gE; ``correction`` gE + D, the paper's answer; ``calibrated`` ours."""
         if variant == "raw":
             return self.phase1.read(response["head"], genes)
-        found = Neighbours(response["neighbours"], response["similarity"])
+        found = self.neighbours(response)
         estimate = weighted_mean(found, self.temperature, self.gallery.expression[:, genes])
         if variant == "estimate":
             return estimate
@@ -140,8 +139,18 @@ class FittedChrep(FittedMethod):
 
     def spread(self, response: Response, genes: Genes = ALL) -> NDArray[np.float32]:
         """Weighted sd of the neighbours' measured values, (n, number of genes)."""
-        found = Neighbours(response["neighbours"], response["similarity"])
+        found = self.neighbours(response)
         return neighbour_spread(found, self.temperature, self.gallery.expression[:, genes])
+
+    def terms(self, response: Response, genes: Genes = ALL) -> list[Term]:
+        """`LEARNERS` with their weights in the combination; the paper's answer is the correction alone."""
+        answers = dict(zip(LEARNERS, _answers(self, response, genes), strict=False))
+        if self.combination is None:
+            ones = np.ones(answers["head"].shape[1], np.float32)
+            weights = {"head": 0 * ones, "estimate": 0 * ones, "correction": ones}
+        else:
+            weights = dict(zip(LEARNERS, self.combination.weights[:, genes], strict=True))
+        return [Term(name, answers[name], weight) for name, weight in weights.items()]
 
     def recalibrated(
         self, table: SpotTable, settings: ChrepSettings, *, seed: int, run: Run = SILENT
@@ -301,8 +310,9 @@ def _fit_phase2(
     return gallery, corrector
 
 
-def _answers(fitted: FittedChrep, response: Response) -> Answers:
-    """What each of `LEARNERS` says, in that order."""
-    answers = [fitted.read(response, variant) for variant in ("raw", "estimate", "correction")]
-    assert fitted.simple is not None  # noqa: S101  (only called for the combination)
-    return [*answers, *(fitted.simple.genes(response[name]) for name in ("linear", "forest"))]
+def _answers(fitted: FittedChrep, response: Response, genes: Genes = ALL) -> Answers:
+    """What each of `LEARNERS` says, in that order; without the simple learners where there are none."""
+    answers = [fitted.read(response, variant, genes) for variant in ("raw", "estimate", "correction")]
+    if fitted.simple is None:
+        return answers
+    return [*answers, *(fitted.simple.genes(response[name], genes) for name in ("linear", "forest"))]

@@ -81,6 +81,7 @@ class FittedRetrieval(FittedMethod):
     """
 
     name: ClassVar[str]
+    k: int
 
     def __init__(self, inputs: Inputs, image: ResidualHead, gallery: Gallery, k: int) -> None:
         self.inputs, self.image, self.gallery, self.k = inputs, image.eval(), gallery, k
@@ -93,6 +94,11 @@ class FittedRetrieval(FittedMethod):
         found = self.gallery.search(z, self.k)
         weights = np.full(found.index.shape, 1 / found.index.shape[1], np.float32)
         return {"neighbours": found.index, "similarity": found.similarity, "weights": weights}
+
+    def weights(self, response: Response) -> NDArray[np.float32]:
+        """Weights of the neighbours, which the tile's own code decides."""
+        out: NDArray[np.float32] = response["weights"]
+        return out
 
     def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
         """Weighted mean of the neighbours' measured values."""

@@ -115,6 +115,15 @@ class TileGrid:
         row, col = np.divmod(flat, max(self.shape[1], 1))
         return np.stack([col, row], axis=-1).reshape(-1, 2) * self.step_px + self.tile_px / 2
 
+    def index_at(self, x: float, y: float) -> int | None:
+        """Return the flat index of the tile whose centre is nearest to (x, y) in level-0 pixels.
+
+        It is the tile that a heatmap with one pixel per tile shows there; None outside of the grid.
+        """
+        col, row = (math.floor((at - self.tile_px / 2) / self.step_px + 0.5) for at in (x, y))
+        inside = 0 <= row < self.shape[0] and 0 <= col < self.shape[1]
+        return row * self.shape[1] + col if inside else None
+
     def indices_in(self, rect: Rect) -> Indices:
         """Return the flat indices, ascending, of tiles that share area with a rectangle in level-0 pixels."""
         rows = self._overlapping(self.shape[0], rect.y, rect.bottom)
