@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 
+from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.summary import RIVALS
 
 COLUMNS = {
@@ -63,6 +64,7 @@ def seeds(found: Entry) -> Iterator[str]:
         e["method"]: e
         for e in found["scores"]
         if (e["space"], e["metric"]) == ("log10-spot", "pcc_acg")
+        and e["method"] != ORACLE
         and e["variant"] == found["trusted"].get(e["method"])
     }
     near = []
