@@ -1,4 +1,4 @@
-"""The heatmaps: image layers on the tile grid, one per variant, written in place.
+"""The heatmaps: image layers on the tile grid, one per kind of map, written in place.
 
 Choosing another gene gives the same layers new values and names, so that what the user set on them (opacity,
 colormap, place in the list) stays.
@@ -7,64 +7,59 @@ colormap, place in the list) stays.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from napari.layers import Image
 from psygnal import Signal
 from superqt.utils import QSignalThrottler
 
 from chrep_model.geometry import overlay_transform
+from napari_chrep.maps import KINDS, FloatMap, Limits, MapMaker, Subject, all_limits, pair, why_not
 from napari_chrep.session import PerViewer, Session, sessions
 
-if TYPE_CHECKING:
-    from chrep_model.inference.prediction import Prediction
-
-#: The variants that have a heatmap, bottom to top; those that a method does not have are left out.
-SHOWN = ("raw", "calibrated")
-
-#: Key of a heatmap's ``metadata`` under which its variant lies.
+#: Key of a heatmap's ``metadata`` under which its kind lies.
 VARIANT_KEY = "chrep_variant"
-
-#: Percentiles of the values in view of the whole prediction that the colours span.
-CONTRAST_PERCENTILES = (1.0, 99.0)
 
 #: Least time between two refreshes, in milliseconds: more often, and panning stutters.
 REFRESH_MS = 120
 
-FloatMap = npt.NDArray[np.float32]
+#: Width and height of a colour bar in pixels, small enough for a cell of a grid.
+_COLORBAR_SIZE = (15, 110)
 
 
-def shared_limits(maps: list[FloatMap]) -> tuple[float, float]:
-    """Return contrast limits for several maps of one gene together, so that their colours compare.
+@dataclass
+class Shown:
+    """A heatmap layer and what was last written to it.
 
-    Parameters
+    Attributes
     ----------
-    maps : list of float32 array
-        NaN where nothing was predicted.
-
-    Returns
-    -------
-    (float, float)
-        `CONTRAST_PERCENTILES` of all finite values; (0, 1) without any; never of zero width.
+    layer : napari Image layer
+    about : str or None
+        The gene or signature whose values it holds; None for values of another prediction.
+    title : str
+        The name that the layer was given; another one is the user's.
+    limits : (float, float)
+        The contrast limits that it was given; others are the user's.
     """
-    values = np.concatenate([m[np.isfinite(m)] for m in maps]) if maps else np.empty(0, np.float32)
-    if values.size == 0:
-        return 0.0, 1.0
-    low, high = (float(v) for v in np.percentile(values, CONTRAST_PERCENTILES))
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+    layer: Image
+    about: str | None
+    title: str
+    limits: Limits
 
 
 class Heatmaps:
     """Keeps the heatmap layers of one viewer in step with its session.
+
+    Raw and calibrated are there from the first batch on; the others from when they are first shown.
 
     Parameters
     ----------
     viewer : napari.Viewer
         Only a weak reference is kept.
     session : Session
-        Whose prediction and gene are shown.
+        Whose prediction, gene and signature are shown.
 
     Attributes
     ----------
@@ -77,74 +72,116 @@ class Heatmaps:
     def __init__(self, viewer: Any, session: Session) -> None:
         self.session = session
         self._viewer = weakref.ref(viewer)
-        self._layers: dict[str, Image] = {}
-        self._limits: tuple[float, float] | None = None
+        self._shown: dict[str, Shown] = {}
+        self._maker = MapMaker()
         self._throttle = QSignalThrottler()
         self._throttle.setTimeout(REFRESH_MS)
         self._throttle.triggered.connect(self._refresh)
         session.prediction_changed.connect(self._on_prediction)
         session.prediction_grew.connect(self._throttle.throttle)
         session.gene_changed.connect(self._refresh)
+        session.signature_changed.connect(self._on_signature)
         viewer.layers.events.removed.connect(self._on_removed)
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The variants on show, in the order of the prediction."""
-        return tuple(self._layers)
-
-    def layer(self, variant: str) -> Image | None:
-        """Return the layer of a variant, if there is one."""
-        return self._layers.get(variant)
-
-    def show_only(self, variant: str | None) -> None:
-        """Show one variant and hide the others; None hides all."""
-        for name, layer in self._layers.items():
-            layer.visible = name == variant
+        """The kinds of map that have a layer, in the order they came."""
+        return tuple(self._shown)
 
     @property
-    def limits(self) -> tuple[float, float] | None:
-        """The contrast limits that the variants share now; None without a map."""
-        return self._limits if self._layers else None
+    def visible(self) -> tuple[str, ...]:
+        """The kinds of map whose layers are visible."""
+        return tuple(kind for kind, shown in self._shown.items() if shown.layer.visible)
+
+    def layer(self, variant: str) -> Image | None:
+        """Return the layer of a kind of map, if there is one."""
+        shown = self._shown.get(variant)
+        return None if shown is None else shown.layer
+
+    def show(self, kind: str, visible: bool = True) -> None:
+        """Show one kind of map, or hide it; the others stay as they are."""
+        if visible and kind not in self._shown:
+            self._refresh(kind)
+        layer = self.layer(kind)
+        if layer is not None:
+            layer.visible = visible
+
+    def show_only(self, variant: str | None) -> None:
+        """Show one kind of map and hide the others; None hides all."""
+        if variant is not None:
+            self.show(variant)
+        for kind in self.variants:
+            if kind != variant:
+                self.show(kind, visible=False)
+
+    @property
+    def can_show(self) -> bool:
+        """Whether there is anything to make a map of."""
+        return self._subject() is not None
+
+    def _subject(self) -> Subject | None:
+        session = self.session
+        if session.prediction is None or session.gene is None or not len(session.prediction):
+            return None
+        return Subject(session.prediction, session.gene, session.signature)
 
     def _on_prediction(self) -> None:
         # Another slide or bundle. Former maps would lie over the wrong tissue.
-        prediction = self.session.prediction
-        stale = [v for v in self._layers if v not in shown_variants(prediction)]
-        viewer = self._viewer()
-        for variant in stale:
-            layer = self._layers.pop(variant)
-            if viewer is not None and layer in viewer.layers:
-                viewer.layers.remove(layer)
-        self._limits = None
+        gone = self.session.prediction is None
+        self._remove([kind for kind in self._shown if gone or self._why_not(kind)])
+        for shown in self._shown.values():
+            shown.about = None
         self.changed.emit()
         self._refresh()
 
-    def _refresh(self) -> None:
-        """Write the current gene into the layers; once per batch and once per choice of a gene."""
-        session, viewer = self.session, self._viewer()
-        if viewer is None or session.prediction is None or session.gene is None:
+    def _on_signature(self) -> None:
+        if self.session.signature is None:
+            self._remove(["signature"])
+            self.changed.emit()
+        else:
+            self._refresh()
+
+    def _remove(self, kinds: list[str]) -> None:
+        viewer = self._viewer()
+        for kind in kinds:
+            shown = self._shown.pop(kind, None)
+            if shown is not None and viewer is not None and shown.layer in viewer.layers:
+                viewer.layers.remove(shown.layer)
+
+    def _why_not(self, kind: str) -> str:
+        return why_not(kind, self.session.bundle, self.session.signature)
+
+    def _refresh(self, *more: str) -> None:
+        """Write what there is now into the layers; once per batch and once per choice of a gene.
+
+        Parameters
+        ----------
+        more : str
+            Kinds of map that have no layer yet and get one.
+        """
+        subject, viewer = self._subject(), self._viewer()
+        if viewer is None or subject is None:
             return
-        prediction = session.prediction
-        if prediction.indices.size == 0:
-            return
-        maps = {variant: prediction.map(session.gene, variant) for variant in shown_variants(prediction)}
-        limits = shared_limits(list(maps.values()))
-        for variant, values in maps.items():
-            layer = self._layers.get(variant)
-            if layer is None:
-                self._add(viewer, variant, values, limits)
+        wanted = dict.fromkeys((*pair(self.session.bundle), *self._shown, *more))
+        maps = {kind: self._maker.map(kind, subject) for kind in wanted if not self._why_not(kind)}
+        limits = all_limits(maps)
+        for kind, values in maps.items():
+            if kind in self._shown:
+                self._write(kind, values, limits[kind], subject)
             else:
-                self._write(layer, variant, values, limits)
-        self._limits = limits
+                self._add(viewer, kind, values, limits[kind], subject)
         self.changed.emit()
 
-    def _write(self, layer: Image, variant: str, values: FloatMap, limits: tuple[float, float]) -> None:
-        name = layer_name(self.session.gene, variant)
-        if layer.name != name:
-            layer.name = name
-            kept = False
-        else:
-            kept = tuple(layer.contrast_limits) != self._limits  # the user moved them: leave them be
+    def _write(self, kind: str, values: FloatMap, limits: Limits, subject: Subject) -> None:
+        shown = self._shown[kind]
+        layer = shown.layer
+        theirs = tuple(layer.contrast_limits) != shown.limits  # the user moved them: leave them be
+        if shown.about != subject.of(kind):
+            if layer.name == shown.title:
+                layer.name = subject.title(kind)
+                shown.title = layer.name
+            shown.about = subject.of(kind)
+            theirs = False
         placement = self._placement()
         if layer.data.shape == values.shape and tuple(layer.scale) == placement["scale"]:
             layer.data[...] = values
@@ -152,30 +189,34 @@ class Heatmaps:
         else:
             layer.data = values
             layer.scale, layer.translate = placement["scale"], placement["translate"]
-        if not kept:
+        if not theirs:
             layer.contrast_limits_range = _range(limits)
             layer.contrast_limits = limits
+            shown.limits = limits
 
-    def _add(self, viewer: Any, variant: str, values: FloatMap, limits: tuple[float, float]) -> None:
+    def _add(self, viewer: Any, kind: str, values: FloatMap, limits: Limits, subject: Subject) -> None:
         layer = Image(
             values.copy(),
-            name=layer_name(self.session.gene, variant),
-            colormap="viridis",
+            name=subject.title(kind),
+            colormap=KINDS[kind].colormap,
             contrast_limits=limits,
             opacity=0.6,
             blending="translucent",
             interpolation2d="nearest",
             units=("um", "um"),
-            visible=variant == shown_variants(self.session.prediction)[-1],
-            metadata={VARIANT_KEY: variant},
+            visible=kind == pair(self.session.bundle)[-1] and not self.visible,
+            metadata={VARIANT_KEY: kind},
             **self._placement(),
         )
         layer.contrast_limits_range = _range(limits)
+        layer.colorbar.size = _COLORBAR_SIZE
+        layer.colorbar.position = "bottom_left"  # the name is above, the scale bar to the right
         layer.colorbar.visible = True
+        layer.name_overlay.visible = True  # napari's colour bar has no title: the unit stands in the name
         layer.events.visible.connect(self._on_visible)
-        self._layers[variant] = layer
         selected = viewer.layers.selection.active
         viewer.layers.append(layer)
+        self._shown[kind] = Shown(layer, subject.of(kind), layer.name, limits)
         if selected is not None:
             viewer.layers.selection.active = selected
 
@@ -191,23 +232,13 @@ class Heatmaps:
         self.changed.emit()
 
     def _on_removed(self, event: Any) -> None:
-        for variant, layer in list(self._layers.items()):
-            if layer is event.value:  # deleted by the user: it comes back with the next batch or gene
-                del self._layers[variant]
+        for kind, shown in list(self._shown.items()):
+            if shown.layer is event.value:  # deleted by the user; raw and calibrated come with the next gene
+                del self._shown[kind]
                 self.changed.emit()
 
 
-def shown_variants(prediction: Prediction | None) -> tuple[str, ...]:
-    """Return those of a prediction's variants that have a heatmap, bottom to top."""
-    return () if prediction is None else tuple(v for v in SHOWN if v in prediction.variants)
-
-
-def layer_name(gene: str | None, variant: str) -> str:
-    """Return the name of a heatmap layer, such as ``ERBB2 calibrated``."""
-    return f"{gene} {variant}"
-
-
-def _range(limits: tuple[float, float]) -> tuple[float, float]:
+def _range(limits: Limits) -> Limits:
     """Give the contrast slider room on both sides."""
     margin = limits[1] - limits[0]
     return limits[0] - margin, limits[1] + margin

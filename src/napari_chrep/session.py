@@ -1,15 +1,16 @@
-"""What one viewer is looking at: slide, bundle, prediction, gene. No widgets, no layers of its own."""
+"""What one viewer is looking at: slide, bundle, prediction, genes. No widgets, no layers of its own."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from psygnal import Signal
 
-from chrep_model.errors import ChrepError, ScaleError
+from chrep_model.errors import ChrepError, GeneError, ScaleError
 from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.signature import Signature
 from napari_chrep.reader import SLIDE_KEY
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Session:
         Everything predicted so far on this slide with this bundle.
     gene : str or None
         The gene on show.
+    signature : Signature or None
+        A list of genes that is shown as one map.
     """
 
     slide_changed = Signal()
@@ -76,6 +79,7 @@ class Session:
     prediction_changed = Signal()  # another prediction, or none
     prediction_grew = Signal()  # a batch was added to the prediction
     gene_changed = Signal()
+    signature_changed = Signal()
 
     def __init__(self) -> None:
         self.slide: Slide | None = None
@@ -85,6 +89,7 @@ class Session:
         self.context: SlideContext | None = None
         self.prediction: Prediction | None = None
         self.gene: str | None = None
+        self.signature: Signature | None = None
         # Keyed by the identity of the slide, which the context keeps alive, and the hash of the bundle.
         self._kept: dict[tuple[int, str], tuple[SlideContext, Prediction]] = {}
 
@@ -127,7 +132,7 @@ class Session:
         self.look_at(layer)
 
     def use(self, bundle: Bundle) -> None:
-        """Make this bundle the current one; the gene stays when the bundle knows it."""
+        """Make this bundle the current one; the gene and the signature stay when the bundle knows them."""
         if self.bundle is not None and self.bundle.hash == bundle.hash:
             return
         self.bundle = bundle
@@ -135,10 +140,15 @@ class Session:
         former_gene = self.gene
         if self.gene not in bundle.genes:
             self.gene = bundle.genes[0]
+        former_signature = self.signature
+        if former_signature is not None:
+            self.signature = _matched_again(former_signature, bundle)
         self._recall()
         self.bundle_changed.emit()
         if self.gene != former_gene:
             self.gene_changed.emit()
+        if self.signature != former_signature:
+            self.signature_changed.emit()
 
     def loaded(self, bundle: Bundle, predictor: Predictor) -> None:
         """Take over the networks of a bundle, if it is still the current one."""
@@ -182,6 +192,19 @@ class Session:
             self.gene = name
             self.gene_changed.emit()
 
+    def show_signature(self, name: str, genes: Sequence[str]) -> None:
+        """Take a list of genes as the signature in use. No model runs.
+
+        Raises
+        ------
+        GeneError
+            If the bundle knows none of them; the former signature stays.
+        """
+        if self.bundle is None:
+            return
+        self.signature = Signature.match(name, genes, self.bundle.panel)
+        self.signature_changed.emit()
+
     def _drop_predictions_on(self, slide: Slide) -> None:
         self._kept = {key: kept for key, kept in self._kept.items() if key[0] != id(slide)}
 
@@ -197,6 +220,14 @@ class Session:
 def slide_of(layer: Any) -> Slide | None:
     """Return the slide behind a layer, or None for a layer that our reader did not make."""
     return None if layer is None else layer.metadata.get(SLIDE_KEY)
+
+
+def _matched_again(signature: Signature, bundle: Bundle) -> Signature | None:
+    """Look the names of a signature up in another bundle; None when it knows none of them."""
+    try:
+        return Signature.match(signature.name, signature.genes + signature.unknown, bundle.panel)
+    except GeneError:
+        return None
 
 
 def _make_session(viewer: Any) -> Session:

@@ -1,7 +1,7 @@
 """Which part of the slide is in view, and when that changes.
 
 `view_rect` is arithmetic; `Viewport` connects it to a viewer. Every use of napari's camera and canvas, whose
-public names changed in napari 0.9, is in this file.
+public names changed in napari 0.9, is in this file and in `grid`.
 """
 
 from __future__ import annotations
@@ -70,6 +70,14 @@ def rect_in_view(viewer: Any, slide: Slide) -> Rect | None:
     camera = viewer.scene.camera
     canvas_size = viewer.canvas.viewbox_size(viewer.layers)  # one cell of it in grid mode
     return view_rect(camera.center, camera.zoom, canvas_size, slide_mpp(slide), slide.shape)
+
+
+def centre_on(viewer: Any, slide: Slide, xy: tuple[float, float], width: float) -> None:
+    """Show the place (x, y), in level-0 pixels, in the middle of a view that is `width` such pixels wide."""
+    mpp, camera = slide_mpp(slide), viewer.scene.camera
+    row, col = ((value - 0.5) * mpp for value in reversed(xy))
+    camera.center = (*tuple(camera.center)[:-2], row, col)
+    camera.zoom = float(viewer.canvas.viewbox_size(viewer.layers)[1]) / (width * mpp)
 
 
 def show_scale_bar(viewer: Any) -> None:

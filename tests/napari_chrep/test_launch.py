@@ -16,7 +16,7 @@ def test_slide_bundle_and_gene_give_maps_over_the_tissue(desk, tiny_bundle, writ
     desk.wait()
     desk.qtbot.waitUntil(lambda: "calibrated" in desk.heatmaps.variants, timeout=5000)
     assert genes.current.text() == gene
-    assert desk.heatmaps.layer("calibrated").name == f"{gene} calibrated"
+    assert desk.heatmaps.layer("calibrated").name == f"{gene} calibrated [log10]"
     assert desk.session.prediction.indices.size == desk.session.context.tiles().size
     assert explorer.slide.picker.currentText() == "slide"
 

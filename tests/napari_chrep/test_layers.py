@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_chrep.layers import shared_limits
+from chrep_model.errors import GeneError
 
 
 @pytest.fixture
@@ -20,19 +20,10 @@ def predicted(desk, tiny_bundle, write_tissue):
     return desk
 
 
-def test_shared_limits_are_robust_and_never_empty():
-    values = np.linspace(0, 1, 1001, dtype=np.float32)
-    values[-1] = 1000
-    assert shared_limits([values[:500], values[500:]]) == pytest.approx((0.01, 0.99))
-    assert shared_limits([np.full(4, np.nan, np.float32)]) == (0.0, 1.0)
-    low, high = shared_limits([np.full(4, 2, np.float32)])
-    assert low < 2 < high
-
-
 def test_one_layer_for_each_variant(predicted):
     gene = predicted.session.gene
     layers = [predicted.heatmaps.layer(v) for v in ("raw", "calibrated")]
-    assert [layer.name for layer in layers] == [f"{gene} raw", f"{gene} calibrated"]
+    assert [layer.name for layer in layers] == [f"{gene} raw [log10]", f"{gene} calibrated [log10]"]
     assert [layer.visible for layer in layers] == [False, True]
     assert layers[0].contrast_limits == layers[1].contrast_limits
     for layer, variant in zip(layers, ("raw", "calibrated"), strict=True):
@@ -64,7 +55,7 @@ def test_another_gene_changes_the_same_layers(predicted):
     gene = session.bundle.genes[5]
     session.show_gene(gene)
     assert [predicted.heatmaps.layer(v) for v in ("raw", "calibrated")] == layers
-    assert [layer.name for layer in layers] == [f"{gene} raw", f"{gene} calibrated"]
+    assert [layer.name for layer in layers] == [f"{gene} raw [log10]", f"{gene} calibrated [log10]"]
     np.testing.assert_array_equal(layers[1].data, session.prediction.map(gene, "calibrated"))
     assert layers[1].opacity == 0.4
     assert len(predicted.viewer.layers) == 3
@@ -78,7 +69,81 @@ def test_colours_that_the_user_sets_stay_until_the_next_gene(predicted):
     predicted.qtbot.wait(300)
     assert tuple(layer.contrast_limits) == (0.25, 0.5)
     session.show_gene(session.bundle.genes[5])
-    assert tuple(layer.contrast_limits) == predicted.heatmaps.limits
+    raw = predicted.heatmaps.layer("raw")
+    assert tuple(layer.contrast_limits) == tuple(raw.contrast_limits) != (0.25, 0.5)
+
+
+def test_difference_interval_and_likeness_come_when_they_are_asked_for(predicted):
+    session, maps = predicted.session, predicted.heatmaps
+    gene, prediction = session.gene, session.prediction
+    assert maps.variants == ("raw", "calibrated")
+    for kind in ("difference", "interval", "unlike"):
+        maps.show_only(kind)
+        assert maps.visible == (kind,)
+    difference, interval, unlike = (maps.layer(kind) for kind in ("difference", "interval", "unlike"))
+    assert difference.name == f"{gene} difference [log10]"
+    expected = prediction.map(gene, "calibrated") - prediction.map(gene, "raw")
+    np.testing.assert_allclose(difference.data, expected, atol=1e-6)
+    low, high = difference.contrast_limits
+    assert low == -high < 0
+    assert interval.name == f"{gene} interval [± log10]"
+    np.testing.assert_array_equal(interval.data, prediction.on_grid(prediction.interval(gene)))
+    assert unlike.name == "Unlike training [share]"
+    np.testing.assert_array_equal(unlike.data, prediction.on_grid(prediction.unlike()))
+    assert tuple(unlike.contrast_limits) == (0, 1)
+    for layer in (difference, interval, unlike):
+        np.testing.assert_array_equal(np.isnan(layer.data), np.isnan(prediction.map(gene)))
+        assert layer.colorbar.visible and layer.name_overlay.visible
+        assert tuple(layer.scale) == tuple(maps.layer("raw").scale)
+
+
+def test_another_gene_changes_every_map_and_keeps_what_the_user_set(predicted):
+    session, maps = predicted.session, predicted.heatmaps
+    for kind in ("difference", "interval", "unlike"):
+        maps.show(kind)
+    maps.layer("unlike").contrast_limits = (0.5, 1)
+    maps.layer("interval").name = "my doubts"
+    maps.layer("difference").colormap = "PiYG"
+    gene = session.bundle.genes[5]
+    session.show_gene(gene)
+    assert maps.layer("difference").name == f"{gene} difference [log10]"
+    assert maps.layer("difference").colormap.name == "PiYG"
+    np.testing.assert_array_equal(
+        maps.layer("interval").data, session.prediction.on_grid(session.prediction.interval(gene))
+    )
+    assert maps.layer("interval").name == "my doubts"
+    assert tuple(maps.layer("unlike").contrast_limits) == (0.5, 1)  # it does not depend on the gene
+    assert set(maps.visible) == {"calibrated", "difference", "interval", "unlike"}
+
+
+def test_a_map_that_the_user_deleted_stays_away_until_asked_for(predicted):
+    maps = predicted.heatmaps
+    maps.show("interval")
+    predicted.viewer.layers.remove(maps.layer("interval"))
+    predicted.session.show_gene(predicted.session.bundle.genes[5])
+    assert maps.layer("interval") is None
+    maps.show("interval")
+    assert maps.layer("interval").visible
+
+
+def test_a_signature_grows_with_its_prediction(predicted, tiny_bundle):
+    session, maps = predicted.session, predicted.heatmaps
+    genes = session.bundle.genes[:3]
+    session.show_signature("mine", [*genes, "unheard-of"])
+    maps.show_only("signature")
+    layer = maps.layer("signature")
+    assert layer.name == "mine signature [mean z]"
+    np.testing.assert_array_equal(
+        layer.data, session.prediction.on_grid(session.signature.values(session.prediction))
+    )
+    with pytest.raises(GeneError):
+        session.show_signature("other", ["unheard-of"])
+    assert layer.name == "mine signature [mean z]"
+    session.show_signature("other", genes[:1])
+    assert layer.name == "other signature [mean z]"
+    panel = session.bundle.panel
+    z = panel.standardise(session.prediction.values(np.array([0]), None).repeat(len(panel), 1))[:, 0]
+    np.testing.assert_allclose(layer.data, session.prediction.on_grid(z), atol=1e-5)
 
 
 def test_a_deleted_heatmap_comes_back_with_the_next_gene(predicted):

@@ -1,4 +1,4 @@
-"""The gene list: type to find, Enter to show; switching never runs the model."""
+"""The genes: type to find, Enter to show, a list as one map; switching never runs the model."""
 
 from __future__ import annotations
 
@@ -6,61 +6,39 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from qtpy.QtCore import QEvent, QModelIndex, QObject, QSize, QSortFilterProxyModel, QStringListModel, Qt
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QEvent, QModelIndex, QObject, QSize, Qt
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QHBoxLayout, QLineEdit, QListView, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QHeaderView,
+    QLineEdit,
+    QPushButton,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QFlowLayout
 
+from chrep_model.bundle import Bundle
 from chrep_model.errors import GeneError
+from chrep_model.inference.signature import split_names
+from napari_chrep.grid import side_by_side
 from napari_chrep.layers import heatmaps
 from napari_chrep.session import sessions
 from napari_chrep.widgets._parts import Connections, heading, note, sentence
+from napari_chrep.widgets.gene_list import UNNAMED, GeneListDialog
+from napari_chrep.widgets.gene_table import FAVOURITE, GENE, Gene, GeneTable
+from napari_chrep.widgets.map_panel import MapPanel
+from napari_chrep.widgets.remembered import Remembered
 
-#: What the buttons of the variants say.
-_VARIANT_TIPS = {
-    "raw": "What the model reads from the picture alone",
-    "calibrated": "The same, corrected by the most similar measured spots: the one to use",
-}
-
-
-class GeneFilter(QSortFilterProxyModel):
-    """Genes that contain what was typed; those that begin with it come first."""
-
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._names: list[str] = []
-        self._rank: list[int] = []  # 0 begins with it, 1 contains it, 2 neither
-        self._needle = ""
-
-    def set_names(self, names: Sequence[str]) -> None:
-        """Take other genes, in the order in which they are listed."""
-        self._names = [name.upper() for name in names]
-        self._rank_all()
-        self.setSourceModel(QStringListModel(list(names), self))
-
-    def set_needle(self, text: str) -> None:
-        """Filter by what was typed; case does not matter."""
-        self._needle = text.strip().upper()
-        self._rank_all()
-        self.invalidate()
-        self.sort(0 if self._needle else -1)  # the source's own order needs no sorting
-
-    def _rank_all(self) -> None:
-        # Ranked once per key, in plain Python: Qt then compares small integers instead of fetching strings.
-        needle = self._needle
-        self._rank = [0 if n.startswith(needle) else 1 if needle in n else 2 for n in self._names]
-
-    def filterAcceptsRow(self, source_row: int, source_parent: QModelIndex) -> bool:  # noqa: N802
-        """Tell Qt whether a row stays."""
-        return self._rank[source_row] < 2
-
-    def lessThan(self, source_left: QModelIndex, source_right: QModelIndex) -> bool:  # noqa: N802
-        """Order by rank, then as listed."""
-        left, right = source_left.row(), source_right.row()
-        return (self._rank[left], left) < (self._rank[right], right)
+_ROW_PADDING = 8
+_ENTER = (Qt.Key.Key_Return, Qt.Key.Key_Enter)
 
 
 class GenesWidget(QWidget):
-    """Finds a gene of the current bundle and shows it, raw or calibrated.
+    """Finds a gene of the current bundle, and shows maps of it.
 
     Parameters
     ----------
@@ -71,139 +49,227 @@ class GenesWidget(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
-        self.session, self.heatmaps = sessions.of(viewer), heatmaps.of(viewer)
+        self.session = sessions.of(viewer)
+        self.maps = MapPanel(self.session, heatmaps.of(viewer), side_by_side.of(viewer))
+        self.remembered = Remembered()
+        self.list_dialog = GeneListDialog(self)
+        self.list_dialog.accepted.connect(self._on_list)
         self._build()
         connections = Connections(self)
         connections.add(self.session.bundle_changed, self._on_bundle)
         connections.add(self.session.gene_changed, self._on_gene)
-        connections.add(self.heatmaps.changed, self._on_heatmaps)
         self._on_bundle()
-        self._on_heatmaps()
 
     def _build(self) -> None:
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 8, 8, 8)
         layout.setSpacing(6)
         self.current = heading("", larger=True)
-        layout.addWidget(self.current)
-        self.toggles: dict[str, QPushButton] = {}
+        self.advice = note()
         row = QHBoxLayout()
-        for variant in ("calibrated", "raw"):
-            button = QPushButton(variant.capitalize())
-            button.setCheckable(True)
-            button.setToolTip(_VARIANT_TIPS[variant])
-            button.clicked.connect(partial(self._on_toggled, variant))
-            self.toggles[variant] = button
-            row.addWidget(button)
+        row.addWidget(self.current, 1)
+        row.addWidget(self.maps.side_by_side)
         layout.addLayout(row)
-        self.colours = note()
-        layout.addWidget(self.colours)
-        layout.addSpacing(4)
+        layout.addWidget(self.advice)
+        layout.addWidget(self.maps)
         self.search = QLineEdit()
-        self.search.setPlaceholderText("Type a gene…")
         self.search.setClearButtonEnabled(True)
         self.search.textChanged.connect(self._on_typed)
         self.search.returnPressed.connect(self._on_return)
         self.search.installEventFilter(self)
-        layout.addWidget(self.search)
+        self.list_button = QPushButton("List…")
+        self.list_button.setToolTip("Show several genes as one map: paste them, or open a text file")
+        self.list_button.clicked.connect(self.list_dialog.open)
+        row = QHBoxLayout()
+        row.addWidget(self.search, 1)
+        row.addWidget(self.list_button)
+        layout.addLayout(row)
+        self.recent = QWidget()
+        self._recent_row = QFlowLayout(self.recent)
+        self._recent_row.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.recent)
         self.message = note()
         layout.addWidget(self.message)
-        self.filter = GeneFilter(self)
-        self.list = QListView()
-        self.list.setUniformItemSizes(True)  # thousands of rows
-        self.list.setStyleSheet("QListView::item { padding: 3px 2px; }")
-        self.list.setMinimumHeight(70)
-        self.list.setEditTriggers(QListView.EditTrigger.NoEditTriggers)
-        self.list.setModel(self.filter)
-        self.list.clicked.connect(self._on_chosen)
-        self.list.installEventFilter(self)
-        layout.addWidget(self.list, 1)
+        self._build_table()
+        layout.addWidget(self.view, 1)
+
+    def _build_table(self) -> None:
+        self.table = GeneTable(self)
+        self.view = view = QTableView()
+        view.setModel(self.table)
+        view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        view.setShowGrid(False)
+        view.setTabKeyNavigation(False)  # Tab leaves the table: there is no mouse needed
+        view.setMinimumHeight(70)
+        self._build_headers(view)
+        view.setSortingEnabled(True)
+        view.clicked.connect(self._on_clicked)
+        view.installEventFilter(self)
+        self.table.modelReset.connect(self._select_current)
+
+    def _build_headers(self, view: QTableView) -> None:
+        rows, columns = view.verticalHeader(), view.horizontalHeader()
+        if rows is None or columns is None:
+            return
+        rows.hide()
+        rows.setDefaultSectionSize(rows.fontMetrics().height() + _ROW_PADDING)
+        rows.setMinimumSectionSize(rows.defaultSectionSize())
+        rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)  # thousands of rows
+        columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        columns.setSectionResizeMode(GENE, QHeaderView.ResizeMode.Stretch)
+        columns.setResizeContentsPrecision(0)  # of what is in view
+        columns.setHighlightSections(False)
+        columns.setSortIndicator(GENE, Qt.SortOrder.AscendingOrder)
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Ask for room for a dozen genes, which the explorer can spare."""
-        return QSize(280, 310)
+        return QSize(280, 480)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
         """Stay the same whatever is said, or the docks would jump with each message."""
-        return QSize(220, 260)
+        return QSize(220, 340)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Carry the arrows between the line and the list, and take Enter in the list."""
+        """Carry keys between the line and the table, and take Enter in the table."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
             key = event.key()
-            if watched is self.search and key == Qt.Key.Key_Down and self.filter.rowCount():
-                self.list.setFocus()
-                if not self.list.currentIndex().isValid() or self.search.text():
-                    self.list.setCurrentIndex(self.filter.index(0, 0))
+            if key == Qt.Key.Key_D and event.modifiers() == Qt.KeyboardModifier.ControlModifier:
+                self._toggle_favourite_under_cursor()
                 return True
-            if watched is self.list and key == Qt.Key.Key_Up and self.list.currentIndex().row() <= 0:
+            if watched is self.search and key == Qt.Key.Key_Down and self.table.rowCount():
+                self.view.setFocus()
+                if not self.view.currentIndex().isValid() or self.search.text():
+                    self.view.setCurrentIndex(self.table.index(0, GENE))
+                return True
+            if watched is self.view and key == Qt.Key.Key_Up and self.view.currentIndex().row() <= 0:
                 self.search.setFocus()
                 return True
-            if watched is self.list and key in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
-                self._on_chosen(self.list.currentIndex())
+            if watched is self.view and key in _ENTER and self.view.currentIndex().isValid():
+                self._show(self.table.gene(self.view.currentIndex().row()).name)
                 return True
         return super().eventFilter(watched, event)
 
     def _on_bundle(self) -> None:
         bundle = self.session.bundle
-        self.filter.set_names([] if bundle is None else sorted(bundle.genes, key=str.upper))
         self.search.setEnabled(bundle is not None)
+        self.list_button.setEnabled(bundle is not None)
+        known = 0 if bundle is None else len(bundle.genes)
+        self.search.setPlaceholderText(f"Type one of {known:,} genes…" if known else "No genes yet")
+        self.table.set_favourites(self.remembered.favourites)
+        self.table.set_genes([] if bundle is None else sorted(genes_of(bundle), key=lambda g: g.name.upper()))
         self._on_typed(self.search.text())
         self._on_gene()
 
     def _on_gene(self) -> None:
-        gene = self.session.gene
-        self.current.setText("No gene yet" if gene is None or self.session.bundle is None else gene)
+        gene, bundle = self.session.gene, self.session.bundle
+        if bundle is None or gene is None:
+            self.current.setText("No gene yet")
+            self.advice.setText("")
+        else:
+            self.current.setText(gene)
+            self.advice.setText(next(g.advice for g in genes_of(bundle) if g.name == gene))
         self._select_current()
+        self._list_recent()
+
+    def _list_recent(self) -> None:
+        """Keep the last genes at hand, one click away."""
+        while item := self._recent_row.takeAt(0):
+            button = item.widget()
+            if button is not None:
+                button.deleteLater()
+        known = () if self.session.bundle is None else self.session.bundle.genes
+        names = [name for name in self.remembered.recent if name in known and name != self.session.gene]
+        for name in names:
+            button = QPushButton(name)
+            button.setToolTip("Shown before")
+            button.clicked.connect(partial(self._show, name))
+            self._recent_row.addWidget(button)
+        self.recent.setVisible(bool(names))
 
     def _select_current(self) -> None:
-        for row in range(self.filter.rowCount()):
-            index = self.filter.index(row, 0)
-            if index.data() == self.session.gene:
-                self.list.setCurrentIndex(index)
-                self.list.scrollTo(index, QListView.ScrollHint.PositionAtCenter)
-                return
-        self.list.clearSelection()
+        names = self.table.names()
+        if self.search.text().strip() and names:
+            self.view.setCurrentIndex(self.table.index(0, GENE))
+        elif self.session.gene in names:
+            index = self.table.index(names.index(self.session.gene), GENE)
+            self.view.setCurrentIndex(index)
+            self.view.scrollTo(index, QAbstractItemView.ScrollHint.PositionAtCenter)
 
     def _on_typed(self, text: str) -> None:
-        self.filter.set_needle(text)
-        bundle = self.session.bundle
+        self.table.set_needle(text)
+        bundle, several = self.session.bundle, split_names(text)
         if bundle is None:
-            self.message.setText("Choose a model in the slide explorer.")
-        elif self.filter.rowCount() == 0:
-            self._try(text.strip())  # says that it is unknown, and which names are near
+            self._say("Choose a model in the slide explorer.")
+        elif len(several) > 1:
+            self._say(f"Enter shows these {len(several):,} genes as one map.")
+        elif self.table.rowCount() == 0:
+            self._show(text.strip())  # says that it is unknown, and which names are near
         else:
-            found, known = self.filter.rowCount(), len(bundle.genes)
-            self.message.setText(f"{known:,} genes" if found == known else f"{found:,} of {known:,} genes")
-            self.list.setCurrentIndex(self.filter.index(0, 0)) if text.strip() else self._select_current()
+            found, known = self.table.rowCount(), len(bundle.genes)
+            self._say("" if found == known else f"{found:,} of {known:,} genes")
+
+    def _say(self, text: str) -> None:
+        self.message.setText(text)
+        self.message.setVisible(bool(text))
 
     def _on_return(self) -> None:
-        """Show the exact match if there is one, else the first of the list."""
+        """Show the exact match if there is one, else the first of the table; of several names, their mean."""
         text = self.search.text().strip()
-        names = [self.filter.index(row, 0).data() for row in range(self.filter.rowCount())]
+        several = split_names(text)
+        if len(several) > 1:
+            self.show_list(UNNAMED, several)
+            return
+        names = self.table.names()
         exact = [name for name in names if name.upper() == text.upper()]
-        self._try((exact or names or [text])[0])
+        self._show((exact or names or [text])[0])
 
-    def _on_chosen(self, index: QModelIndex) -> None:
+    def _on_clicked(self, index: QModelIndex) -> None:
+        gene = self.table.gene(index.row())
+        if index.column() == FAVOURITE:
+            self._toggle_favourite(gene.name)
+        else:
+            self._show(gene.name)
+
+    def _toggle_favourite_under_cursor(self) -> None:
+        index = self.view.currentIndex()
         if index.isValid():
-            self._try(index.data())
+            self._toggle_favourite(self.table.gene(index.row()).name)
 
-    def _try(self, name: str) -> None:
+    def _toggle_favourite(self, name: str) -> None:
+        self.remembered.toggle_favourite(name)
+        self.table.set_favourites(self.remembered.favourites)
+
+    def _show(self, name: str) -> None:
+        former = self.session.gene
         try:
             self.session.show_gene(name)
         except GeneError as error:
-            self.message.setText(sentence(str(error)))
+            self._say(sentence(str(error)))
+            return
+        for shown in (former, name):
+            if shown is not None:
+                self.remembered.visit(shown)
+        self._list_recent()
+        self.maps.bring_up_gene()
 
-    def _on_toggled(self, variant: str, checked: bool) -> None:
-        """Show one variant in place of the other, so that one click compares them."""
-        self.heatmaps.show_only(variant if checked else None)
+    def show_list(self, title: str, names: Sequence[str]) -> None:
+        """Show several genes as one map; a list without a known gene is told of and changes nothing."""
+        try:
+            self.session.show_signature(title, names)
+        except GeneError as error:
+            show_error(str(error))
+            return
+        self.maps.bring_up("signature")
 
-    def _on_heatmaps(self) -> None:
-        limits = self.heatmaps.limits
-        if limits is not None:
-            self.colours.setText(f"log10-spot units, colours {limits[0]:.2f} to {limits[1]:.2f}")
-        self.colours.setVisible(limits is not None)
-        for variant, button in self.toggles.items():
-            layer = self.heatmaps.layer(variant)
-            button.setEnabled(layer is not None)
-            button.setChecked(layer is not None and layer.visible)
+    def _on_list(self) -> None:
+        self.show_list(self.list_dialog.title, self.list_dialog.names)
+
+
+def genes_of(bundle: Bundle) -> list[Gene]:
+    """Return the genes of a bundle with how accurate it expects to be."""
+    trust = bundle.trust
+    if trust is None:
+        return [Gene(name) for name in bundle.genes]
+    rows = zip(bundle.genes, trust.accuracy, trust.predictable, strict=True)
+    return [Gene(name, float(accuracy), bool(predictable)) for name, accuracy, predictable in rows]

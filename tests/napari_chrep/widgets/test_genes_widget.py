@@ -1,39 +1,16 @@
-"""Finding a gene by typing, with real key events."""
+"""Finding a gene, marking it, and showing lists of genes, with real key and mouse events."""
 
 from __future__ import annotations
 
-import time
-
 import pytest
+from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QDialogButtonBox, QPushButton
 
-from napari_chrep.widgets.genes import GeneFilter
+from napari_chrep.widgets.gene_table import ACCURACY, FAVOURITE, GENE
 
-
-def names(filter_model):
-    return [filter_model.index(row, 0).data() for row in range(filter_model.rowCount())]
-
-
-def test_names_that_begin_with_it_come_first(qtbot):
-    genes = GeneFilter()
-    genes.set_names(["COL1A1", "COL3A1", "PCOLCE", "ERBB2", "col6a1"])
-    genes.set_needle("col")
-    assert names(genes) == ["COL1A1", "COL3A1", "col6a1", "PCOLCE"]
-    genes.set_needle("a1")
-    assert names(genes) == ["COL1A1", "COL3A1", "col6a1"]
-    genes.set_needle("")
-    assert names(genes) == ["COL1A1", "COL3A1", "PCOLCE", "ERBB2", "col6a1"]
-    genes.set_needle("xyz")
-    assert names(genes) == []
-
-
-def test_twenty_thousand_genes_keep_up_with_typing(qtbot):
-    genes = GeneFilter()
-    genes.set_names([f"G{i:05d}A" for i in range(20_000)])
-    start = time.perf_counter()
-    for needle in ("g", "g0", "g01", "g0", "g", ""):
-        genes.set_needle(needle)
-    assert (time.perf_counter() - start) / 6 < 0.5
+CTRL = Qt.KeyboardModifier.ControlModifier
 
 
 @pytest.fixture
@@ -43,10 +20,25 @@ def genes(desk, tiny_bundle):
     return widget
 
 
+@pytest.fixture
+def predicted(genes, desk, write_tissue):
+    """The widget over a slide that is predicted as a whole."""
+    desk.open(write_tissue())
+    desk.engine.predict(None)
+    desk.wait()
+    desk.qtbot.waitUntil(lambda: genes.maps.toggles["calibrated"].isEnabled(), timeout=5000)
+    return genes
+
+
+def click(qtbot, genes, row, column):
+    rect = genes.view.visualRect(genes.table.index(row, column))
+    qtbot.mouseClick(genes.view.viewport(), Qt.MouseButton.LeftButton, pos=rect.center())
+
+
 def test_type_and_enter_shows_the_first_match(genes, desk, qtbot):
     wanted = desk.session.bundle.genes[7]
     qtbot.keyClicks(genes.search, wanted[:2].lower())
-    first = genes.filter.index(0, 0).data()
+    first = genes.table.names()[0]
     assert first.upper().startswith(wanted[:2].upper())
     qtbot.keyClick(genes.search, Qt.Key.Key_Return)
     assert desk.session.gene == first
@@ -60,13 +52,13 @@ def test_a_whole_name_beats_a_longer_one_that_begins_with_it(genes, desk, qtbot)
     assert desk.session.gene == wanted
 
 
-def test_down_goes_into_the_list_and_enter_picks(genes, desk, qtbot):
-    listed = names(genes.filter)
+def test_down_goes_into_the_table_and_enter_picks(genes, desk, qtbot):
+    listed = genes.table.names()
     qtbot.keyClicks(genes.search, listed[0][0])
-    among = names(genes.filter)
+    among = genes.table.names()
     qtbot.keyClick(genes.search, Qt.Key.Key_Down)
-    qtbot.keyClick(genes.list, Qt.Key.Key_Down)
-    qtbot.keyClick(genes.list, Qt.Key.Key_Return)
+    qtbot.keyClick(genes.view, Qt.Key.Key_Down)
+    qtbot.keyClick(genes.view, Qt.Key.Key_Return)
     assert desk.session.gene == among[min(1, len(among) - 1)]
 
 
@@ -78,19 +70,78 @@ def test_an_unknown_gene_names_the_nearest(genes, desk, qtbot):
     assert desk.session.gene == known
 
 
-def test_the_buttons_show_one_variant_or_none(genes, desk, qtbot, write_tissue):
-    calibrated, raw = genes.toggles["calibrated"], genes.toggles["raw"]
-    assert not calibrated.isEnabled() and not raw.isEnabled()
-    desk.open(write_tissue())
-    desk.engine.predict(None)
-    desk.wait()
-    qtbot.waitUntil(lambda: calibrated.isEnabled(), timeout=5000)
-    shown = {v: desk.heatmaps.layer(v) for v in ("raw", "calibrated")}
-    assert calibrated.isChecked() and not raw.isChecked()
-    qtbot.mouseClick(raw, Qt.MouseButton.LeftButton)
-    assert shown["raw"].visible and not shown["calibrated"].visible
-    assert raw.isChecked() and not calibrated.isChecked()
-    qtbot.mouseClick(raw, Qt.MouseButton.LeftButton)
-    assert not shown["raw"].visible and not shown["calibrated"].visible
-    shown["calibrated"].visible = True  # from napari's layer list
-    assert calibrated.isChecked()
+def test_a_header_sorts_by_accuracy(genes, desk, qtbot):
+    header = genes.view.horizontalHeader()
+    pos = header.sectionPosition(ACCURACY) + header.sectionSize(ACCURACY) // 2
+    qtbot.mouseClick(
+        header.viewport(), Qt.MouseButton.LeftButton, pos=header.rect().center().__class__(pos, 5)
+    )
+    accuracies = [float(genes.table.index(row, ACCURACY).data()) for row in range(genes.table.rowCount())]
+    assert accuracies == sorted(accuracies, reverse=True)
+    current = genes.view.currentIndex()
+    assert genes.table.gene(current.row()).name == desk.session.gene
+
+
+def test_stars_come_by_click_and_key_and_are_remembered(genes, desk, qtbot, tiny_bundle):
+    first, second = genes.table.names()[:2]
+    click(qtbot, genes, 0, FAVOURITE)
+    assert genes.table.index(0, FAVOURITE).data() == "★"
+    assert desk.session.gene != second
+    qtbot.keyClicks(genes.search, second)
+    qtbot.keyClick(genes.search, Qt.Key.Key_D, CTRL)
+    assert genes.remembered.favourites == [first, second]
+    qtbot.keyClick(genes.search, Qt.Key.Key_Down)
+    qtbot.keyClick(genes.view, Qt.Key.Key_D, CTRL)
+    assert genes.remembered.favourites == [first]
+    again = type(genes)(desk.viewer)
+    qtbot.addWidget(again)
+    assert again.table.index(0, FAVOURITE).data() == "★"
+
+
+def test_the_last_genes_stay_at_hand(genes, desk, qtbot):
+    before = desk.session.gene
+    others = [name for name in genes.table.names() if name != before][:2]
+    for name in others:
+        click(qtbot, genes, genes.table.names().index(name), GENE)
+    buttons = {button.text(): button for button in genes.recent.findChildren(QPushButton)}
+    assert {before, others[0]} <= set(buttons)
+    qtbot.mouseClick(buttons[before], Qt.MouseButton.LeftButton)
+    assert desk.session.gene == before
+    assert genes.remembered.recent[:3] == [before, others[1], others[0]]
+
+
+def test_a_pasted_list_becomes_one_map_and_names_what_is_unknown(predicted, desk, qtbot):
+    known = desk.session.bundle.genes[:3]
+    QGuiApplication.clipboard().setText("\n".join([*known, "unheard-of"]).lower())
+    qtbot.keyClick(predicted.search, Qt.Key.Key_V, CTRL)
+    qtbot.keyClick(predicted.search, Qt.Key.Key_Return)
+    assert desk.session.signature.genes == known
+    assert desk.heatmaps.visible == ("signature",)
+    assert predicted.maps.toggles["signature"].isChecked()
+    assert "3 genes" in predicted.maps.listed.text() and "unheard-of" in predicted.maps.listed.text()
+    predicted.search.clear()
+    click(qtbot, predicted, predicted.table.names().index(known[1]), GENE)
+    assert desk.heatmaps.visible == ("calibrated",)  # the gene that was asked for
+
+
+def test_a_list_from_a_file_is_called_like_the_file(predicted, desk, qtbot, tmp_path):
+    path = tmp_path / "stroma.txt"
+    path.write_text("\n".join(desk.session.bundle.genes[:4]))
+    qtbot.mouseClick(predicted.list_button, Qt.MouseButton.LeftButton)
+    predicted.list_dialog.load(path)
+    ok = predicted.list_dialog.buttons.button(QDialogButtonBox.StandardButton.Ok)
+    qtbot.mouseClick(ok, Qt.MouseButton.LeftButton)
+    assert desk.heatmaps.layer("signature").name == "stroma signature [mean z]"
+    assert "unknown" not in predicted.maps.listed.text()
+
+
+def test_a_list_without_a_known_gene_is_told_of_and_changes_nothing(predicted, desk, qtbot, tmp_path):
+    before = desk.heatmaps.visible
+    notification_manager.records.clear()
+    qtbot.keyClicks(predicted.search, "unheard-of nowhere")
+    qtbot.keyClick(predicted.search, Qt.Key.Key_Return)
+    (record,) = notification_manager.records
+    assert "none of the 2 listed genes" in record.message and "unheard-of" in record.message
+    assert desk.session.signature is None and desk.heatmaps.visible == before
+    predicted.list_dialog.load(tmp_path / "absent.txt")
+    assert len(notification_manager.records) == 2

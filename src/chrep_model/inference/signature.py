@@ -1,0 +1,107 @@
+"""A list of genes as one map: how far above the training spots' average they are together."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.cohorts.genes import GenePanel, read_gene_list
+from chrep_model.errors import GeneError
+
+if TYPE_CHECKING:
+    from chrep_model.inference.prediction import Prediction
+
+# So many genes at once: a long list over a whole slide would not fit in memory.
+_CHUNK = 64
+_BETWEEN_NAMES = re.compile(r"[\s,;\"']+")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The genes of a list that a panel knows.
+
+    Attributes
+    ----------
+    name : str
+        What the list is called.
+    genes : tuple of str
+        In the panel's spelling, each once, in the order of the list.
+    unknown : tuple of str
+        Names that the panel does not know, as they were given.
+    """
+
+    name: str
+    genes: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+
+    @classmethod
+    def match(cls, name: str, names: Sequence[str], panel: GenePanel) -> Signature:
+        """Look names up in a panel; where the exact name is unknown, case does not matter.
+
+        Raises
+        ------
+        GeneError
+            The panel knows none of the names.
+        """
+        exact = set(panel.genes)
+        by_upper = {gene.upper(): gene for gene in reversed(panel.genes)}
+        found = {given: given if given in exact else by_upper.get(given.upper()) for given in names}
+        genes = tuple(dict.fromkeys(gene for gene in found.values() if gene is not None))
+        unknown = tuple(given for given, gene in found.items() if gene is None)
+        if not genes:
+            listed = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+            raise GeneError(
+                f"the model knows none of the {len(unknown)} listed genes ({listed})"
+                if unknown
+                else "the list names no gene",
+                remedy=f"Give names like {', '.join(panel.genes[:3])}.",
+            )
+        return cls(name, genes, unknown)
+
+    def values(self, prediction: Prediction, start: int = 0) -> NDArray[np.float32]:
+        """Mean over the genes of their standardised values, of the variant to trust.
+
+        ``1/G * sum_g (x_g - mean_g) / sd_g`` with the mean and sd of each gene over the training spots.
+
+        Parameters
+        ----------
+        prediction : Prediction
+            Its model knows all the genes.
+        start : int
+            Leave out the tiles before this place in ``prediction.indices``.
+
+        Returns
+        -------
+        ndarray
+            (n - start,) float32, in sd of the training spots, in the order of ``prediction.indices``.
+        """
+        panel = prediction.bundle.panel
+        columns = panel.indices(self.genes)
+        total = np.zeros(len(prediction) - start, np.float32)
+        for first in range(0, len(columns), _CHUNK):
+            some = columns[first : first + _CHUNK]
+            values = prediction.values(some, start=start)
+            total += ((values - panel.mean[some]) / panel.sd[some]).sum(1)
+        return total / np.float32(len(columns))
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Split a list of genes at blanks, commas, semicolons and line ends; quotes do not count."""
+    return tuple(name for name in _BETWEEN_NAMES.split(text) if name)
+
+
+def read_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read gene names from a text file, one or several a line; what follows a ``#`` does not count.
+
+    Raises
+    ------
+    GeneError
+        There is no such file, it is no text, or it names no gene.
+    """
+    return tuple(name for line in read_gene_list(path) for name in split_names(line))

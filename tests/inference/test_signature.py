@@ -1,0 +1,48 @@
+"""A list of genes as one map."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from chrep_model.cohorts.genes import GenePanel
+from chrep_model.errors import GeneError
+from chrep_model.inference.signature import Signature, read_names, split_names
+
+
+@pytest.fixture
+def panel():
+    return GenePanel(("ERBB2", "Cd4", "CD4", "PTPRC"), np.zeros(4), np.ones(4))
+
+
+def test_case_does_not_matter_unless_it_tells_two_genes_apart(panel):
+    found = Signature.match("mine", ("ptprc", "Cd4", "cd4", "PTPRC", "Xyz", "xyz"), panel)
+    assert found.genes == ("PTPRC", "Cd4")
+    assert found.unknown == ("Xyz", "xyz")
+
+
+def test_a_list_without_a_known_gene_is_refused(panel):
+    with pytest.raises(GeneError, match=r"none of the 6 listed genes .*A, B, C, D, E, \.\.\..*ERBB2"):
+        Signature.match("mine", tuple("ABCDEF"), panel)
+    with pytest.raises(GeneError, match="names no gene"):
+        Signature.match("mine", (), panel)
+
+
+def test_its_values_are_the_mean_of_the_standardised_genes(prediction):
+    panel = prediction.bundle.panel
+    names = panel.genes[2:5]
+    z = [(prediction.gene(n) - panel.mean[panel.index(n)]) / panel.sd[panel.index(n)] for n in names]
+    signature = Signature.match("three", names, panel)
+    np.testing.assert_allclose(signature.values(prediction), np.mean(z, axis=0), rtol=1e-5, atol=1e-6)
+    for start in (3, len(prediction)):  # within a batch, and after the last
+        np.testing.assert_array_equal(
+            signature.values(prediction, start), signature.values(prediction)[start:]
+        )
+
+
+def test_names_from_text_and_file(tmp_path):
+    assert split_names(' ERBB2,CD4; "PTPRC"\n\tGATA3 ') == ("ERBB2", "CD4", "PTPRC", "GATA3")
+    assert split_names(" ,\n") == ()
+    path = tmp_path / "immune.txt"
+    path.write_text("# immune\nCD4, CD8A\nPTPRC  # CD45\n")
+    assert read_names(path) == ("CD4", "CD8A", "PTPRC")
