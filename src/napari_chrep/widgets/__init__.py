@@ -2,5 +2,6 @@
 
 from napari_chrep.widgets.explorer import ExplorerWidget
 from napari_chrep.widgets.genes import GenesWidget
+from napari_chrep.widgets.neighbours import NeighboursWidget
 
-__all__ = ["ExplorerWidget", "GenesWidget"]
+__all__ = ["ExplorerWidget", "GenesWidget", "NeighboursWidget"]

@@ -1,0 +1,52 @@
+"""Brings a place on a slide into view: the slide alone, the place in the middle, a frame around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari.layers import Layer
+
+from chrep_model.geometry import um_to_px
+from napari_chrep.picking import Frame
+from napari_chrep.reader import slide_layer_data
+from napari_chrep.session import Session, slide_of
+from napari_chrep.training_images import SectionImage
+from napari_chrep.viewport import centre_on, slide_mpp
+
+#: How many frames fit across the view.
+FRAMES_ACROSS = 8.0
+
+
+def layer_of(viewer: Any, image: SectionImage) -> Any:
+    """Return the layer of an image, opened if it is not open yet.
+
+    Raises
+    ------
+    SlideError
+        The file cannot be read.
+    """
+    for layer in viewer.layers:
+        slide = slide_of(layer)
+        if slide is not None and slide.path == image.path and slide_mpp(slide) == image.mpp:
+            return layer
+    layer = Layer.create(*slide_layer_data(image.open()))
+    viewer.layers.append(layer)
+    return layer
+
+
+def show_place(
+    viewer: Any, session: Session, layer: Any, xy_um: tuple[float, float], side_um: float, frame: Frame
+) -> None:
+    """Show the place (x, y), in µm, of a slide's layer; other slides are hidden, not closed."""
+    slide = slide_of(layer)
+    if slide is None:
+        return
+    for other in viewer.layers:
+        if slide_of(other) is not None:
+            other.visible = other is layer
+    viewer.layers.selection.active = layer
+    session.look_at(layer)
+    mpp = slide_mpp(slide)
+    x, y = (um_to_px(value, mpp) for value in xy_um)
+    frame.put(((y - 0.5) * mpp, (x - 0.5) * mpp), side_um)
+    centre_on(viewer, slide, (x, y), FRAMES_ACROSS * side_um / mpp)

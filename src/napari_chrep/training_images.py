@@ -1,0 +1,106 @@
+"""Where the images of a model's training sections lie on this machine.
+
+A bundle names the image files of its sections but not their folders, which are nobody else's business. They
+are looked for beside the bundle, beside the slide, and where the user once said that they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qtpy.QtCore import QSettings
+
+from chrep_model.bundle import Bundle
+from chrep_model.slides.slide import Slide, is_slide, open_slide
+
+_KEY = "folders"
+
+
+@dataclass(frozen=True)
+class SectionImage:
+    """The image of a training section.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    mpp : float
+        µm per pixel by which the positions of its spots were measured.
+    """
+
+    path: Path
+    mpp: float
+
+    def open(self) -> Slide:
+        """Open it at the scale of its spots; SlideError where it cannot be read."""
+        slide = open_slide(self.path)
+        return slide if slide.mpp and slide.mpp.value == self.mpp else slide.with_mpp(self.mpp, "cohort")
+
+
+def find_images(bundle: Bundle, folders: Iterable[Path]) -> dict[str, SectionImage]:
+    """Look for the images of a bundle's sections.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Its card names them.
+    folders : iterable of Path
+        Looked into in this order, not into what is below them; those that are not there are passed over.
+
+    Returns
+    -------
+    dict
+        Name of a section to its image: the file of the name on the card, else ``NAME.<ext>``.
+    """
+    found: dict[str, SectionImage] = {}
+    listed = [(folder, names) for folder in folders if (names := _names(folder))]
+    for section in bundle.card.sections:
+        name, own = str(section["name"]), Path(str(section.get("slide", ""))).name
+        for folder, names in listed:
+            others = [n for n in names if n.startswith(f"{name}.") and n != own and not n.endswith(".h5ad")]
+            candidates = ([own] if own in names else []) + [n for n in others if is_slide(folder / n)]
+            if candidates:
+                found[name] = SectionImage(folder / candidates[0], float(section["mpp"]))
+                break
+    return found
+
+
+def usual_folders(bundle: Bundle, slide: Slide | None) -> list[Path]:
+    """Return where images are looked for: the remembered folder, beside the bundle, beside the slide."""
+    folders = [] if (known := remembered(bundle)) is None else [known]
+    folders.append(bundle.path.resolve().parent)
+    return folders if slide is None else [*folders, slide.path.resolve().parent]
+
+
+def remembered(bundle: Bundle) -> Path | None:
+    """Return the folder that was said to hold the images of this bundle's cohort."""
+    folder = _folders().get(bundle.card.cohort)
+    return None if folder is None else Path(folder)
+
+
+def remember(bundle: Bundle, folder: Path) -> None:
+    """Keep the folder of this bundle's cohort, in Qt's settings of this user, for the next time."""
+    _settings().setValue(_KEY, json.dumps(_folders() | {bundle.card.cohort: str(folder)}))
+
+
+def _folders() -> dict[str, str]:
+    try:
+        known = json.loads(_settings().value(_KEY, "{}", str))
+    except ValueError:
+        return {}
+    return {str(cohort): str(folder) for cohort, folder in known.items()} if isinstance(known, dict) else {}
+
+
+def _settings() -> QSettings:
+    return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-chrep", "images")
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder))
+    except OSError:
+        return []
