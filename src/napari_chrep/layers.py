@@ -163,7 +163,7 @@ class Heatmaps:
         if viewer is None or subject is None:
             return
         wanted = dict.fromkeys((*pair(self.session.bundle), *self._shown, *more))
-        maps = {kind: self._maker.map(kind, subject) for kind in wanted if not self._why_not(kind)}
+        maps = self._maker.maps([kind for kind in wanted if not self._why_not(kind)], subject)
         limits = all_limits(maps)
         for kind, values in maps.items():
             if kind in self._shown:
@@ -212,6 +212,7 @@ class Heatmaps:
         layer.colorbar.size = _COLORBAR_SIZE
         layer.colorbar.position = "bottom_left"  # the name is above, the scale bar to the right
         layer.colorbar.visible = True
+        layer.name_overlay.box = True  # white on glass could not be read
         layer.name_overlay.visible = True  # napari's colour bar has no title: the unit stands in the name
         layer.events.visible.connect(self._on_visible)
         selected = viewer.layers.selection.active

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -176,26 +177,33 @@ class MapMaker:
         self._signature: tuple[Prediction, Signature] | None = None
         self._kept = np.empty(0, np.float32)
 
-    def map(self, kind: str, subject: Subject) -> FloatMap:
-        """Return a map, (rows, cols) float32 with NaN where nothing was predicted.
+    def maps(self, kinds: Iterable[str], subject: Subject) -> dict[str, FloatMap]:
+        """Return maps by kind, each (rows, cols) float32 with NaN where nothing was predicted.
 
         Raises
         ------
         ValueError
             The model has no such map, see `why_not`.
         """
+        kinds = tuple(kinds)
         prediction, gene = subject.prediction, subject.gene
-        if kind in PAIR:
-            return prediction.map(gene, kind)
-        if kind == "difference":
-            calibrated, raw = prediction.gene(gene, "calibrated"), prediction.gene(gene, "raw")
-            return prediction.on_grid(calibrated - raw)
+        parts = PAIR if "difference" in kinds else [kind for kind in PAIR if kind in kinds]
+        made = {kind: prediction.map(gene, kind) for kind in parts}
+        if "difference" in kinds:
+            made["difference"] = made["calibrated"] - made["raw"]
+        for kind in kinds:
+            if kind not in made:
+                made[kind] = prediction.on_grid(self._values(kind, subject))
+        return {kind: made[kind] for kind in kinds}
+
+    def _values(self, kind: str, subject: Subject) -> FloatMap:
+        prediction = subject.prediction
         if kind == "signature" and subject.signature is not None:
-            return prediction.on_grid(self._signature_values(prediction, subject.signature))
-        values = prediction.interval(gene) if kind == "interval" else prediction.unlike()
+            return self._signature_values(prediction, subject.signature)
+        values = prediction.interval(subject.gene) if kind == "interval" else prediction.unlike()
         if values is None:
             raise ValueError(f"there is no {kind} map")
-        return prediction.on_grid(values)
+        return values
 
     def _signature_values(self, prediction: Prediction, signature: Signature) -> FloatMap:
         if self._signature is None or any(

@@ -85,9 +85,13 @@ def test_a_signature_is_only_computed_for_new_tiles(prediction):
         }
         half.add(PredictionPart(rows, response))
         np.testing.assert_allclose(
-            maker.map("signature", subject), half.on_grid(signature.values(half)), atol=1e-6
+            maker.maps(["signature"], subject)["signature"], half.on_grid(signature.values(half)), atol=1e-6
         )
     other = Subject(
         half, prediction.genes[0], Signature.match("one", prediction.genes[2:3], half.bundle.panel)
     )
-    assert not np.allclose(maker.map("signature", other), maker.map("signature", subject), equal_nan=True)
+    assert not np.allclose(
+        maker.maps(["signature"], other)["signature"],
+        maker.maps(["signature"], subject)["signature"],
+        equal_nan=True,
+    )

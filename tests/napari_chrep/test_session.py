@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 from napari.utils._proxies import PublicOnlyProxy
 from PIL import Image
 
+from chrep_model.bundle import load_bundle
 from chrep_model.errors import GeneError, ScaleError
 from napari_chrep.session import PerViewer
 
@@ -88,3 +89,20 @@ def test_coming_back_to_a_bundle_keeps_its_prediction(desk, tiny_bundle, write_t
     desk.wait()
     assert desk.session.prediction is kept
     np.testing.assert_array_equal(kept.map(bundle.genes[0]), values)
+
+
+def test_a_signature_follows_to_a_bundle_that_knows_its_genes(desk, tiny_bundle, trusting_bundle):
+    desk.load(tiny_bundle)
+    fewer = load_bundle(trusting_bundle)
+    common = next(gene for gene in desk.session.bundle.genes if gene in fewer.genes)
+    only_here = next(gene for gene in desk.session.bundle.genes if gene not in fewer.genes)
+    changes = []
+    desk.session.signature_changed.connect(lambda: changes.append(desk.session.signature))
+    desk.session.show_signature("mine", [common, only_here, "unheard-of"])
+    desk.session.use(fewer)
+    assert (changes[-1].genes, changes[-1].unknown) == ((common,), (only_here, "unheard-of"))
+    desk.load(tiny_bundle)
+    assert changes[-1].genes == (common, only_here)
+    desk.session.show_signature("mine", [only_here])
+    desk.session.use(fewer)
+    assert changes[-1] is None and desk.session.signature is None
