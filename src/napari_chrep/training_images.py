@@ -61,10 +61,10 @@ def find_images(bundle: Bundle, folders: Iterable[Path]) -> dict[str, SectionIma
     for section in bundle.card.sections:
         name, own = str(section["name"]), Path(str(section.get("slide", ""))).name
         for folder, names in listed:
-            others = [n for n in names if n.startswith(f"{name}.") and n != own and not n.endswith(".h5ad")]
-            candidates = ([own] if own in names else []) + [n for n in others if is_slide(folder / n)]
-            if candidates:
-                found[name] = SectionImage(folder / candidates[0], float(section["mpp"]))
+            others = (n for n in names if n.startswith(f"{name}.") and not n.endswith(".h5ad"))
+            file = own if own in names else next((n for n in others if is_slide(folder / n)), None)
+            if file is not None:
+                found[name] = SectionImage(folder / file, float(section["mpp"]))
                 break
     return found
 

@@ -95,7 +95,7 @@ def in_words(why: Explanation) -> str:
     if not why.from_neighbours:
         return (
             f"{why.method} computes this value from the picture alone: it does not come from neighbours. "
-            "Below are the training spots that look most alike, for comparison."
+            "The training spots that look most alike are listed for comparison only."
         )
     count = len(why.neighbours)
     if len(why.terms) == 1:

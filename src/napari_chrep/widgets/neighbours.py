@@ -22,12 +22,14 @@ from napari_chrep.training_images import SectionImage, find_images, remember, us
 from napari_chrep.widgets._parts import Connections, heading, note, sentence
 from napari_chrep.widgets.arithmetic import Arithmetic
 from napari_chrep.widgets.distribution import Distribution
+from napari_chrep.widgets.docking import TabWhenLow
 from napari_chrep.widgets.knobs import KnobsPanel
 from napari_chrep.widgets.neighbour_table import FIRST, NeighbourTable
 from napari_chrep.widgets.tile_panel import TilePanel
 
 HINT = "Click on a tile of a heatmap to see the training spots behind its value."
 _MARGIN = 8
+_LEAST_HEIGHT = 380
 
 
 class NeighboursWidget(QWidget):
@@ -68,6 +70,7 @@ class NeighboursWidget(QWidget):
         connections.add(viewer.layers.events.removed, self._on_removed)
         connections.add(side_by_side.of(viewer).toggled, self._mark)
         self.destroyed.connect(partial(_let_go, self.clicks, self.pictures))
+        TabWhenLow(self, _LEAST_HEIGHT)
         self._clear()
 
     def _build(self) -> None:
@@ -87,8 +90,8 @@ class NeighboursWidget(QWidget):
         self.more, self.locate = QPushButton(), QPushButton("Locate training images…")
         self.locate.setToolTip("Choose the folder with the images of the training sections, to see the spots")
         for part in (
-            self.tile, self.arithmetic, self.distribution, self.spots, self.knobs, self.table, self.more,
-            self.locate,
+            self.tile, self.spots, self.knobs, self.table, self.more, self.locate, self.arithmetic,
+            self.distribution,
         ):  # fmt: skip
             parts.addWidget(part, 1 if part is self.table else 0)
         column.addWidget(self.body, 1)
@@ -98,7 +101,8 @@ class NeighboursWidget(QWidget):
         self.table.doubleClicked.connect(self._on_double_clicked)
         self.more.clicked.connect(self._on_more)
         self.locate.clicked.connect(self._on_locate)
-        self._bar, scroll = QScrollBar(), QScrollArea()
+        self._bar = QScrollBar()
+        self._scroll = scroll = QScrollArea()
         scroll.setVerticalScrollBar(self._bar)
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QScrollArea.Shape.NoFrame)
@@ -118,13 +122,15 @@ class NeighboursWidget(QWidget):
         return QSize(width, 160)
 
     def _on_clicked(self, world: tuple[float, ...]) -> None:
+        former = self.picked
         try:
             self.picked = pick(self.session, world)
         except ChrepError as error:
             self._clear(sentence(str(error)))
             return
         prediction = self.picked.prediction
-        self.images = find_images(prediction.bundle, usual_folders(prediction.bundle, prediction.slide))
+        if former is None or former.prediction is not prediction:
+            self.images = find_images(prediction.bundle, usual_folders(prediction.bundle, prediction.slide))
         self.listed_all = False
         self._mark()
         self.tile.show_picture(None)
@@ -226,7 +232,7 @@ class NeighboursWidget(QWidget):
         if viewer is None or self.picked is None:
             return
         if image is None:
-            self._say(f"The image of {neighbour.section} is not at hand: locate the training images below.")
+            self._say(f"The image of {neighbour.section} is not at hand: locate the training images.")
             return
         try:
             layer = layer_of(viewer, image)
@@ -268,6 +274,7 @@ class NeighboursWidget(QWidget):
     def _say(self, text: str) -> None:
         self.message.setText(text)
         self.message.show()
+        self._scroll.ensureWidgetVisible(self.message)
 
 
 def _um(picked: Pick) -> tuple[float, float]:

@@ -1,0 +1,58 @@
+"""A tall widget on a low screen becomes a tab, on a high one it stays in the stack."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+
+from napari_chrep.widgets.docking import TabWhenLow
+
+RIGHT = Qt.DockWidgetArea.RightDockWidgetArea
+
+
+@pytest.fixture
+def stack(qtbot):
+    """A window of a given height with three docks, the third one with a widget that wants 300 px."""
+
+    def stack(height):
+        window = QMainWindow()
+        qtbot.addWidget(window)
+        window.setCentralWidget(QWidget())
+        docks = []
+        for least in (100, 150, 80):
+            dock = QDockWidget(window)
+            content = QWidget()
+            content.setMinimumHeight(least)
+            dock.setWidget(content)
+            window.addDockWidget(RIGHT, dock)
+            docks.append(dock)
+        window.resize(500, height)
+        TabWhenLow(docks[2].widget(), 300)
+        window.show()
+        qtbot.waitExposed(window)
+        qtbot.wait(100)
+        return window, docks
+
+    return stack
+
+
+def test_on_a_low_screen_it_becomes_a_tab_and_is_in_front(stack):
+    window, (first, second, third) = stack(420)
+    assert third in window.tabifiedDockWidgets(second) or third in window.tabifiedDockWidgets(first)
+    assert not third.widget().visibleRegion().isEmpty()
+
+
+def test_on_a_high_screen_it_stays(stack):
+    window, docks = stack(1400)
+    assert docks[2].widget().height() >= 300
+    assert window.tabifiedDockWidgets(docks[2]) == []
+
+
+def test_where_the_user_puts_it_later_it_stays(stack, qtbot):
+    window, (_, _, third) = stack(420)
+    window.removeDockWidget(third)
+    window.addDockWidget(RIGHT, third)
+    third.show()
+    qtbot.wait(100)
+    assert window.tabifiedDockWidgets(third) == []
