@@ -80,7 +80,8 @@ class Heatmaps:
         session.prediction_changed.connect(self._on_prediction)
         session.prediction_grew.connect(self._throttle.throttle)
         session.gene_changed.connect(self._refresh)
-        session.signature_changed.connect(self._on_signature)
+        session.second_changed.connect(self._on_choice)
+        session.signature_changed.connect(self._on_choice)
         viewer.layers.events.removed.connect(self._on_removed)
 
     @property
@@ -106,12 +107,12 @@ class Heatmaps:
         if layer is not None:
             layer.visible = visible
 
-    def show_only(self, variant: str | None) -> None:
-        """Show one kind of map and hide the others; None hides all."""
-        if variant is not None:
-            self.show(variant)
+    def show_only(self, *kinds: str) -> None:
+        """Show these kinds of map and hide the others."""
+        for kind in kinds:
+            self.show(kind)
         for kind in self.variants:
-            if kind != variant:
+            if kind not in kinds:
                 self.show(kind, visible=False)
 
     @property
@@ -123,7 +124,7 @@ class Heatmaps:
         session = self.session
         if session.prediction is None or session.gene is None or not len(session.prediction):
             return None
-        return Subject(session.prediction, session.gene, session.signature)
+        return Subject(session.prediction, session.gene, session.second, session.signature)
 
     def _on_prediction(self) -> None:
         # Another slide or bundle. Former maps would lie over the wrong tissue.
@@ -134,12 +135,11 @@ class Heatmaps:
         self.changed.emit()
         self._refresh()
 
-    def _on_signature(self) -> None:
-        if self.session.signature is None:
-            self._remove(["signature"])
-            self.changed.emit()
-        else:
-            self._refresh()
+    def _on_choice(self) -> None:
+        """Follow the choice of a signature or of a second gene, or the end of it."""
+        self._remove([kind for kind in self._shown if self._why_not(kind)])
+        self.changed.emit()
+        self._refresh()
 
     def _remove(self, kinds: list[str]) -> None:
         viewer = self._viewer()
@@ -149,7 +149,8 @@ class Heatmaps:
                 viewer.layers.remove(shown.layer)
 
     def _why_not(self, kind: str) -> str:
-        return why_not(kind, self.session.bundle, self.session.signature)
+        session = self.session
+        return why_not(kind, session.bundle, session.signature, session.second)
 
     def _refresh(self, *more: str) -> None:
         """Write what there is now into the layers; once per batch and once per choice of a gene.
@@ -200,8 +201,8 @@ class Heatmaps:
             name=subject.title(kind),
             colormap=KINDS[kind].colormap,
             contrast_limits=limits,
-            opacity=0.6,
-            blending="translucent",
+            opacity=KINDS[kind].opacity,
+            blending=KINDS[kind].blending,
             interpolation2d="nearest",
             units=("um", "um"),
             visible=kind == pair(self.session.bundle)[-1] and not self.visible,

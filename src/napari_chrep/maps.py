@@ -33,12 +33,21 @@ class Kind:
         Of the values, as the layer's title has it.
     about : str
         What it shows, in a sentence without its full stop.
+    blending : str
+        How it lies over what is below.
+    opacity : float
+        Of its layer at first.
     """
 
     colormap: str
     unit: str
     about: str
+    blending: str = "translucent"
+    opacity: float = 0.6
 
+
+# The two colours that the colour-blind tell apart best, and that add up to white.
+_BLENDED = "Two genes at once: the one on show in magenta, the other in green, both together in white"
 
 #: Every kind of map, bottom to top.
 KINDS = {
@@ -56,10 +65,15 @@ KINDS = {
     "signature": Kind(
         "viridis", "mean z", "Mean of a list of genes, each in sd above its average over the training spots"
     ),
+    "first": Kind("magenta", "log10", _BLENDED, opacity=0.8),
+    "second": Kind("green", "log10", _BLENDED, "additive", opacity=0.8),
 }
 
 #: The two that every gene is shown as where the model has both; they share their limits.
 PAIR = ("raw", "calibrated")
+
+#: The two that lie over each other.
+BLEND = ("first", "second")
 
 
 @dataclass(frozen=True)
@@ -72,27 +86,35 @@ class Subject:
         With at least one tile.
     gene : str
         The gene on show.
+    second : str or None
+        The gene that is blended with it.
     signature : Signature or None
         The list of genes in use.
     """
 
     prediction: Prediction
     gene: str
+    second: str | None
     signature: Signature | None
 
     def of(self, kind: str) -> str:
         """Return whose values a map shows: a gene, a signature, or (empty) the tissue itself."""
         if kind == "signature":
             return "" if self.signature is None else self.signature.name
+        if kind == "second":
+            return self.second or ""
         return "" if kind == "unlike" else self.gene
 
     def title(self, kind: str) -> str:
         """Return the title of a map with its unit, such as ``ERBB2 calibrated [log10]``."""
-        words = f"{self.of(kind)} {kind}" if self.of(kind) else "Unlike training"
+        about = self.of(kind)
+        words = about if kind in BLEND else f"{about} {kind}" if about else "Unlike training"
         return f"{words} [{KINDS[kind].unit}]"
 
 
-def why_not(kind: str, bundle: Bundle | None, signature: Signature | None) -> str:
+def why_not(
+    kind: str, bundle: Bundle | None, signature: Signature | None = None, second: str | None = None
+) -> str:
     """Say in a sentence why there cannot be such a map; empty where there can.
 
     Parameters
@@ -103,6 +125,8 @@ def why_not(kind: str, bundle: Bundle | None, signature: Signature | None) -> st
         The model in use.
     signature : Signature or None
         The list of genes in use.
+    second : str or None
+        The gene to be blended with the one on show.
     """
     if bundle is None:
         return "Choose a model first."
@@ -114,12 +138,14 @@ def why_not(kind: str, bundle: Bundle | None, signature: Signature | None) -> st
         return f"This model, made by the method {bundle.card.method}, has no {absent[0]} prediction."
     if kind == "signature" and signature is None:
         return "Paste or open a list of genes first."
+    if kind in BLEND and second is None:
+        return "Pick a second gene first."
     return ""
 
 
 def pair(bundle: Bundle | None) -> tuple[str, ...]:
     """Return those of `PAIR` that a model has."""
-    return tuple(kind for kind in PAIR if not why_not(kind, bundle, None))
+    return tuple(kind for kind in PAIR if not why_not(kind, bundle))
 
 
 def all_limits(maps: dict[str, FloatMap]) -> dict[str, Limits]:
@@ -200,6 +226,8 @@ class MapMaker:
         prediction = subject.prediction
         if kind == "signature" and subject.signature is not None:
             return self._signature_values(prediction, subject.signature)
+        if kind in BLEND:
+            return prediction.gene(subject.of(kind))
         values = prediction.interval(subject.gene) if kind == "interval" else prediction.unlike()
         if values is None:
             raise ValueError(f"there is no {kind} map")

@@ -70,6 +70,8 @@ class Session:
         Everything predicted so far on this slide with this bundle.
     gene : str or None
         The gene on show.
+    second : str or None
+        A gene that is blended with the one on show.
     signature : Signature or None
         A list of genes that is shown as one map.
     """
@@ -79,6 +81,7 @@ class Session:
     prediction_changed = Signal()  # another prediction, or none
     prediction_grew = Signal()  # a batch was added to the prediction
     gene_changed = Signal()
+    second_changed = Signal()
     signature_changed = Signal()
 
     def __init__(self) -> None:
@@ -89,6 +92,7 @@ class Session:
         self.context: SlideContext | None = None
         self.prediction: Prediction | None = None
         self.gene: str | None = None
+        self.second: str | None = None
         self.signature: Signature | None = None
         # Keyed by the identity of the slide, which the context keeps alive, and the hash of the bundle.
         self._kept: dict[tuple[int, str], tuple[SlideContext, Prediction]] = {}
@@ -132,7 +136,7 @@ class Session:
         self.look_at(layer)
 
     def use(self, bundle: Bundle) -> None:
-        """Make this bundle the current one; the gene and the signature stay when the bundle knows them."""
+        """Make this bundle the current one; genes and signature stay when the bundle knows them."""
         if self.bundle is not None and self.bundle.hash == bundle.hash:
             return
         self.bundle = bundle
@@ -140,13 +144,17 @@ class Session:
         former_gene = self.gene
         if self.gene not in bundle.genes:
             self.gene = bundle.genes[0]
-        former_signature = self.signature
+        former_second, former_signature = self.second, self.signature
+        if self.second not in bundle.genes:
+            self.second = None
         if former_signature is not None:
             self.signature = _matched_again(former_signature, bundle)
         self._recall()
         self.bundle_changed.emit()
         if self.gene != former_gene:
             self.gene_changed.emit()
+        if self.second != former_second:
+            self.second_changed.emit()
         if self.signature != former_signature:
             self.signature_changed.emit()
 
@@ -191,6 +199,21 @@ class Session:
         if name != self.gene:
             self.gene = name
             self.gene_changed.emit()
+
+    def blend_with(self, name: str) -> None:
+        """Take a second gene to be blended with the one on show. No model runs.
+
+        Raises
+        ------
+        GeneError
+            If the bundle does not know the gene.
+        """
+        if self.bundle is None:
+            return
+        self.bundle.panel.index(name)
+        if name != self.second:
+            self.second = name
+            self.second_changed.emit()
 
     def show_signature(self, name: str, genes: Sequence[str]) -> None:
         """Take a list of genes as the signature in use. No model runs.

@@ -62,11 +62,13 @@ def test_why_a_model_lacks_a_map(bundle, trusting_bundle):
     silent = load_bundle(trusting_bundle)
     vars(silent)["trust"] = None  # as of a method that does not say
     assert all("model" in why_not(kind, None, None) for kind in KINDS)
-    assert [kind for kind in KINDS if why_not(kind, bundle, None)] == ["signature"]
+    assert [kind for kind in KINDS if why_not(kind, bundle, None)] == ["signature", "first", "second"]
     assert [kind for kind in KINDS if why_not(kind, trusting, None)] == [
         "calibrated",
         "difference",
         "signature",
+        "first",
+        "second",
     ]
     assert "calibrated" in why_not("difference", trusting, None)
     assert "trust" in why_not("interval", silent, None) and "trust" in why_not("unlike", silent, None)
@@ -76,7 +78,7 @@ def test_why_a_model_lacks_a_map(bundle, trusting_bundle):
 def test_a_signature_is_only_computed_for_new_tiles(prediction):
     half = Prediction(prediction.bundle, prediction.grid, prediction.slide)
     signature = Signature.match("two", prediction.genes[:2], prediction.bundle.panel)
-    subject, maker = Subject(half, prediction.genes[0], signature), MapMaker()
+    subject, maker = Subject(half, prediction.genes[0], None, signature), MapMaker()
     for some in np.array_split(np.arange(len(prediction)), 3):
         rows = prediction.indices[some]
         response = {
@@ -88,7 +90,7 @@ def test_a_signature_is_only_computed_for_new_tiles(prediction):
             maker.maps(["signature"], subject)["signature"], half.on_grid(signature.values(half)), atol=1e-6
         )
     other = Subject(
-        half, prediction.genes[0], Signature.match("one", prediction.genes[2:3], half.bundle.panel)
+        half, prediction.genes[0], None, Signature.match("one", prediction.genes[2:3], half.bundle.panel)
     )
     assert not np.allclose(
         maker.maps(["signature"], other)["signature"],

@@ -11,13 +11,14 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
 from qtpy.QtGui import QColor
 
 GENE, ACCURACY, FAVOURITE = range(3)
-FAVOURITE_KEYS = "Ctrl+D"
+FAVOURITE_KEYS, BLEND_KEYS = "Ctrl+D", "Ctrl+B"
 _HEADERS = ("Gene", "Accuracy", "★")
 _HEADER_TIPS = (
     "The genes of the model; those in grey cannot be predicted",
     "Correlation to expect on a new section: the mean over training sections that were held out",
     f"Your favourites, kept for all models; {FAVOURITE_KEYS} marks a gene, and so does a click",
 )
+_BLEND_TIP = f"{BLEND_KEYS}, or a right click, blends it with the gene on show."
 # Halfway between napari's dark and light backgrounds, so it reads as greyed out on both.
 _GREY = QColor(128, 128, 128)
 
@@ -47,7 +48,7 @@ class Gene:
             return "Cannot be predicted: it did not follow the measurement on held-out sections."
         if math.isnan(self.accuracy):
             return "Accuracy unknown: the model does not say."
-        return f"Correlation to expect: {self.accuracy:.2f}"
+        return f"Correlation to expect: {self.accuracy:.2f}."
 
 
 class GeneTable(QAbstractTableModel):
@@ -134,7 +135,7 @@ class GeneTable(QAbstractTableModel):
                 return "–" if math.isnan(gene.accuracy) else f"{gene.accuracy:.2f}"
             return "★" if gene.name in self._favourites else "☆"
         if role == Qt.ItemDataRole.ToolTipRole:
-            return _HEADER_TIPS[FAVOURITE] if index.column() == FAVOURITE else gene.advice
+            return _HEADER_TIPS[FAVOURITE] if index.column() == FAVOURITE else f"{gene.advice}\n{_BLEND_TIP}"
         if role == Qt.ItemDataRole.ForegroundRole and not gene.predictable:
             return _GREY
         if role == Qt.ItemDataRole.TextAlignmentRole and index.column() != GENE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,10 +26,11 @@ from chrep_model.errors import GeneError
 from chrep_model.inference.signature import split_names
 from napari_chrep.grid import side_by_side
 from napari_chrep.layers import heatmaps
+from napari_chrep.maps import BLEND
 from napari_chrep.session import sessions
 from napari_chrep.widgets._parts import Connections, heading, note, sentence
 from napari_chrep.widgets.gene_list import UNNAMED, GeneListDialog
-from napari_chrep.widgets.gene_table import FAVOURITE, GENE, Gene, GeneTable
+from napari_chrep.widgets.gene_table import BLEND_KEYS, FAVOURITE, FAVOURITE_KEYS, GENE, Gene, GeneTable
 from napari_chrep.widgets.map_panel import MapPanel
 from napari_chrep.widgets.remembered import Remembered
 
@@ -107,6 +108,17 @@ class GenesWidget(QWidget):
         view.clicked.connect(self._on_clicked)
         view.installEventFilter(self)
         self.table.modelReset.connect(self._select_current)
+        view.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
+        for text, keys, slot in (
+            ("Favourite, or no more", FAVOURITE_KEYS, self._toggle_favourite),
+            ("Blend with the gene on show", BLEND_KEYS, self._blend),
+        ):
+            action = self.addAction(text)
+            if action is not None:
+                action.setShortcut(keys)
+                action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+                action.triggered.connect(partial(self._on_gene_under_cursor, slot))
+                view.addAction(action)
 
     def _build_headers(self, view: QTableView) -> None:
         rows, columns = view.verticalHeader(), view.horizontalHeader()
@@ -134,9 +146,6 @@ class GenesWidget(QWidget):
         """Carry keys between the line and the table, and take Enter in the table."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
             key = event.key()
-            if key == Qt.Key.Key_D and event.modifiers() == Qt.KeyboardModifier.ControlModifier:
-                self._toggle_favourite_under_cursor()
-                return True
             if watched is self.search and key == Qt.Key.Key_Down and self.table.rowCount():
                 self.view.setFocus()
                 if not self.view.currentIndex().isValid() or self.search.text():
@@ -231,10 +240,10 @@ class GenesWidget(QWidget):
         else:
             self._show(gene.name)
 
-    def _toggle_favourite_under_cursor(self) -> None:
+    def _on_gene_under_cursor(self, slot: Callable[[str], None], _checked: bool = False) -> None:
         index = self.view.currentIndex()
         if index.isValid():
-            self._toggle_favourite(self.table.gene(index.row()).name)
+            slot(self.table.gene(index.row()).name)
 
     def _toggle_favourite(self, name: str) -> None:
         self.remembered.toggle_favourite(name)
@@ -252,6 +261,10 @@ class GenesWidget(QWidget):
                 self.remembered.visit(shown)
         self._list_recent()
         self.maps.bring_up_gene()
+
+    def _blend(self, name: str) -> None:
+        self.session.blend_with(name)
+        self.maps.bring_up(*BLEND)
 
     def show_list(self, title: str, names: Sequence[str]) -> None:
         """Show several genes as one map; a list without a known gene is told of and changes nothing."""

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QPushButton, QVBoxLayout, QWi
 
 from napari_chrep.grid import SideBySide
 from napari_chrep.layers import Heatmaps
-from napari_chrep.maps import KINDS, PAIR, pair, why_not
+from napari_chrep.maps import BLEND, KINDS, PAIR, pair, why_not
 from napari_chrep.session import Session
 from napari_chrep.widgets._parts import Connections, note
 
@@ -42,6 +42,7 @@ class MapPanel(QWidget):
         connections = Connections(self)
         connections.add(session.bundle_changed, self._on_changed)
         connections.add(session.signature_changed, self._on_changed)
+        connections.add(session.second_changed, self._on_changed)
         connections.add(heatmaps.changed, self._on_changed)
         connections.add(grid.toggled, self._on_changed)
         self._on_changed()
@@ -59,6 +60,11 @@ class MapPanel(QWidget):
             button.clicked.connect(partial(self._on_toggled, kind))
             self.toggles[kind] = button
             cells.addWidget(button, *divmod(place, _COLUMNS))
+        self.blend = QPushButton()
+        self.blend.setCheckable(True)
+        self.blend.setToolTip(f"{KINDS[BLEND[0]].about}.")
+        self.blend.clicked.connect(self._on_blend)
+        cells.addWidget(self.blend, len(_ORDER) // _COLUMNS, 0, 1, _COLUMNS)
         layout.addLayout(cells)
         self.side_by_side = QCheckBox("Side by side")
         self.side_by_side.setToolTip(
@@ -68,12 +74,13 @@ class MapPanel(QWidget):
         self.listed = note()
         layout.addWidget(self.listed)
 
-    def bring_up(self, kind: str) -> None:
-        """Show a map: in place of the others, or in a cell beside them."""
+    def bring_up(self, *kinds: str) -> None:
+        """Show maps: in place of the others, or in cells beside them."""
         if self.grid.enabled:
-            self.heatmaps.show(kind)
+            for kind in kinds:
+                self.heatmaps.show(kind)
         else:
-            self.heatmaps.show_only(kind)
+            self.heatmaps.show_only(*kinds)
 
     def bring_up_gene(self) -> None:
         """Show the gene where only maps are on that say nothing of it."""
@@ -87,6 +94,13 @@ class MapPanel(QWidget):
         else:
             self.heatmaps.show(kind, visible=False)
 
+    def _on_blend(self, checked: bool) -> None:
+        if checked:
+            self.bring_up(*BLEND)
+        else:
+            for kind in BLEND:
+                self.heatmaps.show(kind, visible=False)
+
     def _on_side_by_side(self, checked: bool) -> None:
         visible = self.heatmaps.visible
         if checked and len(visible) < 2:
@@ -95,7 +109,7 @@ class MapPanel(QWidget):
                     self.heatmaps.show(kind)
         self.grid.enable(checked)
         if not checked and len(visible) > 1:  # on top of each other none could be read
-            self.heatmaps.show_only(max(visible, key=_ORDER[::-1].index))
+            self.heatmaps.show_only(next(kind for kind in (*_ORDER, *BLEND) if kind in visible))
 
     def _on_changed(self) -> None:
         can_show, visible = self.heatmaps.can_show, self.heatmaps.visible
@@ -106,6 +120,10 @@ class MapPanel(QWidget):
             button.setEnabled(not missing)
             button.setChecked(kind in visible)
             button.setToolTip(f"{KINDS[kind].about}.\n{missing}".strip())
+        self.blend.setVisible(self.session.second is not None)
+        self.blend.setText(f"Blend with {self.session.second}")
+        self.blend.setEnabled(can_show)
+        self.blend.setChecked(set(BLEND) <= set(visible))
         self.side_by_side.setEnabled(can_show or self.grid.enabled)
         self.side_by_side.setChecked(self.grid.enabled)
         self.grid.make_opaque([self.heatmaps.layer(kind) for kind in visible])

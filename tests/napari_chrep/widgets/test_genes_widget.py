@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
@@ -87,10 +88,15 @@ def test_stars_come_by_click_and_key_and_are_remembered(genes, desk, qtbot, tiny
     click(qtbot, genes, 0, FAVOURITE)
     assert genes.table.index(0, FAVOURITE).data() == "★"
     assert desk.session.gene != second
+    genes.window().show()  # a shortcut needs the focus
+    genes.window().activateWindow()
+    genes.search.setFocus()
+    qtbot.waitUntil(genes.search.hasFocus, timeout=5000)
     qtbot.keyClicks(genes.search, second)
     qtbot.keyClick(genes.search, Qt.Key.Key_D, CTRL)
     assert genes.remembered.favourites == [first, second]
     qtbot.keyClick(genes.search, Qt.Key.Key_Down)
+    assert genes.view.hasFocus()
     qtbot.keyClick(genes.view, Qt.Key.Key_D, CTRL)
     assert genes.remembered.favourites == [first]
     again = type(genes)(desk.viewer)
@@ -145,3 +151,27 @@ def test_a_list_without_a_known_gene_is_told_of_and_changes_nothing(predicted, d
     assert desk.session.signature is None and desk.heatmaps.visible == before
     predicted.list_dialog.load(tmp_path / "absent.txt")
     assert len(notification_manager.records) == 2
+
+
+def test_two_genes_blend_and_can_be_left_again(predicted, desk, qtbot):
+    session, maps = desk.session, desk.heatmaps
+    first, other = session.gene, next(n for n in predicted.table.names() if n != session.gene)
+    assert predicted.maps.blend.isHidden()
+    rect = predicted.view.visualRect(predicted.table.index(predicted.table.names().index(other), GENE))
+    qtbot.mouseClick(predicted.view.viewport(), Qt.MouseButton.RightButton, pos=rect.center())
+    action = next(a for a in predicted.view.actions() if "Blend" in a.text())
+    assert action.shortcut().toString() == "Ctrl+B"
+    action.trigger()  # from the menu that the right click opens
+    assert maps.visible == ("first", "second")
+    magenta, green = maps.layer("first"), maps.layer("second")
+    assert (magenta.name, green.name) == (f"{first} [log10]", f"{other} [log10]")
+    assert (magenta.colormap.name, green.colormap.name) == ("magenta", "green")
+    assert green.blending == "additive"
+    np.testing.assert_array_equal(green.data, session.prediction.map(other))
+    assert predicted.maps.blend.isChecked() and other in predicted.maps.blend.text()
+    click(qtbot, predicted, predicted.table.names().index(other), GENE)
+    assert magenta.name.startswith(f"{other} [log10]") and maps.visible == ("first", "second")
+    qtbot.mouseClick(predicted.maps.blend, Qt.MouseButton.LeftButton)
+    assert maps.visible == ()
+    qtbot.mouseClick(predicted.maps.toggles["calibrated"], Qt.MouseButton.LeftButton)
+    assert maps.visible == ("calibrated",)
