@@ -64,8 +64,10 @@ class SideBySide:
         In a cell of its own a layer has nothing to shine through, and only an opaque one has the colours of
         its colour bar.
         """
-        if not self.enabled:
+        viewer = self._viewer()
+        if viewer is None or not self.enabled:
             return
+        self._opacity = [(layer, opacity) for layer, opacity in self._opacity if layer in viewer.layers]
         for layer in layers:
             if not any(layer is other for other, _ in self._opacity):
                 self._opacity.append((layer, layer.opacity))

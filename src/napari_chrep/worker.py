@@ -101,6 +101,7 @@ def loading(path: Path, stop: Stop) -> Iterator[Bundle | Loaded | Failed]:
     """
     try:
         bundle = load_bundle(path)
+        _ = bundle.trust  # read here: the widgets ask for it on the Qt thread
         yield bundle
         if not stop.requested():
             yield Loaded(bundle, _predictor(bundle))

@@ -53,6 +53,7 @@ class GenesWidget(QWidget):
         self.session = sessions.of(viewer)
         self.maps = MapPanel(self.session, heatmaps.of(viewer), side_by_side.of(viewer))
         self.remembered = Remembered()
+        self._genes: dict[str, Gene] = {}
         self.list_dialog = GeneListDialog(self)
         self.list_dialog.accepted.connect(self._on_list)
         self._build()
@@ -166,18 +167,16 @@ class GenesWidget(QWidget):
         known = 0 if bundle is None else len(bundle.genes)
         self.search.setPlaceholderText(f"Type one of {known:,} genes…" if known else "No genes yet")
         self.table.set_favourites(self.remembered.favourites)
-        self.table.set_genes([] if bundle is None else sorted(genes_of(bundle), key=lambda g: g.name.upper()))
+        genes = [] if bundle is None else sorted(genes_of(bundle), key=lambda gene: gene.name.upper())
+        self._genes = {gene.name: gene for gene in genes}
+        self.table.set_genes(genes)
         self._on_typed(self.search.text())
         self._on_gene()
 
     def _on_gene(self) -> None:
-        gene, bundle = self.session.gene, self.session.bundle
-        if bundle is None or gene is None:
-            self.current.setText("No gene yet")
-            self.advice.setText("")
-        else:
-            self.current.setText(gene)
-            self.advice.setText(next(g.advice for g in genes_of(bundle) if g.name == gene))
+        gene = self._genes.get(self.session.gene or "")
+        self.current.setText("No gene yet" if gene is None else gene.name)
+        self.advice.setText("" if gene is None else gene.advice)
         self._select_current()
         self._list_recent()
 
@@ -187,8 +186,8 @@ class GenesWidget(QWidget):
             button = item.widget()
             if button is not None:
                 button.deleteLater()
-        known = () if self.session.bundle is None else self.session.bundle.genes
-        names = [name for name in self.remembered.recent if name in known and name != self.session.gene]
+        recent = self.remembered.recent
+        names = [name for name in recent if name in self._genes and name != self.session.gene]
         for name in names:
             button = QPushButton(name)
             button.setToolTip("Shown before")

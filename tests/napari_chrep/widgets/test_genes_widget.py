@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QDialogButtonBox, QPushButton
 
@@ -74,9 +74,7 @@ def test_an_unknown_gene_names_the_nearest(genes, desk, qtbot):
 def test_a_header_sorts_by_accuracy(genes, desk, qtbot):
     header = genes.view.horizontalHeader()
     pos = header.sectionPosition(ACCURACY) + header.sectionSize(ACCURACY) // 2
-    qtbot.mouseClick(
-        header.viewport(), Qt.MouseButton.LeftButton, pos=header.rect().center().__class__(pos, 5)
-    )
+    qtbot.mouseClick(header.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(pos, 5))
     accuracies = [float(genes.table.index(row, ACCURACY).data()) for row in range(genes.table.rowCount())]
     assert accuracies == sorted(accuracies, reverse=True)
     current = genes.view.currentIndex()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def panel(desk):
 
 def click(qtbot, button):
     # A check box is only toggled by a click on its box.
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton, pos=button.rect().center().__class__(8, 10))
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton, pos=QPoint(8, 10))
 
 
 @pytest.fixture
