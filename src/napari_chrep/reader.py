@@ -1,4 +1,4 @@
-"""What napari calls when a slide is dropped on it."""
+"""What napari calls when a slide or a bundle is dropped on it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from chrep_model.errors import BundleError
 from chrep_model.slides.slide import Slide, is_slide, open_slide
 
 #: One layer for napari: data, keyword arguments, kind of layer.
 LayerData = tuple[Any, dict[str, Any], str]
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
+#: What a reader returns that opened something else than layers.
+NO_LAYER: list[tuple[None]] = [(None,)]
+
+#: How the folder of a bundle ends by custom.
+BUNDLE_SUFFIX = ".chrep"
+
 #: Key of a layer's ``metadata`` under which its `Slide` lies.
 SLIDE_KEY = "chrep_slide"
 
 
-def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | None:
-    """Return a reader for slides, or None when any of the paths is no slide.
+def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
+    """Return a reader for slides or for a bundle, or None when any of the paths is neither.
 
     napari asks this for every folder and every picture that is dropped on it, so it looks at little more than
     the header and never raises.
@@ -31,9 +38,11 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | 
     Returns
     -------
     callable or None
-        `read_slides`, or None to leave the path to other plugins.
+        `read_slides`, `read_bundle`, or None to leave the path to other plugins.
     """
     paths = _as_list(path)
+    if len(paths) == 1 and is_bundle(paths[0]):
+        return read_bundle
     if not paths or not all(is_slide(p) for p in paths):
         return None
     return read_slides
@@ -48,6 +57,41 @@ def read_slides(path: PathOrPaths) -> list[LayerData]:
         If a slide turns out to be unreadable.
     """
     return [slide_layer_data(open_slide(p)) for p in _as_list(path)]
+
+
+def read_bundle(path: PathOrPaths) -> list[tuple[None]]:
+    """Make a bundle the model of the current viewer, and show it in the slide explorer; adds no layer.
+
+    It is opened in a worker, which tells of a damaged one.
+
+    Raises
+    ------
+    BundleError
+        If there is no viewer.
+    """
+    import napari
+
+    from napari_chrep.worker import engines  # which knows the session, and that this file
+
+    (folder,) = _as_list(path)
+    viewer = napari.current_viewer()
+    if viewer is None:
+        raise BundleError(
+            "a bundle opens in a viewer, and there is none",
+            path=folder,
+            remedy="Use chrep_model.bundle.load_bundle.",
+        )
+    viewer.window.add_plugin_dock_widget("napari-chrep", "Slide explorer")
+    engines.of(viewer).load(folder)
+    return NO_LAYER
+
+
+def is_bundle(path: Path) -> bool:
+    """Tell whether this is a folder that is a bundle, or by its name meant to be one; never raises."""
+    try:
+        return path.is_dir() and (path.suffix == BUNDLE_SUFFIX or (path / "card.json").is_file())
+    except OSError:  # a folder that we may not look into
+        return False
 
 
 def slide_layer_data(slide: Slide) -> LayerData:
