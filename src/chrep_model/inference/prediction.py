@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import anndata
 
     from chrep_model.bundle import Bundle
+    from chrep_model.geometry import Rect
     from chrep_model.methods.base import Response
+    from chrep_model.slides.region import Region
 
 INTERVAL_LAYER = "interval_90"
 """Layer of an exported table: half width of the interval that holds 90 % of the measured values."""
@@ -98,6 +100,26 @@ class Prediction:
             response = part.response if new.all() else {k: v[new] for k, v in part.response.items()}
             self._parts.append(PredictionPart(part.indices[new], response))
             self._known.update(int(i) for i in part.indices[new])
+
+    def within(self, area: Rect | Region | None) -> Prediction:
+        """What is predicted by now in an area; it stays as it is while this one grows.
+
+        Parameters
+        ----------
+        area : Rect, Region or None
+            Tiles that overlap the rectangle (level-0 px), or whose centres lie in the region; None for all.
+
+        Returns
+        -------
+        Prediction
+            Without any tile where nothing of the area is predicted.
+        """
+        chosen = Prediction(self.bundle, self.grid, self.slide)
+        for part in tuple(self._parts):  # another thread may be adding to them
+            kept = self.grid.is_in(area, part.indices)
+            response = {name: values[kept] for name, values in part.response.items()}
+            chosen.add(PredictionPart(part.indices[kept], response))
+        return chosen
 
     def response(self, index: int) -> Response:
         """Return what the method keeps of one tile: its response, with a single row.

@@ -14,6 +14,7 @@ from chrep_model.embeddings import Progress, SlideEmbeddings, default_cache
 from chrep_model.errors import Cancelled, PredictionError
 from chrep_model.geometry import Rect
 from chrep_model.inference.prediction import Prediction, PredictionPart
+from chrep_model.slides.region import Region
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid
 
@@ -39,14 +40,12 @@ class SlideContext:
     grid: TileGrid
     tissue: NDArray[np.int64]
 
-    def tiles(self, rect: Rect | None = None) -> NDArray[np.int64]:
-        """Tissue tiles that overlap `rect` (level-0 px; None for the whole slide), centre outwards."""
+    def tiles(self, area: Rect | Region | None = None) -> NDArray[np.int64]:
+        """Tissue tiles in an area (see `TileGrid.is_in`; None for the whole slide), centre outwards."""
         rows, cols = self.slide.shape
-        indices = self.tissue
-        if rect is not None:
-            indices = np.intersect1d(indices, self.grid.indices_in(rect))
-        centre = rect.centre if rect is not None else (cols / 2, rows / 2)
-        return self.grid.order_from(centre, indices)
+        around = area.bounds if isinstance(area, Region) else area
+        centre = around.centre if around is not None else (cols / 2, rows / 2)
+        return self.grid.order_from(centre, self.tissue[self.grid.is_in(area, self.tissue)])
 
 
 class Predictor:

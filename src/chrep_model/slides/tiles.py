@@ -22,6 +22,7 @@ from PIL import Image
 from chrep_model.errors import ScaleError, SettingsError
 from chrep_model.geometry import Rect, base_to_level, um_to_px
 from chrep_model.slides.backends import RgbArray
+from chrep_model.slides.region import Region
 from chrep_model.slides.slide import Slide
 
 if TYPE_CHECKING:
@@ -129,6 +130,18 @@ class TileGrid:
         rows = self._overlapping(self.shape[0], rect.y, rect.bottom)
         cols = self._overlapping(self.shape[1], rect.x, rect.right)
         return (rows[:, None] * self.shape[1] + cols).ravel()
+
+    def is_in(self, area: Rect | Region | None, indices: Indices) -> npt.NDArray[np.bool_]:
+        """Tell which of these tiles are in an area, (n,) bool.
+
+        That is: share area with a rectangle in level-0 pixels, have their centre in a region, or, for None,
+        all of them.
+        """
+        if area is None:
+            return np.ones(len(indices), bool)
+        if isinstance(area, Region):
+            return area.contains(self.centres(indices))
+        return np.isin(indices, self.indices_in(area))
 
     def _overlapping(self, count: int, start: float, stop: float) -> Indices:
         edges = np.arange(count) * self.step_px
