@@ -1,7 +1,8 @@
 """The dock widgets. They know the session, never torch."""
 
 from napari_chrep.widgets.explorer import ExplorerWidget
+from napari_chrep.widgets.export import ExportWidget
 from napari_chrep.widgets.genes import GenesWidget
 from napari_chrep.widgets.neighbours import NeighboursWidget
 
-__all__ = ["ExplorerWidget", "GenesWidget", "NeighboursWidget"]
+__all__ = ["ExplorerWidget", "ExportWidget", "GenesWidget", "NeighboursWidget"]

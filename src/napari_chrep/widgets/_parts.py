@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtWidgets import QLabel, QScrollArea, QScrollBar, QSizePolicy, QWidget
 
 
 class Connections:
@@ -32,6 +32,30 @@ def _end(made: list[tuple[Any, Callable[..., None]]], _destroyed: Any = None) ->
     while made:
         signal, slot = made.pop()
         signal.disconnect(slot)
+
+
+class Scrolling(QScrollArea):
+    """Shows a widget as wide as it needs, and scrolls it up and down where the screen is low."""
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__()
+        self._content, self._bar = content, QScrollBar()
+        self.setVerticalScrollBar(self._bar)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(content)
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        """Ask for what the content needs, which a scroll area does not do by itself."""
+        return self._with_bar(self._content.sizeHint())
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        """Never be narrower than the content; any height will do."""
+        return QSize(self._with_bar(self._content.minimumSizeHint()).width(), 160)
+
+    def _with_bar(self, size: QSize) -> QSize:
+        return QSize(size.width() + self._bar.sizeHint().width(), size.height())
 
 
 def heading(text: str, *, larger: bool = False) -> QLabel:
