@@ -32,6 +32,7 @@ from napari_chrep.session import PerViewer, Session, sessions
 if TYPE_CHECKING:
     from chrep_model.inference.prediction import PredictionPart
     from chrep_model.inference.predictor import Predictor, SlideContext
+    from chrep_model.slides.region import Region
     from chrep_model.slides.slide import Slide
 
 State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
@@ -188,7 +189,7 @@ class Engine:
         self._worker: Any = None
         self._stop = Stop()
         self._pending: Callable[[], None] | None = None
-        self._request: tuple[Rect | None, int | None] = (None, TILE_BUDGET)
+        self._request: tuple[Rect | Region | None, int | None] = (None, TILE_BUDGET)
         self._generation = 0
         self._done = self._total = 0
         self._started_at = 0.0
@@ -198,17 +199,17 @@ class Engine:
         """Open a bundle and make it the current one."""
         self._overtake(partial(self._start, "loading", loading, path))
 
-    def predict(self, rect: Rect | None, *, budget: int | None = TILE_BUDGET) -> None:
+    def predict(self, area: Rect | Region | None, *, budget: int | None = TILE_BUDGET) -> None:
         """Predict the tissue tiles of the current slide that are not predicted yet.
 
         Parameters
         ----------
-        rect : Rect or None
+        area : Rect, Region or None
             In level-0 pixels; None for the whole slide.
         budget : int or None
             With more tiles than this, `refused` is emitted instead; None for no limit.
         """
-        self._request = (rect, budget)
+        self._request = (area, budget)
         # What is loaded or prepared now serves any region: let it go on.
         if self.state in ("loading", "preparing") and not self._stop.requested():
             self._pending = self._predict_now
@@ -244,7 +245,7 @@ class Engine:
 
     def _predict_now(self) -> None:
         session = self.session
-        rect, budget = self._request
+        area, budget = self._request
         if session.bundle is None or session.slide is None:
             return
         if session.context is None or session.predictor is None or session.prediction is None:
@@ -253,7 +254,7 @@ class Engine:
             )
             self._pending = self._predict_now  # once this worker has finished
             return
-        wanted = session.context.tiles(rect)
+        wanted = session.context.tiles(area)
         todo = session.prediction.missing(wanted)
         if todo.size == 0:
             self.nothing_to_do.emit(int(wanted.size))

@@ -1,15 +1,18 @@
-"""Predict the view or the tissue, follow the view, see how it goes, cancel."""
+"""Predict the view, a drawn region or the tissue, follow the view, see how it goes, cancel."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from chrep_model.errors import ScaleError
+from chrep_model.errors import ChrepError, ScaleError
 from chrep_model.geometry import Rect
+from chrep_model.slides.region import Region
+from napari_chrep.drawing import drawings
 from napari_chrep.session import Session
 from napari_chrep.viewport import Viewport
 from napari_chrep.widgets._parts import Connections, heading, note, sentence
@@ -37,7 +40,8 @@ class RunPanel(QWidget):
         super().__init__()
         self.session, self.engine = session, engine
         self.viewport = Viewport(viewer, self)
-        self._asked_for: Rect | None = None  # None stands for the whole slide
+        self.drawing = drawings.of(viewer)
+        self._asked_for: Rect | Region | None = None  # None stands for the whole slide
         self._clock = QTimer(self)  # looks at the preparations, which cannot tell by themselves
         self._clock.setInterval(200)
         self._clock.timeout.connect(self._on_clock)
@@ -46,6 +50,7 @@ class RunPanel(QWidget):
             button.setShortcut(QKeySequence(keys))
         connections = Connections(self)
         connections.add(self.viewport.settled, self._on_settled)
+        connections.add(self.drawing.changed, self._on_drawing)
         connections.add(session.slide_changed, self._on_inputs)
         connections.add(session.bundle_changed, self._on_inputs)
         connections.add(engine.state_changed, self._on_state)
@@ -72,11 +77,13 @@ class RunPanel(QWidget):
         self.predict_view = QPushButton(_with_keys("Predict view", VIEW_SHORTCUT))
         self.predict_view.setToolTip("Predict the tissue that is in view, from its centre outwards")
         self.predict_view.clicked.connect(self._on_predict_view)
+        self.predict_region = QPushButton("Predict region")
+        self.predict_region.clicked.connect(self._on_predict_region)
         self.predict_tissue = QPushButton(_with_keys("Predict tissue", TISSUE_SHORTCUT))
         self.predict_tissue.setToolTip("Predict all tissue of the slide")
         self.predict_tissue.clicked.connect(self._on_predict_tissue)
-        layout.addWidget(self.predict_view)
-        layout.addWidget(self.predict_tissue)
+        for button in (self.predict_view, self.predict_region, self.predict_tissue):
+            layout.addWidget(button)
         self.status = note()
         layout.addWidget(self.status)
         self.anyway = QPushButton("Predict them all")
@@ -105,22 +112,31 @@ class RunPanel(QWidget):
         else:
             self._predict(rect)
 
+    def _on_predict_region(self) -> None:
+        if self.session.slide is None:
+            return
+        try:
+            self._predict(self.drawing.region(self.session.slide))
+        except ChrepError as error:
+            show_error(sentence(str(error)))
+            self._say(sentence(str(error)))
+
     def _on_predict_tissue(self) -> None:
         self._predict(None)
 
     def _on_anyway(self) -> None:
         self._predict(self._asked_for, limited=False)
 
-    def _predict(self, rect: Rect | None, *, limited: bool = True) -> None:
-        self._asked_for = rect
-        self.engine.predict(rect, budget=TILE_BUDGET if limited else None)
+    def _predict(self, area: Rect | Region | None, *, limited: bool = True) -> None:
+        self._asked_for = area
+        self.engine.predict(area, budget=TILE_BUDGET if limited else None)
 
     def _on_settled(self, _checked: bool = False) -> None:
         slide = self.session.slide
         if not self.follow.isChecked() or slide is None or self._missing():
             return
-        if self._asked_for is None and self.engine.state in ("preparing", "predicting"):
-            return  # the whole tissue is under way, and with it whatever comes into view
+        if not isinstance(self._asked_for, Rect) and self.engine.state in ("preparing", "predicting"):
+            return  # the whole tissue, or what was drawn, is under way: the view waits
         rect = self.viewport.rect(slide)
         if rect is not None:
             self._predict(rect)
@@ -142,9 +158,19 @@ class RunPanel(QWidget):
         missing = self._missing()
         for button in (self.predict_view, self.predict_tissue, self.follow):
             button.setEnabled(not missing)
+        self._on_drawing()
         self._say(missing or (LOADING if self.engine.state == "loading" else "Ready."))
         if not missing:
             self._on_settled()
+
+    def _on_drawing(self) -> None:
+        layer = self.drawing.layer
+        self.predict_region.setEnabled(layer is not None and not self._missing())
+        self.predict_region.setToolTip(
+            "Select a Shapes layer with a polygon, rectangle or ellipse: napari draws them"
+            if layer is None
+            else f"Predict the tissue inside the shapes of {layer.name}"
+        )
 
     def _on_state(self, state: str) -> None:
         working = state != "idle"
@@ -180,16 +206,23 @@ class RunPanel(QWidget):
             self._say(f"0 of {total:,} tiles")
 
     def _on_refused(self, tiles: int) -> None:
-        where = "The tissue has" if self._asked_for is None else "In view are"
-        self._say(f"{where} {tiles:,} tiles to predict, more than {TILE_BUDGET:,}. Zoom in, or go ahead:")
+        where = sentence(self._where())
+        self._say(
+            f"{where} are {tiles:,} tiles to predict, more than {TILE_BUDGET:,}. Choose less, or go ahead:"
+        )
         self.anyway.show()
 
     def _on_nothing(self, tissue_tiles: int) -> None:
-        where = "on the slide" if self._asked_for is None else "in view"
+        where = self._where()
         if tissue_tiles:
             self._say(f"All {tissue_tiles:,} tissue tiles {where} are predicted.")
         else:
             self._say(f"No tissue {where}.")
+
+    def _where(self) -> str:
+        if self._asked_for is None:
+            return "on the slide"
+        return "in the region" if isinstance(self._asked_for, Region) else "in view"
 
     def _on_failed(self, message: str) -> None:
         self._say(message)

@@ -9,6 +9,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+from napari.utils.notifications import notification_manager
 from PIL import Image
 from qtpy.QtCore import Qt
 
@@ -187,3 +188,40 @@ def test_a_real_slide_shows_what_the_command_line_writes(
                 under = np.array(layer.world_to_data(((y - 0.5) * mpp, (x - 0.5) * mpp)))
                 assert np.abs(under - cell).max() * tile_px <= 0.5
                 assert layer.data[tuple(np.round(under).astype(int))] == pytest.approx(value, abs=1e-5)
+
+
+def test_predict_region(explorer, desk, tiny_bundle, write_tissue, qtbot):
+    run = explorer.run
+    desk.open(write_tissue())
+    desk.load(tiny_bundle)
+    assert not run.predict_region.isEnabled() and "Select a Shapes layer" in run.predict_region.toolTip()
+    shapes = desk.viewer.add_shapes(units=("um", "um"), name="tumour")
+    assert not run.predict_region.isEnabled()
+    shapes.add_rectangles(np.array([(100, 200), (100, 800), (600, 800), (600, 200)]))  # rows, columns in µm
+    assert run.predict_region.isEnabled() and "tumour" in run.predict_region.toolTip()
+    click(qtbot, run.predict_region)
+    desk.wait()
+    context = desk.session.context
+    xy = context.grid.centres(context.tissue) * 0.7
+    inside = ((xy > (199.65, 99.65)) & (xy < (800.35, 600.35))).all(1)
+    assert 0 < inside.sum() < len(xy)
+    np.testing.assert_array_equal(np.sort(desk.session.prediction.indices), context.tissue[inside])
+    click(qtbot, run.predict_region)
+    desk.wait()
+    assert run.status.text() == f"All {inside.sum():,} tissue tiles in the region are predicted."
+    desk.viewer.layers.selection.active = desk.session.slide_layer
+    assert not run.predict_region.isEnabled()
+
+
+def test_a_region_that_crosses_itself(explorer, desk, tiny_bundle, write_tissue, qtbot):
+    desk.open(write_tissue())
+    desk.load(tiny_bundle)
+    loop = np.array([(100, 100), (900, 900), (900, 100), (100, 900)])
+    desk.viewer.add_shapes([loop], shape_type="polygon", units=("um", "um"))
+    before = len(notification_manager.records)
+    click(qtbot, explorer.run.predict_region)
+    assert "crosses itself" in explorer.run.status.text()
+    assert [record.message for record in notification_manager.records[before:]] == [
+        explorer.run.status.text()
+    ]
+    assert desk.engine.state == "idle" and desk.session.prediction is None
