@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import anndata
@@ -231,6 +232,17 @@ def test_a_full_disk_leaves_the_old_file(prediction, genes, tmp_path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     after = anndata.read_h5ad(path) if format == "h5ad" else anndata.read_zarr(path)
     np.testing.assert_array_equal(after.layers["raw"], before.layers["raw"])
+
+
+def test_h5ad_is_not_begun_where_it_has_no_room(prediction, genes, tmp_path, monkeypatch):
+    """HDF5 would bring the process down."""
+    needed = len(prediction) * len(genes) * 4 * len(prediction.to_anndata(genes).layers)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed))
+    monkeypatch.setattr(anndata.AnnData, "write_h5ad", None)
+    with pytest.raises(PredictionError, match="No space left on device"):
+        write_prediction(prediction, tmp_path / "a.h5ad", "h5ad", genes)
+    assert not list(tmp_path.iterdir())
 
 
 def test_cancelling_leaves_nothing(prediction, tmp_path, monkeypatch):

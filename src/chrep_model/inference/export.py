@@ -16,7 +16,10 @@ have the same name and suffix as a prediction on it.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -42,6 +45,9 @@ MAX_GEOJSON_GENES = 20
 
 TILES, TABLE = "tiles", "prediction"
 """Names of the two elements in a SpatialData store."""
+
+_H5AD_AROUND = 1 << 20
+"""Bytes of an h5ad file around its values: names, positions, facts."""
 
 _CSV_START = "x_px,y_px,x_um,y_um,row,col,gallery_distance"
 _GEOJSON_START = '{"type": "FeatureCollection", "chrep": '
@@ -253,7 +259,12 @@ def tile_corners(prediction: Prediction) -> NDArray[np.float64]:
 
 
 def _write_h5ad(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
-    prediction.to_anndata(genes).write_h5ad(path)
+    table = prediction.to_anndata(genes)
+    needed = _H5AD_AROUND + sum(np.asarray(layer).nbytes for layer in table.layers.values())
+    # The HDF5 library does not get over a disk that fills up: the whole process may crash when it ends.
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    table.write_h5ad(path)
 
 
 def _write_zarr(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
