@@ -15,6 +15,7 @@ from typing import Any
 
 import napari
 from PIL import Image
+from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
 from chrep_model.errors import ChrepError
@@ -36,7 +37,7 @@ def main() -> None:
     viewer.theme = "dark"
     viewer.window.resize(*SIZE)
     viewer.open_sample("napari-chrep", "slide")
-    explorer, _ = set_up(viewer, bundle=arguments.bundle, gene=arguments.gene)
+    explorer, genes = set_up(viewer, bundle=arguments.bundle, gene=arguments.gene)
     QTest.qWait(500)
     viewer.reset_view(margin=0.02)
     wait(explorer.engine)
@@ -44,6 +45,18 @@ def main() -> None:
         raise ChrepError("Nothing was predicted with this bundle", path=arguments.bundle)
     QTest.qWait(1000)  # the last refresh, and the layer's thumbnail
     save(viewer, arguments.out / "explorer.png")
+    genes.maps.toggles["raw"].click()
+    genes.maps.toggles["interval"].click()
+    genes.maps.side_by_side.click()
+    QTest.qWait(1000)
+    save(viewer, arguments.out / "side_by_side.png")
+    genes.maps.side_by_side.click()
+    viewer.window.add_plugin_dock_widget("napari-chrep", "Neighbours")
+    QTest.qWait(500)
+    canvas = viewer.window._qt_viewer.canvas.native
+    QTest.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=canvas.rect().center())
+    QTest.qWait(3000)  # the pictures are read in a worker
+    save(viewer, arguments.out / "neighbours.png")
     viewer.close()
 
 
