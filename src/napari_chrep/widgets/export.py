@@ -98,17 +98,18 @@ class ExportWidget(QWidget):
         self.progress = QProgressBar()
         self.progress.setRange(0, 0)
         self.progress.setTextVisible(False)
+        self.progress.setFixedHeight(4)
         policy = self.progress.sizePolicy()
         policy.setRetainSizeWhenHidden(True)  # so that nothing jumps
         self.progress.setSizePolicy(policy)
         self.progress.hide()
         self.status = note()
-        for widget in (self.export, self.progress, self.status):
-            column.addWidget(widget)
+        column.addLayout(_stack(self.export, self.progress, self.status))
         column.addStretch(1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(Scrolling(content))
+        self._scroll = Scrolling(content)
+        layout.addWidget(self._scroll)
         self.all_tiles.setChecked(True)
         self.shown.setChecked(True)
 
@@ -211,16 +212,21 @@ class ExportWidget(QWidget):
         remark = self._asked[1] if self._asked is not None else ""
         self.status.setText(f"{sentence(message)}\n{remark}".strip())
         self.progress.setVisible(self.exporter.busy)
+        self._scroll.ensureWidgetVisible(self.status)
         self._refresh()
 
 
 def _choice(title: str, *widgets: QWidget) -> QWidget:
     """Put widgets under a heading; radio buttons among them exclude each other."""
     box = QWidget()
-    column = QVBoxLayout(box)
+    box.setLayout(_stack(heading(title), *widgets))
+    return box
+
+
+def _stack(*widgets: QWidget) -> QVBoxLayout:
+    column = QVBoxLayout()
     column.setContentsMargins(0, 0, 0, 0)
     column.setSpacing(4)
-    column.addWidget(heading(title))
     for widget in widgets:
         column.addWidget(widget)
-    return box
+    return column
