@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from chrep_model.calibration.calibrator import Combination, cross_combined, fit_combination
+from chrep_model.calibration.calibrator import (
+    Combination,
+    cross_combined,
+    cross_offset,
+    fit_combination,
+)
 
 
 def answers(seed=0, n=240, genes=4, learners=3, sections=4, offset=0.0):
@@ -30,6 +35,23 @@ def test_it_combines_gene_by_gene():
     np.testing.assert_allclose(
         combination([p[:, genes] for p in parts], genes), mix(parts)[:, genes], atol=1e-5
     )
+
+
+def test_an_offset_is_added_gene_by_gene():
+    offset = np.array([1.0, -2.0, 0.0, 0.5], np.float32)
+    parts, _ = answers()
+    plain, moved = Combination(WEIGHTS.astype(np.float32)), Combination(WEIGHTS.astype(np.float32), offset)
+    genes = np.array([3, 0])
+    columns = [p[:, genes] for p in parts]
+    np.testing.assert_allclose(moved(columns, genes), plain(columns, genes) + offset[genes], atol=1e-6)
+
+
+def test_a_section_is_moved_by_what_the_others_are_off_by():
+    predicted, section = np.zeros((6, 1), np.float32), np.array([0, 0, 1, 1, 2, 2])
+    targets = np.array([[1.0], [3], [4], [6], [9], [9]], np.float32)  # means 2, 5, 9
+    expected = [7, 7, 5.5, 5.5, 3.5, 3.5]
+    np.testing.assert_allclose(cross_offset(predicted, targets, section)[:, 0], expected)
+    assert not predicted.any()
 
 
 def test_known_weights_are_recovered():

@@ -83,8 +83,7 @@ def test_calibrated_is_the_combination_of_all_learners(fitted, unseen):
     weights = fitted.combination.weights
     assert weights.shape == (len(chrep.LEARNERS), 15)
     expected = sum(w * part for w, part in zip(weights, parts, strict=True))
-    offset = getattr(fitted.combination, "offset", 0.0)
-    np.testing.assert_allclose(fitted.read(response, "calibrated"), expected + offset, atol=1e-5)
+    np.testing.assert_allclose(fitted.read(response, "calibrated"), expected, atol=1e-5)
 
 
 def test_literal_calibration_is_the_papers(table, unseen, small_settings):
@@ -187,6 +186,22 @@ def test_recalibration_keeps_the_heads_and_renews_the_rest(fitted, make_table, u
     assert shift == pytest.approx(1.5, abs=0.3)
     # the old model is left as it was
     np.testing.assert_array_equal(fitted.respond(unseen.features)["neighbours"], before["neighbours"])
+
+
+def test_at_a_site_that_measures_more_the_offset_is_learned_kept_and_explained(
+    fitted, make_table, unseen, small_settings
+):
+    site = make_table(sections=3, spots=40, seed=11)
+    more = dataclasses.replace(site, targets=site.targets + 1.5)
+    renewed = fitted.recalibrated(more, small_settings, seed=0)
+    response = renewed.respond(unseen.features)
+    answer = renewed.read(response, "calibrated")
+    assert np.mean(answer - unseen.targets) == pytest.approx(1.5, abs=0.25)
+    total = sum(term.weight * term.answer for term in renewed.terms(response))
+    np.testing.assert_allclose(total, answer, atol=1e-5)
+    again = type(renewed).from_arrays(renewed.arrays(), renewed.gallery)
+    np.testing.assert_array_equal(again.read(response, "calibrated"), answer)
+    assert fitted.combination.offset is None  # where it was trained there is none
 
 
 def test_settings_out_of_range_and_unknown():

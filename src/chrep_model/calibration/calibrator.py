@@ -28,16 +28,19 @@ class Combination:
     ----------
     weights : ndarray
         (learners, genes) float32.
+    offset : ndarray or None
+        (genes,) float32, added for a site that is not the one where the learners were trained.
     """
 
     weights: NDArray[np.float32]
+    offset: NDArray[np.float32] | None = None
 
     def __call__(self, answers: Answers, genes: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """Combine answers, each (n, number of genes) for columns `genes`."""
         total = np.zeros(answers[0].shape, np.float32)
         for weight, answer in zip(self.weights, answers, strict=True):
             total += weight[genes] * answer
-        return total
+        return total if self.offset is None else total + self.offset[genes]
 
 
 def fit_combination(
@@ -86,6 +89,20 @@ def cross_combined(
             [a[~own] for a in held_out], targets[~own], section[~own], shrink=shrink
         )
         out[own] = combination([a[own] for a in held_out], slice(None))
+    return out
+
+
+def cross_offset(
+    predicted: NDArray[np.float32], targets: NDArray[np.float32], section: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Predictions of each section moved by the mean error per gene on the others, (n, genes) float32.
+
+    Learners that were trained elsewhere are wrong by much the same amount in all sections of a new site.
+    """
+    out = predicted.copy()
+    for s in np.unique(section):
+        own = section == s
+        out[own] += (targets[~own] - predicted[~own]).mean(0)
     return out
 
 

@@ -62,7 +62,8 @@ class Share:
     Attributes
     ----------
     name : str
-        Of what answers: ``head``, ``estimate``, ``correction``, ``linear``, ``trees``, or a method's name.
+        Of what answers: ``head``, ``estimate``, ``correction``, ``linear``, ``trees``, ``site`` (what the
+        others are off by where the model was calibrated), or a method's name.
     answer : float
         What it would predict alone, log10-spot.
     weight : float

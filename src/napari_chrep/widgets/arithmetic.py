@@ -15,6 +15,7 @@ _TERMS = {
     "correction": ("Correction", "The estimate plus what a network adds, which learned what it misses"),
     "linear": ("Linear", "Ridge regression on the same features of the picture"),
     "trees": ("Trees", "A forest on the same features of the picture"),
+    "site": ("Site", "What all of these are off by at the site where the model was calibrated"),
     "ridge": ("Ridge regression", "Linear in the features of the picture"),
     "mean": ("Training mean", "The same for every tile"),
     "hage_like": ("Network", "Genes that read the picture by attention"),
