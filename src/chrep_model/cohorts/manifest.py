@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict, Field
+
+from chrep_model.errors import CohortError
+
+if TYPE_CHECKING:
+    from chrep_model.cohorts.cohort import Cohort
 
 
 class _Strict(BaseModel):
@@ -25,3 +34,54 @@ class Manifest(_Strict):
 
     name: str | None = Field(default=None, min_length=1)
     sections: list[ManifestSection] = Field(min_length=1)
+
+
+def write_manifest(cohort: Cohort, path: str | os.PathLike[str]) -> None:
+    """Write a cohort as a manifest that `open_cohort` reads back: absolute paths, patients and scales.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    path : path-like
+        Ends in ``.yaml`` or ``.yml``; an older file is replaced as a whole or not at all.
+
+    Raises
+    ------
+    CohortError
+        The name ends otherwise, or the file cannot be written.
+    """
+    import yaml
+
+    from chrep_model.cohorts.cohort import MANIFEST_SUFFIXES
+
+    path = Path(path)
+    if path.suffix.lower() not in MANIFEST_SUFFIXES:
+        raise CohortError(
+            "the name of a manifest ends in .yaml", path=path, remedy=f"Call it {path.name}.yaml."
+        )
+    sections = [
+        ManifestSection(
+            slide=str(section.slide_path.absolute()),
+            counts=str(section.counts_path.absolute()),
+            name=section.name,
+            patient=section.patient,
+            um_per_px=section.mpp,
+        )
+        for section in cohort
+    ]
+    content = Manifest(name=cohort.name, sections=sections).model_dump()
+    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with part.open("w", encoding="utf-8") as stream:
+            yaml.safe_dump(content, stream, sort_keys=False, allow_unicode=True)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise CohortError(
+            f"the manifest cannot be written ({error.strerror or error})",
+            path=path,
+            remedy="Choose another folder, or see that this one can be written and has room.",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
