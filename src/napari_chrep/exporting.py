@@ -11,9 +11,10 @@ from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from psygnal import Signal
 
-from chrep_model.errors import ChrepError, PredictionError, SettingsError
-from chrep_model.inference.export import MAX_GEOJSON_GENES, SUFFIXES, write_prediction
+from chrep_model.errors import Cancelled, ChrepError, PredictionError, SettingsError
+from chrep_model.inference.export import MOST_GENES, SUFFIXES, write_prediction
 from napari_chrep.session import PerViewer
+from napari_chrep.worker import Stop
 
 if TYPE_CHECKING:
     from chrep_model.geometry import Rect
@@ -51,12 +52,22 @@ FILE_KINDS = {
     "spatialdata": FileKind(
         "SpatialData", SUFFIXES["spatialdata"], "A folder: the table, tied to the tiles as polygons."
     ),
+    "ome-zarr": FileKind(
+        "OME-Zarr",
+        SUFFIXES["ome-zarr"],
+        f"An image with a channel for each map, for QuPath, Fiji and napari; {MOST_GENES['ome-zarr']} genes "
+        "at most.",
+        MOST_GENES["ome-zarr"],
+    ),
     "csv": FileKind("CSV", SUFFIXES["csv"], "One row for each tile, for spreadsheets and R."),
+    "parquet": FileKind(
+        "Parquet", SUFFIXES["parquet"], "The rows of the CSV, smaller and quicker, for pandas and R."
+    ),
     "geojson": FileKind(
         "QuPath",
         SUFFIXES["geojson"],
-        f"Tiles with measurements, as GeoJSON; {MAX_GEOJSON_GENES} genes at most.",
-        MAX_GEOJSON_GENES,
+        f"Tiles with measurements, as GeoJSON; {MOST_GENES['geojson']} genes at most.",
+        MOST_GENES["geojson"],
     ),
     "png": FileKind("Figure, PNG", ".png", _FIGURE, 1),
     "svg": FileKind("Figure, SVG", ".svg", _FIGURE, 1),
@@ -114,10 +125,10 @@ class Written:
     tiles: int
 
 
-def writing(export: Export, path: Path) -> Iterator[Written | ChrepError]:
-    """Write a file as a whole or not at all; yields what came of it."""
+def writing(export: Export, path: Path, stop: Stop) -> Iterator[Written | ChrepError]:
+    """Write a file as a whole or not at all; yields what came of it, and nothing when it was stopped."""
     try:
-        tiles = export.prediction.within(export.area)
+        tiles = export.prediction.within(export.area, cancelled=stop.requested)
         if export.kind in SUFFIXES:
             write_prediction(tiles, path, export.kind, export.genes)
         else:
@@ -131,6 +142,8 @@ def writing(export: Export, path: Path) -> Iterator[Written | ChrepError]:
             path=path,
             remedy="Choose fewer genes, or a smaller area.",
         )
+    except Cancelled:
+        return
     except ChrepError as error:
         yield error
 
@@ -142,27 +155,39 @@ class Exporter:
     ----------
     busy : bool
         Whether a file is being written.
+    cancelling : bool
+        Whether that was asked to stop and has not yet.
     changed : Signal(str)
-        It began or ended, and how, in a sentence.
+        It began, was asked to stop or ended, and how, in a sentence.
     """
 
     changed = Signal(str)
 
     def __init__(self) -> None:
-        self.busy = False
+        self.busy = self.cancelling = False
         self._outcome = ""
+        self._stop = Stop()
 
     def write(self, export: Export, path: Path) -> None:
         """Write a file in a worker; an error becomes one notification."""
+        self._stop = stop = Stop()
         worker = create_worker(
-            writing, export, path, _progress={"desc": f"Writing {path.name}"}, _start_thread=False
+            writing, export, path, stop, _progress={"desc": f"Writing {path.name}"}, _start_thread=False
         )
+        stop.worker = worker
         worker.yielded.connect(self._on_yielded)
         worker.errored.connect(self._on_errored)
         worker.finished.connect(self._on_finished)
-        self.busy, self._outcome = True, "Stopped; nothing was written."
+        self.busy, self._outcome = True, "Cancelled; nothing was written."
         self.changed.emit(f"Writing {path.name}…")
         worker.start()
+
+    def cancel(self) -> None:
+        """Stop soon, and leave nothing of the file behind; one that was there before stays."""
+        if self.busy:
+            self._stop.request()
+            self.cancelling = True
+            self.changed.emit("Cancelling…")
 
     def _on_yielded(self, outcome: Written | ChrepError) -> None:
         if isinstance(outcome, Written):
@@ -176,7 +201,7 @@ class Exporter:
         self._outcome = f"{type(error).__name__}: {error}"
 
     def _on_finished(self) -> None:
-        self.busy = False
+        self.busy = self.cancelling = False
         self.changed.emit(self._outcome)
 
 

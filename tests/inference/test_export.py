@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from chrep_model.errors import GeneError, PredictionError, SettingsError
-from chrep_model.inference import export
+from chrep_model.errors import Cancelled, GeneError, PredictionError, SettingsError
 from chrep_model.inference.export import (
     FORMATS,
-    MAX_GEOJSON_GENES,
+    MOST_GENES,
     check_format,
     check_target,
     is_prediction,
     output_path,
     write_prediction,
 )
+from chrep_model.inference.frames import harmless
 from chrep_model.inference.prediction import Prediction
 
 
@@ -87,10 +87,45 @@ def test_spatialdata_ties_the_table_to_the_tiles(prediction, genes, tmp_path):
     assert np.sqrt(in_um.geometry.area).to_numpy() == pytest.approx(150.0)
 
 
-def test_spatialdata_says_what_to_install(prediction, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "spatialdata", None)
+@pytest.mark.parametrize(("format", "package"), [("spatialdata", "spatialdata"), ("ome-zarr", "ome_zarr")])
+def test_what_to_install_is_said(monkeypatch, format, package):
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SettingsError, match=r"Install napari-chrep\[spatialdata\]"):
-        check_format("spatialdata", 1)
+        check_format(format, 1)
+
+
+def test_ome_zarr_lies_over_the_slide(prediction, genes, tmp_path):
+    pytest.importorskip("ome_zarr")
+    from ome_zarr.io import parse_url
+    from ome_zarr.reader import Reader
+
+    grid, kinds = prediction.grid, ("calibrated", "raw", "interval_90")
+    path = written(prediction, tmp_path, "ome-zarr", genes)
+    (node,) = Reader(parse_url(path))()
+    said, image = node.metadata, np.asarray(node.data[0])
+    assert said["channel_names"] == [f"{gene} {kind}" for gene in genes for kind in kinds]
+    np.testing.assert_array_equal(image[0], prediction.map(genes[0]))
+    np.testing.assert_array_equal(image[4], prediction.map(genes[1], "raw"))
+    np.testing.assert_array_equal(image[8], prediction.on_grid(prediction.interval(genes[2])))
+    assert image.dtype == np.float32 and np.isnan(image).any() == (len(prediction) < grid.size)
+    assert said["visible"] == [True] + 8 * [False]
+    low, high = said["contrast_limits"][0]
+    assert np.nanmin(image[0]) < low < high < np.nanmax(image[0])
+    assert [axis.get("unit") for axis in said["axes"]] == [None, "micrometer", "micrometer"]
+    scale, shift = said["coordinateTransformations"][0]
+    x, y = grid.centres([grid.shape[1] + 2])[0]  # row 1, col 2; a slide's first pixel is centred on 0
+    place = np.array(shift["translation"]) + np.array(scale["scale"]) * [0, 1, 2]
+    assert place[1:] == pytest.approx((np.array([y, x]) - 0.5) * 0.7)
+
+
+def test_parquet_holds_the_rows_of_the_csv(trusting, tmp_path):
+    genes = trusting.genes[:2]
+    frame = pd.read_parquet(written(trusting, tmp_path, "parquet", genes))
+    csv = tmp_path / "csv"
+    csv.mkdir()
+    as_text = pd.read_csv(written(trusting, csv, "csv", genes))
+    pd.testing.assert_frame_equal(frame, as_text, check_dtype=False, rtol=1e-5)
+    assert frame[genes[0]].dtype == np.float32
 
 
 def test_csv_columns(prediction, genes, tmp_path):
@@ -150,8 +185,8 @@ def test_geojson_says_how_far_to_trust_it(trusting, tmp_path):
 
 
 def test_csv_has_no_formulas():
-    assert export._harmless("=HYPERLINK(1)") == "'=HYPERLINK(1)"
-    assert export._harmless("HLA-A") == "HLA-A"
+    assert harmless("=HYPERLINK(1)") == "'=HYPERLINK(1)"
+    assert harmless("HLA-A") == "HLA-A"
 
 
 def test_geojson_is_what_qupath_imports(prediction, genes, tmp_path):
@@ -171,14 +206,15 @@ def test_geojson_is_what_qupath_imports(prediction, genes, tmp_path):
     assert measured[f"{genes[0]} calibrated"] == pytest.approx(value, rel=1e-4)
 
 
-def test_geojson_refuses_many_genes():
-    check_format("geojson", MAX_GEOJSON_GENES)
-    with pytest.raises(SettingsError, match="--genes"):
-        check_format("geojson", MAX_GEOJSON_GENES + 1)
+def test_what_viewers_open_refuses_many_genes():
+    for format, most in MOST_GENES.items():
+        check_format(format, most)
+        with pytest.raises(SettingsError, match="--genes"):
+            check_format(format, most + 1)
 
 
 def test_unknown_format_gene_and_nothing_predicted(prediction, tmp_path):
-    with pytest.raises(SettingsError, match="h5ad, zarr, spatialdata, csv, geojson"):
+    with pytest.raises(SettingsError, match="h5ad, zarr, spatialdata, ome-zarr, csv, parquet, geojson"):
         check_format("xlsx", 1)
     with pytest.raises(GeneError, match="ERBB2"):
         write_prediction(prediction, tmp_path / "a.csv", "csv", ("ERBB22",))
@@ -204,12 +240,12 @@ def test_measured_counts_are_not_overwritten(prediction, tiny_cohort, tmp_path):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["a.zarr", "a.h5ad", "a.csv", "a.geojson"])
+@pytest.mark.parametrize("name", ["a.zarr", "a.ome.zarr", "a.h5ad", "a.csv", "a.parquet", "a.geojson"])
 def test_what_is_not_ours_is_not_overwritten(tmp_path, name):
     path = tmp_path / name
     if path.suffix == ".zarr":
         path.mkdir()
-        (path / "zarr.json").write_text("{}")
+        (path / ".zattrs").write_text("{}")
     else:
         path.write_text("x,y\n1,2\n")
     with pytest.raises(PredictionError, match="Choose another output folder"):
@@ -243,6 +279,20 @@ def test_h5ad_is_not_begun_where_it_has_no_room(prediction, genes, tmp_path, mon
     with pytest.raises(PredictionError, match="No space left on device"):
         write_prediction(prediction, tmp_path / "a.h5ad", "h5ad", genes)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_stop_leaves_the_old_file(prediction, genes, tmp_path, format):
+    path = written(prediction, tmp_path, format, genes[:1])
+    asked = []
+
+    def cancelled():
+        asked.append(True)
+        return len(asked) > 3
+
+    with pytest.raises(Cancelled):
+        write_prediction(prediction.within(None, cancelled=cancelled), path, format, genes)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name] and is_prediction(path)
 
 
 def test_cancelling_leaves_nothing(prediction, tmp_path, monkeypatch):

@@ -38,7 +38,11 @@ Stride = Annotated[
 ]
 OnlyGenes = Annotated[str | None, typer.Option(metavar="A,B", help="Write these genes only.  [default: all]")]
 FileFormat = Annotated[
-    str, typer.Option("--format", help="h5ad, zarr, spatialdata, csv, or geojson (QuPath; with --genes).")
+    str,
+    typer.Option(
+        "--format",
+        help="h5ad, zarr, spatialdata, csv, parquet; with --genes also ome-zarr or geojson (QuPath).",
+    ),
 ]
 Shard = Annotated[
     str | None, typer.Option(metavar="I/N", help="Every Nth slide, from the Ith on; I is 1 to N.")

@@ -6,7 +6,9 @@ format         file                what for
 ``h5ad``       ``NAME.h5ad``       AnnData: scanpy, squidpy; the default
 ``zarr``       ``NAME.zarr``       the same AnnData as a zarr store
 ``spatialdata``  ``NAME.sdata.zarr``  SpatialData: the table tied to the tiles as polygons
+``ome-zarr``   ``NAME.ome.zarr``   the maps as an image with a channel per gene: QuPath, Fiji, napari
 ``csv``        ``NAME.csv``        one row per tile; spreadsheets, R
+``parquet``    ``NAME.parquet``    the same rows for pandas, polars and R's arrow
 ``geojson``    ``NAME.geojson``    QuPath: tiles with measurements of a few genes
 =============  ==================  ======================================================================
 
@@ -22,26 +24,28 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.errors import PredictionError, SettingsError
+from chrep_model.inference import frames, omezarr
 from chrep_model.inference.files import replacing
 from chrep_model.inference.prediction import INTERVAL_LAYER, Prediction
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-Format = Literal["h5ad", "zarr", "spatialdata", "csv", "geojson"]
+Format = Literal["h5ad", "zarr", "spatialdata", "ome-zarr", "csv", "parquet", "geojson"]
 
 FORMATS: tuple[str, ...] = get_args(Format)
 
-SUFFIXES: dict[str, str] = {name: f".{name}" for name in FORMATS} | {"spatialdata": ".sdata.zarr"}
+SUFFIXES: dict[str, str] = {name: f".{name}" for name in FORMATS} | {
+    "spatialdata": ".sdata.zarr",
+    "ome-zarr": ".ome.zarr",
+}
 
-MAX_GEOJSON_GENES = 20
-"""GeoJSON spells every number out for every tile: with more genes QuPath takes minutes to open it."""
+MOST_GENES = {"geojson": 20, "ome-zarr": 100}
+"""GeoJSON spells every number out for every tile, and viewers make a layer of every channel of OME-Zarr: with
+more genes QuPath takes minutes to open either."""
 
 TILES, TABLE = "tiles", "prediction"
 """Names of the two elements in a SpatialData store."""
@@ -49,7 +53,7 @@ TILES, TABLE = "tiles", "prediction"
 _H5AD_AROUND = 1 << 20
 """Bytes of an h5ad file around its values: names, positions, facts."""
 
-_CSV_START = "x_px,y_px,x_um,y_um,row,col,gallery_distance"
+_TITLES = {"geojson": "GeoJSON", "ome-zarr": "OME-Zarr"}
 _GEOJSON_START = '{"type": "FeatureCollection", "chrep": '
 
 
@@ -75,13 +79,16 @@ def check_format(format: str, n_genes: int) -> None:
     """
     if format not in FORMATS:
         raise SettingsError(f"there is no format {format!r}", remedy=f"Choose from {', '.join(FORMATS)}.")
-    if format == "geojson" and n_genes > MAX_GEOJSON_GENES:
+    most = MOST_GENES.get(format)
+    if most is not None and n_genes > most:
         raise SettingsError(
-            f"{n_genes} genes are too many for GeoJSON, which takes {MAX_GEOJSON_GENES} at most",
+            f"{n_genes} genes are too many for {_TITLES[format]}, which takes {most} at most",
             remedy="Choose some with --genes A,B,C, or use --format h5ad.",
         )
     if format == "spatialdata":
         _spatialdata()
+    if format == "ome-zarr":
+        omezarr.check_installed()
 
 
 def check_target(path: Path) -> None:
@@ -104,13 +111,18 @@ def is_prediction(path: Path) -> bool:
     """Tell whether a file or folder was written by `write_prediction`; never raises."""
     try:
         if path.is_dir():
-            return any(path.glob("uns/chrep")) or any(path.glob("tables/*/uns/chrep"))
+            table = any(path.glob("uns/chrep")) or any(path.glob("tables/*/uns/chrep"))
+            return table or omezarr.is_ome_zarr(path)
         if path.suffix == ".h5ad":
             import h5py
 
             with h5py.File(path, "r") as file:
                 return "chrep" in file.get("uns", ())
-        start = {".csv": _CSV_START, ".geojson": _GEOJSON_START}.get(path.suffix)
+        if path.suffix == ".parquet":
+            from pyarrow.parquet import read_schema
+
+            return frames.PARQUET_KEY in (read_schema(path).metadata or {})
+        start = {".csv": frames.CSV_START, ".geojson": _GEOJSON_START}.get(path.suffix)
         if start is None:
             return False
         with path.open("rb") as stream:
@@ -131,7 +143,8 @@ def write_prediction(
     path : Path
         See `output_path`; its folder exists.
     format : str
-        One of `FORMATS`; what is in them is said at `to_csv`, `to_geojson` and `to_spatialdata`.
+        One of `FORMATS`; what is in them is said at `frames.to_frame`, `omezarr.to_ome_zarr`, `to_geojson` and
+        `to_spatialdata`.
     genes : tuple of str, optional
         Which genes, in this order; all unless given.
 
@@ -141,6 +154,8 @@ def write_prediction(
         An unknown gene.
     SettingsError, PredictionError
         See `check_format` and `check_target`; or the disk is full, or the folder cannot be written.
+    Cancelled
+        Somebody asked to stop, see `Prediction.within`; nothing is left behind.
     """
     if not len(prediction):
         raise PredictionError("nothing is predicted that could be written", path=path)
@@ -152,38 +167,14 @@ def write_prediction(
         "h5ad": _write_h5ad,
         "zarr": _write_zarr,
         "spatialdata": to_spatialdata,
-        "csv": to_csv,
+        "ome-zarr": omezarr.to_ome_zarr,
+        "csv": frames.to_csv,
+        "parquet": frames.to_parquet,
         "geojson": to_geojson,
     }[format]
     with replacing(path) as part:
         write(prediction, part, names)
-
-
-def to_csv(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
-    """One row per tile.
-
-    Columns: ``x_px, y_px`` (tile centre in level-0 px), ``x_um, y_um`` (the same in µm), ``row, col`` (of the
-    tile grid), ``gallery_distance``; then one named like each gene, the variant to trust (``calibrated``
-    where the model has it); then, with more than one variant, ``raw:GENE``. Log10-spot units. Where the
-    model says how far to trust it, ``unlike_training`` follows ``gallery_distance``, and half widths of
-    intervals stand last as ``interval_90:GENE``.
-    """
-    table = prediction.to_anndata(genes)
-    xy = np.asarray(table.obsm["spatial"])
-    mpp = prediction.slide.require_mpp()
-    frame = table.obs.copy()
-    for place, (name, values) in enumerate(
-        [("x_px", xy[:, 0]), ("y_px", xy[:, 1]), ("x_um", xy[:, 0] * mpp), ("y_um", xy[:, 1] * mpp)]
-    ):
-        frame.insert(place, name, np.round(values, 3))
-    import pandas as pd
-
-    blocks = [frame, _block(table, prediction.variants[-1], "")]
-    if len(prediction.variants) > 1:
-        blocks.append(_block(table, "raw", "raw:"))
-    if INTERVAL_LAYER in table.layers:
-        blocks.append(_block(table, INTERVAL_LAYER, f"{INTERVAL_LAYER}:"))
-    pd.concat(blocks, axis=1).to_csv(path, index=False, float_format="%.7g", encoding="utf-8")
+        prediction.check()
 
 
 def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
@@ -211,6 +202,7 @@ def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> No
     with path.open("w", encoding="utf-8") as stream:
         stream.write(f'{_GEOJSON_START}{json.dumps(prediction.facts(), allow_nan=False)}, "features": [\n')
         for number, (row, square) in enumerate(zip(order, corners, strict=True)):
+            prediction.check()
             measured = {name: float(f"{values[row]:.6g}") for name, values in named}
             ring = np.round([*square, square[0]], 2).tolist()
             feature = {
@@ -269,18 +261,6 @@ def _write_h5ad(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> N
 
 def _write_zarr(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
     prediction.to_anndata(genes).write_zarr(path)
-
-
-def _block(table: AnnData, variant: str, prefix: str) -> Any:
-    import pandas as pd
-
-    names = [_harmless(f"{prefix}{gene}") for gene in table.var_names]
-    return pd.DataFrame(table.layers[variant], index=table.obs_names, columns=names)
-
-
-def _harmless(name: str) -> str:
-    """A name that a spreadsheet does not take for a formula."""
-    return f"'{name}" if name[:1] in "=+-@\t\r" else name
 
 
 def _spatialdata() -> Any:

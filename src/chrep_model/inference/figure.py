@@ -39,10 +39,13 @@ def write_figure(prediction: Prediction, gene: str, path: Path) -> None:
     ------
     GeneError, PredictionError
         As in `draw_figure`, or the folder cannot be written.
+    Cancelled
+        Somebody asked to stop, see `Prediction.within`; nothing is left behind.
     """
     figure = draw_figure(prediction, gene)
     with replacing(path) as part:
         figure.savefig(part, format="svg" if path.suffix == ".svg" else "png", dpi=_DPI)
+        prediction.check()
 
 
 def draw_figure(prediction: Prediction, gene: str) -> Figure:

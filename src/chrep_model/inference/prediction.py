@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.calibration.trust import UNLIKE_SHARE
-from chrep_model.errors import PredictionError
+from chrep_model.errors import Cancelled, PredictionError
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid
 
@@ -65,6 +65,7 @@ class Prediction:
     slide: Slide
     _parts: list[PredictionPart] = field(default_factory=list)
     _known: set[int] = field(default_factory=set)
+    _cancelled: Callable[[], bool] | None = None
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -101,25 +102,34 @@ class Prediction:
             self._parts.append(PredictionPart(part.indices[new], response))
             self._known.update(int(i) for i in part.indices[new])
 
-    def within(self, area: Rect | Region | None) -> Prediction:
+    def within(
+        self, area: Rect | Region | None, *, cancelled: Callable[[], bool] | None = None
+    ) -> Prediction:
         """What is predicted by now in an area; it stays as it is while this one grows.
 
         Parameters
         ----------
         area : Rect, Region or None
             Tiles that overlap the rectangle (level-0 px), or whose centres lie in the region; None for all.
+        cancelled : callable, optional
+            Once it is true, reading values of what is returned, or writing it to a file, ends in Cancelled.
 
         Returns
         -------
         Prediction
             Without any tile where nothing of the area is predicted.
         """
-        chosen = Prediction(self.bundle, self.grid, self.slide)
+        chosen = Prediction(self.bundle, self.grid, self.slide, _cancelled=cancelled)
         for part in tuple(self._parts):  # another thread may be adding to them
             kept = self.grid.is_in(area, part.indices)
             response = {name: values[kept] for name, values in part.response.items()}
             chosen.add(PredictionPart(part.indices[kept], response))
         return chosen
+
+    def check(self) -> None:
+        """Raise Cancelled where somebody asked to stop, see `within`."""
+        if self._cancelled is not None and self._cancelled():
+            raise Cancelled("cancelled")
 
     def response(self, index: int) -> Response:
         """Return what the method keeps of one tile: its response, with a single row.
@@ -223,6 +233,7 @@ class Prediction:
         out = np.empty((len(self) - start, width), np.float32)
         first = -start
         for part in self._parts:
+            self.check()
             stop = first + len(part.indices)
             if stop > 0:  # else a batch that was left out as a whole
                 out[max(first, 0) : stop] = compute(part.response)[max(-first, 0) :]

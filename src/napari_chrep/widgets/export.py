@@ -130,7 +130,10 @@ class ExportWidget(QWidget):
         self.shown.setText("The one on show" + (f" ({session.gene})" if session.gene else ""))
         self.favourites.setText(f"Favourites ({sum(n in known for n in Remembered().favourites):,})")
         self.all_genes.setText(f"All ({len(known):,})")
-        self.export.setEnabled(not self.exporter.busy)
+        exporter = self.exporter
+        words = "Cancelling…" if exporter.cancelling else "Cancel"
+        self.export.setText(words if exporter.busy else "Export…")
+        self.export.setEnabled(not exporter.cancelling)
 
     def _on_names(self, _text: str) -> None:
         self.listed.setChecked(True)
@@ -139,6 +142,9 @@ class ExportWidget(QWidget):
         self.about.setText(FILE_KINDS[self.kind.currentData()].about)
 
     def _on_export(self) -> None:
+        if self.exporter.busy:
+            self.exporter.cancel()
+            return
         try:
             export, remark = self._wanted()
             export.check()
