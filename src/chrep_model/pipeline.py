@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from chrep_model.bundle import Bundle, check_place, load_bundle, save_bundle
+from chrep_model.bundle.card import HEADS
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.genes import GenePanel, read_gene_list
 from chrep_model.cohorts.section import Section
@@ -136,6 +137,7 @@ def train(
     device: str = "auto",
     cache: Path | None = None,
     resume: bool = False,
+    features: Features | None = None,
     progress: Progress | None = None,
     run: Run = SILENT,
     cancelled: Callable[[], bool] | None = None,
@@ -154,6 +156,8 @@ def train(
         Where embeddings are kept; `default_cache()` unless given.
     resume : bool
         Go on from what a training that was killed has left beside `out`.
+    features : mapping, optional
+        What `section_features` gives for these sections, where it is at hand; not for fine-tuning.
     progress, cancelled : callable, optional
         Tiles done; asked between batches, and between the parts of a fit.
     run : Run
@@ -182,7 +186,8 @@ def train(
         if ranks.first:
             _fit_and_save(
                 method, cohort, genes, encoder, settings, weights, out,
-                cache=cache, run=run, progress=progress, cancelled=cancelled,
+                features=None if settings.finetune else features, cache=cache, run=run,
+                progress=progress, cancelled=cancelled,
             )  # fmt: skip
         ranks.wait()
     return load_bundle(out)
@@ -197,13 +202,14 @@ def _fit_and_save(
     weights: Path | None,
     out: str | os.PathLike[str],
     *,
+    features: Features | None,
     cache: Path | None,
     run: Run,
     progress: Progress | None,
     cancelled: Callable[[], bool] | None,
 ) -> None:
     """Features, fit and bundle: what follows once the encoder's `weights` are final."""
-    features = section_features(
+    features = features or section_features(
         cohort.sections, encoder, settings.context_um, batch_size=settings.batch_size,
         cache=cache or default_cache(), progress=progress, cancelled=cancelled,
     )  # fmt: skip
@@ -267,6 +273,7 @@ def calibrate(
     *,
     device: str = "auto",
     cache: Path | None = None,
+    features: Features | None = None,
     progress: Progress | None = None,
     run: Run = SILENT,
     cancelled: Callable[[], bool] | None = None,
@@ -293,7 +300,7 @@ def calibrate(
         )
     cohort.require(2, "calibrating holds sections out in turn")
     encoder = bundle.encoder(choose_device(device))
-    features = section_features(
+    features = features or section_features(
         cohort.sections, encoder, bundle.context_um,
         cache=cache or default_cache(), progress=progress, cancelled=cancelled,
     )  # fmt: skip
@@ -307,7 +314,7 @@ def calibrate(
     return save_bundle(
         out, Model(old.panel, old.scale, fitted), encoder, weights=own if own.exists() else None,
         context_um=bundle.context_um, cohort=cohort.name, sections=_provenance(cohort.sections),
-        seed=bundle.card.seed, settings=bundle.card.settings,
+        seed=bundle.card.seed, settings=bundle.card.settings | {HEADS: bundle.card.of_heads},
         note=f"calibrated on {cohort.name} from {bundle.card.name}. {bundle.card.note}".strip(),
     )  # fmt: skip
 

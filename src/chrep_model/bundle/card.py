@@ -14,6 +14,9 @@ from chrep_model.errors import BundleError
 FORMAT = 2
 """Format 1 did not say how far to trust a model, and its CHRep held other parts."""
 
+HEADS = "heads_trained_on"
+"""Among the settings of a calibrated bundle: see `Card.of_heads`."""
+
 REMEDY = "Get the whole folder again, or train it again."
 
 
@@ -46,6 +49,11 @@ class Card(BaseModel):
     settings: dict[str, Any]
     files: dict[str, str]
     seal: str = ""
+
+    @property
+    def of_heads(self) -> list[dict[str, str | float | int]]:
+        """Sections that the heads were trained on; `sections` are those of the gallery."""
+        return list(self.settings.get(HEADS, self.sections))
 
     def sealed(self) -> Card:
         """Copy with the right `seal`."""

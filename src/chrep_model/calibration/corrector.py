@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from chrep_model.networks.losses import regression_loss
+from chrep_model.networks.losses import pearson_by_section, regression_loss
 from chrep_model.training.faults import require_finite, spots_in_words
 from chrep_model.training.loop import Task, one_thread, random_batches, run_epochs
 from chrep_model.training.run import SILENT, Run
@@ -61,6 +63,7 @@ def fit_corrector(
     mae: float,
     pcc: float,
     seed: int,
+    watched: tuple[NDArray[Any], ...] | None = None,
     run: Run = SILENT,
 ) -> Corrector:
     """Train on L_cal = L_reg(estimate + residual, targets) + lam_D * mean squared length of the residual.
@@ -78,6 +81,8 @@ def fit_corrector(
         (n,) int section of every spot.
     mae, pcc : float
         Weights in L_reg.
+    watched : tuple of ndarray, optional
+        The first four of spots that are not trained on, for the curve alone.
     run : Run
         Gets every epoch, and keeps checkpoints.
     """
@@ -96,9 +101,14 @@ def fit_corrector(
         fit = regression_loss(estimate_t[rows] + residual, target_t[rows], section_t[rows], mae=mae, pcc=pcc)
         return fit + lam * residual.pow(2).sum(1).mean()
 
+    @torch.no_grad()
+    def held_out() -> float:
+        x, near, truth, sections = (torch.from_numpy(a) for a in watched or ())
+        return float(pearson_by_section(near + corrector(x), truth, sections))
+
     batches, steps = random_batches(len(z), settings.batch)
     task = Task(
-        corrector, loss, batches, steps, whose=whose,
+        corrector, loss, batches, steps, whose=whose, held_out=held_out if watched else None,
         data=(z, estimate, targets, section, f"{settings!r} {mae} {pcc}"),
     )  # fmt: skip
     with one_thread():

@@ -309,7 +309,7 @@ def _held_out(
     for i, (train, test) in enumerate(folds):
         name = table.section_names[table.section[test][0]]
         run.say(f"combination: without section {i + 1} of {len(folds)}")
-        part = fit(table.rows(train), run.within(f"without {name}"))
+        part = fit(table.rows(train), run.within(f"without {name}").watching(table.rows(test)))
         response = part.respond(table.features[test])
         for whole, answer in zip(answers, _answers(part, response), strict=True):
             whole[test] = answer
@@ -327,9 +327,15 @@ def _fit_phase2(
     if exclude == "patient" and len(np.unique(table.patient)) < 2:
         exclude = "section"
     found = gallery.search(gallery.z, s.k, exclude=exclude, section=table.section, patient=table.patient)
+    watched = None
+    if (spots := run.watched) is not None:
+        z = unit_rows(phase1.feature(spots.features))
+        estimate = weighted_mean(gallery.search(z, s.k), s.temperature, table.targets)
+        watched = (z, estimate, spots.targets, spots.section)
     corrector = fit_corrector(
         gallery.z, weighted_mean(found, s.temperature, table.targets), table.targets, table.section,
-        s.corrector, mae=s.phase1.mae, pcc=s.phase1.pcc, seed=seed, run=run.within("corrector"),
+        s.corrector, mae=s.phase1.mae, pcc=s.phase1.pcc, seed=seed, watched=watched,
+        run=run.within("corrector"),
     )  # fmt: skip
     return gallery, corrector
 

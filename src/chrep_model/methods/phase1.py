@@ -183,18 +183,27 @@ def fit_phase1(table: SpotTable, settings: Phase1Settings, seed: int, run: Run =
     """Train the members one after the other."""
     inputs = Inputs.fit(table, settings.inputs)
     x = inputs(table.features)
+    watched = None if run.watched is None else (inputs(run.watched.features), run.watched)
     members = [
-        _fit_member(table, x, settings, seed + 1000 * i, run.within(f"member {i + 1}"))
+        _fit_member(table, x, settings, seed + 1000 * i, watched, run.within(f"member {i + 1}"))
         for i in range(settings.members)
     ]
     return Phase1(inputs, [m.adapter for m in members], [m.head for m in members])
 
 
-def _fit_member(table: SpotTable, x: NDArray[np.float32], s: Phase1Settings, seed: int, run: Run) -> Member:
+def _fit_member(
+    table: SpotTable,
+    x: NDArray[np.float32],
+    s: Phase1Settings,
+    seed: int,
+    watched: tuple[NDArray[np.float32], SpotTable] | None,
+    run: Run,
+) -> Member:
     torch.manual_seed(seed)
     member = Member(x.shape[1], table.targets.shape[1], s)
     train_objective(
         member, x, table, epochs=s.epochs, lr=s.lr, weight_decay=s.weight_decay, seed=seed,
-        sections_per_batch=s.sections_per_batch, spots_per_section=s.spots_per_section, run=run,
+        sections_per_batch=s.sections_per_batch, spots_per_section=s.spots_per_section, watched=watched,
+        run=run,
     )  # fmt: skip
     return member

@@ -104,7 +104,7 @@ def run_epochs(
         Epochs without a new best PCC on the held-out sections after which training stops; it then ends at
         the best epoch's weights. Without it all epochs are run, and the last weights stay.
     run : Run
-        Gets every epoch, and keeps checkpoints.
+        Gets every epoch, keeps checkpoints, and may say that it is enough where there is patience.
     ranks : Ranks
         Processes that train together.
 
@@ -128,7 +128,8 @@ def run_epochs(
         state.history.append((loss, None if task.held_out is None else task.held_out()))
         if patience is not None:
             state.keep_best()
-        complete = len(state.history) == epochs or (patience is not None and state.since_best >= patience)
+        tired = patience is not None and (state.since_best >= patience or run.enough())
+        complete = len(state.history) == epochs or tired
         if complete:
             state.take_best()
         checkpoint.save(state, complete=complete)
@@ -185,6 +186,7 @@ def train_objective(
     batch_size: int | None = None,
     held_out: Sequence[int] = (),
     patience: int | None = None,
+    watched: tuple[NDArray[np.float32], SpotTable] | None = None,
     run: Run = SILENT,
     ranks: Ranks = ALONE,
 ) -> None:
@@ -206,6 +208,8 @@ def train_objective(
         Spots of a batch at random from all sections, instead of patches of neighbours.
     held_out : sequence of int
         Numbers of training sections that are not trained on, for the curve and for `patience`.
+    watched : (ndarray, SpotTable), optional
+        What it reads of spots that are not in the table, and these: for the curve alone.
     """
     seen = ~np.isin(table.section, held_out)
     part, features = table.rows(seen), torch.from_numpy(x[seen])
@@ -222,11 +226,14 @@ def train_objective(
         require_finite(rows, whose, inputs=features[rows], targets=batch.targets)
         return objective.loss(features[rows], batch)
 
+    scored = _scored_on(objective, x, table, ~seen) if len(held_out) else None
+    if scored is None and watched is not None:
+        scored = _scored_on(objective, *watched, np.ones(len(watched[1]), bool))
     task = Task(
         objective, loss, batches.epoch, batches.per_epoch,
         data=(x, *table.arrays(), f"{sections_per_batch} {spots_per_section} {batch_size}"),
         whose=whose, before_epoch=lambda: objective.before_epoch(features, batches.targets),
-        held_out=_scored_on(objective, x, table, ~seen) if len(held_out) else None,
+        held_out=scored,
     )  # fmt: skip
     with one_thread():
         run_epochs(

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chrep_model.training.samples import SpotTable
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Epoch:
     loss : float
         Mean over the batches.
     held_out : float or None
-        PCC on the held-out training section, where one is held out.
+        PCC on the held-out training section, where one is held out or watched.
     """
 
     part: str
@@ -32,6 +36,10 @@ class Epoch:
 
 def _nothing(_: object) -> None:
     pass
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,11 @@ class Run:
         Name of what is being fitted, parts of parts divided by slashes; no two networks of a fit share one.
     warn : callable
         Called with a line that the user should see even where nobody is shown what is being done.
+    enough : callable
+        Asked after every epoch of a fit that keeps its best weights: whether it should stop there.
+    watched : SpotTable or None
+        Spots of a training section that is held out: every epoch's PCC on them goes into its `Epoch`, and
+        nowhere else.
     """
 
     say: Callable[[str], None] = _nothing
@@ -57,10 +70,16 @@ class Run:
     checkpoints: Path | None = None
     part: str = ""
     warn: Callable[[str], None] = _nothing
+    enough: Callable[[], bool] = _never
+    watched: SpotTable | None = None
 
     def within(self, part: str) -> Run:
         """Give the run of a part."""
         return replace(self, part=f"{self.part}/{part}" if self.part else part)
+
+    def watching(self, spots: SpotTable) -> Run:
+        """Give the run that scores every epoch on these spots."""
+        return replace(self, watched=spots)
 
 
 SILENT = Run()
