@@ -71,10 +71,11 @@ class SlideEmbeddings:
         self.reader = TileReader(slide, encoder.spec)
         self.mpp = slide.require_mpp()
         self.grid = TileGrid(slide.shape, self.mpp, encoder.spec)
-        self._rows: dict[int, NDArray[np.float32]] = {}
+        self._known = _Rows(self.grid.size, encoder.dim)
         self._store = None if cache is None else _Store(cache / self._key(), self.grid.size, encoder.dim)
         self._prepared: tuple[SlideState, NDArray[np.float32], NDArray[np.float32]] | None = None
         self._tissue: NDArray[np.int64] | None = None
+        self._tree: Any = None
         self._mask: TissueMask | None = None
 
     @property
@@ -146,16 +147,10 @@ class SlideEmbeddings:
         neighbours = [self._within(centres_xy, radius) for radius in context_um]
         wanted = [*neighbours, [indices]] if indices is not None else neighbours
         needed = np.unique(np.concatenate([np.empty(0, np.int64), *(i for part in wanted for i in part)]))
-        self._embed(needed, progress, cancelled)
-        own = self._points(centres_xy, progress, cancelled) if indices is None else self._gather(indices)
-        blocks = [self._standardised(own)]
-        for part in neighbours:
-            mean = np.zeros_like(blocks[0])
-            for row, near in zip(mean, part, strict=True):
-                if len(near):
-                    row[:] = self._standardised(self._gather(near)).mean(0)
-            blocks.append(mean)
-        return np.concatenate(blocks, axis=1)
+        around = self._standardised(self._embed(needed, progress, cancelled))
+        own = self._points(centres_xy, progress, cancelled) if indices is None else self._known[indices]
+        means = [_means(around, [np.searchsorted(needed, near) for near in part]) for part in neighbours]
+        return np.concatenate([self._standardised(own), *means], axis=1)
 
     def _standardised(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         assert self._prepared is not None  # noqa: S101  (`at` prepares)
@@ -175,31 +170,26 @@ class SlideEmbeddings:
     def _within(self, centres_xy: NDArray[np.float64], radius_um: float) -> list[NDArray[np.int64]]:
         from scipy.spatial import cKDTree
 
-        found = cKDTree(self.grid.centres(self.tissue)).query_ball_point(centres_xy, radius_um / self.mpp)
+        if self._tree is None:
+            self._tree = cKDTree(self.grid.centres(self.tissue))
+        found = self._tree.query_ball_point(centres_xy, radius_um / self.mpp)
         return [self.tissue[np.sort(np.asarray(near, np.int64))] for near in found]
-
-    def _gather(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        if not len(indices):
-            return np.empty((0, self.encoder.dim), np.float32)
-        return np.stack([self._rows[int(i)] for i in indices])
 
     def _embed(
         self, indices: NDArray[np.int64], progress: Progress | None, cancelled: Callable[[], bool] | None
     ) -> NDArray[np.float32]:
         """Embeddings of grid tiles, from memory, else the store, else the encoder."""
-        missing = np.array([i for i in indices if int(i) not in self._rows], np.int64)
+        missing = self._known.missing(indices)
         if self._store and len(missing):
             values = self._store.read(missing)
-            for i, row in zip(missing, values, strict=True):
-                if not np.isnan(row[0]):
-                    self._rows[int(i)] = row
-            missing = missing[np.isnan(values[:, 0])]
+            stored = ~np.isnan(values[:, 0])
+            self._known.add(missing[stored], values[stored])
+            missing = missing[~stored]
         for part, values in self._encode(self.grid.centres(missing), progress, cancelled):
-            for i, row in zip(missing[part], values, strict=True):
-                self._rows[int(i)] = row
+            self._known.add(missing[part], values)
             if self._store:
                 self._store.write(missing[part], values)
-        return self._gather(indices)
+        return self._known[indices]
 
     def _points(
         self, centres_xy: NDArray[np.float64], progress: Progress | None, cancelled: Callable[[], bool] | None
@@ -245,6 +235,53 @@ class SlideEmbeddings:
         spec = self.encoder.spec
         facts = [self.slide.fingerprint, self.encoder.id, repr(spec.mpp), spec.px, repr(self.mpp), SAMPLE]
         return f"{self.slide.fingerprint[:12]}-" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
+
+
+class _Rows:
+    """Embeddings of the grid's tiles in memory, in one array that grows.
+
+    Parameters
+    ----------
+    size : int
+        Tiles of the grid.
+    dim : int
+        Of an embedding.
+    """
+
+    def __init__(self, size: int, dim: int) -> None:
+        self._place = np.full(size, -1, np.int64)
+        self._values = np.empty((0, dim), np.float32)
+        self._count = 0
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._values[self._place[indices]]
+
+    def missing(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of `indices` that are not here."""
+        return indices[self._place[indices] < 0]
+
+    def add(self, indices: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        """Take in embeddings (n, dim) of tiles that are not here yet."""
+        count = self._count + len(indices)
+        if count > len(self._values):
+            grown = np.empty((max(count, 2 * len(self._values)), values.shape[1]), np.float32)
+            grown[: self._count] = self._values[: self._count]
+            self._values = grown
+        self._values[self._count : count] = values
+        self._place[indices] = np.arange(self._count, count)
+        self._count = count
+
+
+def _means(rows: NDArray[np.float32], members: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+    """Means (n, d) of the `rows` (m, d) that each of n lists names; 0 for an empty list."""
+    from scipy.sparse import csr_array
+
+    counts = np.array([len(near) for near in members])
+    flat = np.concatenate([np.empty(0, np.int64), *members])
+    ones, ends = np.ones(len(flat), np.float32), np.concatenate([[0], np.cumsum(counts)])
+    sums = csr_array((ones, flat, ends), shape=(len(members), len(rows))) @ rows
+    out: NDArray[np.float32] = sums / np.maximum(counts, 1)[:, None].astype(np.float32)
+    return out
 
 
 class _Store:
