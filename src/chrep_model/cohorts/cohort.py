@@ -145,7 +145,7 @@ def open_cohort(
     if path.is_dir():
         name, entries = path.resolve().name, _pairs(path)
     elif path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
-        name, entries = _manifest(path)
+        name, entries = manifest_entries(path)
     else:
         raise CohortError(
             "this is no cohort" if path.exists() else "there is no such cohort",
@@ -206,7 +206,14 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _manifest(path: Path) -> tuple[str, list[dict[str, Any]]]:
+def manifest_entries(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Give a manifest's name and what it says of each section, as keywords of `read_section`.
+
+    Raises
+    ------
+    CohortError
+        It is no YAML, or says no cohort.
+    """
     # pydantic and yaml only where a manifest is read
     import yaml
     from pydantic import ValidationError

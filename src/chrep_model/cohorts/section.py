@@ -84,18 +84,35 @@ def read_section(
     SlideError
         The slide cannot be opened.
     """
-    counts_path = Path(counts_path)
     table = read_counts_file(counts_path)
     with open_slide(slide_path) as slide:
-        rows, cols = slide.shape
-        own_mpp = slide.mpp.value if slide.mpp is not None else None
-        name = name or slide.name
-        path = Path(slide.path)
+        return join_section(table, slide, Path(counts_path), name=name, patient=patient, um_per_px=um_per_px)
+
+
+def join_section(
+    table: CountsFile,
+    slide: Slide,
+    counts_path: Path,
+    *,
+    name: str | None = None,
+    patient: str | None = None,
+    um_per_px: float | None = None,
+) -> Section:
+    """Make a section of what was read of its h5ad and of its open slide; see `read_section`.
+
+    Raises
+    ------
+    CohortError
+        Spots lie outside of the image, or the scale is unknown.
+    """
+    rows, cols = slide.shape
+    own_mpp = slide.mpp.value if slide.mpp is not None else None
+    name = name or slide.name
     _check_inside(table.xy, width=cols, height=rows, path=counts_path)
     return Section(
         name=name,
         patient=patient or _patient(table.facts) or name,
-        slide_path=path,
+        slide_path=Path(slide.path),
         counts_path=counts_path,
         counts=table.counts,
         genes=table.genes,

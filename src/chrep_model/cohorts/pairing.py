@@ -1,0 +1,158 @@
+"""Which slide goes with which h5ad, among files that somebody points at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chrep_model.cohorts.cohort import MANIFEST_SUFFIXES, manifest_entries, slide_stem
+from chrep_model.errors import ChrepError
+from chrep_model.slides.slide import is_slide
+
+COUNTS_SUFFIX = ".h5ad"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A slide and the h5ad with the counts of its spots.
+
+    Attributes
+    ----------
+    slide, counts : Path
+    name, patient : str or None
+        Of the section, where they are not to be taken from the files.
+    um_per_px : float or None
+        Scale of the full-resolution image, where it is not to be taken from the files.
+    """
+
+    slide: Path
+    counts: Path
+    name: str | None = None
+    patient: str | None = None
+    um_per_px: float | None = None
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """What was found among some files.
+
+    Attributes
+    ----------
+    pairs : tuple of Pair
+        By the names of the h5ad files.
+    left : tuple of str
+        For everything that was pointed at and belongs to no pair: which and why, in a sentence.
+    """
+
+    pairs: tuple[Pair, ...]
+    left: tuple[str, ...]
+
+
+def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
+    """Find the pairs among files and folders.
+
+    A slide and an h5ad belong together when they have the same name, wherever they lie; one in the same
+    folder comes first. A file without its partner among the others finds it beside itself. Two files alone,
+    a slide and an h5ad, are a pair under any names. A folder stands for its files and those of its direct
+    subfolders; a manifest for its sections.
+
+    Parameters
+    ----------
+    paths : iterable of path-like
+        Files, folders, manifests.
+
+    Returns
+    -------
+    Suggestions
+        Pictures of a folder that have no h5ad are left alone and not spoken of.
+    """
+    given = [Path(path).absolute() for path in paths]
+    pairs: list[Pair] = []
+    left: list[str] = []
+    files: dict[Path, None] = {}
+    for path in given:
+        try:
+            if path.suffix.lower() in MANIFEST_SUFFIXES:
+                pairs += [_listed(entry) for entry in manifest_entries(path)[1]]
+            else:
+                found = list(_files_of(path))
+                files |= dict.fromkeys(found)
+                left += [] if any(map(_is_counts, found)) or not path.is_dir() else [_no_pair(path)]
+        except ChrepError as error:
+            left.append(str(error))
+        except OSError as error:
+            left.append(f"{path}: it cannot be read ({error.strerror or error}).")
+    counts = sorted(filter(_is_counts, files), key=lambda file: (file.stem, file))
+    pictures = [file for file in files if not _is_counts(file)]
+    if set(files) == set(given) and len(counts) == len(pictures) == 1:
+        return Suggestions((Pair(pictures[0], counts[0]),), ())
+    for table in counts:
+        named = [picture for picture in pictures if _stem(picture) == table.stem]
+        slides = [picture for picture in named if picture.parent == table.parent] or named or _beside(table)
+        if len(slides) == 1:
+            pairs.append(Pair(slides[0], table))
+        elif slides:
+            names = ", ".join(picture.name for picture in slides)
+            left.append(f"{table}: several pictures have its name ({names}). Add the two that go together.")
+        else:
+            left.append(f"{table}: no picture has its name. Add the slide together with it.")
+    # A folder's picture without an h5ad is nobody's concern; one that was named is.
+    for picture in (path for path in given if path in pictures):
+        table = picture.with_name(f"{_stem(picture)}{COUNTS_SUFFIX}")
+        if _stem(picture) is None:
+            left.append(f"{picture}: this is neither a slide nor an h5ad.")
+        elif table in files or any(picture == pair.slide for pair in pairs):
+            continue
+        elif table.is_file():
+            pairs.append(Pair(picture, table))
+        else:
+            left.append(f"{picture}: there is no {table.name} beside it. Add the h5ad together with it.")
+    return Suggestions(tuple(dict.fromkeys(pairs)), tuple(left))
+
+
+def _listed(entry: dict[str, Any]) -> Pair:
+    return Pair(
+        entry["slide_path"], entry["counts_path"], entry["name"], entry["patient"], entry["um_per_px"]
+    )
+
+
+def _no_pair(folder: Path) -> str:
+    return f"{folder}: there is no h5ad in this folder. Put NAME.h5ad beside NAME.<image>, or add both files."
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    """Give a file, or the files of a folder and of its direct subfolders; a slide may be a folder itself."""
+    if not path.is_dir() or is_slide(path):
+        yield path
+        return
+    for inside in sorted(path.iterdir()):
+        if _may_pair(inside):
+            yield inside
+        elif inside.is_dir() and not inside.name.startswith("."):
+            yield from (file for file in sorted(inside.iterdir()) if _may_pair(file))
+
+
+def _may_pair(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    return is_slide(path) if path.is_dir() else _is_counts(path) or _stem(path) is not None
+
+
+def _is_counts(path: Path) -> bool:
+    return path.suffix.lower() == COUNTS_SUFFIX
+
+
+def _stem(path: Path) -> str | None:
+    return path.name if path.is_dir() else slide_stem(path.name)
+
+
+def _beside(table: Path) -> list[Path]:
+    if not table.parent.is_dir():
+        return []
+    return [
+        file for file in sorted(table.parent.iterdir())
+        if _stem(file) == table.stem and _may_pair(file) and not _is_counts(file)
+    ]  # fmt: skip

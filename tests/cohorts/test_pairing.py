@@ -1,0 +1,85 @@
+"""Which slide goes with which h5ad."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chrep_model.cohorts.cohort import open_cohort
+from chrep_model.cohorts.manifest import write_manifest
+from chrep_model.cohorts.pairing import Pair, suggest_pairs
+
+
+@pytest.fixture
+def touch(tmp_path):
+    """Make empty files; return their paths."""
+
+    def make(*names: str) -> list[Path]:
+        paths = [tmp_path / name for name in names]
+        for path in paths:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        return paths
+
+    return make
+
+
+def test_a_folder_stands_for_its_pairs(touch, tmp_path):
+    b_slide, b, a_slide, a, *_ = touch(
+        "B.ome.tif", "B.h5ad", "A.svs", "A.h5ad", "overlay.jpg", "notes.txt", "._A.h5ad"
+    )
+    found = suggest_pairs([tmp_path])
+    assert found.pairs == (Pair(a_slide, a), Pair(b_slide, b))
+    assert found.left == ()
+
+
+def test_pictures_and_tables_may_lie_in_two_folders(touch, tmp_path):
+    slide, table = touch("images/A.jpg", "counts/A.h5ad")
+    assert suggest_pairs([tmp_path]).pairs == (Pair(slide, table),)
+    assert suggest_pairs([tmp_path / "counts", tmp_path / "images"]).pairs == (Pair(slide, table),)
+    assert suggest_pairs([slide, table]).pairs == (Pair(slide, table),)
+
+
+def test_the_one_in_the_same_folder_comes_first(touch, tmp_path):
+    slide, table, _ = touch("one/A.jpg", "one/A.h5ad", "two/A.jpg")
+    assert suggest_pairs([tmp_path]).pairs == (Pair(slide, table),)
+
+
+def test_a_file_alone_finds_its_partner_beside_it(touch):
+    slide, table = touch("A.tif", "A.h5ad")
+    assert suggest_pairs([slide]).pairs == suggest_pairs([table]).pairs == (Pair(slide, table),)
+
+
+def test_two_files_are_a_pair_under_any_names(touch):
+    slide, table = touch("scan 17.tif", "C2_counts.h5ad")
+    assert suggest_pairs([table, slide]).pairs == (Pair(slide, table),)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["A.h5ad"], "no picture has its name"),
+        (["A.h5ad", "A.svs", "A.tif"], "several pictures have its name (A.svs, A.tif)"),
+        (["A.svs"], "there is no A.h5ad beside it"),
+        (["notes.txt"], "neither a slide nor an h5ad"),
+        (["cohort.yaml"], "does not say a cohort"),
+        (["gone/"], "no h5ad in this folder"),
+    ],
+)
+def test_what_belongs_to_no_pair_is_told(touch, tmp_path, names, said):
+    paths = touch(*(name for name in names if not name.endswith("/")))
+    if not paths:
+        (tmp_path / "gone").mkdir()
+        paths = [tmp_path / "gone"]
+    found = suggest_pairs(paths)
+    assert found.pairs == ()
+    assert len(found.left) == 1
+    assert said in found.left[0]
+
+
+def test_a_manifest_stands_for_its_sections(make_pair, tmp_path):
+    make_pair("A", folder=tmp_path / "one", patient="p")
+    write_manifest(open_cohort(tmp_path / "one"), tmp_path / "cohort.yaml")
+    (pair,) = suggest_pairs([tmp_path / "cohort.yaml"]).pairs
+    assert pair == Pair(tmp_path / "one" / "A.png", tmp_path / "one" / "A.h5ad", "A", "p", 0.5)
