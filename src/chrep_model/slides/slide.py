@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from chrep_model.errors import ScaleError, SlideError
-from chrep_model.slides.backends import Backend, NeedsOpenSlideError, RgbArray, image, openslide, tiff
+from chrep_model.slides.backends import (
+    Backend,
+    NeedsOpenSlideError,
+    RgbArray,
+    image,
+    omezarr,
+    openslide,
+    tiff,
+)
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -25,7 +33,8 @@ if TYPE_CHECKING:
 MPP_RANGE = (0.05, 100.0)
 _MPP_SIDES_DIFFER = 0.01
 _GIVE_MPP = "Give the µm per pixel: --mpp on the command line, or the field in the plugin's panel."
-_READABLE = "CHRep reads Aperio SVS, tiled TIFF and OME-TIFF in 8-bit RGB, JPEG and PNG"
+_READABLE = "CHRep reads Aperio SVS, tiled TIFF, OME-TIFF and OME-Zarr in 8-bit RGB, JPEG and PNG"
+_FOLDER_SUFFIXES = (".zarr", ".sdata", ".ome")
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,8 @@ class Slide:
     path
         The file or folder.
     name
-        Its name without the suffixes of slides: ``a.ome.tif`` is ``a``.
+        Its name without the suffixes of slides: ``a.ome.tif`` is ``a``; of a store with several images also
+        which of them this is.
     levels
         What the file holds, level 0 first, strictly decreasing.
     mpp
@@ -72,7 +82,7 @@ class Slide:
     def __init__(self, backend: Backend, mpp: Mpp | None = None) -> None:
         self._backend = backend
         self.path = backend.path
-        self.name = _name(backend.path)
+        self.name = _name(backend.path) + (f" {backend.part}" if backend.part else "")
         self.levels = _levels(backend.shapes)
         self.properties: Mapping[str, str] = MappingProxyType(dict(backend.properties))
         self.mpp = mpp or _mpp_of_file(backend.mpp_xy)
@@ -213,7 +223,8 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Sli
     Parameters
     ----------
     path
-        Aperio SVS, tiled TIFF or OME-TIFF in 8-bit RGB, JPEG or PNG; with OpenSlide installed also NDPI,
+        Aperio SVS, tiled TIFF or OME-TIFF in 8-bit RGB, JPEG or PNG; the folder of an OME-Zarr image or a
+        SpatialData store, whose largest RGB image is taken; with OpenSlide installed also NDPI,
         MRXS, DICOM (a file, or the folder of one slide) and the other formats of that library.
     mpp
         µm per level-0 pixel, for files that do not say it or say it wrongly.
@@ -250,7 +261,7 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
     try:
         file = Path(path).expanduser()
         if file.is_dir():
-            return openslide.handles(file)
+            return omezarr.is_slide(file) if omezarr.is_zarr(file) else openslide.handles(file)
         if not file.is_file():  # a pipe would be waited for
             return False
         head = _head(file)
@@ -273,7 +284,9 @@ def _open_backend(file: Path) -> Backend:
     if stat.S_ISDIR(mode):
         if openslide.is_dicom(file):
             return openslide.OpenSlideBackend(file)
-        what = "this is a folder without DICOM files, not a slide"
+        if omezarr.is_zarr(file):
+            return omezarr.OmeZarrBackend(file)
+        what = "this is a folder without DICOM files or OME-Zarr, not a slide"
         raise SlideError(what, path=file, remedy="Name the slide file itself.")
     if not stat.S_ISREG(mode):
         raise SlideError("this is no regular file", path=file, remedy="Name a slide file.")
@@ -304,7 +317,10 @@ def _head(file: Path) -> bytes:
 
 def _name(path: Path) -> str:
     if path.is_dir():
-        return path.name
+        name = path.name
+        for suffix in _FOLDER_SUFFIXES:
+            name = name.removesuffix(suffix)
+        return name or path.name
     stem = path.stem
     return stem[:-4] if stem.lower().endswith(".ome") else stem
 

@@ -43,9 +43,12 @@ class Backend(ABC):
         µm per pixel of level 0 across and down as the file gives them, unchecked; ``None`` where it does not.
     properties
         What else is known: ``format``, and where known ``vendor``, ``objective``, ``compression``.
+    part
+        Which image it is, where the file holds several; else empty.
     """
 
     path: Path
+    part: str = ""
     shapes: tuple[tuple[int, int], ...]
     chunks: tuple[tuple[int, int], ...]
     mpp_xy: tuple[float, float] | None

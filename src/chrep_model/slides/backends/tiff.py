@@ -11,7 +11,6 @@ import logging
 import math
 import struct
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -22,8 +21,9 @@ import numpy as np
 import tifffile
 
 from chrep_model.errors import SlideError
-from chrep_model.slides.backends import Backend, NeedsOpenSlideError, RgbArray, over_white
+from chrep_model.slides.backends import NeedsOpenSlideError, RgbArray, over_white
 from chrep_model.slides.backends.tiff_metadata import describe, scale
+from chrep_model.slides.backends.tiled import COPY_AGAIN, TiledBackend
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -34,16 +34,14 @@ _APERIO_JP2K_YCC = 33003  # JPEG 2000 in YCbCr without a mark in the stream: tif
 _JPEG = (7, 33007)
 _MAX_PAGES = 64  # a pyramid has fewer; a file with thousands of pages is a stack
 _MAX_SEGMENT_PX = 512 * 2**20
-_CACHE_BYTES = 128 * 2**20
 _CONVERT = "Convert it to a tiled, pyramidal TIFF with 8-bit RGB, for example with QuPath or vips."
-_COPY_AGAIN = "Copy or download the file again."
 
 # tifffile logs each oddity of a directory; where it matters, an error of ours says so. Programs that ask for
 # the log still get it, it just does not go to stderr by default.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-class TiffBackend(Backend):
+class TiffBackend(TiledBackend):
     """A slide in a TIFF file.
 
     Parameters
@@ -60,6 +58,7 @@ class TiffBackend(Backend):
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
         with _damage_is_slide_error(path):
             # Other files named in OME metadata are not followed: one slide is one file.
@@ -76,9 +75,7 @@ class TiffBackend(Backend):
         except BaseException:
             self._tif.close()
             raise
-        self._file_lock, self._cache_lock = threading.Lock(), threading.Lock()
-        self._cache: OrderedDict[tuple[int, int, int], RgbArray] = OrderedDict()
-        self._cached_bytes = 0
+        self._file_lock = threading.Lock()
 
     def _refuse_if_cut_short(self) -> None:
         size = self._tif.filehandle.size
@@ -90,51 +87,17 @@ class TiffBackend(Backend):
                     f"the file is cut short: {behind.size} of {len(level.offsets)} tiles of level {number} "
                     f"lie behind its end, the first of them at row {row}, column {col}",
                     path=self.path,
-                    remedy=_COPY_AGAIN,
+                    remedy=COPY_AGAIN,
                 )
 
-    def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
-        """Return a new uint8 array (height, width, 3) of a region that lies inside the level."""
-        out = np.empty((height, width, 3), np.uint8)
-        rows, cols = self._levels[level].tile
-        for i in range(row // rows, math.ceil((row + height) / rows)):
-            top, bottom = max(row, i * rows), min(row + height, (i + 1) * rows)
-            for j in range(col // cols, math.ceil((col + width) / cols)):
-                left, right = max(col, j * cols), min(col + width, (j + 1) * cols)
-                tile = self._tile(level, i, j)
-                part = tile[top - i * rows : bottom - i * rows, left - j * cols : right - j * cols]
-                out[top - row : bottom - row, left - col : right - col] = part
-        return out
+    def decode(self, level: int, i: int, j: int) -> RgbArray:
+        """Return tile (i, j) of a level."""
+        return self._levels[level].decode(i, j, self._bytes)
 
     def close(self) -> None:
         """Release the file and the decoded tiles."""
         self._tif.close()
-        with self._cache_lock:
-            self._cache.clear()
-            self._cached_bytes = 0
-
-    def _tile(self, level: int, i: int, j: int) -> RgbArray:
-        key = (level, i, j)
-        with self._cache_lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                return self._cache[key]
-        try:
-            tile = self._levels[level].decode(i, j, self._bytes)
-        except Exception as error:  # decoders raise whatever the damage leads them to
-            rows, cols = self._levels[level].tile
-            raise SlideError(
-                f"the tile at row {i * rows}, column {j * cols} of level {level} cannot be read ({error})",
-                path=self.path,
-                remedy=_COPY_AGAIN,
-            ) from error
-        with self._cache_lock:
-            if key not in self._cache:
-                self._cache[key] = tile
-                self._cached_bytes += tile.nbytes
-            while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
-                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
-        return tile
+        super().close()
 
     def _bytes(self, offset: int, count: int) -> bytes:
         file = self._tif.filehandle
@@ -183,9 +146,7 @@ class _Level:
         tile = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
         if tile.shape[-1] == 4 and self._page.extrasamples and self._page.extrasamples[0] in (1, 2):
             tile = over_white(tile, premultiplied=self._page.extrasamples[0] == 1)
-        tile = np.ascontiguousarray(tile[..., :3])
-        tile.flags.writeable = False
-        return tile
+        return np.ascontiguousarray(tile[..., :3])
 
     def _segment(self, index: int, read: Any) -> Any:
         offset, count = int(self.offsets[index]), int(self.counts[index])
@@ -232,9 +193,7 @@ def _damage_is_slide_error(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # a damaged directory can make tifffile raise anything
         what = f"the TIFF file is damaged or of an unknown kind ({error or type(error).__name__})"
-        raise SlideError(
-            what, path=path, remedy=f"{_COPY_AGAIN} If that does not help: {_CONVERT}"
-        ) from error
+        raise SlideError(what, path=path, remedy=f"{COPY_AGAIN} If that does not help: {_CONVERT}") from error
 
 
 def _levels(tif: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:

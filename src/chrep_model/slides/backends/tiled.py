@@ -1,0 +1,77 @@
+"""What readers of tiled formats share: regions put together from whole tiles, and the tiles of late kept."""
+
+from __future__ import annotations
+
+import math
+import threading
+from abc import abstractmethod
+from collections import OrderedDict
+
+import numpy as np
+
+from chrep_model.errors import SlideError
+from chrep_model.slides.backends import Backend, RgbArray
+
+COPY_AGAIN = "Copy or download the file again."
+GONE = "It has been moved or deleted: put it back and open it again."
+
+_CACHE_BYTES = 128 * 2**20
+
+
+class TiledBackend(Backend):
+    """A slide whose levels are stored in tiles of the size `Backend.chunks`.
+
+    A tile that cannot be decoded is an error with its place, never a patch of invented pixels.
+    """
+
+    def __init__(self) -> None:
+        self._cache_lock = threading.Lock()
+        self._cache: OrderedDict[tuple[int, int, int], RgbArray] = OrderedDict()
+        self._cached_bytes = 0
+
+    @abstractmethod
+    def decode(self, level: int, i: int, j: int) -> RgbArray:
+        """Return tile (i, j) of a level, at least what of it lies inside the level; thread-safe."""
+
+    def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
+        """Return a new uint8 array (height, width, 3) of a region that lies inside the level."""
+        out = np.empty((height, width, 3), np.uint8)
+        rows, cols = self.chunks[level]
+        for i in range(row // rows, math.ceil((row + height) / rows)):
+            top, bottom = max(row, i * rows), min(row + height, (i + 1) * rows)
+            for j in range(col // cols, math.ceil((col + width) / cols)):
+                left, right = max(col, j * cols), min(col + width, (j + 1) * cols)
+                tile = self._tile(level, i, j)
+                part = tile[top - i * rows : bottom - i * rows, left - j * cols : right - j * cols]
+                out[top - row : bottom - row, left - col : right - col] = part
+        return out
+
+    def close(self) -> None:
+        """Release the decoded tiles."""
+        with self._cache_lock:
+            self._cache.clear()
+            self._cached_bytes = 0
+
+    def _tile(self, level: int, i: int, j: int) -> RgbArray:
+        key = (level, i, j)
+        with self._cache_lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        try:
+            tile = self.decode(level, i, j)
+        except Exception as error:  # decoders raise whatever the damage leads them to
+            rows, cols = self.chunks[level]
+            raise SlideError(
+                f"the tile at row {i * rows}, column {j * cols} of level {level} cannot be read ({error})",
+                path=self.path,
+                remedy=COPY_AGAIN if self.path.exists() else GONE,
+            ) from error
+        tile.flags.writeable = False
+        with self._cache_lock:
+            if key not in self._cache:
+                self._cache[key] = tile
+                self._cached_bytes += tile.nbytes
+            while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+        return tile
