@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from chrep_model.bundle import Bundle, check_place, load_bundle, save_bundle
-from chrep_model.bundle.card import HEADS
+from chrep_model.bundle.card import HEADS, provenance
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.genes import GenePanel, read_gene_list
 from chrep_model.cohorts.section import Section
@@ -218,7 +218,7 @@ def _fit_and_save(
     _stop_if(cancelled)
     save_bundle(
         out, model, encoder, weights=weights, context_um=settings.context_um, cohort=cohort.name,
-        sections=_provenance(cohort.sections), seed=settings.seed,
+        sections=provenance(cohort.sections), seed=settings.seed,
         settings=_settings_of(settings), note=settings.note,
     )  # fmt: skip
 
@@ -313,7 +313,7 @@ def calibrate(
     own = bundle.path / "encoder.safetensors"
     return save_bundle(
         out, Model(old.panel, old.scale, fitted), encoder, weights=own if own.exists() else None,
-        context_um=bundle.context_um, cohort=cohort.name, sections=_provenance(cohort.sections),
+        context_um=bundle.context_um, cohort=cohort.name, sections=provenance(cohort.sections),
         seed=bundle.card.seed, settings=bundle.card.settings | {HEADS: bundle.card.of_heads},
         note=f"calibrated on {cohort.name} from {bundle.card.name}. {bundle.card.note}".strip(),
     )  # fmt: skip
@@ -368,13 +368,6 @@ def stopping(run: Run, cancelled: Callable[[], bool] | None) -> Run:
 def _stop_if(cancelled: Callable[[], bool] | None) -> None:
     if cancelled is not None and cancelled():
         raise Cancelled("cancelled")
-
-
-def _provenance(sections: Sequence[Section]) -> list[dict[str, str | float | int]]:
-    return [
-        {"name": s.name, "patient": s.patient, "slide": s.slide_path.name, "mpp": s.mpp, "spots": len(s)}
-        for s in sections
-    ]
 
 
 def _settings_of(settings: TrainSettings) -> dict[str, Any]:

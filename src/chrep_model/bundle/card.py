@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from chrep_model.errors import BundleError
+
+if TYPE_CHECKING:
+    from chrep_model.cohorts.section import Section
 
 FORMAT = 2
 """Format 1 did not say how far to trust a model, and its CHRep held other parts."""
@@ -60,6 +64,14 @@ class Card(BaseModel):
         facts = json.loads(self.model_dump_json(exclude={"seal"}))
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return self.model_copy(update={"seal": hashlib.sha256(text.encode()).hexdigest()})
+
+
+def provenance(sections: Iterable[Section]) -> list[dict[str, str | float | int]]:
+    """Say for a card which sections they are; of their slides only the file's name."""
+    return [
+        {"name": s.name, "patient": s.patient, "slide": s.slide_path.name, "mpp": s.mpp, "spots": len(s)}
+        for s in sections
+    ]
 
 
 def read_card(path: Path) -> Card:

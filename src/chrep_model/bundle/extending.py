@@ -1,0 +1,111 @@
+"""A bundle with more spots to retrieve from: what was measured on a slide takes part in its prediction.
+
+Encoder, heads, corrector, the weights of their combination and what is known of its errors stay as they are;
+only the neighbours' weighted mean, the Estimate, reads the new spots. It takes as long as their embedding.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.bundle.card import HEADS, Card, provenance
+from chrep_model.bundle.reading import Bundle
+from chrep_model.bundle.writing import save_bundle
+from chrep_model.cohorts.section import Section
+from chrep_model.errors import BundleError
+
+if TYPE_CHECKING:
+    from chrep_model.calibration.gallery import Gallery
+    from chrep_model.networks.encoder import Encoder
+
+
+def with_section(
+    bundle: Bundle,
+    section: Section,
+    features: NDArray[np.float32],
+    encoder: Encoder,
+    out: str | os.PathLike[str],
+) -> Bundle:
+    """Write a bundle whose gallery also holds a section's spots; those of a section of its name are replaced.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Of the method chrep. It stays as it is.
+    section : Section
+        What was measured.
+    features : ndarray
+        (n, d) float32 of its spots, as the bundle's encoder and context see them.
+    encoder : Encoder
+        The bundle's.
+    out : path
+        Folder of the new bundle.
+
+    Raises
+    ------
+    BundleError
+        The bundle's method does not compare tissue with its gallery, or `out` cannot be written.
+    GeneError
+        The section names its genes otherwise.
+    """
+    from chrep_model.methods.chrep import FittedChrep
+    from chrep_model.methods.model import Model, spot_table
+
+    old = bundle.model
+    if not isinstance(old.fitted, FittedChrep):
+        raise BundleError(
+            f"a bundle of the method {bundle.card.method} takes no further spots",
+            path=bundle.path,
+            remedy="Use one of chrep.",
+        )
+    table = spot_table([section], {section.name: features}, old.panel, old.scale)
+    fitted = copy.copy(old.fitted)
+    z = fitted.compare(table.features)
+    fitted.gallery = _extended(old.fitted.gallery, section, z, table.targets, table.position, bundle.card)
+    own = bundle.path / "encoder.safetensors"
+    added = f"{len(section)} measured spots of {section.name} were added to the gallery of {bundle.card.name}"
+    former = [s for s in bundle.card.sections if s["name"] != section.name]
+    return save_bundle(
+        out, Model(old.panel, old.scale, fitted), encoder, weights=own if own.exists() else None,
+        context_um=bundle.context_um, cohort=bundle.card.cohort, sections=[*former, *provenance([section])],
+        seed=bundle.card.seed, settings=bundle.card.settings | {HEADS: bundle.card.of_heads},
+        note=f"{added}; all else, and how far it is trusted, is as before. {bundle.card.note}".strip(),
+    )  # fmt: skip
+
+
+def _extended(
+    gallery: Gallery,
+    section: Section,
+    z: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    position: NDArray[np.float64],
+    card: Card,
+) -> Gallery:
+    names = gallery.section_names
+    kept = np.ones(len(gallery), bool)
+    if section.name in names:
+        kept = gallery.section != names.index(section.name)
+    number = names.index(section.name) if section.name in names else len(names)
+    rows = np.full(len(z), 1, np.int64)
+    parts = {
+        "z": z, "expression": targets, "position": position,
+        "section": number * rows, "patient": _patient(gallery, section, card) * rows,
+    }  # fmt: skip
+    joined = {name: np.concatenate([getattr(gallery, name)[kept], new]) for name, new in parts.items()}
+    return replace(
+        gallery, **joined, section_names=names if section.name in names else (*names, section.name)
+    )
+
+
+def _patient(gallery: Gallery, section: Section, card: Card) -> int:
+    """Return the gallery's number for the section's patient, or a new one."""
+    of_patient = {str(s["name"]) for s in card.sections if s["patient"] == section.patient}
+    known = [n for n, name in enumerate(gallery.section_names) if name in of_patient]
+    numbers = gallery.patient[np.isin(gallery.section, known)]
+    return int(numbers[0]) if len(numbers) else int(gallery.patient.max()) + 1
