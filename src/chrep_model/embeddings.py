@@ -119,6 +119,7 @@ class SlideEmbeddings:
         context_um: tuple[float, ...] = (),
         *,
         indices: NDArray[np.int64] | None = None,
+        rough: bool = False,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> NDArray[np.float32]:
@@ -132,6 +133,8 @@ class SlideEmbeddings:
             Radii in µm: for each, the mean embedding of the grid's tissue tiles whose centres lie within.
         indices : ndarray, optional
             (n,) flat indices, where the points are tiles of the grid: their embeddings are then shared.
+        rough : bool
+            Encode the tiles `indices` alone, and take the means over those neighbours that are known by then.
 
         Returns
         -------
@@ -145,6 +148,9 @@ class SlideEmbeddings:
         """
         self.prepare(progress, cancelled)
         neighbours = [self._within(centres_xy, radius) for radius in context_um]
+        if rough and indices is not None:
+            self._embed(indices, progress, cancelled)
+            neighbours = [[near[self._known.has(near)] for near in part] for part in neighbours]
         wanted = [*neighbours, [indices]] if indices is not None else neighbours
         needed = np.unique(np.concatenate([np.empty(0, np.int64), *(i for part in wanted for i in part)]))
         around = self._standardised(self._embed(needed, progress, cancelled))
@@ -179,7 +185,7 @@ class SlideEmbeddings:
         self, indices: NDArray[np.int64], progress: Progress | None, cancelled: Callable[[], bool] | None
     ) -> NDArray[np.float32]:
         """Embeddings of grid tiles, from memory, else the store, else the encoder."""
-        missing = self._known.missing(indices)
+        missing = indices[~self._known.has(indices)]
         if self._store and len(missing):
             values = self._store.read(missing)
             stored = ~np.isnan(values[:, 0])
@@ -256,9 +262,9 @@ class _Rows:
     def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         return self._values[self._place[indices]]
 
-    def missing(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of `indices` that are not here."""
-        return indices[self._place[indices] < 0]
+    def has(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell which of `indices` are here."""
+        return self._place[indices] >= 0
 
     def add(self, indices: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """Take in embeddings (n, dim) of tiles that are not here yet."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from napari.layers import Image
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 from superqt.utils import QSignalThrottler
 
 from chrep_model.geometry import overlay_transform
@@ -73,12 +74,17 @@ class Heatmaps:
         self.session = session
         self._viewer = weakref.ref(viewer)
         self._shown: dict[str, Shown] = {}
+        self._asked: set[str] = set()
         self._maker = MapMaker()
+        self._again = QTimer()  # the rest of a long computation, once the window has drawn itself
+        self._again.setSingleShot(True)
+        self._again.timeout.connect(self._refresh)
         self._throttle = QSignalThrottler()
         self._throttle.setTimeout(REFRESH_MS)
         self._throttle.triggered.connect(self._refresh)
         session.prediction_changed.connect(self._on_prediction)
         session.prediction_grew.connect(self._throttle.throttle)
+        session.preview_changed.connect(self._refresh)
         session.gene_changed.connect(self._refresh)
         session.second_changed.connect(self._on_choice)
         session.signature_changed.connect(self._on_choice)
@@ -100,12 +106,17 @@ class Heatmaps:
         return None if shown is None else shown.layer
 
     def show(self, kind: str, visible: bool = True) -> None:
-        """Show one kind of map, or hide it; the others stay as they are."""
-        if visible and kind not in self._shown:
-            self._refresh(kind)
+        """Show one kind of map, or hide it; the others stay as they are.
+
+        A map of many tiles that is shown for the first time is there after some turns of the event loop.
+        """
+        self._asked.discard(kind)
         layer = self.layer(kind)
         if layer is not None:
             layer.visible = visible
+        elif visible:
+            self._asked.add(kind)
+            self._refresh()
 
     def show_only(self, *kinds: str) -> None:
         """Show these kinds of map and hide the others."""
@@ -122,13 +133,16 @@ class Heatmaps:
 
     def _subject(self) -> Subject | None:
         session = self.session
-        if session.prediction is None or session.gene is None or not len(session.prediction):
+        if session.prediction is None or session.gene is None:
             return None
-        return Subject(session.prediction, session.gene, session.second, session.signature)
+        if not len(session.prediction) and session.preview is None:
+            return None
+        return Subject(session.prediction, session.gene, session.second, session.signature, session.preview)
 
     def _on_prediction(self) -> None:
         # Another slide or bundle. Former maps would lie over the wrong tissue.
         gone = self.session.prediction is None
+        self._asked.clear()
         self._remove([kind for kind in self._shown if gone or self._why_not(kind)])
         for shown in self._shown.values():
             shown.about = None
@@ -152,19 +166,20 @@ class Heatmaps:
         session = self.session
         return why_not(kind, session.bundle, session.signature, session.second)
 
-    def _refresh(self, *more: str) -> None:
+    def _refresh(self) -> None:
         """Write what there is now into the layers; once per batch and once per choice of a gene.
 
-        Parameters
-        ----------
-        more : str
-            Kinds of map that have no layer yet and get one.
+        Many tiles are computed in several turns of the event loop, and written in the last of them.
         """
         subject, viewer = self._subject(), self._viewer()
         if viewer is None or subject is None:
             return
-        wanted = dict.fromkeys((*pair(self.session.bundle), *self._shown, *more))
-        maps = self._maker.maps([kind for kind in wanted if not self._why_not(kind)], subject)
+        wanted = dict.fromkeys((*pair(self.session.bundle), *self._shown, *sorted(self._asked)))
+        kinds = [kind for kind in wanted if not self._why_not(kind)]
+        if not self._maker.advance(kinds, subject):
+            self._again.start(0)
+            return
+        maps = self._maker.maps(kinds, subject)
         limits = all_limits(maps)
         for kind, values in maps.items():
             if kind in self._shown:
@@ -205,7 +220,7 @@ class Heatmaps:
             blending=KINDS[kind].blending,
             interpolation2d="nearest",
             units=("um", "um"),
-            visible=kind == pair(self.session.bundle)[-1] and not self.visible,
+            visible=kind in self._asked or (kind == pair(self.session.bundle)[-1] and not self.visible),
             metadata={VARIANT_KEY: kind},
             **self._placement(),
         )
@@ -218,6 +233,7 @@ class Heatmaps:
         layer.events.visible.connect(self._on_visible)
         selected = viewer.layers.selection.active
         viewer.layers.append(layer)
+        self._asked.discard(kind)
         self._shown[kind] = Shown(layer, subject.of(kind), layer.name, limits)
         if selected is not None:
             viewer.layers.selection.active = selected

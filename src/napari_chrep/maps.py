@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
-    from chrep_model.inference.prediction import Prediction
+    from chrep_model.inference.prediction import Prediction, Preview
     from chrep_model.inference.signature import Signature
 
 FloatMap = npt.NDArray[np.float32]
@@ -19,6 +19,12 @@ Limits = tuple[float, float]
 
 #: Percentiles of the values of a whole prediction that the colours span.
 CONTRAST_PERCENTILES = (1.0, 99.0)
+
+
+#: So many values are computed in one go, in some 20 ms on one core; more, and panning would stutter.
+STEP = 2048
+#: So many tiles of a signature at least, however many genes it has.
+MIN_STEP = 32
 
 
 @dataclass(frozen=True)
@@ -83,19 +89,22 @@ class Subject:
     Attributes
     ----------
     prediction : Prediction
-        With at least one tile.
+        With a tile at least, or with a preview.
     gene : str
         The gene on show.
     second : str or None
         The gene that is blended with it.
     signature : Signature or None
         The list of genes in use.
+    preview : Preview or None
+        Shown where nothing is predicted yet.
     """
 
     prediction: Prediction
     gene: str
     second: str | None
     signature: Signature | None
+    preview: Preview | None = None
 
     def of(self, kind: str) -> str:
         """Return whose values a map shows: a gene, a signature, or (empty) the tissue itself."""
@@ -194,17 +203,32 @@ def symmetric_limits(values: FloatMap) -> Limits:
 
 
 class MapMaker:
-    """Computes maps; what a signature had for tiles of before is kept.
+    """Computes maps; what is known of tiles of before is kept.
 
-    A gene is cheap enough to be computed for all tiles with every batch, a list of hundreds is not.
+    It works on the Qt thread, where tens of thousands of tiles would take too long at once: `advance` does a
+    part of them and is called again, `maps` does what is left.
     """
 
     def __init__(self) -> None:
-        self._signature: tuple[Prediction, Signature] | None = None
-        self._kept = np.empty(0, np.float32)
+        self._prediction: Prediction | None = None
+        self._preview: Preview | None = None
+        self._kept: dict[Source, FloatMap] = {}
+        self._rough: dict[Source, FloatMap] = {}
+
+    def advance(self, kinds: Iterable[str], subject: Subject, most: int = STEP) -> bool:
+        """Compute values of at most so many tiles more; True once there is nothing left to do."""
+        self._follow(kinds, subject)
+        for source, kept in self._kept.items():
+            step = most if source[0] != "signature" else max(MIN_STEP, most // len(source[1].genes))
+            new = _read(subject.prediction, source, slice(len(kept), len(kept) + step))
+            self._kept[source] = np.concatenate([kept, new])
+            most -= len(new)
+            if most <= 0:
+                break
+        return all(len(kept) == len(subject.prediction) for kept in self._kept.values())
 
     def maps(self, kinds: Iterable[str], subject: Subject) -> dict[str, FloatMap]:
-        """Return maps by kind, each (rows, cols) float32 with NaN where nothing was predicted.
+        """Return maps by kind, each (rows, cols) float32, NaN where there is neither prediction nor preview.
 
         Raises
         ------
@@ -212,32 +236,67 @@ class MapMaker:
             The model has no such map, see `why_not`.
         """
         kinds = tuple(kinds)
-        prediction, gene = subject.prediction, subject.gene
-        parts = PAIR if "difference" in kinds else [kind for kind in PAIR if kind in kinds]
-        made = {kind: prediction.map(gene, kind) for kind in parts}
-        if "difference" in kinds:
-            made["difference"] = made["calibrated"] - made["raw"]
+        while not self.advance(kinds, subject):
+            pass
+        made = {}
         for kind in kinds:
-            if kind not in made:
-                made[kind] = prediction.on_grid(self._values(kind, subject))
-        return {kind: made[kind] for kind in kinds}
+            sources = _sources(kind, subject)
+            made[kind] = subject.prediction.on_grid(_combined([self._kept[source] for source in sources]))
+            if subject.preview is not None:
+                rough = [self._rough_values(subject.preview, source) for source in sources]
+                subject.preview.fill(_combined(rough), made[kind])
+        return made
 
-    def _values(self, kind: str, subject: Subject) -> FloatMap:
-        prediction = subject.prediction
-        if kind == "signature" and subject.signature is not None:
-            return self._signature_values(prediction, subject.signature)
-        if kind in BLEND:
-            return prediction.gene(subject.of(kind))
-        values = prediction.interval(subject.gene) if kind == "interval" else prediction.unlike()
-        if values is None:
-            raise ValueError(f"there is no {kind} map")
+    def _follow(self, kinds: Iterable[str], subject: Subject) -> None:
+        """Forget what is no longer asked for."""
+        if subject.prediction is not self._prediction:
+            self._prediction, self._kept = subject.prediction, {}
+        if subject.preview is not self._preview:
+            self._preview, self._rough = subject.preview, {}
+        wanted = dict.fromkeys(source for kind in kinds for source in _sources(kind, subject))
+        none = np.empty(0, np.float32)
+        self._kept = {source: self._kept.get(source, none) for source in wanted}
+
+    def _rough_values(self, preview: Preview, source: Source) -> FloatMap:
+        if source not in self._rough:
+            self._rough[source] = _read(preview.prediction, source, slice(None))
+        return self._rough[source]
+
+
+#: Whose values: a variant or a kind of map, and the gene or signature that it is of.
+Source = tuple[str, Any]
+
+
+def _sources(kind: str, subject: Subject) -> list[Source]:
+    """What a map is made of."""
+    if kind == "difference":
+        return [(variant, subject.gene) for variant in reversed(PAIR)]
+    if kind in BLEND:
+        return [(subject.prediction.variants[-1], subject.of(kind))]
+    return [(kind, subject.signature if kind == "signature" else subject.of(kind))]
+
+
+def _combined(values: list[FloatMap]) -> FloatMap:
+    """The difference of two, or the only one."""
+    first, *others = values
+    return first - others[0] if others else first
+
+
+def _read(prediction: Prediction, source: Source, tiles: slice) -> FloatMap:
+    """Values of some tiles, (number of tiles,)."""
+    what, about = source
+    if what == "signature":
+        values: FloatMap = about.values(prediction, tiles)
         return values
-
-    def _signature_values(self, prediction: Prediction, signature: Signature) -> FloatMap:
-        if self._signature is None or any(
-            now is not kept for now, kept in zip((prediction, signature), self._signature, strict=True)
-        ):
-            self._signature, self._kept = (prediction, signature), np.empty(0, np.float32)
-        new = signature.values(prediction, start=len(self._kept))
-        self._kept = np.concatenate([self._kept, new])
-        return self._kept
+    if what == "unlike":
+        unlike = prediction.unlike()
+        if unlike is None:
+            raise ValueError("there is no unlike map")
+        return unlike[tiles]
+    column = prediction.bundle.panel.indices([about])
+    if what == "interval":
+        half = prediction.intervals(column, tiles=tiles)
+        if half is None:
+            raise ValueError("there is no interval map")
+        return half[:, 0]
+    return prediction.values(column, what, tiles=tiles)[:, 0]

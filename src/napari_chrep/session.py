@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from chrep_model.bundle import Bundle
-    from chrep_model.inference.prediction import PredictionPart
+    from chrep_model.cohorts.aliases import GeneNames
+    from chrep_model.inference.prediction import PredictionPart, Preview
     from chrep_model.inference.predictor import Predictor, SlideContext
     from chrep_model.slides.slide import Slide
 
@@ -68,21 +69,27 @@ class Session:
         The slide prepared for the bundle (grid, tissue, stain); made in a worker, None until then.
     prediction : Prediction or None
         Everything predicted so far on this slide with this bundle.
+    preview : Preview or None
+        A rough map of what is being predicted; gone once that is over.
     gene : str or None
         The gene on show.
     second : str or None
         A gene that is blended with the one on show.
     signature : Signature or None
         A list of genes that is shown as one map.
+    names : GeneNames or None
+        What the genes of the bundle are called besides.
     """
 
     slide_changed = Signal()
     bundle_changed = Signal()
     prediction_changed = Signal()  # another prediction, or none
     prediction_grew = Signal()  # a batch was added to the prediction
+    preview_changed = Signal()  # there is another rough map, or none any more
     gene_changed = Signal()
     second_changed = Signal()
     signature_changed = Signal()
+    names_changed = Signal()  # of the same genes
 
     def __init__(self) -> None:
         self.slide: Slide | None = None
@@ -91,9 +98,11 @@ class Session:
         self.predictor: Predictor | None = None
         self.context: SlideContext | None = None
         self.prediction: Prediction | None = None
+        self.preview: Preview | None = None
         self.gene: str | None = None
         self.second: str | None = None
         self.signature: Signature | None = None
+        self.names: GeneNames | None = None
         # Keyed by the identity of the slide, which the context keeps alive, and the hash of the bundle.
         self._kept: dict[tuple[int, str], tuple[SlideContext, Prediction]] = {}
 
@@ -140,6 +149,7 @@ class Session:
         if self.bundle is not None and self.bundle.hash == bundle.hash:
             return
         self.bundle = bundle
+        self.names = bundle.panel.names
         self.predictor = None
         former_gene = self.gene
         if self.gene not in bundle.genes:
@@ -157,6 +167,11 @@ class Session:
             self.second_changed.emit()
         if self.signature != former_signature:
             self.signature_changed.emit()
+
+    def know(self, names: GeneNames) -> None:
+        """Take more names of the genes of the current bundle."""
+        self.names = names
+        self.names_changed.emit()
 
     def loaded(self, bundle: Bundle, predictor: Predictor) -> None:
         """Take over the networks of a bundle, if it is still the current one."""
@@ -184,6 +199,12 @@ class Session:
             return
         self.prediction.add(part)
         self.prediction_grew.emit()
+
+    def foresee(self, preview: Preview | None) -> None:
+        """Show a rough map where nothing is predicted yet; None takes it away."""
+        if preview is not self.preview:
+            self.preview = preview
+            self.preview_changed.emit()
 
     def show_gene(self, name: str) -> None:
         """Show another gene. No model runs.
@@ -225,7 +246,7 @@ class Session:
         """
         if self.bundle is None:
             return
-        self.signature = Signature.match(name, genes, self.bundle.panel)
+        self.signature = Signature.match(name, genes, self.bundle.panel, self.names)
         self.signature_changed.emit()
 
     def _drop_predictions_on(self, slide: Slide) -> None:
@@ -234,6 +255,7 @@ class Session:
     def _recall(self) -> None:
         """Bring back the prediction of the current slide and bundle, if there is one."""
         before = self.prediction
+        self.preview = None  # of another slide or bundle
         key = (id(self.slide), self.bundle.hash if self.bundle is not None else "")
         self.context, self.prediction = self._kept.get(key, (None, None))
         if self.prediction is not before:

@@ -27,6 +27,7 @@ from psygnal import Signal
 from chrep_model.bundle import Bundle, load_bundle
 from chrep_model.errors import Cancelled, ChrepError
 from chrep_model.geometry import Rect
+from chrep_model.inference.prediction import Preview
 from napari_chrep.session import PerViewer, Session, sessions
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def loading(path: Path, stop: Stop) -> Iterator[Bundle | Loaded | Failed]:
     """
     try:
         bundle = load_bundle(path)
-        _ = bundle.trust  # read here: the widgets ask for it on the Qt thread
+        _ = bundle.trust, bundle.panel.names  # made here: the widgets ask for them on the Qt thread
         yield bundle
         if not stop.requested():
             yield Loaded(bundle, _predictor(bundle))
@@ -130,10 +131,14 @@ def preparing(
 
 def predicting(
     predictor: Predictor, context: SlideContext, indices: npt.NDArray[np.int64], stop: Stop
-) -> Iterator[PredictionPart | Failed]:
-    """Predict tiles; yields once per batch."""
+) -> Iterator[Preview | PredictionPart | Failed]:
+    """Predict tiles: a rough map first, where it is worth its while, then once per batch."""
     try:
         _cap_threads()
+        if len(indices) > predictor.batch_size:
+            preview = predictor.preview(context, indices, cancelled=stop.requested)
+            if preview is not None:
+                yield preview
         yield from predictor.stream(context, indices, cancelled=stop.requested)
     except Cancelled:
         return
@@ -292,6 +297,8 @@ class Engine:
             self.session.loaded(result.bundle, result.predictor)
         elif isinstance(result, Prepared):
             self.session.prepared(result.predictor, result.context)
+        elif isinstance(result, Preview):
+            self.session.foresee(result)
         else:
             self._on_part(result)
 
@@ -309,6 +316,7 @@ class Engine:
         self.failed.emit(f"{type(error).__name__}: {error}")
 
     def _on_finished(self) -> None:
+        self.session.foresee(None)
         if self._worker is not None and self._worker.abort_requested:
             self._pending = None  # napari stopped it: the window is closing, or the user said so in its list
         self._worker = None

@@ -34,9 +34,10 @@ def test_its_values_are_the_mean_of_the_standardised_genes(prediction):
     z = [(prediction.gene(n) - panel.mean[panel.index(n)]) / panel.sd[panel.index(n)] for n in names]
     signature = Signature.match("three", names, panel)
     np.testing.assert_allclose(signature.values(prediction), np.mean(z, axis=0), rtol=1e-5, atol=1e-6)
-    for start in (3, len(prediction)):  # within a batch, and after the last
+    n = len(prediction)
+    for tiles in (slice(3, None), slice(n, None), slice(30, 35)):  # within a batch, after the last, over two
         np.testing.assert_array_equal(
-            signature.values(prediction, start), signature.values(prediction)[start:]
+            signature.values(prediction, tiles), signature.values(prediction)[tiles]
         )
 
 

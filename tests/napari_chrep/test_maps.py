@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from chrep_model.bundle import load_bundle
-from chrep_model.inference.prediction import Prediction, PredictionPart
+from chrep_model.inference.prediction import Prediction, PredictionPart, Preview
 from chrep_model.inference.predictor import Predictor
 from chrep_model.inference.signature import Signature
 from chrep_model.slides.slide import open_slide
@@ -97,3 +97,31 @@ def test_a_signature_is_only_computed_for_new_tiles(prediction):
         maker.maps(["signature"], subject)["signature"],
         equal_nan=True,
     )
+
+
+def test_a_long_computation_is_done_in_steps(prediction):
+    subject, maker = Subject(prediction, prediction.genes[3], None, None), MapMaker()
+    turns = 1
+    while not maker.advance(["raw", "calibrated"], subject, most=7):
+        turns += 1
+    assert turns == -(-2 * len(prediction) // 7)
+    maps = maker.maps(["raw", "difference"], subject)
+    raw, calibrated = (prediction.map(prediction.genes[3], kind) for kind in ("raw", "calibrated"))
+    np.testing.assert_allclose(maps["raw"], raw, atol=1e-6)
+    np.testing.assert_allclose(maps["difference"], calibrated - raw, atol=1e-6)
+
+
+def test_a_preview_shows_where_nothing_is_predicted(prediction):
+    tiles, few = prediction.indices, Prediction(prediction.bundle, prediction.grid, prediction.slide)
+    few.add(PredictionPart(tiles[:1], prediction.response(int(tiles[0]))))
+    preview = Preview(few, tiles, np.zeros(len(tiles), np.int64))
+    half = Prediction(prediction.bundle, prediction.grid, prediction.slide)
+    for index in tiles[1:4]:
+        half.add(PredictionPart(np.array([index]), prediction.response(int(index))))
+    gene, maker = prediction.genes[0], MapMaker()
+    shown = maker.maps(["calibrated"], Subject(half, gene, None, None, preview))["calibrated"].ravel()
+    whole = prediction.map(gene).ravel()
+    np.testing.assert_allclose(shown[tiles[1:4]], whole[tiles[1:4]], atol=1e-6)
+    np.testing.assert_allclose(shown[tiles[4:]], whole[tiles[0]], atol=1e-6)
+    alone = maker.maps(["calibrated"], Subject(half, gene, None, None))["calibrated"].ravel()
+    assert np.isnan(alone[tiles[4:]]).all()

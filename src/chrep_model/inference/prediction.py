@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from chrep_model.methods.base import Response
     from chrep_model.slides.region import Region
 
+ALL_TILES = slice(None)
 INTERVAL_LAYER = "interval_90"
 """Layer of an exported table: half width of the interval that holds 90 % of the measured values."""
 
@@ -119,9 +120,18 @@ class Prediction:
         Prediction
             Without any tile where nothing of the area is predicted.
         """
+        indices = self.indices
+        return self.only(indices[self.grid.is_in(area, indices)], cancelled=cancelled)
+
+    def only(
+        self, indices: NDArray[np.int64], *, cancelled: Callable[[], bool] | None = None
+    ) -> Prediction:
+        """Those of these tiles that are predicted by now; see `within`."""
         chosen = Prediction(self.bundle, self.grid, self.slide, _cancelled=cancelled)
+        wanted = np.zeros(self.grid.size, bool)
+        wanted[indices] = True
         for part in tuple(self._parts):  # another thread may be adding to them
-            kept = self.grid.is_in(area, part.indices)
+            kept = wanted[part.indices]
             response = {name: values[kept] for name, values in part.response.items()}
             chosen.add(PredictionPart(part.indices[kept], response))
         return chosen
@@ -170,11 +180,11 @@ class Prediction:
         return self.values(self.bundle.panel.indices([name]), variant)[:, 0]
 
     def values(
-        self, genes: NDArray[np.int64] | slice, variant: str | None = None, *, start: int = 0
+        self, genes: NDArray[np.int64] | slice, variant: str | None = None, *, tiles: slice = ALL_TILES
     ) -> NDArray[np.float32]:
-        """Values (n - start, number of genes) float32 for columns of the panel; see `gene`.
+        """Values (number of tiles, number of genes) float32 for columns of the panel; see `gene`.
 
-        With `start`, the tiles before that place in `indices` are left out.
+        `tiles` are places in `indices`, from a start to a stop without gaps.
         """
         variant = variant or self.variants[-1]
         if variant not in self.variants:
@@ -183,7 +193,7 @@ class Prediction:
                 remedy=f"Choose from {', '.join(self.variants)}.",
             )
         return self._over_parts(
-            lambda response: self.bundle.model.read(response, variant, genes), genes, start
+            lambda response: self.bundle.model.read(response, variant, genes), genes, tiles
         )
 
     def interval(self, name: str, level: float = 0.9) -> NDArray[np.float32] | None:
@@ -209,8 +219,10 @@ class Prediction:
         half = self.intervals(self.bundle.panel.indices([name]), level)
         return None if half is None else half[:, 0]
 
-    def intervals(self, genes: NDArray[np.int64] | slice, level: float = 0.9) -> NDArray[np.float32] | None:
-        """Half widths (n, number of genes) float32 for columns of the panel; see `interval`."""
+    def intervals(
+        self, genes: NDArray[np.int64] | slice, level: float = 0.9, *, tiles: slice = ALL_TILES
+    ) -> NDArray[np.float32] | None:
+        """Half widths (number of tiles, number of genes) float32; see `interval` and `values`."""
         if self.bundle.trust is None:
             return None
         trusted = self.variants[-1]
@@ -220,24 +232,25 @@ class Prediction:
             assert width is not None  # noqa: S101  (of the trusted variant of a model with trust)
             return width
 
-        return self._over_parts(half, genes)
+        return self._over_parts(half, genes, tiles)
 
     def _over_parts(
         self,
         compute: Callable[[Response], NDArray[np.float32]],
         genes: NDArray[np.int64] | slice,
-        start: int = 0,
+        tiles: slice,
     ) -> NDArray[np.float32]:
-        """Put what is computed of the batches into one array (n - start, number of genes)."""
-        width = len(np.arange(len(self.genes))[genes])
-        out = np.empty((len(self) - start, width), np.float32)
-        first = -start
+        """Put what is computed of the batches into one array (number of tiles, number of genes)."""
+        first, last, _ = tiles.indices(len(self))
+        out = np.empty((max(0, last - first), len(np.arange(len(self.genes))[genes])), np.float32)
+        place = 0  # of the batch, among all tiles
         for part in self._parts:
-            self.check()
-            stop = first + len(part.indices)
-            if stop > 0:  # else a batch that was left out as a whole
-                out[max(first, 0) : stop] = compute(part.response)[max(-first, 0) :]
-            first = stop
+            begin, end = max(first - place, 0), min(last - place, len(part.indices))
+            if begin < end:
+                whole = end - begin == len(part.indices)
+                response = part.response if whole else {k: v[begin:end] for k, v in part.response.items()}
+                out[place + begin - first : place + end - first] = compute(response)
+            place += len(part.indices)
         return out
 
     def map(self, name: str, variant: str | None = None) -> NDArray[np.float32]:
@@ -285,6 +298,7 @@ class Prediction:
     def to_anndata(self, genes: tuple[str, ...] | None = None) -> anndata.AnnData:
         """Tiles x genes as AnnData: `layers` per variant, `X` empty, tile centres in ``obsm["spatial"]``.
 
+        ``var["training_mean"]`` and ``var["training_sd"]`` are those of the genes over the training spots.
         Where the model says how far to trust it also ``layers["interval_90"]`` (half widths, log10-spot),
         ``obs["unlike_training"]`` (see `unlike`), ``var["accuracy"]`` (correlation to expect on a new
         section), ``var["predictable"]`` and ``uns["chrep"]["unlike_share"]``.
@@ -305,7 +319,9 @@ class Prediction:
             {"row": rows, "col": cols, "gallery_distance": self.distance()[order]},
             index=[f"{r}_{c}" for r, c in zip(rows, cols, strict=True)],
         )
-        var = pd.DataFrame(index=np.array(self.genes)[columns])
+        panel = self.bundle.panel
+        training = {"training_mean": panel.mean[columns], "training_sd": panel.sd[columns]}
+        var = pd.DataFrame(training, index=np.array(self.genes)[columns])
         table = anndata.AnnData(obs=obs, var=var)
         for variant in self.variants:
             table.layers[variant] = self.values(columns, variant)[order]
@@ -331,7 +347,9 @@ class Prediction:
         return {
             "bundle": card.name, "bundle_hash": self.bundle.hash,
             "method": card.method, "encoder": card.encoder,
-            "slide": self.slide.path.name, "slide_fingerprint": self.slide.fingerprint,
+            "variants": list(self.variants), "cohort": card.cohort,
+            "slide": self.slide.path.name, "slide_path": str(self.slide.path.absolute()),
+            "slide_shape": list(self.slide.shape), "slide_fingerprint": self.slide.fingerprint,
             "mpp": self.slide.require_mpp(), "mpp_source": self.slide.mpp.source if self.slide.mpp else "",
             "tile_mpp": card.mpp, "tile_px": card.px, "tile_um": card.mpp * card.px,
             "tile_px_level0": self.grid.tile_px, "stride": self.grid.stride,
@@ -339,3 +357,28 @@ class Prediction:
             "units": card.units, "note": card.note, "chrep_version": card.chrep_version,
             **({} if share is None else {"unlike_share": share}),
         }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A rough map of a request, from a few of its tiles.
+
+    Attributes
+    ----------
+    prediction : Prediction
+        Of the few. Their neighbourhoods are not looked at as a whole, so their values are rough as well.
+    tiles : ndarray
+        (n,) int64 flat indices of all tiles of the request.
+    stand_in : ndarray
+        (n,) int64, for each of them the place of its stand-in in the prediction's order.
+    """
+
+    prediction: Prediction
+    tiles: NDArray[np.int64]
+    stand_in: NDArray[np.int64]
+
+    def fill(self, values: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Write the few tiles' `values` into a map (rows, cols) wherever it is still NaN."""
+        flat = out.reshape(-1)
+        open_ = np.isnan(flat[self.tiles])
+        flat[self.tiles[open_]] = values[self.stand_in[open_]]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from chrep_model.bundle import Bundle
 from chrep_model.embeddings import Progress, SlideEmbeddings, default_cache
 from chrep_model.errors import Cancelled, PredictionError
 from chrep_model.geometry import Rect
-from chrep_model.inference.prediction import Prediction, PredictionPart
+from chrep_model.inference.prediction import Prediction, PredictionPart, Preview
 from chrep_model.slides.region import Region
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid
+
+PREVIEW_TILES = 64
+"""So many tiles stand for all of a request in its preview; two batches."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,41 @@ class Predictor:
                 return
             yield PredictionPart(part, self.bundle.model.respond(features))
 
+    def preview(
+        self,
+        context: SlideContext,
+        indices: NDArray[np.int64],
+        *,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Preview | None:
+        """Predict a few tiles, spread evenly over those asked for; what is encoded serves `stream` as well.
+
+        Parameters
+        ----------
+        indices : ndarray
+            (n,) flat indices of tiles of the embeddings' own grid.
+
+        Returns
+        -------
+        Preview or None
+            None once `cancelled` says so.
+        """
+        few = spread_evenly(context.grid, indices, PREVIEW_TILES)
+        try:
+            features = context.embeddings.at(
+                context.grid.centres(few),
+                self.bundle.context_um,
+                indices=few,
+                rough=True,
+                cancelled=cancelled,
+            )
+        except Cancelled:
+            return None
+        prediction = Prediction(self.bundle, context.grid, context.slide)
+        prediction.add(PredictionPart(few, self.bundle.model.respond(features)))
+        nearest = cKDTree(context.grid.centres(few)).query(context.grid.centres(indices))[1]
+        return Preview(prediction, indices, nearest)
+
     def predict(
         self,
         slide: Slide,
@@ -154,6 +194,16 @@ class Predictor:
             if progress is not None:
                 progress(len(prediction), len(indices), f"predicting {slide.name}")
         return prediction
+
+
+def spread_evenly(grid: TileGrid, indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many of the tiles, on the finest square lattice that holds no more; at least one."""
+    rows, cols = np.divmod(indices, grid.shape[1])
+    for step in range(max(1, math.isqrt(len(indices) // most)), max(grid.shape) + 1):
+        chosen = (rows % step == step // 2) & (cols % step == step // 2)
+        if 0 < chosen.sum() <= most:
+            return indices[chosen]
+    return indices[:most]
 
 
 def choose_device(wanted: str) -> str:

@@ -6,16 +6,14 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chrep_model.cohorts.aliases import GeneNames
 from chrep_model.cohorts.genes import GenePanel, read_gene_list
 from chrep_model.errors import GeneError
-
-if TYPE_CHECKING:
-    from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.prediction import ALL_TILES, Prediction
 
 # So many genes at once: a long list over a whole slide would not fit in memory.
 _CHUNK = 64
@@ -34,24 +32,39 @@ class Signature:
         In the panel's spelling, each once, in the order of the list.
     unknown : tuple of str
         Names that the panel does not know, as they were given.
+    translated : tuple of (str, str)
+        Other names that were given, and the genes that they were taken for.
     """
 
     name: str
     genes: tuple[str, ...]
     unknown: tuple[str, ...] = ()
+    translated: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def match(cls, name: str, names: Sequence[str], panel: GenePanel) -> Signature:
+    def match(
+        cls, name: str, names: Sequence[str], panel: GenePanel, known: GeneNames | None = None
+    ) -> Signature:
         """Look names up in a panel; where the exact name is unknown, case does not matter.
+
+        Parameters
+        ----------
+        name : str
+            What the list is called.
+        names : sequence of str
+            The list: symbols, ids, or other names.
+        panel : GenePanel
+            The genes of the model.
+        known : GeneNames, optional
+            What else they are called; the panel's own ``names`` unless given.
 
         Raises
         ------
         GeneError
             The panel knows none of the names.
         """
-        exact = set(panel.genes)
-        by_upper = {gene.upper(): gene for gene in reversed(panel.genes)}
-        found = {given: given if given in exact else by_upper.get(given.upper()) for given in names}
+        known = known or panel.names
+        found = {given: known.find(given) for given in names}
         genes = tuple(dict.fromkeys(gene for gene in found.values() if gene is not None))
         unknown = tuple(given for given, gene in found.items() if gene is None)
         if not genes:
@@ -62,9 +75,19 @@ class Signature:
                 else "the list names no gene",
                 remedy=f"Give names like {', '.join(panel.genes[:3])}.",
             )
-        return cls(name, genes, unknown)
+        translated = tuple(
+            (given, gene)
+            for given, gene in found.items()
+            if gene is not None and gene.upper() != given.upper()
+        )
+        return cls(name, genes, unknown, translated)
 
-    def values(self, prediction: Prediction, start: int = 0) -> NDArray[np.float32]:
+    @property
+    def remark(self) -> str:
+        """What became of other names, such as ``HER2 → ERBB2``; empty where there were none."""
+        return ", ".join(f"{given} → {gene}" for given, gene in self.translated)
+
+    def values(self, prediction: Prediction, tiles: slice = ALL_TILES) -> NDArray[np.float32]:
         """Mean over the genes of their standardised values, of the variant to trust.
 
         ``1/G * sum_g (x_g - mean_g) / sd_g`` with the mean and sd of each gene over the training spots.
@@ -73,20 +96,20 @@ class Signature:
         ----------
         prediction : Prediction
             Its model knows all the genes.
-        start : int
-            Leave out the tiles before this place in ``prediction.indices``.
+        tiles : slice
+            Places in ``prediction.indices``, from a start to a stop without gaps; all unless given.
 
         Returns
         -------
         ndarray
-            (n - start,) float32, in sd of the training spots, in the order of ``prediction.indices``.
+            (number of tiles,) float32, in sd of the training spots, in the order of ``prediction.indices``.
         """
         panel = prediction.bundle.panel
         columns = panel.indices(self.genes)
-        total = np.zeros(len(prediction) - start, np.float32)
+        total = np.zeros(len(range(len(prediction))[tiles]), np.float32)
         for first in range(0, len(columns), _CHUNK):
             some = columns[first : first + _CHUNK]
-            values = prediction.values(some, start=start)
+            values = prediction.values(some, tiles=tiles)
             total += ((values - panel.mean[some]) / panel.sd[some]).sum(1)
         return total / np.float32(len(columns))
 
