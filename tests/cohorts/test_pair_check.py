@@ -142,6 +142,9 @@ def test_a_patient_that_nothing_names(pair):
     check = check_pair(pair(um_per_px=1.5, patient=None)[0])
     assert check.level == "ok"
     assert "Nothing says whose tissue" in check.findings[0].text
+    known = check.of_patient("q")
+    assert (known.pair.patient, known.section.patient, known.findings) == ("q", "q", ())
+    assert known.section.counts is check.section.counts
 
 
 def test_names_of_genes():

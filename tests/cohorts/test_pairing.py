@@ -54,6 +54,8 @@ def test_a_file_alone_finds_its_partner_beside_it(touch):
 def test_two_files_are_a_pair_under_any_names(touch):
     slide, table = touch("scan 17.tif", "C2_counts.h5ad")
     assert suggest_pairs([table, slide]).pairs == (Pair(slide, table),)
+    (text,) = touch("notes.txt")
+    assert suggest_pairs([table, text]).pairs == ()
 
 
 @pytest.mark.parametrize(

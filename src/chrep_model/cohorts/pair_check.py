@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -63,6 +63,13 @@ class Finding:
     remedy: str = ""
 
 
+NO_PATIENT = Finding(
+    "ok",
+    "Nothing says whose tissue this is: it counts as a patient of its own.",
+    "Type the patient into the table, so that sections of one patient are held out together.",
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Overlay:
     """The slide with its spots, small.
@@ -111,6 +118,21 @@ class PairCheck:
     findings: tuple[Finding, ...]
     overlay: Overlay | None
 
+    @classmethod
+    def failed(cls, pair: Pair, why: str) -> PairCheck:
+        """Return the check of a pair at which the check itself failed."""
+        return cls(pair, None, "", (Finding("error", f"This pair could not be checked ({why})."),), None)
+
+    def of_patient(self, patient: str) -> PairCheck:
+        """Return the same for another patient; nothing is read again."""
+        return PairCheck(
+            replace(self.pair, patient=patient),
+            None if self.section is None else replace(self.section, patient=patient),
+            self.mpp_source,
+            tuple(finding for finding in self.findings if finding is not NO_PATIENT),
+            self.overlay,
+        )
+
     @property
     def level(self) -> Level:
         """The worst of the findings."""
@@ -150,7 +172,8 @@ def check_pair(pair: Pair) -> PairCheck:
                     table, slide, pair.counts, name=pair.name, patient=pair.patient, um_per_px=pair.um_per_px
                 )
                 findings += _scale_findings(section, slide, source)
-                findings += _patient_findings(pair, table)
+                if pair.patient is None and not any(map(table.facts.get, ("patient", "individual"))):
+                    findings.append(NO_PATIENT)
                 slide = slide.with_mpp(section.mpp, source="cohort")
             except ChrepError as error:
                 findings.append(_as_finding(error))
@@ -239,15 +262,6 @@ def _scale_findings(section: Section, slide: Slide, source: str) -> Iterator[Fin
             "warning",
             f"At {mpp:.3g} µm/px nuclei cannot be made out.",
             "Use the image at full resolution if there is one; expect little otherwise.",
-        )
-
-
-def _patient_findings(pair: Pair, table: CountsFile) -> Iterator[Finding]:
-    if pair.patient is None and not any(table.facts.get(key) for key in ("patient", "individual")):
-        yield Finding(
-            "ok",
-            "Nothing says whose tissue this is: it counts as a patient of its own.",
-            "Type the patient into the table, so that sections of one patient are held out together.",
         )
 
 

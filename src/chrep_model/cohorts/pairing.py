@@ -87,7 +87,7 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
             left.append(f"{path}: it cannot be read ({error.strerror or error}).")
     counts = sorted(filter(_is_counts, files), key=lambda file: (file.stem, file))
     pictures = [file for file in files if not _is_counts(file)]
-    if set(files) == set(given) and len(counts) == len(pictures) == 1:
+    if set(files) == set(given) and len(counts) == len(pictures) == 1 and _stem(pictures[0]) is not None:
         return Suggestions((Pair(pictures[0], counts[0]),), ())
     for table in counts:
         named = [picture for picture in pictures if _stem(picture) == table.stem]

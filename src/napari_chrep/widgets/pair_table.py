@@ -1,0 +1,233 @@
+"""The pairs of a cohort to be, one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from psygnal import Signal
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
+
+from chrep_model.cohorts.pair_check import Finding, Level, PairCheck, compare_genes, worst
+from chrep_model.cohorts.pairing import Pair
+
+SECTION, PATIENT, SPOTS, TISSUE, SCALE = range(5)
+_TITLES = ("Section", "Patient", "Spots", "Tissue", "µm/px")
+_TIPS = (
+    "Name of the section, and whether it can be used",
+    "Whose tissue it is; double click to change it. Sections of one patient are held out together.",
+    "Measured spots",
+    "Share of the spots that lie on tissue",
+    "µm per px of the full-resolution image; double click to change it",
+)
+#: Words and signs, so that no colour is needed to tell them apart.
+VERDICTS: dict[Level | None, str] = {
+    "ok": "✓ good",
+    "warning": "▲ check",
+    "error": "✗ left out",
+    None: "… reading",
+}
+_ROW_PX = 40
+_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+
+
+@dataclass
+class Row:
+    """A pair, and what is known of it.
+
+    Attributes
+    ----------
+    pair : Pair
+    check : PairCheck or None
+        None while it is being read.
+    beside : tuple of Finding
+        What shows only beside the other pairs and the model in use.
+    """
+
+    pair: Pair
+    check: PairCheck | None = None
+    beside: tuple[Finding, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything that was noticed."""
+        return (*self.beside, *(() if self.check is None else self.check.findings))
+
+    @property
+    def verdict(self) -> Level | None:
+        """The worst of it; None while it is being read."""
+        return None if self.check is None else worst(self.findings)
+
+
+class PairModel(QAbstractTableModel):
+    """Pairs and their checks; patient and scale can be typed over.
+
+    Attributes
+    ----------
+    corrected : Signal(Pair)
+        The pair of a row is another one now, and has to be checked again.
+    judged : Signal()
+        What can be used may have changed.
+    """
+
+    corrected = Signal(object)
+    judged = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.rows: list[Row] = []
+        self._model_genes: tuple[str, ...] = ()
+
+    def add(self, pair: Pair) -> None:
+        """Append a pair that is not checked yet."""
+        place = len(self.rows)
+        self.beginInsertRows(QModelIndex(), place, place)
+        self.rows.append(Row(pair))
+        self.endInsertRows()
+
+    def remove(self, places: Collection[int]) -> None:
+        """Remove rows."""
+        for place in sorted(places, reverse=True):
+            self.beginRemoveRows(QModelIndex(), place, place)
+            del self.rows[place]
+            self.endRemoveRows()
+        self._judge()
+
+    def take(self, check: PairCheck) -> None:
+        """Put a check into the row of its pair, if that is still there."""
+        for row in self.rows:
+            if row.pair == check.pair:
+                row.check = check
+                self._judge()
+
+    def set_model_genes(self, genes: tuple[str, ...]) -> None:
+        """Compare with the genes of another model."""
+        self._model_genes = genes
+        self._judge()
+
+    def _judge(self) -> None:
+        """Compare names of genes among the pairs: with the first one that can be used, and with the model."""
+        first = next((row.check for row in self.rows if row.check and row.check.section), None)
+        for row in self.rows:
+            section = None if row.check is None else row.check.section
+            found: list[Finding | None] = []
+            if section is not None and first is not None and first.section is not None:
+                if section is not first.section:
+                    name = first.section.name
+                    found.append(compare_genes(section.genes, first.section.genes, f"section {name}"))
+                if self._model_genes:
+                    model = self._model_genes
+                    found.append(compare_genes(section.genes, model, "the model in use", level="warning"))
+            row.beside = tuple(finding for finding in found if finding is not None)
+        if self.rows:
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self.rows) - 1, len(_TITLES) - 1))
+        self.judged.emit()
+
+    # What Qt asks for.
+
+    def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008, N802
+        """Return the number of pairs."""
+        return 0 if parent.isValid() else len(self.rows)
+
+    def columnCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008, N802
+        """Return the number of columns."""
+        return 0 if parent.isValid() else len(_TITLES)
+
+    def headerData(  # noqa: N802
+        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> Any:
+        """Return the titles of the columns."""
+        if orientation != Qt.Orientation.Horizontal:
+            return None
+        if role == Qt.ItemDataRole.DisplayRole:
+            return _TITLES[section]
+        return _TIPS[section] if role == Qt.ItemDataRole.ToolTipRole else None
+
+    def flags(self, index: QModelIndex) -> Qt.ItemFlag:
+        """Let patient and scale be edited."""
+        flags = super().flags(index)
+        return flags | Qt.ItemFlag.ItemIsEditable if index.column() in (PATIENT, SCALE) else flags
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return what a cell says."""
+        row, column = self.rows[index.row()], index.column()
+        if role == Qt.ItemDataRole.DisplayRole:
+            return _text(row, column)
+        if role == Qt.ItemDataRole.EditRole:
+            return _text(row, column).replace("–", "")
+        if role == Qt.ItemDataRole.TextAlignmentRole and column >= SPOTS:
+            return _RIGHT
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return f"{row.pair.slide}\n{row.pair.counts}\n{_TIPS[column]}"
+        return None
+
+    def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:  # noqa: N802
+        """Take another patient, or another scale; the pair is then checked again."""
+        row, text = self.rows[index.row()], str(value).strip()
+        if not text or text == self.data(index, Qt.ItemDataRole.EditRole):
+            return False
+        if index.column() == PATIENT:
+            row.pair = replace(row.pair, patient=text)
+            if row.check is None:
+                self.corrected.emit(row.pair)
+            else:
+                row.check = row.check.of_patient(text)
+                self._judge()
+            return True
+        try:
+            um_per_px = float(text.replace(",", "."))
+        except ValueError:
+            return False
+        row.pair, row.check = replace(row.pair, um_per_px=um_per_px), None
+        self._judge()
+        self.corrected.emit(row.pair)
+        return True
+
+
+def _text(row: Row, column: int) -> str:
+    check, section = row.check, None if row.check is None else row.check.section
+    if column == SECTION:
+        return f"{row.pair.name}\n{VERDICTS[row.verdict]}"
+    if column == PATIENT:
+        return row.pair.patient or ("–" if section is None else section.patient)
+    if column == SCALE:
+        given = row.pair.um_per_px if section is None else section.mpp
+        return "–" if given is None else f"{given:.3g}"
+    if check is None or check.overlay is None or check.on_tissue is None:
+        return "–"
+    return f"{len(check.overlay.xy):,}" if column == SPOTS else f"{check.on_tissue:.0%}"
+
+
+class PairTable(QTableView):
+    """The list of pairs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pairs = PairModel(self)
+        self.setModel(self.pairs)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setShowGrid(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names of sections often differ at the end
+        self.setWordWrap(True)
+        self.setMinimumSize(280, 4 * _ROW_PX)
+        down, across = self.verticalHeader(), self.horizontalHeader()
+        assert down is not None and across is not None  # noqa: S101  (a table view has both)
+        down.hide()
+        down.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        down.setDefaultSectionSize(_ROW_PX)
+        across.setMinimumSectionSize(30)
+        across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        across.setSectionResizeMode(SECTION, QHeaderView.ResizeMode.Stretch)
+        across.setSectionResizeMode(PATIENT, QHeaderView.ResizeMode.Interactive)
+        across.resizeSection(PATIENT, 56)
+        across.setHighlightSections(False)
+
+    @property
+    def chosen(self) -> list[int]:
+        """The selected rows, from top to bottom."""
+        selection = self.selectionModel()
+        return [] if selection is None else sorted(index.row() for index in selection.selectedRows())
