@@ -1,0 +1,66 @@
+"""What the child process says, one JSON object a line."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True, ser_json_inf_nan="constants")
+
+
+class Said(_Message):
+    """A line of what is being done."""
+
+    kind: Literal["said"] = "said"
+    text: str
+
+
+class Stage(_Message):
+    """A model of the comparison was begun, or the new one."""
+
+    kind: Literal["stage"] = "stage"
+    number: int
+    of: int
+    what: str
+
+
+class Tiles(_Message):
+    """Tiles that were encoded."""
+
+    kind: Literal["tiles"] = "tiles"
+    done: int
+    total: int
+    what: str
+
+
+class Curve(_Message):
+    """One epoch of one network; see `chrep_model.training.run.Epoch`."""
+
+    kind: Literal["epoch"] = "epoch"
+    stage: str
+    part: str
+    number: int
+    of: int
+    loss: float
+    held_out: float | None
+
+
+class Ended(_Message):
+    """The last line: how it ended, and for a failure why."""
+
+    kind: Literal["ended"] = "ended"
+    how: Literal["done", "cancelled", "interrupted", "failed"]
+    why: str = ""
+
+
+Message = Said | Stage | Tiles | Curve | Ended
+
+_READER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
+
+
+def read_message(line: str | bytes) -> Message:
+    """Parse a line; ValueError for anything else."""
+    return _READER.validate_json(line)
