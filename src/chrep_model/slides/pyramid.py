@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import dask.array as da
 import numpy as np
@@ -13,6 +15,9 @@ from chrep_model.slides.backends import RgbArray
 
 if TYPE_CHECKING:
     from chrep_model.slides.slide import Slide
+
+#: Takes row, col, height, width and level, as `Slide.read` does.
+ReadRegion = Callable[[int, int, int, int, int], RgbArray]
 
 # napari loads the coarsest level at once when a layer is added.
 _COARSEST = 1024
@@ -25,34 +30,38 @@ class _LevelPixels:
     ndim = 3
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, slide: Slide, level: int) -> None:
-        self._slide, self._level = slide, level
-        self.shape = (*slide.levels[level].shape, 3)
+    def __init__(self, shape: tuple[int, int], level: int, read: ReadRegion) -> None:
+        self._read, self._level = read, level
+        self.shape = (*shape, 3)
 
     def __getitem__(self, index: tuple[slice, slice, slice]) -> RgbArray:
         (top, bottom, _), (left, right, _) = (
             s.indices(n) for s, n in zip(index[:2], self.shape, strict=False)
         )
-        return self._slide.read(top, left, bottom - top, right - left, level=self._level)[..., index[2]]
+        return self._read(top, left, bottom - top, right - left, self._level)[..., index[2]]
 
 
-def pyramid(slide: Slide) -> list[da.Array]:
+def pyramid(slide: Slide, read: ReadRegion | None = None) -> list[da.Array]:
     """Return the levels of a slide as dask arrays, level 0 first.
 
     Parameters
     ----------
     slide
         The slide; it has to stay open as long as the arrays are used.
+    read
+        Reads regions in place of `Slide.read`, for a viewer that shows something where a file cannot be read.
 
     Returns
     -------
     list of uint8 dask arrays (rows, cols, 3)
         Shapes strictly decrease; the longest side of the last is at most 1024. Chunks are whole tiles of the
         file, about 512 to 1024 pixels a side. Names depend only on the content of the file, so that equal
-        chunks are found in dask's caches. Added levels are 2 x 2 means of the one before, chunk by chunk:
+        chunks are found in dask's caches; with `read` they are unique. Added levels are 2 x 2 means of the one before, chunk by chunk:
         computing one reads finer levels piece by piece, never whole.
     """
-    arrays = [_level(slide, i) for i in range(len(slide.levels))]
+    # What something else has read must never be taken from a cache for the slide's own pixels.
+    name = f"slide-{slide.fingerprint[:32]}" if read is None else f"shown-{uuid4().hex}"
+    arrays = [_level(slide, i, name, read or slide.read) for i in range(len(slide.levels))]
     while max(arrays[-1].shape[:2]) > _COARSEST and min(arrays[-1].shape[:2]) > 1:
         arrays.append(_halved(arrays[-1]))
     return arrays
@@ -74,12 +83,12 @@ def thumbnail(slide: Slide, max_px: int) -> tuple[RgbArray, float]:
     return pixels, max(slide.shape) / max(pixels.shape[:2])
 
 
-def _level(slide: Slide, level: int) -> da.Array:
+def _level(slide: Slide, level: int, name: str, read: ReadRegion) -> da.Array:
     rows, cols = (_grouped(n) for n in slide.chunk(level))
     return da.from_array(  # type: ignore[no-untyped-call]
-        _LevelPixels(slide, level),
+        _LevelPixels(slide.levels[level].shape, level, read),
         chunks=(rows, cols, 3),
-        name=f"slide-{slide.fingerprint[:32]}-{level}",
+        name=f"{name}-{level}",
         asarray=False,
     )
 

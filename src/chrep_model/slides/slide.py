@@ -29,6 +29,8 @@ from chrep_model.slides.backends import (
 if TYPE_CHECKING:
     import dask.array as da
 
+    from chrep_model.slides.pyramid import ReadRegion
+
 # Finer than any light microscope resolves, coarser than any overview of a slide: outside is a mistake.
 MPP_RANGE = (0.05, 100.0)
 _MPP_SIDES_DIFFER = 0.01
@@ -190,14 +192,15 @@ class Slide:
         """Return the (rows, cols) in which a level is stored."""
         return self._backend.chunks[level]
 
-    def pyramid(self) -> list[da.Array]:
+    def pyramid(self, read: ReadRegion | None = None) -> list[da.Array]:
         """Return lazy uint8 arrays (rows, cols, 3), level 0 first, for napari.
 
         Levels that the file does not have are appended as 2 x 2 means until the longest side is at most 1024.
+        With `read`, pixels are asked of it in place of `Slide.read`.
         """
         from chrep_model.slides.pyramid import pyramid
 
-        return pyramid(self)
+        return pyramid(self, read)
 
     def thumbnail(self, max_px: int = 1024) -> tuple[RgbArray, float]:
         """Return the whole slide in at most `max_px` a side.

@@ -1,0 +1,46 @@
+"""A slide that a file speaks of and that is not here: its facts are known, its pixels are not."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from chrep_model.errors import SlideError
+from chrep_model.slides.backends import Backend, RgbArray
+from chrep_model.slides.slide import Mpp, Slide
+
+
+class AbsentSlide(Slide):
+    """Stands for a slide that was not found; to read from it is an error.
+
+    Parameters
+    ----------
+    path
+        Where it was.
+    shape
+        (rows, cols) of its level 0.
+    fingerprint
+        Hex digest of its content.
+    mpp
+        Its µm per pixel.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int], fingerprint: str, mpp: Mpp) -> None:
+        super().__init__(_Absent(path, shape, fingerprint), mpp)
+
+
+class _Absent(Backend):
+    def __init__(self, path: Path, shape: tuple[int, int], fingerprint: str) -> None:
+        self.path, self.shapes, self.chunks = path, (shape,), ((512, 512),)
+        self.mpp_xy, self.properties = None, {}
+        self._fingerprint = fingerprint
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
+        raise SlideError("the slide is not here", path=self.path, remedy="Open it first, wherever it is now.")
+
+    def close(self) -> None:
+        pass

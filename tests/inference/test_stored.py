@@ -1,0 +1,97 @@
+"""Predictions read back from their files."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from chrep_model.errors import BundleError, PredictionError, SlideError
+from chrep_model.inference.export import output_path, write_prediction
+from chrep_model.inference.signature import Signature
+from chrep_model.inference.stored import first_gene, is_stored, read_prediction
+from chrep_model.slides.absent import AbsentSlide
+
+
+def written(prediction, folder, format="h5ad", genes=None):
+    path = output_path(folder, prediction.slide.name, format)
+    write_prediction(prediction, path, format, genes)
+    return path
+
+
+@pytest.mark.parametrize("format", ["h5ad", "zarr", "spatialdata"])
+def test_every_value_comes_back(trusting, tmp_path, format):
+    path = written(trusting, tmp_path, format)
+    assert is_stored(path)
+    stored = read_prediction(path)
+    assert stored.slide.path == trusting.slide.path and stored.slide.mpp.value == 0.7
+    assert stored.genes == trusting.genes and stored.variants == trusting.variants
+    assert stored.grid.shape == trusting.grid.shape
+    name = first_gene(stored)
+    assert name == trusting.genes[int(np.nanargmax(trusting.bundle.trust.accuracy))]
+    for variant in trusting.variants:
+        np.testing.assert_allclose(stored.map(name, variant), trusting.map(name, variant), rtol=1e-5)
+    same = [stored.on_grid(stored.interval(name)), stored.on_grid(stored.unlike()), stored.distance_map()]
+    was = [
+        trusting.on_grid(trusting.interval(name)),
+        trusting.on_grid(trusting.unlike()),
+        trusting.distance_map(),
+    ]
+    np.testing.assert_allclose(same, was, rtol=1e-6)
+    assert stored.unlike_share() == trusting.unlike_share()
+    np.testing.assert_array_equal(stored.bundle.trust.predictable, trusting.bundle.trust.predictable)
+
+
+def test_signatures_and_parts_work_as_on_the_model(prediction, tmp_path):
+    """With half overlapping tiles, chosen genes, and several variants of which the last is to be trusted."""
+    genes = prediction.genes[5:15]
+    stored = read_prediction(written(prediction, tmp_path, genes=genes))
+    assert stored.genes == genes and stored.variants[-1] == "calibrated"
+    signature = Signature.match("mine", genes[2:5], stored.bundle.panel)
+    expected = prediction.on_grid(signature.values(prediction))
+    np.testing.assert_allclose(stored.on_grid(signature.values(stored)), expected, rtol=1e-4, atol=1e-5)
+    again = read_prediction(written(stored, tmp_path / ".."))
+    np.testing.assert_array_equal(again.map(genes[3], "raw"), stored.map(genes[3], "raw"))
+
+
+def test_the_model_is_asked_for_where_it_is_needed(prediction, tmp_path):
+    stored = read_prediction(written(prediction, tmp_path))
+    with pytest.raises(BundleError, match=r"not the model. Open the model to predict more"):
+        stored.bundle.encoder()
+    with pytest.raises(BundleError, match="not the model"):
+        _ = stored.bundle.model.fitted
+    assert stored.bundle.hash != prediction.bundle.hash
+
+
+def test_the_slide_is_found_by_its_content(prediction, tmp_path, tiny_cohort, monkeypatch):
+    slide = tmp_path / prediction.slide.path.name
+    shutil.copy(prediction.slide.path, slide)
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    gone = tmp_path / "gone" / slide.name
+    monkeypatch.setattr(prediction.slide, "path", gone)
+    path = written(prediction, folder)
+    assert read_prediction(path).slide.path == slide  # in the folder above
+    assert read_prediction(path, [prediction.slide]).slide is prediction.slide
+    shutil.copy(tiny_cohort / "SYNTHETIC_P2A.jpg", slide)  # another one of the same name
+    stored = read_prediction(path)
+    assert isinstance(stored.slide, AbsentSlide) and stored.slide.path == gone
+    np.testing.assert_allclose(stored.map(stored.genes[0]), prediction.map(stored.genes[0]), rtol=1e-5)
+    with pytest.raises(SlideError, match=r"not here\. Open it first"):
+        stored.slide.read(0, 0, 10, 10)
+
+
+def test_other_files_are_refused(prediction, tmp_path, tiny_cohort):
+    measured = tiny_cohort / "SYNTHETIC_P1A.h5ad"
+    csv = written(prediction, tmp_path, "csv", prediction.genes[:2])
+    for path in (measured, csv, tmp_path, tmp_path / "none.h5ad"):
+        assert not is_stored(path)
+    with pytest.raises(PredictionError, match="no prediction as AnnData"):
+        read_prediction(csv)
+    with pytest.raises(PredictionError, match="damaged, or written by an older version"):
+        read_prediction(measured)
+    damaged = written(prediction, tmp_path)
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    with pytest.raises(PredictionError, match="Predict again"):
+        read_prediction(damaged)
