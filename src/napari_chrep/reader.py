@@ -1,4 +1,4 @@
-"""What napari calls when a slide or a bundle is dropped on it."""
+"""What napari calls when a slide, a bundle or a prediction is dropped on it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from chrep_model.errors import BundleError
+from chrep_model.errors import BundleError, ChrepError, PredictionError
 from chrep_model.slides.slide import Slide, is_slide, open_slide
+from napari_chrep.scales import with_remembered_scale
+from napari_chrep.shown import Shown
 
 #: One layer for napari: data, keyword arguments, kind of layer.
 LayerData = tuple[Any, dict[str, Any], str]
@@ -23,9 +25,12 @@ BUNDLE_SUFFIX = ".chrep"
 #: Key of a layer's ``metadata`` under which its `Slide` lies.
 SLIDE_KEY = "chrep_slide"
 
+#: Key under which lies the `Shown` that reads its pixels for the canvas.
+SHOWN_KEY = "chrep_shown"
+
 
 def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
-    """Return a reader for slides or for a bundle, or None when any of the paths is neither.
+    """Return a reader for slides, a bundle or a prediction, or None when any of the paths is none of them.
 
     napari asks this for every folder and every picture that is dropped on it, so it looks at little more than
     the header and never raises.
@@ -38,11 +43,15 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     Returns
     -------
     callable or None
-        `read_slides`, `read_bundle`, or None to leave the path to other plugins.
+        `read_slides`, `read_bundle`, `read_stored`, or None to leave the path to other plugins.
     """
+    from chrep_model.inference.stored import is_stored
+
     paths = _as_list(path)
     if len(paths) == 1 and is_bundle(paths[0]):
         return read_bundle
+    if len(paths) == 1 and is_stored(paths[0]):
+        return read_stored
     if not paths or not all(is_slide(p) for p in paths):
         return None
     return read_slides
@@ -69,20 +78,32 @@ def read_bundle(path: PathOrPaths) -> list[tuple[None]]:
     BundleError
         If there is no viewer.
     """
-    import napari
-
     from napari_chrep.worker import engines  # which knows the session, and that this file
 
     (folder,) = _as_list(path)
-    viewer = napari.current_viewer()
-    if viewer is None:
-        raise BundleError(
-            "a bundle opens in a viewer, and there is none",
-            path=folder,
-            remedy="Use chrep_model.bundle.load_bundle.",
-        )
+    remedy = "Use chrep_model.bundle.load_bundle."
+    viewer = _viewer(BundleError("a bundle opens in a viewer, and there is none", path=folder, remedy=remedy))
     viewer.window.add_plugin_dock_widget("napari-chrep", "Slide explorer")
     engines.of(viewer).load(folder)
+    return NO_LAYER
+
+
+def read_stored(path: PathOrPaths) -> list[tuple[None]]:
+    """Show a prediction of ours again in the current viewer: its maps, its genes, and its slide if found.
+
+    It is read in a worker, which tells of a damaged one; so no layer is returned here.
+
+    Raises
+    ------
+    PredictionError
+        If there is no viewer.
+    """
+    from napari_chrep.reopening import reopen
+
+    (file,) = _as_list(path)
+    remedy = "Use chrep_model.inference.stored.read_prediction."
+    error = PredictionError("a prediction opens in a viewer, and there is none", path=file, remedy=remedy)
+    reopen(_viewer(error), file)
     return NO_LAYER
 
 
@@ -100,7 +121,8 @@ def slide_layer_data(slide: Slide) -> LayerData:
     Parameters
     ----------
     slide : Slide
-        An open slide; the layer keeps it in ``metadata["chrep_slide"]``.
+        An open slide; the layer keeps it in ``metadata["chrep_slide"]``. Where it does not say its scale,
+        the one is taken that was typed in before.
 
     Returns
     -------
@@ -108,17 +130,29 @@ def slide_layer_data(slide: Slide) -> LayerData:
         ``(data, kwargs, "image")``; data are uint8 RGB: a list of levels or, for a
         one-level slide, one array.
     """
-    levels = slide.pyramid()
+    slide = with_remembered_scale(slide)
+    shown = Shown(slide)
+    levels = slide.pyramid(shown.read)
     kwargs: dict[str, Any] = {
         "name": slide.name,
         "rgb": True,
         "multiscale": len(levels) > 1,
-        "metadata": {SLIDE_KEY: slide},
+        "metadata": {SLIDE_KEY: slide, SHOWN_KEY: shown},
     }
     if slide.mpp is not None:
         kwargs["scale"] = (slide.mpp.value, slide.mpp.value)
         kwargs["units"] = ("um", "um")
     return (levels if len(levels) > 1 else levels[0], kwargs, "image")
+
+
+def _viewer(absent: ChrepError) -> Any:
+    """Return the current viewer; raise `absent` without one."""
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        raise absent
+    return viewer
 
 
 def _as_list(path: PathOrPaths) -> list[Path]:

@@ -193,6 +193,14 @@ class Session:
         self._kept[id(self.slide), self.bundle.hash] = (context, self.prediction)
         self.prediction_changed.emit()
 
+    def reopen(self, layer: Image | None, context: SlideContext, prediction: Prediction) -> None:
+        """Show a prediction that was read from a file, on the layer of its slide if that is there."""
+        self.look_at(layer)
+        self.use(prediction.bundle)
+        self.context, self.prediction = context, prediction
+        self._kept[id(self.slide), prediction.bundle.hash] = (context, prediction)
+        self.prediction_changed.emit()
+
     def add(self, part: PredictionPart) -> None:
         """Add one batch to the current prediction."""
         if self.prediction is None:

@@ -56,8 +56,8 @@ def pyramid(slide: Slide, read: ReadRegion | None = None) -> list[da.Array]:
     list of uint8 dask arrays (rows, cols, 3)
         Shapes strictly decrease; the longest side of the last is at most 1024. Chunks are whole tiles of the
         file, about 512 to 1024 pixels a side. Names depend only on the content of the file, so that equal
-        chunks are found in dask's caches; with `read` they are unique. Added levels are 2 x 2 means of the one before, chunk by chunk:
-        computing one reads finer levels piece by piece, never whole.
+        chunks are found in dask's caches; with `read` they are unique. Added levels are 2 x 2 means of the
+        one before, chunk by chunk: computing one reads finer levels piece by piece, never whole.
     """
     # What something else has read must never be taken from a cache for the slide's own pixels.
     name = f"slide-{slide.fingerprint[:32]}" if read is None else f"shown-{uuid4().hex}"

@@ -1,0 +1,86 @@
+"""Pixels of a slide for the canvas, which goes on when the file is lost: hatching, and one notification."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from napari.utils.notifications import show_error
+from psygnal import Signal
+from qtpy.QtWidgets import QApplication
+from superqt.utils import ensure_main_thread
+
+from chrep_model.errors import SlideError
+from chrep_model.slides.backends import RgbArray
+from chrep_model.slides.slide import Slide
+
+#: Two greys of no tissue, and the breadth of the stripes in pixels.
+_GREYS, _STRIPE_PX = (105, 150), 16
+
+GONE = "the slide has been moved or deleted while it is open"
+REMEDY = "Put it back, close its layer, and open it again; what was predicted on it stays until then."
+
+
+class Shown:
+    """Reads a slide for display; what cannot be read is hatched, never black or invented.
+
+    Parameters
+    ----------
+    slide : Slide
+        The slide.
+
+    Attributes
+    ----------
+    trouble : str
+        Why it cannot be read any more, and what to do; empty while all is well.
+    lost : Signal
+        `trouble` has just been found. Emitted once, on the Qt thread.
+    """
+
+    lost = Signal()
+
+    def __init__(self, slide: Slide) -> None:
+        self._slide = slide
+        self._lock = threading.Lock()
+        self.trouble = ""
+
+    def read(self, row: int, col: int, height: int, width: int, level: int = 0) -> RgbArray:
+        """Read a region, see `Slide.read`; from any thread."""
+        try:
+            pixels = self._slide.read(row, col, height, width, level)
+        except SlideError as error:
+            if not self.check():
+                self._tell(str(error))
+            return _hatching(row, col, height, width)
+        self.check()
+        return pixels
+
+    def check(self) -> bool:
+        """Look whether the file is gone, and tell of it; return whether it is.
+
+        Of a file that is gone some systems go on giving pixels as long as it is open.
+        """
+        gone = not self._slide.path.exists()
+        if gone:
+            self._tell(str(SlideError(GONE, path=self._slide.path, remedy=REMEDY)))
+        return gone
+
+    def _tell(self, text: str) -> None:
+        with self._lock:
+            known, self.trouble = bool(self.trouble), self.trouble or text
+        if known:
+            return
+        show_error(text)
+        if QApplication.instance() is not None:
+            _emit(self)
+
+
+@ensure_main_thread
+def _emit(shown: Shown) -> None:
+    shown.lost.emit()
+
+
+def _hatching(row: int, col: int, height: int, width: int) -> RgbArray:
+    rows, cols = np.ogrid[row : row + height, col : col + width]
+    greys = np.array(_GREYS, np.uint8)[(rows + cols) // _STRIPE_PX % 2]
+    return np.repeat(greys[..., None], 3, axis=-1)
