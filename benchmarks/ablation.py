@@ -19,11 +19,11 @@ import typer
 from numpy.typing import NDArray
 from rich.progress import track
 
+from chrep_model.cache import default_cache
 from chrep_model.calibration.corrector import CorrectorSettings, fit_corrector
 from chrep_model.calibration.gallery import unit_rows, weighted_mean
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.genes import GenePanel
-from chrep_model.embeddings import default_cache
 from chrep_model.evaluation.guard import Stage
 from chrep_model.evaluation.metrics import scores
 from chrep_model.evaluation.splits import Fold, make_folds

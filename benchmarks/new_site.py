@@ -20,10 +20,10 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.genes import GenePanel
 from chrep_model.cohorts.section import Section
-from chrep_model.embeddings import default_cache
 from chrep_model.evaluation.metrics import scores
 from chrep_model.methods.chrep import Chrep, ChrepSettings, FittedChrep
 from chrep_model.methods.model import Model, fit_model, spot_table

@@ -38,14 +38,6 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, total, what)."""
 
 
-def default_cache() -> Path:
-    """Where embeddings are kept: ``$CHREP_CACHE``, else the user's cache folder."""
-    import platformdirs
-
-    given = os.environ.get("CHREP_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("chrep", appauthor=False))
-
-
 class SlideEmbeddings:
     """The embeddings of one slide, computed when asked for and kept.
 
@@ -304,6 +296,7 @@ class _Store:
         with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
             self.group = zarr.open_group(path, mode="a")
+            os.utime(path)  # `trim_cache` goes by it
             self.grid: Any = self.group.require_array(
                 "grid", shape=(size, dim), chunks=(CHUNK, dim), dtype="float32", fill_value=float("nan")
             )

@@ -20,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chrep_model.bundle import Bundle, check_place, load_bundle, save_bundle
 from chrep_model.bundle.card import HEADS, provenance
+from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.genes import GenePanel, read_gene_list
 from chrep_model.cohorts.section import Section
-from chrep_model.embeddings import DEFAULT_CONTEXT_UM, Progress, SlideEmbeddings, default_cache
+from chrep_model.embeddings import DEFAULT_CONTEXT_UM, Progress, SlideEmbeddings
 from chrep_model.errors import BundleError, Cancelled, SettingsError
 from chrep_model.inference.predictor import choose_device
 from chrep_model.methods.base import Method

@@ -28,6 +28,7 @@ from chrep_model.bundle import Bundle, load_bundle
 from chrep_model.errors import Cancelled, ChrepError
 from chrep_model.geometry import Rect
 from chrep_model.inference.prediction import Preview
+from napari_chrep.preferences import preferences
 from napari_chrep.session import PerViewer, Session, sessions
 
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from chrep_model.slides.slide import Slide
 
 State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
-
-#: More tiles than this are not predicted before the user has said yes.
-TILE_BUDGET = 4000
 
 
 @dataclass(frozen=True)
@@ -147,9 +145,12 @@ def predicting(
 
 
 def _predictor(bundle: Bundle) -> Predictor:
+    from chrep_model.cache import trim_cache
     from chrep_model.inference.predictor import Predictor
 
-    return Predictor(bundle)
+    wanted = preferences()
+    trim_cache(wanted.cache, wanted.cache_bytes)
+    return Predictor(bundle, device=wanted.device, batch_size=wanted.batch_size, cache_dir=wanted.cache)
 
 
 def _cap_threads() -> None:
@@ -194,7 +195,7 @@ class Engine:
         self._worker: Any = None
         self._stop = Stop()
         self._pending: Callable[[], None] | None = None
-        self._request: tuple[Rect | Region | None, int | None] = (None, TILE_BUDGET)
+        self._request: tuple[Rect | Region | None, int | None] = (None, None)
         self._generation = 0
         self._done = self._total = 0
         self._started_at = 0.0
@@ -204,7 +205,7 @@ class Engine:
         """Open a bundle and make it the current one."""
         self._overtake(partial(self._start, "loading", loading, path))
 
-    def predict(self, area: Rect | Region | None, *, budget: int | None = TILE_BUDGET) -> None:
+    def predict(self, area: Rect | Region | None, *, budget: int | None = None) -> None:
         """Predict the tissue tiles of the current slide that are not predicted yet.
 
         Parameters

@@ -71,7 +71,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _own_settings(tmp_path):
+def _own_settings(tmp_path, plugin_settings):
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(tmp_path / "settings"))
 
 

@@ -136,7 +136,7 @@ def _readers() -> Iterator[Finding]:
 
 
 def _cache() -> Finding:
-    from chrep_model.embeddings import default_cache
+    from chrep_model.cache import default_cache
     from chrep_model.errors import PredictionError
     from chrep_model.inference.files import make_writable
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.genes import read_gene_list
 from chrep_model.cohorts.section import Section
-from chrep_model.embeddings import Progress, default_cache
+from chrep_model.embeddings import Progress
 from chrep_model.errors import SettingsError
 from chrep_model.evaluation.guard import check_distinct
 from chrep_model.evaluation.jobs import Job, JobStore, Plan, section_digest

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from chrep_model.bundle import Bundle
-from chrep_model.embeddings import Progress, SlideEmbeddings, default_cache
+from chrep_model.cache import default_cache
+from chrep_model.embeddings import Progress, SlideEmbeddings
 from chrep_model.errors import Cancelled, PredictionError
 from chrep_model.geometry import Rect
 from chrep_model.inference.prediction import Prediction, PredictionPart, Preview

@@ -143,6 +143,6 @@ def _span(low: float, high: float) -> str:
 
 
 def _file() -> Path:
-    from chrep_model.embeddings import default_cache
+    from chrep_model.cache import default_cache
 
     return default_cache() / "retraining_rates.json"

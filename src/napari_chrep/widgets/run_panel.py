@@ -13,10 +13,11 @@ from chrep_model.errors import ChrepError, ScaleError
 from chrep_model.geometry import Rect
 from chrep_model.slides.region import Region
 from napari_chrep.drawing import drawings
+from napari_chrep.preferences import preferences
 from napari_chrep.session import Session
 from napari_chrep.viewport import Viewport
 from napari_chrep.widgets._parts import Connections, heading, note, sentence
-from napari_chrep.worker import TILE_BUDGET, Engine
+from napari_chrep.worker import Engine
 
 VIEW_SHORTCUT = "Ctrl+Return"
 TISSUE_SHORTCUT = "Ctrl+Shift+Return"
@@ -129,7 +130,7 @@ class RunPanel(QWidget):
 
     def _predict(self, area: Rect | Region | None, *, limited: bool = True) -> None:
         self._asked_for = area
-        self.engine.predict(area, budget=TILE_BUDGET if limited else None)
+        self.engine.predict(area, budget=preferences().tile_budget if limited else None)
 
     def _on_settled(self, _checked: bool = False) -> None:
         slide = self.session.slide
@@ -207,9 +208,8 @@ class RunPanel(QWidget):
 
     def _on_refused(self, tiles: int) -> None:
         where = sentence(self._where())
-        self._say(
-            f"{where} are {tiles:,} tiles to predict, more than {TILE_BUDGET:,}. Choose less, or go ahead:"
-        )
+        most = preferences().tile_budget
+        self._say(f"{where} are {tiles:,} tiles to predict, more than {most:,}. Choose less, or go ahead:")
         self.anyway.show()
 
     def _on_nothing(self, tissue_tiles: int) -> None:
