@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from chrep_model.cohorts.aliases import Aliases, GeneNames
 from chrep_model.cohorts.genes import GenePanel
 from chrep_model.errors import GeneError
 from chrep_model.inference.signature import Signature, read_names, split_names
@@ -19,6 +20,15 @@ def test_case_does_not_matter_unless_it_tells_two_genes_apart(panel):
     found = Signature.match("mine", ("ptprc", "Cd4", "cd4", "PTPRC", "Xyz", "xyz"), panel)
     assert found.genes == ("PTPRC", "Cd4")
     assert found.unknown == ("Xyz", "xyz")
+
+
+def test_other_names_are_taken_for_genes_and_told():
+    panel = GenePanel(("ERBB2", "MS4A1", "PTPRC"), np.zeros(3), np.ones(3), ("ENSG00000141736", "", ""))
+    found = Signature.match("mine", ("her2", "PTPRC", "CD20", "XYZ", "ENSG00000141736"), panel)
+    assert found.genes == ("ERBB2", "PTPRC", "MS4A1") and found.unknown == ("XYZ",)
+    assert found.remark == "her2 → ERBB2, CD20 → MS4A1, ENSG00000141736 → ERBB2"
+    more = GeneNames(panel.genes, aliases=Aliases((("PTPRC", "LCA"),)))
+    assert Signature.match("mine", ("lca",), panel, more).genes == ("PTPRC",)
 
 
 def test_a_list_without_a_known_gene_is_refused(panel):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from chrep_model.cohorts.aliases import GeneNames
 from chrep_model.cohorts.section import Section
 from chrep_model.errors import GeneError
 
@@ -43,11 +44,14 @@ class GenePanel:
         Most variable first when they were chosen; in the given order when they were listed.
     mean, sd : ndarray
         float32 (G,), log10-spot units, over all training spots; sd is 1 for a gene that does not vary.
+    ids : tuple of str or None
+        An Ensembl id for each gene, empty where it is not known; None where the training data had none.
     """
 
     genes: tuple[str, ...]
     mean: np.ndarray
     sd: np.ndarray
+    ids: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         mean, sd = (np.ascontiguousarray(values, dtype=np.float32) for values in (self.mean, self.sd))
@@ -57,6 +61,8 @@ class GenePanel:
             )
         if len(set(self.genes)) != len(self.genes):
             raise GeneError("a gene occurs twice in this panel")
+        if self.ids is not None and len(self.ids) != len(self.genes):
+            raise GeneError(f"a panel of {len(self.genes)} genes cannot have {len(self.ids)} ids")
         if not (np.isfinite(mean).all() and np.isfinite(sd).all() and (sd > 0).all()):
             raise GeneError("this panel has means or sds that are not finite numbers, or an sd of zero")
         object.__setattr__(self, "mean", mean)
@@ -149,6 +155,11 @@ class GenePanel:
         return np.array([self.index(name) for name in names], dtype=np.int64)
 
     @cached_property
+    def names(self) -> GeneNames:
+        """The genes by any name that needs no table, see `cohorts.aliases`."""
+        return GeneNames(self.genes, self.ids)
+
+    @cached_property
     def hash(self) -> str:
         """sha256 (hex) of the names and the numbers, the same on every machine."""
         digest = hashlib.sha256()
@@ -159,10 +170,11 @@ class GenePanel:
         return digest.hexdigest()
 
     def to_frame(self) -> pd.DataFrame:
-        """Give the panel as a table with the columns gene, mean, sd."""
+        """Give the panel as a table with the columns gene, mean, sd and, where they are known, id."""
         import pandas as pd
 
-        return pd.DataFrame({"gene": list(self.genes), "mean": self.mean, "sd": self.sd})
+        frame = pd.DataFrame({"gene": list(self.genes), "mean": self.mean, "sd": self.sd})
+        return frame if self.ids is None else frame.assign(id=list(self.ids))
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> GenePanel:
@@ -174,7 +186,8 @@ class GenePanel:
             mean, sd = (frame[column].to_numpy(dtype=np.float32) for column in ("mean", "sd"))
         except (TypeError, ValueError):
             raise GeneError("this table of genes has means or sds that are not numbers") from None
-        return cls(tuple(str(name) for name in frame["gene"]), mean, sd)
+        ids = tuple(str(name) for name in frame["id"]) if "id" in frame else None
+        return cls(tuple(str(name) for name in frame["gene"]), mean, sd, ids)
 
     @cached_property
     def _columns(self) -> dict[str, int]:

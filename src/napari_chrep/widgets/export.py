@@ -171,10 +171,10 @@ class ExportWidget(QWidget):
             names = Remembered().favourites if favourite else split_names(self.names.text())
             if favourite and not names:
                 raise GeneError("there are no favourites", remedy="Mark genes with the star in their table.")
-            found = Signature.match("", names, bundle.panel)
-            genes = found.genes
+            found = Signature.match("", names, bundle.panel, self.session.names)
+            genes, remark = found.genes, found.remark
             if found.unknown:
-                remark = f"Not in the model: {', '.join(found.unknown)}."
+                remark = f"{remark}\nNot in the model: {', '.join(found.unknown)}.".strip()
         return Export(prediction, self._area(), genes, self.kind.currentData()), remark
 
     def _area(self) -> Rect | Region | None:

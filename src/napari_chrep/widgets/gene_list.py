@@ -20,7 +20,8 @@ from qtpy.QtWidgets import (
 
 from chrep_model.errors import GeneError
 from chrep_model.inference.signature import read_names, split_names
-from napari_chrep.widgets._parts import note
+from napari_chrep.naming import Naming
+from napari_chrep.widgets._parts import Connections, note
 
 #: What a list is called that was given no name.
 UNNAMED = "Signature"
@@ -33,15 +34,18 @@ class GeneListDialog(QDialog):
     ----------
     parent : QWidget
         It lies above this one.
+    naming : Naming
+        Takes a table of other names.
     """
 
-    def __init__(self, parent: QWidget) -> None:
+    def __init__(self, parent: QWidget, naming: Naming) -> None:
         super().__init__(parent)
+        self.naming = naming
         self.setWindowTitle("Genes as one map")
         layout = QVBoxLayout(self)
         about = note(
             "The map shows the mean of the genes, each in standard deviations above its average over the "
-            "training spots. Case does not matter."
+            "training spots. Case does not matter, and names like HER2 or CD20 are understood."
         )
         layout.addWidget(about)
         row = QHBoxLayout()
@@ -55,6 +59,17 @@ class GeneListDialog(QDialog):
         self.text.setAcceptRichText(False)
         self.text.setTabChangesFocus(True)
         layout.addWidget(self.text, 1)
+        self.known = note()
+        self.table = QPushButton("Names…")
+        self.table.setToolTip(
+            "Open a table of gene names once, and aliases, former names and Ensembl ids are found everywhere: "
+            "HGNC's hgnc_complete_set.txt or NCBI's gene_info, as downloaded"
+        )
+        self.table.clicked.connect(self._on_table)
+        row = QHBoxLayout()
+        row.addWidget(self.known, 1)
+        row.addWidget(self.table)
+        layout.addLayout(row)
         self.browse = QPushButton("Open a text file…")
         self.browse.clicked.connect(self._on_browse)
         self.buttons = QDialogButtonBox(
@@ -67,7 +82,10 @@ class GeneListDialog(QDialog):
         row.addStretch(1)
         row.addWidget(self.buttons)
         layout.addLayout(row)
-        self.resize(420, 320)
+        self.resize(420, 340)
+        connections = Connections(self)
+        connections.add(naming.changed, self._on_names)
+        self._on_names()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,6 +106,24 @@ class GeneListDialog(QDialog):
             return
         self.text.setPlainText("\n".join(names))
         self.name.setText(path.stem)
+
+    def _on_table(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(
+            self,
+            "Open a table of gene names",
+            "",
+            "Tables of names (*.txt *.tsv *.gz *.gene_info);;All files (*)",
+        )
+        if path:
+            self.naming.open(Path(path))
+
+    def _on_names(self) -> None:
+        known, busy = self.naming.known, self.naming.busy
+        kept = (
+            f"Other names of {known:,} genes are known." if known else "Aliases and ids: only the commonest."
+        )
+        self.known.setText("Reading names…" if busy else kept)
+        self.table.setEnabled(not busy)
 
     def _on_browse(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a list of genes", "", "Text (*.txt *.csv *.tsv *)")

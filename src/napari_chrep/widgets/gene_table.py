@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
 from qtpy.QtGui import QColor
 
-GENE, ACCURACY, FAVOURITE = range(3)
+GENE, ACCURACY, MORAN, FAVOURITE = range(4)
 FAVOURITE_KEYS, BLEND_KEYS = "Ctrl+D", "Ctrl+B"
-_HEADERS = ("Gene", "Accuracy", "★")
+_HEADERS = ("Gene", "Accuracy", "Moran’s I", "★")
 _HEADER_TIPS = (
     "The genes of the model; those in grey cannot be predicted",
     "Correlation to expect on a new section: the mean over training sections that were held out",
+    "How much the predicted map of the gene varies over this slide in space, between neighbouring tiles: near 0 "
+    "as if strewn at random, near 1 in regions. Computed in the background once a run has ended.",
     f"Your favourites, kept for all models; {FAVOURITE_KEYS} marks a gene, and so does a click",
 )
+# Rank of a gene that does not fit what was typed.
+_NO_MATCH = 5
+# So many other names are told of.
+_NAMED = 8
 _BLEND_TIP = f"{BLEND_KEYS}, or a right click, blends it with the gene on show."
 # Halfway between napari's dark and light backgrounds, so it reads as greyed out on both.
 _GREY = QColor(128, 128, 128)
@@ -35,11 +41,14 @@ class Gene:
         Correlation to expect on a new section; NaN where the model does not say.
     predictable : bool
         Whether that lies above zero by more than chance.
+    others : tuple of str
+        What else it is called.
     """
 
     name: str
     accuracy: float = math.nan
     predictable: bool = True
+    others: tuple[str, ...] = ()
 
     @property
     def advice(self) -> str:
@@ -52,7 +61,7 @@ class Gene:
 
 
 class GeneTable(QAbstractTableModel):
-    """Genes that contain what was typed; those that begin with it come first.
+    """Genes that contain what was typed in one of their names; those that are called so, or begin so, come first.
 
     Filtered and sorted here rather than by a proxy: Python then sorts a list of numbers, where Qt would call
     back for every comparison.
@@ -62,6 +71,8 @@ class GeneTable(QAbstractTableModel):
         super().__init__(parent)
         self._genes: list[Gene] = []
         self._upper: list[str] = []
+        self._others: list[str] = []  # each name between line ends; empty where there are none
+        self._moran: dict[str, float] = {}
         self._favourites: frozenset[str] = frozenset()
         self._needle = ""
         self._column, self._descending = -1, False  # as given
@@ -71,6 +82,7 @@ class GeneTable(QAbstractTableModel):
         """Take other genes, in the order in which they are listed."""
         self._genes = list(genes)
         self._upper = [gene.name.upper() for gene in genes]
+        self._others = ["\n{}\n".format("\n".join(g.others)).upper() if g.others else "" for g in genes]
         self._arrange()
 
     def set_needle(self, text: str) -> None:
@@ -84,6 +96,24 @@ class GeneTable(QAbstractTableModel):
         if self._rows:
             self.dataChanged.emit(self.index(0, FAVOURITE), self.index(len(self._rows) - 1, FAVOURITE))
 
+    def set_moran(self, moran: Mapping[str, float], *, complete: bool) -> None:
+        """Show Moran's I as far as it is known; rows that are sorted by it only move once it is complete."""
+        self._moran = dict(moran)
+        if complete and self._column == MORAN:
+            self._arrange()
+        elif self._rows:
+            self.dataChanged.emit(self.index(0, MORAN), self.index(len(self._rows) - 1, MORAN))
+
+    def other_name(self, row: int) -> str:
+        """Return the other name of a gene that was typed, or begins or holds what was typed; else nothing."""
+        place = self._rows[row]
+        if not self._needle or self._needle in self._upper[place]:
+            return ""
+        matching = [name for name in self._genes[place].others if self._needle in name.upper()]
+        return min(
+            matching, key=lambda name: (not name.upper().startswith(self._needle), len(name)), default=""
+        )
+
     def gene(self, row: int) -> Gene:
         """Return the gene in a row."""
         return self._genes[self._rows[row]]
@@ -95,20 +125,38 @@ class GeneTable(QAbstractTableModel):
     def _arrange(self) -> None:
         self.beginResetModel()
         needle = self._needle
-        rank = [0 if name.startswith(needle) else 1 if needle in name else 2 for name in self._upper]
-        rows = [i for i, r in enumerate(rank) if r < 2]
+        rank = self._ranks(needle)
+        rows = [i for i, r in enumerate(rank) if r < _NO_MATCH]
         if self._column >= 0:
             rows.sort(key=self._sort_key(), reverse=self._descending)
         rows.sort(key=rank.__getitem__)
         self._rows = rows
         self.endResetModel()
 
+    def _ranks(self, needle: str) -> list[int]:
+        """Say for each gene how well it fits: is called so, begins so (then by another name), holds it."""
+        if not needle:
+            return [0] * len(self._genes)
+        whole, begin = f"\n{needle}\n", f"\n{needle}"
+        return [
+            (0 if name == needle else 1)
+            if name.startswith(needle)
+            else (0 if whole in others else 2 if begin in others else 3 if needle in name else 4)
+            if needle in others
+            else 3
+            if needle in name
+            else _NO_MATCH
+            for name, others in zip(self._upper, self._others, strict=True)
+        ]
+
     def _sort_key(self) -> Callable[[int], Any]:
         if self._column == GENE:
             return self._upper.__getitem__
         if self._column == FAVOURITE:
             return lambda i: self._genes[i].name in self._favourites
-        return lambda i: -math.inf if math.isnan(self._genes[i].accuracy) else self._genes[i].accuracy
+        if self._column == MORAN:
+            return lambda i: _or_least(self._moran.get(self._genes[i].name, math.nan))
+        return lambda i: _or_least(self._genes[i].accuracy)
 
     # What Qt asks for.
 
@@ -129,18 +177,31 @@ class GeneTable(QAbstractTableModel):
         """Return what a cell shows."""
         gene = self.gene(index.row())
         if role == Qt.ItemDataRole.DisplayRole:
-            if index.column() == GENE:
-                return gene.name
-            if index.column() == ACCURACY:
-                return "–" if math.isnan(gene.accuracy) else f"{gene.accuracy:.2f}"
-            return "★" if gene.name in self._favourites else "☆"
+            return self._text(gene, index)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return _HEADER_TIPS[FAVOURITE] if index.column() == FAVOURITE else f"{gene.advice}\n{_BLEND_TIP}"
+            return self._tip(gene, index.column())
         if role == Qt.ItemDataRole.ForegroundRole and not gene.predictable:
             return _GREY
         if role == Qt.ItemDataRole.TextAlignmentRole and index.column() != GENE:
             return Qt.AlignmentFlag.AlignCenter
         return None
+
+    def _text(self, gene: Gene, index: QModelIndex) -> str:
+        if index.column() == GENE:
+            other = self.other_name(index.row())
+            return f"{gene.name} ({other})" if other else gene.name
+        if index.column() == ACCURACY:
+            return "–" if math.isnan(gene.accuracy) else f"{gene.accuracy:.2f}"
+        if index.column() == MORAN:
+            moran = self._moran.get(gene.name)
+            return "" if moran is None else "–" if math.isnan(moran) else f"{moran:.2f}".replace("-", "−")
+        return "★" if gene.name in self._favourites else "☆"
+
+    def _tip(self, gene: Gene, column: int) -> str:
+        if column in (MORAN, FAVOURITE):
+            return _HEADER_TIPS[column]
+        also = [f"Also {', '.join(gene.others[:_NAMED])}."] if gene.others else []
+        return "\n".join([gene.advice, *also, _BLEND_TIP])
 
     def headerData(  # noqa: N802
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
@@ -155,3 +216,8 @@ class GeneTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.InitialSortOrderRole:
             return Qt.SortOrder.AscendingOrder if section == GENE else Qt.SortOrder.DescendingOrder
         return None
+
+
+def _or_least(value: float) -> float:
+    """Return a number to sort by; what is unknown comes last from the top."""
+    return -math.inf if math.isnan(value) else value

@@ -22,12 +22,15 @@ from qtpy.QtWidgets import (
 from superqt import QFlowLayout
 
 from chrep_model.bundle import Bundle
+from chrep_model.cohorts.aliases import GeneNames
 from chrep_model.errors import GeneError
 from chrep_model.inference.signature import split_names
 from napari_chrep.grid import side_by_side
 from napari_chrep.layers import heatmaps
 from napari_chrep.maps import BLEND
+from napari_chrep.naming import namings
 from napari_chrep.session import sessions
+from napari_chrep.variability import variabilities
 from napari_chrep.widgets._parts import Connections, heading, note, sentence
 from napari_chrep.widgets.gene_list import UNNAMED, GeneListDialog
 from napari_chrep.widgets.gene_table import BLEND_KEYS, FAVOURITE, FAVOURITE_KEYS, GENE, Gene, GeneTable
@@ -54,12 +57,15 @@ class GenesWidget(QWidget):
         self.maps = MapPanel(self.session, heatmaps.of(viewer), side_by_side.of(viewer))
         self.remembered = Remembered()
         self._genes: dict[str, Gene] = {}
-        self.list_dialog = GeneListDialog(self)
+        self.variability = variabilities.of(viewer)
+        self.list_dialog = GeneListDialog(self, namings.of(viewer))
         self.list_dialog.accepted.connect(self._on_list)
         self._build()
         connections = Connections(self)
         connections.add(self.session.bundle_changed, self._on_bundle)
+        connections.add(self.session.names_changed, self._on_bundle)
         connections.add(self.session.gene_changed, self._on_gene)
+        connections.add(self.variability.changed, self._on_variability)
         self._on_bundle()
 
     def _build(self) -> None:
@@ -167,11 +173,17 @@ class GenesWidget(QWidget):
         known = 0 if bundle is None else len(bundle.genes)
         self.search.setPlaceholderText(f"Type one of {known:,} genes…" if known else "No genes yet")
         self.table.set_favourites(self.remembered.favourites)
-        genes = [] if bundle is None else sorted(genes_of(bundle), key=lambda gene: gene.name.upper())
+        names = self.session.names
+        genes = [] if bundle is None or names is None else genes_of(bundle, names)
+        genes.sort(key=lambda gene: gene.name.upper())
         self._genes = {gene.name: gene for gene in genes}
         self.table.set_genes(genes)
         self._on_typed(self.search.text())
         self._on_gene()
+        self._on_variability()
+
+    def _on_variability(self) -> None:
+        self.table.set_moran(self.variability.moran, complete=not self.variability.busy)
 
     def _on_gene(self) -> None:
         gene = self._genes.get(self.session.gene or "")
@@ -211,26 +223,31 @@ class GenesWidget(QWidget):
             self._say("Choose a model in the slide explorer.")
         elif len(several) > 1:
             self._say(f"Enter shows these {len(several):,} genes as one map.")
+        elif self.table.rowCount() == 0 and (meant := self._meant(text)) is not None:
+            self._say(f"Enter shows {meant}.")
         elif self.table.rowCount() == 0:
             self._show(text.strip())  # says that it is unknown, and which names are near
         else:
             found, known = self.table.rowCount(), len(bundle.genes)
             self._say("" if found == known else f"{found:,} of {known:,} genes")
 
+    def _meant(self, text: str) -> str | None:
+        """Return the gene that a name means which is written otherwise, such as an id with its version."""
+        return None if self.session.names is None else self.session.names.find(text.strip())
+
     def _say(self, text: str) -> None:
         self.message.setText(text)
         self.message.setVisible(bool(text))
 
     def _on_return(self) -> None:
-        """Show the exact match if there is one, else the first of the table; of several names, their mean."""
+        """Show the first of the table, where an exact match stands; of several names, their mean."""
         text = self.search.text().strip()
         several = split_names(text)
         if len(several) > 1:
             self.show_list(UNNAMED, several)
             return
         names = self.table.names()
-        exact = [name for name in names if name.upper() == text.upper()]
-        self._show((exact or names or [text])[0])
+        self._show(names[0] if names else self._meant(text) or text)
 
     def _on_clicked(self, index: QModelIndex) -> None:
         gene = self.table.gene(index.row())
@@ -272,16 +289,18 @@ class GenesWidget(QWidget):
         except GeneError as error:
             show_error(str(error))
             return
+        signature = self.session.signature
+        self._say("" if signature is None else signature.remark)
         self.maps.bring_up("signature")
 
     def _on_list(self) -> None:
         self.show_list(self.list_dialog.title, self.list_dialog.names)
 
 
-def genes_of(bundle: Bundle) -> list[Gene]:
-    """Return the genes of a bundle with how accurate it expects to be."""
+def genes_of(bundle: Bundle, names: GeneNames) -> list[Gene]:
+    """Return the genes of a bundle with their other names, and how accurate it expects to be."""
     trust = bundle.trust
     if trust is None:
-        return [Gene(name) for name in bundle.genes]
-    rows = zip(bundle.genes, trust.accuracy, trust.predictable, strict=True)
-    return [Gene(name, float(accuracy), bool(predictable)) for name, accuracy, predictable in rows]
+        return [Gene(name, others=others) for name, others in zip(bundle.genes, names.others, strict=True)]
+    rows = zip(bundle.genes, trust.accuracy.tolist(), trust.predictable.tolist(), names.others, strict=True)
+    return [Gene(*row) for row in rows]

@@ -8,7 +8,7 @@ import time
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_chrep.widgets.gene_table import ACCURACY, FAVOURITE, GENE, Gene, GeneTable
+from napari_chrep.widgets.gene_table import ACCURACY, FAVOURITE, GENE, MORAN, Gene, GeneTable
 
 DOWN = Qt.SortOrder.DescendingOrder
 
@@ -33,12 +33,48 @@ def test_names_that_begin_with_it_come_first(qtbot):
 
 def test_twenty_thousand_genes_keep_up_with_typing(qtbot):
     genes = GeneTable()
-    genes.set_genes([Gene(f"G{i:05d}A", i / 20_000) for i in range(20_000)])
+    others = [(f"ALIAS{i}", f"ENSG{i:011d}") for i in range(20_000)]
+    genes.set_genes([Gene(f"G{i:05d}A", i / 20_000, others=others[i]) for i in range(20_000)])
     genes.sort(ACCURACY, DOWN)
     start = time.perf_counter()
     for needle in ("g", "g0", "g01", "g0", "g", ""):
         genes.set_needle(needle)
     assert (time.perf_counter() - start) / 6 < 0.5
+
+
+def test_other_names_are_found_and_told(qtbot):
+    genes = table_of(
+        Gene("EREG"), Gene("ESR1", others=("ER", "ENSG00000091831")), Gene("HER2X"),
+        Gene("ERBB2", others=("HER2", "NEU", "MLN-HER")), Gene("SERPINA1"),
+    )  # fmt: skip
+
+    def listed(needle):
+        genes.set_needle(needle)
+        return [genes.index(row, GENE).data() for row in range(genes.rowCount())]
+
+    assert listed("er") == ["ESR1 (ER)", "EREG", "ERBB2", "HER2X", "SERPINA1"]
+    assert listed("her") == ["HER2X", "ERBB2 (HER2)"]
+    assert listed("her2") == ["ERBB2 (HER2)", "HER2X"]
+    assert listed("ensg00000091831") == ["ESR1 (ENSG00000091831)"]
+    assert listed("") == ["EREG", "ESR1", "HER2X", "ERBB2", "SERPINA1"]
+    assert "Also HER2, NEU" in genes.index(3, GENE).data(Qt.ItemDataRole.ToolTipRole)
+
+
+def test_how_much_a_gene_varies_in_space(qtbot):
+    genes = table_of("A", "B", "C", "D")
+    genes.sort(MORAN, DOWN)
+
+    def column():
+        return [genes.index(row, MORAN).data() for row in range(4)]
+
+    assert column() == [""] * 4
+    genes.set_moran({"A": -0.024, "B": 0.5}, complete=False)
+    assert column() == ["−0.02", "0.50", "", ""]  # nothing moves under the mouse
+    genes.set_moran({"A": -0.024, "B": 0.5, "C": math.nan, "D": 0.9}, complete=True)
+    assert genes.names() == ["D", "B", "A", "C"]
+    assert column() == ["0.90", "0.50", "−0.02", "–"]
+    tip = genes.headerData(MORAN, Qt.Orientation.Horizontal, Qt.ItemDataRole.ToolTipRole)
+    assert "predicted map" in tip and "neighbouring tiles" in tip
 
 
 @pytest.fixture
@@ -65,12 +101,12 @@ def test_sorted_by_accuracy_and_what_begins_with_it_stays_on_top(measured):
 
 
 def test_what_a_row_says(measured):
-    rows = [[measured.index(row, column).data() for column in range(3)] for row in range(4)]
+    rows = [[measured.index(row, column).data() for column in range(4)] for row in range(4)]
     assert rows == [
-        ["COL1A1", "0.50", "☆"],
-        ["ERBB2", "0.80", "☆"],
-        ["PCOLCE", "–", "☆"],
-        ["COL3A1", "0.10", "☆"],
+        ["COL1A1", "0.50", "", "☆"],
+        ["ERBB2", "0.80", "", "☆"],
+        ["PCOLCE", "–", "", "☆"],
+        ["COL3A1", "0.10", "", "☆"],
     ]
     greyed = [measured.index(row, GENE).data(Qt.ItemDataRole.ForegroundRole) is not None for row in range(4)]
     assert greyed == [False, False, False, True]

@@ -9,7 +9,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QDialogButtonBox, QPushButton
 
-from napari_chrep.widgets.gene_table import ACCURACY, FAVOURITE, GENE
+from napari_chrep.widgets.gene_table import ACCURACY, FAVOURITE, GENE, MORAN
 
 CTRL = Qt.KeyboardModifier.ControlModifier
 
@@ -173,3 +173,55 @@ def test_two_genes_blend_and_can_be_left_again(predicted, desk, qtbot):
     assert maps.visible == ()
     qtbot.mouseClick(predicted.maps.toggles["calibrated"], Qt.MouseButton.LeftButton)
     assert maps.visible == ("calibrated",)
+
+
+def test_how_much_genes_vary_is_computed_once_a_run_has_ended(genes, predicted, desk, qtbot):
+    variability = genes.variability
+    qtbot.waitUntil(lambda: not variability.busy and variability.moran, timeout=120_000)
+    assert set(variability.moran) == set(desk.session.bundle.genes)
+    header = genes.view.horizontalHeader()
+    pos = header.sectionPosition(MORAN) + header.sectionSize(MORAN) // 2
+    qtbot.mouseClick(header.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(pos, 5))
+    listed = [variability.moran[name] for name in genes.table.names()]
+    assert listed == sorted(listed, reverse=True) and listed[0] > 0.2
+    assert genes.table.index(0, MORAN).data() == f"{listed[0]:.2f}"
+    desk.viewer.layers.remove(desk.session.slide_layer)
+    assert variability.moran == {} and genes.table.index(0, MORAN).data() == ""
+
+
+def test_aliases_are_found_typed_and_listed(genes, desk, qtbot, tmp_path):
+    """HER2 and CD20 out of the box; ids and former names from a table that is opened once."""
+    names = desk.session.bundle.genes
+    first, second = names[4], names[9]
+    table = tmp_path / "hgnc_complete_set.txt"
+    table.write_text(
+        "symbol\talias_symbol\tprev_symbol\tensembl_gene_id\n"
+        f"{first}\tQQALIAS|QQOTHER\t\tENSG00000999901\n{second}\t\tQQFORMER\tENSG00000999902\n"
+    )
+    qtbot.mouseClick(genes.list_button, Qt.MouseButton.LeftButton)
+    genes.list_dialog.naming.open(table)
+    qtbot.waitUntil(lambda: "2 genes" in genes.list_dialog.known.text(), timeout=30_000)
+    genes.list_dialog.reject()
+    qtbot.keyClicks(genes.search, "qqal")
+    assert genes.table.index(0, GENE).data() == f"{first} (QQALIAS)"
+    qtbot.keyClick(genes.search, Qt.Key.Key_Return)
+    assert desk.session.gene == first
+    genes.search.clear()
+    qtbot.keyClicks(genes.search, "ensg00000999902.7")
+    assert second in genes.message.text()
+    qtbot.keyClick(genes.search, Qt.Key.Key_Return)
+    assert desk.session.gene == second
+    genes.search.clear()
+    qtbot.keyClicks(genes.search, f"qqformer {names[2]} NOSUCH")
+    qtbot.keyClick(genes.search, Qt.Key.Key_Return)
+    assert desk.session.signature.genes == (second, names[2])
+    assert desk.session.signature.unknown == ("NOSUCH",)
+    assert f"qqformer → {second}" in genes.message.text()
+    assert genes.remembered.names_path.exists()
+    bad = tmp_path / "counts.txt"
+    bad.write_text("a,b\n")
+    before = len(notification_manager.records)
+    genes.list_dialog.naming.open(bad)
+    qtbot.waitUntil(lambda: not genes.list_dialog.naming.busy, timeout=30_000)
+    assert "hgnc_complete_set" in notification_manager.records[before].message
+    assert desk.session.names.find("QQALIAS") == first  # the former table stays

@@ -1,0 +1,113 @@
+"""How much each gene varies over the slide on show, computed in the background while nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error
+from psygnal import Signal
+
+from chrep_model.errors import Cancelled, ChrepError
+from chrep_model.inference.variability import Variability, variability
+from napari_chrep.session import PerViewer, Session, sessions
+from napari_chrep.worker import Engine, Stop, engines
+
+if TYPE_CHECKING:
+    from chrep_model.inference.prediction import Prediction
+
+
+def computing(prediction: Prediction, stop: Stop) -> Iterator[Variability | ChrepError]:
+    """Compute Moran's I; yields for some genes after the other, or why that cannot be."""
+    try:
+        yield from variability(prediction, cancelled=stop.requested)
+    except Cancelled:
+        return
+    except ChrepError as error:
+        yield error
+
+
+class SpatialVariability:
+    """Keeps Moran's I of the genes in step with the prediction on show.
+
+    It is computed whenever a run has ended and left other tiles than before, never during one.
+
+    Parameters
+    ----------
+    session : Session
+        Whose prediction is looked at.
+    engine : Engine
+        While it runs, nothing is computed.
+
+    Attributes
+    ----------
+    moran : dict
+        Gene -> Moran's I, of those that are computed by now; emptied once it speaks of another prediction.
+    busy : bool
+        Whether a worker is at it.
+    changed : Signal
+        There is more, or less, of it.
+    """
+
+    changed = Signal()
+
+    def __init__(self, session: Session, engine: Engine) -> None:
+        self.session, self.engine = session, engine
+        self.moran: dict[str, float] = {}
+        self.busy = False
+        self._of: tuple[Prediction | None, int] = (None, 0)  # and how many tiles it had
+        self._stop = Stop()
+        session.prediction_changed.connect(self.refresh)
+        engine.state_changed.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self, _state: str = "") -> None:
+        """Begin, go on or stop, as the session and the engine stand now."""
+        prediction = self.session.prediction
+        if prediction is not self._of[0]:
+            self._drop(prediction)
+        if self.engine.state == "predicting":
+            self._stop.request()
+        elif prediction is not None and self._of[1] != len(prediction) and not self.busy:
+            self._start(prediction)
+
+    def _drop(self, prediction: Prediction | None) -> None:
+        self._stop.request()
+        self._of = prediction, 0
+        if self.moran:
+            self.moran = {}
+            self.changed.emit()
+
+    def _start(self, prediction: Prediction) -> None:
+        self._of = prediction, len(prediction)
+        self._stop = stop = Stop()
+        worker = create_worker(computing, prediction, stop, _start_thread=False)
+        stop.worker, self.busy = worker, True
+
+        def on_yielded(result: Variability | ChrepError) -> None:
+            if stop.requested():
+                return  # of another prediction, or of fewer tiles
+            if isinstance(result, ChrepError):
+                show_error(str(result))
+                return
+            self.moran |= dict(zip(result.genes, map(float, result.moran), strict=True))
+            self.changed.emit()
+
+        worker.yielded.connect(on_yielded)
+        worker.finished.connect(self._on_finished)
+        worker.start()
+
+    def _on_finished(self) -> None:
+        self.busy = False
+        if self._stop.requested() and not self._stop.worker.abort_requested:
+            self._of = self._of[0], 0  # it was overtaken: do it again for what there is now
+            self.refresh()
+
+
+def _variability(viewer: Any) -> SpatialVariability:
+    return SpatialVariability(sessions.of(viewer), engines.of(viewer))
+
+
+#: The Moran's I of each viewer's genes: ``variabilities.of(viewer)``.
+variabilities: PerViewer[SpatialVariability] = PerViewer(_variability)
