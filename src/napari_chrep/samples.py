@@ -8,7 +8,7 @@ from pathlib import Path
 from chrep_model.errors import ChrepError
 from chrep_model.geometry import xy_to_rowcol
 from chrep_model.slides.slide import open_slide
-from napari_chrep.reader import LayerData, slide_layer_data
+from napari_chrep.reader import LayerData, read_bundle, slide_layer_data
 
 #: Overrides where the sample data are looked for.
 ENVIRONMENT_VARIABLE = "CHREP_SAMPLE_DATA"
@@ -57,6 +57,21 @@ def sample_slide() -> list[LayerData]:
             "There is no SYNTHETIC*.ome.tif", path=folder, remedy=f"Check {ENVIRONMENT_VARIABLE}."
         )
     return [slide_layer_data(open_slide(slides[0]))]
+
+
+def sample_demo() -> list[LayerData]:
+    """Return the layer of the SYNTHETIC slide, and make the model of the sample data that of the viewer.
+
+    Raises
+    ------
+    ChrepError
+        If the sample data are not here, or there is no viewer.
+    """
+    layers, bundles = sample_slide(), sample_bundles()
+    if not bundles:
+        raise ChrepError("There is no model", path=sample_folder(), remedy="Train one: make demo.")
+    read_bundle(bundles[0])
+    return layers
 
 
 def sample_section() -> list[LayerData]:

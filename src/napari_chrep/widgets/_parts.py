@@ -27,6 +27,11 @@ class Connections:
         signal.connect(slot)
         self._made.append((signal, slot))
 
+    def end(self, signal: Any, slot: Callable[..., None]) -> None:
+        """Disconnect `slot` from `signal` before the widget goes."""
+        self._made.remove((signal, slot))
+        signal.disconnect(slot)
+
 
 def _end(made: list[tuple[Any, Callable[..., None]]], _destroyed: Any = None) -> None:
     while made:

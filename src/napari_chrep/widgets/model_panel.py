@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from chrep_model.inference.stored import StoredBundle
 from napari_chrep.samples import sample_bundles
 from napari_chrep.session import Session
 from napari_chrep.widgets._parts import Connections, heading, note
@@ -54,7 +55,6 @@ class ModelPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(heading("Model"))
         self.picker = QComboBox()
-        self.picker.setPlaceholderText("Choose a model…")
         self.picker.setToolTip("Trained models (bundles): those of the sample data, and those opened here")
         self.picker.setMinimumContentsLength(12)
         self.picker.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -107,8 +107,13 @@ class ModelPanel(QWidget):
         card = bundle.card
         self._values["Method"].setText(f"{card.method} on {card.encoder}")
         self._values["Genes"].setText(f"{len(bundle.genes):,}, in tiles of {bundle.spec.um:.0f} µm")
-        self._values["Cohort"].setText(str(card.cohort))
+        self._values["Cohort"].setText(card.cohort)
 
     def _show_current(self) -> None:
         bundle = self.session.bundle
+        if isinstance(bundle, StoredBundle):  # no model to be picked: what one predicted
+            self.picker.setPlaceholderText(f"{bundle.path.name}, without its model")
+            self.picker.setCurrentIndex(-1)
+            return
+        self.picker.setPlaceholderText("Choose a model…")
         self.picker.setCurrentIndex(-1 if bundle is None else self._offer(Path(bundle.path)))

@@ -1,32 +1,47 @@
-"""Which slide: one of the viewer's slide layers, its size, and its scale with where that comes from."""
+"""Which slide: one of the viewer's layers, its size, its scale and where that comes from; and warnings."""
 
 from __future__ import annotations
 
 import weakref
+from pathlib import Path
 from typing import Any
 
+from napari.layers import Layer
 from napari.utils.notifications import show_error
+from qtpy.QtCore import QFileSystemWatcher
 from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QFileDialog,
     QHBoxLayout,
     QLabel,
+    QMenu,
     QPushButton,
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import QSignalThrottler
 
 from chrep_model.errors import ChrepError
+from chrep_model.slides.slide import open_slide
+from napari_chrep.advice import advice
+from napari_chrep.reader import SHOWN_KEY, get_reader, slide_layer_data
+from napari_chrep.scales import REMEMBERED, remember_scale
 from napari_chrep.session import Session, slide_of
+from napari_chrep.shown import Shown
 from napari_chrep.viewport import show_scale_bar
 from napari_chrep.widgets._parts import Connections, heading, note
+from napari_chrep.widgets.banner import Banners
+from napari_chrep.widgets.properties import SlideProperties
 
-_SOURCES = {"file": "from file", "user": "typed in", "cohort": "from cohort"}
+_SOURCES = {"file": "from file", "user": "typed in", "cohort": "from cohort", REMEMBERED: "remembered"}
+
+#: Least time between two looks at a growing prediction, in milliseconds.
+_ADVICE_MS = 1000
 
 
 class SlidePanel(QWidget):
-    """Picks the slide among the viewer's layers, and asks for its scale when the file has none.
+    """Picks the slide among the viewer's layers, asks for its scale when the file has none, and warns.
 
     Parameters
     ----------
@@ -40,11 +55,21 @@ class SlidePanel(QWidget):
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self.session = session
+        self._shown: Shown | None = None
+        self._watcher = QFileSystemWatcher(self)
+        self._watcher.fileChanged.connect(self._on_file)
+        self._watcher.directoryChanged.connect(self._on_file)
+        self._throttle = QSignalThrottler(parent=self)
+        self._throttle.setTimeout(_ADVICE_MS)
+        self._throttle.triggered.connect(self._advise)
         self._build()
-        connections = Connections(self)
+        self._connections = connections = Connections(self)
         connections.add(viewer.layers.events.inserted, self._on_inserted)
         connections.add(viewer.layers.events.removed, self._on_removed)
         connections.add(session.slide_changed, self._on_slide)
+        connections.add(session.bundle_changed, self._advise)
+        connections.add(session.prediction_changed, self._advise)
+        connections.add(session.prediction_grew, self._throttle.throttle)
         slides = self._slide_layers()
         active = viewer.layers.selection.active
         if session.slide_layer is None and slides:
@@ -61,8 +86,8 @@ class SlidePanel(QWidget):
         self.picker.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.picker.activated.connect(self._on_picked)
         self.browse = QPushButton("Open…")
-        self.browse.setToolTip("Open a whole-slide image")
-        self.browse.clicked.connect(self._on_browse)
+        self.browse.setToolTip("Open a slide, a model, or a prediction")
+        self.browse.setMenu(self._open_menu())
         row = QHBoxLayout()
         row.addWidget(self.picker, 1)
         row.addWidget(self.browse)
@@ -80,12 +105,29 @@ class SlidePanel(QWidget):
         self.mpp.setSpecialValueText("unknown")  # shown for 0
         self.mpp.setKeyboardTracking(False)
         self.mpp.valueChanged.connect(self._on_mpp)
-        row.addWidget(self.mpp)
+        row.addWidget(self.mpp, 2)
         self.source = note()
         row.addWidget(self.source, 1)
         layout.addWidget(self.details)
         self.size_note = note()
         layout.addWidget(self.size_note)
+        self.properties = SlideProperties()
+        layout.addWidget(self.properties)
+        self.banners = Banners()
+        layout.addWidget(self.banners)
+
+    def _open_menu(self) -> QMenu:
+        menu = QMenu(self)
+        for text, slot, tip in (
+            ("File…", self._on_file_wanted, "SVS, TIFF, NDPI and others; a prediction as h5ad"),
+            ("Folder…", self._on_folder_wanted, "OME-Zarr, SpatialData, DICOM; a model; a prediction"),
+        ):
+            action = menu.addAction(text)
+            if action is not None:
+                action.setToolTip(tip)
+                action.triggered.connect(slot)
+        menu.setToolTipsVisible(True)
+        return menu
 
     def _slide_layers(self) -> list[Any]:
         viewer = self._viewer()
@@ -107,11 +149,28 @@ class SlidePanel(QWidget):
     def _on_picked(self, place: int) -> None:
         self.session.look_at(self._slide_layers()[place])
 
-    def _on_browse(self) -> None:
+    def _on_file_wanted(self, _checked: bool = False) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a slide or a prediction")
+        if path:
+            self.open(Path(path))
+
+    def _on_folder_wanted(self, _checked: bool = False) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Open the folder of a slide, a model or a prediction")
+        if path:
+            self.open(Path(path))
+
+    def open(self, path: Path) -> None:
+        """Open a slide, a bundle or a prediction; whatever is wrong with it is told of."""
         viewer = self._viewer()
-        path, _ = QFileDialog.getOpenFileName(self, "Open a slide")
-        if path and viewer is not None:
-            viewer.open(path, plugin="napari-chrep")
+        if viewer is None:
+            return
+        try:
+            if get_reader(path) is not None:
+                viewer.open(path, plugin="napari-chrep")
+            else:  # a small plain TIFF is left to others when it is dropped; or else this says what is wrong
+                viewer.layers.append(Layer.create(*slide_layer_data(open_slide(path))))
+        except ChrepError as error:
+            show_error(str(error))
 
     def _on_mpp(self, value: float) -> None:
         if value <= 0:
@@ -122,6 +181,8 @@ class SlidePanel(QWidget):
             show_error(str(error))
             self._on_slide()
             return
+        if self.session.slide is not None:
+            remember_scale(self.session.slide)
         viewer = self._viewer()
         if viewer is not None:
             viewer.reset_view()  # the slide has just changed its size in the world
@@ -135,13 +196,17 @@ class SlidePanel(QWidget):
         slide = self.session.slide
         self.details.setVisible(slide is not None)
         self.size_note.setVisible(slide is not None)
+        self.properties.setVisible(slide is not None)
+        self._watch()
+        self._advise()
         if slide is None:
             return
+        self.properties.describe(slide)
         mpp = slide.mpp
         self.mpp.blockSignals(True)
         self.mpp.setValue(0.0 if mpp is None else mpp.value)
         self.mpp.blockSignals(False)
-        editable = mpp is None or mpp.source == "user"
+        editable = mpp is None or mpp.source in ("user", REMEMBERED)
         self.mpp.setReadOnly(not editable)
         self.mpp.setButtonSymbols(
             QDoubleSpinBox.ButtonSymbols.UpDownArrows if editable else QDoubleSpinBox.ButtonSymbols.NoButtons
@@ -154,3 +219,27 @@ class SlidePanel(QWidget):
         viewer = self._viewer()
         if viewer is not None and mpp is not None:
             show_scale_bar(viewer)
+
+    def _watch(self) -> None:
+        """Look after the file of the current slide."""
+        layer = self.session.slide_layer
+        shown = None if layer is None else layer.metadata.get(SHOWN_KEY)
+        if shown is self._shown:
+            return
+        if self._shown is not None:
+            self._connections.end(self._shown.lost, self._advise)
+            for path in (*self._watcher.files(), *self._watcher.directories()):
+                self._watcher.removePath(path)
+        self._shown = shown
+        if shown is not None and self.session.slide is not None:
+            self._connections.add(shown.lost, self._advise)
+            self._watcher.addPath(str(self.session.slide.path))
+
+    def _on_file(self, _path: str) -> None:
+        if self._shown is not None:
+            self._shown.check()
+
+    def _advise(self) -> None:
+        session = self.session
+        trouble = "" if self._shown is None else self._shown.trouble
+        self.banners.show_advice(advice(session.slide, session.bundle, session.prediction, trouble))
