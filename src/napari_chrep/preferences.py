@@ -43,6 +43,6 @@ def preferences() -> Preferences:
         device=prediction.device,
         batch_size=prediction.batch_size,
         tile_budget=prediction.tile_budget,
-        cache=Path(store.folder).expanduser() if store.folder.strip() else default_cache(),
+        cache=Path(folder).expanduser() if (folder := store.folder.strip()) else default_cache(),
         cache_bytes=int(store.size_gb * 1e9),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.settings import get_plugin_settings
 from PIL import Image
 from qtpy.QtCore import QSettings
 
@@ -70,8 +71,24 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CHREP_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_preferences(tmp_path_factory):
+    get_plugin_settings(path_dir=tmp_path_factory.mktemp("preferences"))  # once, says napari
+
+
+@pytest.fixture
+def page():
+    """The plugin's page of the preferences; as it was again after the test."""
+    page = get_plugin_settings("napari-chrep")
+    before = page.model_copy(deep=True)
+    yield page
+    for part in ("prediction", "store"):
+        for key, value in getattr(before, part):
+            setattr(getattr(page, part), key, value)
+
+
 @pytest.fixture(autouse=True)
-def _own_settings(tmp_path, plugin_settings):
+def _own_settings(tmp_path):
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(tmp_path / "settings"))
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 from PIL import Image
 from qtpy.QtCore import Qt
@@ -107,8 +106,8 @@ def test_a_followed_view_does_not_overtake_the_whole_tissue(explorer, desk, tiny
     assert desk.session.prediction.indices.size == desk.session.context.tiles().size
 
 
-def test_too_many_tiles_are_asked_for_first(explorer, desk, tiny_bundle, write_tissue, qtbot):
-    get_plugin_settings("napari-chrep").prediction.tile_budget = 3
+def test_too_many_tiles_are_asked_for_first(explorer, desk, tiny_bundle, write_tissue, qtbot, page):
+    page.prediction.tile_budget = 3
     desk.open(write_tissue())
     desk.load(tiny_bundle)
     click(qtbot, explorer.run.predict_tissue)
