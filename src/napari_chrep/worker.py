@@ -196,6 +196,8 @@ class Engine:
         self._stop = Stop()
         self._pending: Callable[[], None] | None = None
         self._request: tuple[Rect | Region | None, int | None] = (None, None)
+        self._readied: tuple[int, str] | None = None
+        self._quiet = False
         self._generation = 0
         self._done = self._total = 0
         self._started_at = 0.0
@@ -203,7 +205,21 @@ class Engine:
 
     def load(self, path: Path) -> None:
         """Open a bundle and make it the current one."""
+        self._quiet = False
         self._overtake(partial(self._start, "loading", loading, path))
+
+    def get_ready(self) -> None:
+        """Prepare the current slide for the current bundle before anybody asks.
+
+        Once for each pair, and only while there is nothing else to do; what goes wrong is told to who asks.
+        """
+        session = self.session
+        if self.state != "idle" or session.bundle is None or session.slide is None or session.context:
+            return
+        pair = id(session.slide), session.bundle.hash
+        if pair != self._readied:
+            self._readied, self._quiet = pair, True
+            self._prepare()
 
     def predict(self, area: Rect | Region | None, *, budget: int | None = None) -> None:
         """Predict the tissue tiles of the current slide that are not predicted yet.
@@ -215,7 +231,7 @@ class Engine:
         budget : int or None
             With more tiles than this, `refused` is emitted instead; None for no limit.
         """
-        self._request = (area, budget)
+        self._request, self._quiet = (area, budget), False
         # What is loaded or prepared now serves any region: let it go on.
         if self.state in ("loading", "preparing") and not self._stop.requested():
             self._pending = self._predict_now
@@ -255,9 +271,7 @@ class Engine:
         if session.bundle is None or session.slide is None:
             return
         if session.context is None or session.predictor is None or session.prediction is None:
-            self._start(
-                "preparing", preparing, session.bundle, session.predictor, session.slide, session.context
-            )
+            self._prepare()
             self._pending = self._predict_now  # once this worker has finished
             return
         wanted = session.context.tiles(area)
@@ -270,6 +284,10 @@ class Engine:
             self._done, self._total, self._started_at = 0, int(todo.size), time.perf_counter()
             self._start("predicting", predicting, session.predictor, session.context, todo)
             self.progressed.emit(0, self._total, 0.0)
+
+    def _prepare(self) -> None:
+        session = self.session
+        self._start("preparing", preparing, session.bundle, session.predictor, session.slide, session.context)
 
     def _start(self, state: State, work: Callable[..., Iterator[Any]], *args: Any) -> None:
         self._stop = stop = Stop()
@@ -290,6 +308,8 @@ class Engine:
             return
         if isinstance(result, Failed):
             self._pending = None
+            if self._quiet and self.state == "preparing":
+                return
             show_error(str(result.error))
             self.failed.emit(str(result.error))
         elif isinstance(result, Bundle):

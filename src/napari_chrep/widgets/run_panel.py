@@ -21,7 +21,7 @@ from napari_chrep.worker import Engine
 
 VIEW_SHORTCUT = "Ctrl+Return"
 TISSUE_SHORTCUT = "Ctrl+Shift+Return"
-LOADING = "Loading the model…"
+LOADING, PREPARING, READY = "Loading the model…", "Preparing the slide", "Ready."
 
 
 class RunPanel(QWidget):
@@ -160,9 +160,10 @@ class RunPanel(QWidget):
         for button in (self.predict_view, self.predict_tissue, self.follow):
             button.setEnabled(not missing)
         self._on_drawing()
-        self._say(missing or (LOADING if self.engine.state == "loading" else "Ready."))
+        self._say(missing or (LOADING if self.engine.state == "loading" else READY))
         if not missing:
             self._on_settled()
+            self.engine.get_ready()
 
     def _on_drawing(self) -> None:
         layer = self.drawing.layer
@@ -181,9 +182,12 @@ class RunPanel(QWidget):
         self.cancel.setText("Cancelling…" if state == "cancelling" else "Cancel")
         if state in ("loading", "preparing"):
             self.progress.setRange(0, 0)
-            self._say(LOADING if state == "loading" else "Preparing the slide…")
-        elif state == "idle" and self.status.text() == LOADING:
-            self._say(self._missing() or "Ready.")
+            self._say(LOADING if state == "loading" else f"{PREPARING}…")
+        elif state == "idle":
+            if self.status.text().startswith((LOADING, PREPARING)):
+                self._say(self._missing() or READY)
+            if not self._missing():
+                self.engine.get_ready()
         if state == "preparing":
             self._clock.start()
         else:
@@ -194,17 +198,19 @@ class RunPanel(QWidget):
         if total:
             self.progress.setRange(0, total)
             self.progress.setValue(done)
-            self._say(f"Preparing the slide: {done:,} of {total:,} sample tiles")
+            self._say(f"{PREPARING}: {done:,} of {total:,} sample tiles")
 
     def _on_progress(self, done: int, total: int, rate: float) -> None:
         self.progress.setRange(0, total)
         self.progress.setValue(done)
+        predictor = self.session.predictor
+        speed = f"{rate:.0f} tiles/s" + (f" on {predictor.device}" if predictor is not None else "")
         if done >= total:
-            self._say(f"{done:,} tiles predicted, {rate:.0f} tiles/s.")
+            self._say(f"{done:,} tiles predicted, {speed}.")
         elif rate > 0:
-            self._say(f"{done:,} of {total:,} tiles, {rate:.0f} tiles/s, {_left((total - done) / rate)} left")
+            self._say(f"{done:,} of {total:,} tiles, {speed}, {_left((total - done) / rate)} left")
         else:
-            self._say(f"0 of {total:,} tiles")
+            self._say(f"0 of {total:,} tiles: a rough map first")
 
     def _on_refused(self, tiles: int) -> None:
         where = sentence(self._where())

@@ -29,7 +29,23 @@ def test_it_says_what_is_missing(explorer, desk, tiny_bundle, write_tissue):
     desk.load(tiny_bundle)
     assert "slide" in run.status.text() and not run.predict_view.isEnabled()
     desk.viewer.open(write_tissue(), plugin="napari-chrep")
-    assert run.status.text() == "Ready." and run.predict_view.isEnabled()
+    assert run.predict_view.isEnabled()
+    assert run.status.text().startswith("Preparing")  # before anybody asks
+    desk.wait()
+    assert run.status.text() == "Ready." and desk.session.context is not None
+
+
+def test_what_is_wrong_with_a_slide_is_told_when_one_asks(explorer, desk, tiny_bundle, write_pyramid, qtbot):
+    desk.load(tiny_bundle)
+    with notification_manager:
+        notification_manager.records.clear()
+        desk.open(write_pyramid(np.full((600, 600, 3), 244, np.uint8), mpp=0.7, levels=1))
+        desk.wait()
+        assert not notification_manager.records and explorer.run.status.text() == "Ready."
+        click(qtbot, explorer.run.predict_view)
+        desk.wait()
+        (record,) = notification_manager.records
+    assert "no tissue was found" in record.message and explorer.run.predict_view.isEnabled()
 
 
 def test_the_card_in_short(explorer, desk, tiny_bundle, bundle):
@@ -222,4 +238,4 @@ def test_a_region_that_crosses_itself(explorer, desk, tiny_bundle, write_tissue,
     assert [record.message for record in notification_manager.records[before:]] == [
         explorer.run.status.text()
     ]
-    assert desk.engine.state == "idle" and desk.session.prediction is None
+    assert desk.engine.state == "idle" and not desk.session.prediction
