@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from chrep_model.slides.slide import Slide
 
 #: So many predicted tiles are needed to say that a slide is unlike the training slides.
-ENOUGH_TILES = 30
+ENOUGH_TILES = 20
 
 #: A slide that is finer than the training slides by more than this has most likely a wrong scale.
 _FAR_FINER = 4.0
@@ -63,8 +63,9 @@ def advice(
     if prediction is not None and len(prediction) >= ENOUGH_TILES and prediction.is_unlike:
         share = 100 * (prediction.unlike_share() or 0.0)
         text = (
-            f"{share:.0f} % of the predicted tiles are farther from the training tissue than {100 * FAR:.0f} % of "
-            "its own spots were: values and intervals may be far off. The map Unlike shows where."
+            f"{share:.0f} % of the predicted tiles are farther from the training tissue than "
+            f"{100 * FAR:.0f} % of its own spots were: values and intervals may be far off. The map Unlike "
+            "shows where."
         )
         found.append(Advice("Unlike the training slides", text, grave=True))
     return sorted(found, key=lambda one: not one.grave)

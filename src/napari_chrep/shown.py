@@ -18,7 +18,7 @@ from chrep_model.slides.slide import Slide
 _GREYS, _STRIPE_PX = (105, 150), 16
 
 GONE = "the slide has been moved or deleted while it is open"
-REMEDY = "Put it back, close its layer, and open it again; what was predicted on it stays until then."
+REMEDY = "Put it back, remove its layer, and open it again."
 
 
 class Shown:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from napari.settings import get_plugin_settings
 from PIL import Image
-from qtpy.QtCore import QSettings
+from qtpy.QtCore import QMimeData, QPoint, QPointF, QSettings, Qt, QTimer, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtWidgets import QApplication, QDialog, QPushButton, QRadioButton
 
 from chrep_model.bundle import load_bundle
 from chrep_model.inference.predictor import Predictor
@@ -50,6 +52,29 @@ class Desk:
         (layer,) = self.viewer.open(path, plugin="napari-chrep")
         self.session.look_at(layer)
         return layer
+
+    def drop(self, path: Path) -> None:
+        """Drop a path on the window; of the readers that napari then offers for a folder, ours is chosen."""
+
+        def choose() -> None:
+            dialog = QApplication.activeModalWidget()
+            if not isinstance(dialog, QDialog):  # not yet
+                return
+            timer.stop()
+            (ours,) = [b for b in dialog.findChildren(QRadioButton) if b.text() == "CHRep"]
+            ours.click()
+            next(b for b in dialog.findChildren(QPushButton) if b.text().replace("&", "") == "OK").click()
+
+        mime = QMimeData()
+        mime.setUrls([QUrl.fromLocalFile(str(path))])
+        copy, left, none = Qt.DropAction.CopyAction, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+        window = self.viewer.window._qt_viewer
+        timer = QTimer()
+        timer.timeout.connect(choose)
+        timer.start(100)
+        QApplication.sendEvent(window, QDragEnterEvent(QPoint(20, 20), copy, mime, left, none))
+        QApplication.sendEvent(window, QDropEvent(QPointF(20, 20), copy, mime, left, none))
+        timer.stop()
 
     def load(self, bundle: Path) -> None:
         self.engine.load(bundle)

@@ -6,9 +6,6 @@ import shutil
 
 import pytest
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QApplication, QDialog, QPushButton, QRadioButton
 
 from chrep_model.errors import BundleError
 from napari_chrep.reader import get_reader, read_bundle
@@ -53,16 +50,7 @@ def test_an_opened_bundle_becomes_the_model(desk, tiny_bundle, said):
 
 def test_a_dropped_bundle_becomes_the_model(desk, tiny_bundle, said):
     """napari offers any folder to its own reader too, and asks."""
-
-    def choose():
-        dialog = QApplication.activeModalWidget()
-        assert isinstance(dialog, QDialog)
-        (button,) = [b for b in dialog.findChildren(QRadioButton) if b.text() == "CHRep"]
-        button.click()
-        next(b for b in dialog.findChildren(QPushButton) if b.text().replace("&", "") == "OK").click()
-
-    QTimer.singleShot(300, choose)
-    drop(desk.viewer, tiny_bundle)
+    desk.drop(tiny_bundle)
     desk.wait()
     assert desk.session.bundle.path == tiny_bundle and said() == []
 
@@ -81,12 +69,3 @@ def test_a_damaged_bundle_is_told_of_once(desk, tiny_bundle, damaged, said):
 def test_without_a_viewer_there_is_nothing_to_load_it_into(tiny_bundle, qapp):
     with pytest.raises(BundleError, match=r"load_bundle"):
         read_bundle(tiny_bundle)
-
-
-def drop(viewer, path):
-    mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(path))])
-    copy, left, none = Qt.DropAction.CopyAction, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-    window = viewer.window._qt_viewer
-    QApplication.sendEvent(window, QDragEnterEvent(QPoint(20, 20), copy, mime, left, none))
-    QApplication.sendEvent(window, QDropEvent(QPointF(20, 20), copy, mime, left, none))
