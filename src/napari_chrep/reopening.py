@@ -20,6 +20,7 @@ from chrep_model.slides.absent import AbsentSlide
 from chrep_model.slides.slide import Slide
 from napari_chrep.reader import LayerData, slide_layer_data
 from napari_chrep.session import sessions, slide_of
+from napari_chrep.worker import engines
 
 if TYPE_CHECKING:
     from chrep_model.inference.predictor import SlideContext
@@ -77,6 +78,7 @@ def _on_read(owner: Any, result: Reopened | ChrepError) -> None:
         show_info(f"{slide.path}: the slide of this prediction was not found. Its maps are shown without it.")
     layer = next((layer for layer in viewer.layers if slide_of(layer) is slide), None)
     known = session.gene in prediction.genes
+    engines.of(viewer).drop()  # or its batches would be added to what was read
     session.reopen(layer, result.context, prediction)
     if not known:
         session.show_gene(first_gene(prediction))

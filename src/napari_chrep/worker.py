@@ -252,6 +252,11 @@ class Engine:
         if self._worker is not None:
             self._set_state("cancelling")
 
+    def drop(self) -> None:
+        """Stop within a batch; what comes of the work until then is dropped."""
+        self._generation += 1
+        self.cancel()
+
     def _overtake(self, job: Callable[[], None]) -> None:
         """Do this next, and drop what comes from the work under way."""
         self._generation += 1
@@ -350,8 +355,7 @@ class Engine:
         if self.state == "loading":
             self._pending = None if self._pending == self._predict_now else self._pending
         else:
-            self._generation += 1
-            self.cancel()
+            self.drop()
 
     def _set_state(self, state: State) -> None:
         if state != self.state:
