@@ -127,6 +127,18 @@ def test_the_store_answers_a_second_instance_without_the_encoder(make):
     assert (second.calls, second.fits) == (0, 0)
 
 
+@pytest.mark.parametrize("cache", [False, True])
+def test_tiles_that_are_missing_are_those_that_will_be_encoded(make, cache):
+    encoder = Colours()
+    embeddings = make(encoder, cache=cache)
+    xy = embeddings.grid.centres(embeddings.tissue[:4]) + 3.0
+    expected = embeddings.missing(xy, (100.0, 200.0))
+    assert encoder.calls == 0
+    embeddings.at(xy, (100.0, 200.0))
+    assert encoder.tiles == expected > 4
+    assert (make(cache=cache).missing(xy, (100.0, 200.0)) == 0) is cache
+
+
 def test_memory_answers_within_an_instance(make):
     encoder = Colours()
     embeddings = make(encoder)

@@ -150,6 +150,18 @@ class SlideEmbeddings:
         means = [_means(around, [np.searchsorted(needed, near) for near in part]) for part in neighbours]
         return np.concatenate([self._standardised(own), *means], axis=1)
 
+    def missing(self, centres_xy: NDArray[np.float64], context_um: tuple[float, ...] = ()) -> int:
+        """Count the tiles that the encoder would have to see for `at` around given points; it sees none."""
+        sample = [] if self._store and self._store.prepared() else [self._sample()]
+        near = [i for radius in context_um for i in self._within(centres_xy, radius)]
+        needed = np.unique(np.concatenate([np.empty(0, np.int64), *sample, *near]))
+        needed = needed[~self._known.has(needed)]
+        if self._store is None:
+            return len(needed) + len(centres_xy)
+        stored = self._store.points(_name_of(centres_xy)) is not None
+        unknown = int(np.isnan(self._store.read(needed)[:, 0]).sum()) if len(needed) else 0
+        return unknown + (0 if stored else len(centres_xy))
+
     def _standardised(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         assert self._prepared is not None  # noqa: S101  (`at` prepares)
         _, mean, sd = self._prepared
@@ -192,7 +204,7 @@ class SlideEmbeddings:
     def _points(
         self, centres_xy: NDArray[np.float64], progress: Progress | None, cancelled: Callable[[], bool] | None
     ) -> NDArray[np.float32]:
-        name = hashlib.sha256(np.ascontiguousarray(centres_xy, np.float64).tobytes()).hexdigest()[:16]
+        name = _name_of(centres_xy)
         if self._store and (stored := self._store.points(name)) is not None:
             return stored
         out = np.empty((len(centres_xy), self.encoder.dim), np.float32)
@@ -268,6 +280,10 @@ class _Rows:
         self._values[self._count : count] = values
         self._place[indices] = np.arange(self._count, count)
         self._count = count
+
+
+def _name_of(centres_xy: NDArray[np.float64]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(centres_xy, np.float64).tobytes()).hexdigest()[:16]
 
 
 def _means(rows: NDArray[np.float32], members: list[NDArray[np.int64]]) -> NDArray[np.float32]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chrep_model.bundle import check_place
-from chrep_model.cohorts.manifest import write_manifest
+from chrep_model.cohorts.manifest import Manifest, write_manifest
 from chrep_model.errors import SettingsError
 from chrep_model.evaluation.comparison import FOLDS, Comparison
 
@@ -44,6 +44,10 @@ class Job(BaseModel):
         Of fine-tuning, at most.
     folds : int
         Groups of sections that are held out for the comparison, at most.
+    device : str
+        ``"auto"`` or a torch device, for the encoder.
+    cache : Path, optional
+        Where embeddings are kept; the usual place unless given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,11 +55,13 @@ class Job(BaseModel):
     preset: Preset
     in_use: Path
     out: Path
-    genes: int | Literal["same"] = "same"
+    genes: Annotated[int, Field(gt=0)] | Literal["same"] = "same"
     encoder: Literal["same", "stainbank"] = "same"
     seed: int = Field(0, ge=0, lt=2**32)
     epochs: int = Field(EPOCHS, gt=0)
     folds: int = Field(FOLDS, ge=0)
+    device: str = "auto"
+    cache: Path | None = None
 
     @property
     def groups(self) -> int:
@@ -119,8 +125,14 @@ class Workspace:
         """Folder of the new bundle; its name is on the bundle's card."""
         return self.folder / job.out.name
 
-    def begin(self, job: Job, cohort: Cohort) -> None:
+    def begin(self, job: Job, cohort: Cohort | Manifest) -> None:
         """Make the folder with all that the child process has to know.
+
+        Parameters
+        ----------
+        job : Job
+        cohort : Cohort or Manifest
+            What is learned from; of a manifest, the files are looked at by the child.
 
         Raises
         ------
@@ -131,7 +143,10 @@ class Workspace:
         """
         check_place(job.out)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_manifest(cohort, self.manifest)
+        if isinstance(cohort, Manifest):
+            write_text(self.manifest, cohort.model_dump_json())  # JSON is YAML
+        else:
+            write_manifest(cohort, self.manifest)
         write_text(self.job_file, job.model_dump_json(indent=1))
 
     def read_job(self) -> Job:

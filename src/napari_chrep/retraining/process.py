@@ -35,9 +35,10 @@ class Ears:
 
     def enough(self) -> bool:
         """Tell, once, that the user wants the network in training to stop."""
-        asked = self._enough.is_set()
+        if not self._enough.is_set():  # cleared only then: what is said in between must not be lost
+            return False
         self._enough.clear()
-        return asked
+        return True
 
     def _listen(self) -> None:
         # Not sys.stdin: a thread that waits in it would hold its lock when the interpreter ends.

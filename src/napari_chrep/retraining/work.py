@@ -57,9 +57,9 @@ class Work:
         enough: Callable[[], bool],
     ) -> None:
         self.space, self.job = space, space.read_job()
+        self.cache = self.job.cache or default_cache()
         self.tell, self.cancelled, self.enough = tell, cancelled, enough
         self._stage = ""
-        self._stages = (0, 1)
         self._features: dict[tuple[str, tuple[float, ...], str], npt.NDArray[np.float32]] = {}
         self._encoders: dict[str, Encoder] = {}
         self._clock = _Clock()
@@ -111,7 +111,7 @@ class Work:
         if (out / "card.json").is_file():
             self._clock.is_whole = False
             return load_bundle(out)
-        how: dict[str, Any] = {"run": self._run(), "cancelled": self.cancelled}
+        how: dict[str, Any] = {"run": self._run(), "cancelled": self.cancelled, "device": self.job.device}
         if self.job.preset == "calibrate":
             features = {s.name: self._look(in_use, s) for s in cohort}
             return pipeline.calibrate(in_use, cohort, out, features=features, **how)
@@ -119,7 +119,7 @@ class Work:
         resume = pipeline.partial_training(out).exists()
         if settings.finetune is not None:
             # Nobody will look through an encoder of the comparison again.
-            cache = self.space.folder / "cache" if trial else None
+            cache = self.space.folder / "cache" if trial else self.cache
             self._clock.is_whole &= not resume
             return pipeline.train(
                 cohort, settings, out, cache=cache, resume=resume, progress=self._on_tiles, **how
@@ -149,13 +149,12 @@ class Work:
         self, encoder: Encoder, context_um: tuple[float, ...], section: Section
     ) -> npt.NDArray[np.float32]:
         """Features of a section's spots, computed once."""
-        from chrep_model.cache import default_cache
         from chrep_model.pipeline import section_features
 
         key = (encoder.id, context_um, section.name)
         if key not in self._features:
             found = section_features(
-                [section], encoder, context_um, cache=default_cache(), progress=self._on_tiles,
+                [section], encoder, context_um, cache=self.cache, progress=self._on_tiles,
                 cancelled=self.cancelled,
             )  # fmt: skip
             self._features[key] = found[section.name]
@@ -166,13 +165,13 @@ class Work:
 
         known = self._encoders
         if bundle.card.encoder_id not in known:
-            known[bundle.card.encoder_id] = bundle.encoder(choose_device("auto"))
+            known[bundle.card.encoder_id] = bundle.encoder(choose_device(self.job.device))
         return known[bundle.card.encoder_id]
 
     def _opened(self, settings: TrainSettings) -> Encoder:
         from chrep_model.inference.predictor import choose_device
 
-        encoder = settings.open(choose_device("auto"))
+        encoder = settings.open(choose_device(self.job.device))
         return self._encoders.setdefault(encoder.id, encoder)
 
     def _on_tiles(self, done: int, total: int, what: str) -> None:
