@@ -105,6 +105,14 @@ class Heatmaps:
         shown = self._shown.get(variant)
         return None if shown is None else shown.layer
 
+    def values(self, kind: str) -> FloatMap | None:
+        """Return the map of what is on show, (rows, cols) with NaN; None where it is not there (yet)."""
+        shown, subject = self._shown.get(kind), self._subject()
+        if shown is None or subject is None or shown.about != subject.of(kind):
+            return None
+        values: FloatMap = shown.layer.data
+        return values
+
     def show(self, kind: str, visible: bool = True) -> None:
         """Show one kind of map, or hide it; the others stay as they are.
 

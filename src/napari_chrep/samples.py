@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from chrep_model.errors import ChrepError
-from chrep_model.geometry import xy_to_rowcol
 from chrep_model.slides.slide import open_slide
 from napari_chrep.reader import LayerData, read_bundle, slide_layer_data
 
@@ -83,6 +82,7 @@ def sample_section() -> list[LayerData]:
         If the sample data are not here.
     """
     from chrep_model.cohorts.section import read_section
+    from napari_chrep.measured import spots_layer_data
 
     folder = sample_folder()
     pairs = [
@@ -97,17 +97,5 @@ def sample_section() -> list[LayerData]:
         )
     section = read_section(*pairs[0])
     slide = section.open_slide()
-    spots: LayerData = (
-        xy_to_rowcol(section.xy) - 0.5,  # napari centres pixel 0 on 0
-        {
-            "name": f"{section.name} spots",
-            "size": section.spot_diameter_px or 100.0 / section.mpp,
-            "face_color": "transparent",
-            "border_color": "black",
-            "border_width": 0.06,
-            "scale": (section.mpp, section.mpp),
-            "units": ("um", "um"),
-        },
-        "points",
-    )
+    spots = spots_layer_data(section, (section.mpp, section.mpp), ("um", "um"))
     return [slide_layer_data(slide), spots]

@@ -124,8 +124,15 @@ class Session:
         if event.value is self.slide_layer:
             self.look_at(None)
 
-    def set_mpp(self, value: float) -> None:
+    def set_mpp(self, value: float, source: str = "user") -> None:
         """Give the current slide its scale; former predictions on it no longer hold and are dropped.
+
+        Parameters
+        ----------
+        value : float
+            µm per level-0 pixel.
+        source : str
+            Who says so, see `Mpp`.
 
         Raises
         ------
@@ -137,7 +144,7 @@ class Session:
         if self.slide.mpp is not None and self.slide.mpp.value == value:
             return
         layer = self.slide_layer
-        slide = self.slide.with_mpp(value)
+        slide = self.slide.with_mpp(value, source)
         self._drop_predictions_on(self.slide)
         layer.metadata[SLIDE_KEY] = slide
         layer.scale = (value, value)

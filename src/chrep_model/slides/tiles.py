@@ -121,9 +121,14 @@ class TileGrid:
 
         It is the tile that a heatmap with one pixel per tile shows there; None outside of the grid.
         """
-        col, row = (math.floor((at - self.tile_px / 2) / self.step_px + 0.5) for at in (x, y))
-        inside = 0 <= row < self.shape[0] and 0 <= col < self.shape[1]
-        return row * self.shape[1] + col if inside else None
+        (index,) = self.indices_at([(x, y)])
+        return None if index < 0 else int(index)
+
+    def indices_at(self, xy: npt.ArrayLike) -> Indices:
+        """Return `index_at` of points (n, 2), (x, y), as int64 (n,); -1 outside of the grid."""
+        cols, rows = np.floor((np.asarray(xy, np.float64) - self.tile_px / 2) / self.step_px + 0.5).T
+        inside = (rows >= 0) & (rows < self.shape[0]) & (cols >= 0) & (cols < self.shape[1])
+        return np.where(inside, rows * self.shape[1] + cols, -1).astype(np.int64)
 
     def indices_in(self, rect: Rect) -> Indices:
         """Return the flat indices, ascending, of tiles that share area with a rectangle in level-0 pixels."""

@@ -30,6 +30,7 @@ from napari_chrep.layers import heatmaps
 from napari_chrep.maps import BLEND
 from napari_chrep.naming import namings
 from napari_chrep.session import sessions
+from napari_chrep.truth import truths
 from napari_chrep.variability import variabilities
 from napari_chrep.widgets._parts import Connections, heading, note, sentence
 from napari_chrep.widgets.gene_list import UNNAMED, GeneListDialog
@@ -54,7 +55,7 @@ class GenesWidget(QWidget):
         super().__init__()
         viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
         self.session = sessions.of(viewer)
-        self.maps = MapPanel(self.session, heatmaps.of(viewer), side_by_side.of(viewer))
+        self.maps = MapPanel(self.session, heatmaps.of(viewer), side_by_side.of(viewer), truths.of(viewer))
         self.remembered = Remembered()
         self._genes: dict[str, Gene] = {}
         self.variability = variabilities.of(viewer)

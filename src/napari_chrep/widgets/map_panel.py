@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_chrep.grid import SideBySide
 from napari_chrep.layers import Heatmaps
 from napari_chrep.maps import BLEND, KINDS, PAIR, pair, why_not
+from napari_chrep.measured import beside
 from napari_chrep.session import Session
-from napari_chrep.widgets._parts import Connections, note
+from napari_chrep.truth import Truth
+from napari_chrep.widgets._parts import Connections, note, sentence
 
 #: Buttons in a row.
 _COLUMNS = 3
@@ -33,11 +36,19 @@ class MapPanel(QWidget):
         The layers.
     grid : SideBySide
         The grid of the viewer.
+    truth : Truth
+        The measured spots, which lie over any map.
+
+    Attributes
+    ----------
+    dialog : QFileDialog or None
+        Which measured spots, once that was asked.
     """
 
-    def __init__(self, session: Session, heatmaps: Heatmaps, grid: SideBySide) -> None:
+    def __init__(self, session: Session, heatmaps: Heatmaps, grid: SideBySide, truth: Truth) -> None:
         super().__init__()
-        self.session, self.heatmaps, self.grid = session, heatmaps, grid
+        self.session, self.heatmaps, self.grid, self.truth = session, heatmaps, grid, truth
+        self.dialog: QFileDialog | None = None
         self._build()
         connections = Connections(self)
         connections.add(session.bundle_changed, self._on_changed)
@@ -45,7 +56,10 @@ class MapPanel(QWidget):
         connections.add(session.second_changed, self._on_changed)
         connections.add(heatmaps.changed, self._on_changed)
         connections.add(grid.toggled, self._on_changed)
+        connections.add(truth.changed, self._on_truth)
+        connections.add(session.slide_changed, self._on_truth)
         self._on_changed()
+        self._on_truth()
 
     def _build(self) -> None:
         layout = QVBoxLayout(self)
@@ -65,7 +79,16 @@ class MapPanel(QWidget):
         self.blend.setToolTip(f"{KINDS[BLEND[0]].about}.")
         self.blend.clicked.connect(self._on_blend)
         cells.addWidget(self.blend, len(_ORDER) // _COLUMNS, 0, 1, _COLUMNS)
+        self.measured, self.open_measured = QPushButton("Measured spots"), QPushButton("Open…")
+        self.measured.setCheckable(True)
+        self.measured.clicked.connect(self.truth.show)
+        self.open_measured.setToolTip("Open the h5ad with the spots that were measured on this slide")
+        self.open_measured.clicked.connect(self._on_open_measured)
+        cells.addWidget(self.measured, len(_ORDER) // _COLUMNS + 1, 0, 1, _COLUMNS - 1)
+        cells.addWidget(self.open_measured, len(_ORDER) // _COLUMNS + 1, _COLUMNS - 1)
         layout.addLayout(cells)
+        self.agreement = note()
+        layout.addWidget(self.agreement)
         self.side_by_side = QCheckBox("Side by side")
         self.side_by_side.setToolTip(
             "Give the slide and each map that is on a cell of its own; they move together"
@@ -129,6 +152,36 @@ class MapPanel(QWidget):
         self.grid.make_opaque([self.heatmaps.layer(kind) for kind in visible])
         self.grid.fit()
         self._describe_signature()
+
+    def _on_truth(self) -> None:
+        truth, slide = self.truth, self.session.slide
+        self.open_measured.setEnabled(slide is not None)
+        self.measured.setEnabled(truth.measured is not None)
+        self.measured.setChecked(truth.visible)
+        missing = ""
+        if slide is None:
+            missing = "Open a slide first."
+        elif truth.measured is None:
+            missing = "Reading…" if truth.busy else f"There is no {beside(slide).name} beside the slide."
+        about = "What was measured, in the colours of the maps: spots in their true size, over any map"
+        self.measured.setToolTip(f"{about}.\n{missing}".strip())
+        self.agreement.setText(sentence(truth.trouble or truth.agreement))
+        self.agreement.setVisible(bool(self.agreement.text()))
+
+    def _on_open_measured(self) -> None:
+        slide = self.session.slide
+        if slide is None:
+            return
+        self.dialog = dialog = QFileDialog(self, "Open measured spots")
+        dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
+        dialog.setNameFilter("Spots (*.h5ad)")
+        dialog.setDirectory(str(slide.path.parent))
+        dialog.fileSelected.connect(self._on_file)
+        dialog.finished.connect(dialog.deleteLater)
+        dialog.open()
+
+    def _on_file(self, name: str) -> None:
+        self.truth.open(Path(name))
 
     def _describe_signature(self) -> None:
         """List what a signature holds, and every name that the model does not know."""
