@@ -45,12 +45,10 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     callable or None
         `read_slides`, `read_bundle`, `read_stored`, or None to leave the path to other plugins.
     """
-    from chrep_model.inference.stored import is_stored
-
     paths = _as_list(path)
     if len(paths) == 1 and is_bundle(paths[0]):
         return read_bundle
-    if len(paths) == 1 and is_stored(paths[0]):
+    if len(paths) == 1 and _is_stored(paths[0]):
         return read_stored
     if not paths or not all(is_slide(p) for p in paths):
         return None
@@ -113,6 +111,14 @@ def is_bundle(path: Path) -> bool:
         return path.is_dir() and (path.suffix == BUNDLE_SUFFIX or (path / "card.json").is_file())
     except OSError:  # a folder that we may not look into
         return False
+
+
+def _is_stored(path: Path) -> bool:
+    if path.suffix.lower() not in (".h5ad", ".zarr"):  # before anything is imported
+        return False
+    from chrep_model.inference.stored import is_stored
+
+    return is_stored(path)
 
 
 def slide_layer_data(slide: Slide) -> LayerData:

@@ -41,6 +41,7 @@ class Shown:
 
     def __init__(self, slide: Slide) -> None:
         self._slide = slide
+        self._path = slide.path.absolute()
         self._lock = threading.Lock()
         self.trouble = ""
 
@@ -60,9 +61,9 @@ class Shown:
 
         Of a file that is gone some systems go on giving pixels as long as it is open.
         """
-        gone = not self._slide.path.exists()
+        gone = not self._path.exists()
         if gone:
-            self._tell(str(SlideError(GONE, path=self._slide.path, remedy=REMEDY)))
+            self._tell(str(SlideError(GONE, path=self._path, remedy=REMEDY)))
         return gone
 
     def _tell(self, text: str) -> None:

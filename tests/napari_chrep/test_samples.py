@@ -40,6 +40,15 @@ def test_the_slide_opens_from_the_menu(folder, make_napari_viewer):
     assert tuple(layer.scale) == (0.7, 0.7)
 
 
+def test_the_slide_opens_with_its_model(folder, desk, tiny_bundle):
+    with pytest.raises(ChrepError, match="no model"):
+        desk.viewer.open_sample("napari-chrep", "demo")
+    shutil.copytree(tiny_bundle, folder / "tiny.chrep")
+    (layer,) = desk.viewer.open_sample("napari-chrep", "demo")
+    desk.wait()
+    assert desk.session.bundle.path == folder / "tiny.chrep" and desk.session.slide_layer is layer
+
+
 def test_the_section_opens_with_its_spots_in_place(folder, make_napari_viewer):
     viewer = make_napari_viewer()
     slide, spots = viewer.open_sample("napari-chrep", "section")

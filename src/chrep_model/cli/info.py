@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chrep_model.cli import console, options
-from chrep_model.errors import ChrepError, PredictionError
+from chrep_model.errors import ChrepError
 
 if TYPE_CHECKING:
     from chrep_model.calibration.trust import Trust
@@ -40,6 +40,8 @@ def info(
 
 
 def _look(path: Path) -> Facts:
+    from chrep_model.inference.export import is_prediction
+
     if not path.exists():
         raise ChrepError("there is no such file or folder", path=path, remedy="Check the name.")
     if (path / "card.json").is_file():
@@ -48,7 +50,7 @@ def _look(path: Path) -> Facts:
         return _h5ad(path)
     if path.is_dir():
         if any((path / name).exists() for name in (".zgroup", "zarr.json")):
-            return _zarr(path)
+            return _zarr(path) if is_prediction(path) else _slide(path)
         if any(path.glob("*.[hH]5[aA][dD]")):
             return _cohort(path)
     elif path.suffix.lower() in (".yaml", ".yml"):
@@ -162,15 +164,9 @@ def _h5ad(path: Path) -> Facts:
 
 
 def _zarr(path: Path) -> Facts:
-    from chrep_model.inference.export import TABLE, is_prediction
-
-    if not is_prediction(path):
-        raise PredictionError(
-            "this zarr store is no prediction",
-            path=path,
-            remedy="Give one that `chrep predict` wrote, a slide, a cohort or a bundle.",
-        )
     import anndata
+
+    from chrep_model.inference.export import TABLE
 
     inner = path / "tables" / TABLE
     return _prediction(anndata.read_zarr(inner if inner.is_dir() else path))

@@ -107,12 +107,13 @@ def _targets(slides: list[Path], out: Path, format: str, n_genes: int) -> dict[P
     """Where each slide's prediction goes; whatever stands against writing it is said now."""
     from chrep_model.cohorts.cohort import slide_stem
     from chrep_model.inference import export, files
+    from chrep_model.slides.slide import slide_name
 
     export.check_format(format, n_genes)
     targets: dict[Path, Path] = {}
     owner: dict[Path, Path] = {}
     for slide in slides:
-        name = slide.name if slide.is_dir() else slide_stem(slide.name) or slide.stem
+        name = slide_name(slide) if slide.is_dir() else slide_stem(slide.name) or slide.stem
         target = export.output_path(out, name, format)
         if owner.setdefault(target, slide) != slide:
             raise SettingsError(

@@ -84,7 +84,7 @@ class Slide:
     def __init__(self, backend: Backend, mpp: Mpp | None = None) -> None:
         self._backend = backend
         self.path = backend.path
-        self.name = _name(backend.path) + (f" {backend.part}" if backend.part else "")
+        self.name = slide_name(backend.path) + (f" {backend.part}" if backend.part else "")
         self.levels = _levels(backend.shapes)
         self.properties: Mapping[str, str] = MappingProxyType(dict(backend.properties))
         self.mpp = mpp or _mpp_of_file(backend.mpp_xy)
@@ -318,7 +318,8 @@ def _head(file: Path) -> bytes:
         return stream.read(8)
 
 
-def _name(path: Path) -> str:
+def slide_name(path: Path) -> str:
+    """Return the name of a file or folder without the suffixes of slides."""
     if path.is_dir():
         name = path.name
         for suffix in _FOLDER_SUFFIXES:
