@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 #: A press and a release further apart than this, in canvas pixels, are a drag.
 CLICK_PX = 4.0
 
-#: Cyan: far from tissue in H&E and from the colours of the heatmaps.
+#: Cyan: far from tissue in H&E and from the colours of the heatmaps. The pinned tile's is white.
 FRAME_RGBA = (0, 229, 255, 255)
+PINNED_RGBA = (255, 255, 255, 255)
 #: Side of the frame's picture and breadth of its edge, in its pixels.
 FRAME_PX, FRAME_EDGE = 48, 3
 
@@ -96,6 +97,10 @@ class Pick:
         x, y = self.prediction.grid.centres(np.array([self.tile]))[0]
         return float(x), float(y)
 
+    def is_tile_of(self, other: Pick | None) -> bool:
+        """Tell whether another pick is of the same tile."""
+        return other is not None and other.prediction is self.prediction and other.tile == self.tile
+
 
 def pick(session: Session, world: Sequence[float]) -> Pick:
     """Find the predicted tile at a place.
@@ -142,11 +147,18 @@ class Frame:
     ----------
     viewer : napari.Viewer
         Only a weak reference is kept.
+    name : str
+        Of the layer.
+    rgba : tuple of int
+        Colour.
     """
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(
+        self, viewer: Any, name: str = "Picked place", rgba: tuple[int, int, int, int] = FRAME_RGBA
+    ) -> None:
         self._viewer = weakref.ref(viewer)
         self._layer: Image | None = None
+        self._name, self._rgba = name, rgba
 
     def put(self, centre: tuple[float, float], side: float) -> None:
         """Put the frame around `centre`, (row, col) in µm, `side` µm wide, above all other layers."""
@@ -169,12 +181,11 @@ class Frame:
         if viewer is not None and layer is not None and layer in viewer.layers:
             viewer.layers.remove(layer)
 
-    @staticmethod
-    def _add(viewer: Any) -> Image:
-        picture = np.full((FRAME_PX, FRAME_PX, 4), FRAME_RGBA, np.uint8)
+    def _add(self, viewer: Any) -> Image:
+        picture = np.full((FRAME_PX, FRAME_PX, 4), self._rgba, np.uint8)
         picture[FRAME_EDGE:-FRAME_EDGE, FRAME_EDGE:-FRAME_EDGE] = 0
         selected = viewer.layers.selection.active
-        layer = Image(picture, rgb=True, name="Picked place", units=("um", "um"))
+        layer = Image(picture, rgb=True, name=self._name, units=("um", "um"))
         viewer.layers.append(layer)
         if selected is not None:
             viewer.layers.selection.active = selected

@@ -162,7 +162,7 @@ class GeneNames:
         self._other |= {name: self._own[symbol] for name, symbol in SPOKEN.items() if symbol in self._own}
 
     def find(self, name: str) -> str | None:
-        """Return the gene that a name means, as the model spells it; None where that is unknown or in doubt."""
+        """Return the gene that a name means, as the model spells it; None where it is unknown or in doubt."""
         if name in self._exact:
             return name
         key = name.upper()

@@ -143,8 +143,8 @@ def write_prediction(
     path : Path
         See `output_path`; its folder exists.
     format : str
-        One of `FORMATS`; what is in them is said at `frames.to_frame`, `omezarr.to_ome_zarr`, `to_geojson` and
-        `to_spatialdata`.
+        One of `FORMATS`; what is in them is said at `frames.to_frame`, `omezarr.to_ome_zarr`, `to_geojson`
+        and `to_spatialdata`.
     genes : tuple of str, optional
         Which genes, in this order; all unless given.
 

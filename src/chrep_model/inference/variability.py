@@ -1,8 +1,8 @@
 """How much a gene varies over a slide in space: Moran's I of its predicted map, by squidpy.
 
-squidpy takes seconds to import and numba more to compile; both would hold up a viewer in the same process. So
-a second Python computes: it is fed values through a pipe and says I through another, and nothing is left of it
-when it is ended at any moment. ``python -m chrep_model.inference.variability`` is that process.
+squidpy takes seconds to import and numba more to compile; both would hold up a viewer in the same process.
+So a second Python computes: it is fed values through a pipe and says I through another, and nothing is left
+of it when it is ended at any moment. ``python -m chrep_model.inference.variability`` is that process.
 """
 
 from __future__ import annotations

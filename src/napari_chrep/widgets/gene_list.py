@@ -62,7 +62,7 @@ class GeneListDialog(QDialog):
         self.known = note()
         self.table = QPushButton("Names…")
         self.table.setToolTip(
-            "Open a table of gene names once, and aliases, former names and Ensembl ids are found everywhere: "
+            "Open a table of gene names once, and aliases, former names and Ensembl ids are found: "
             "HGNC's hgnc_complete_set.txt or NCBI's gene_info, as downloaded"
         )
         self.table.clicked.connect(self._on_table)

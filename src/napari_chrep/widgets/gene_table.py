@@ -16,8 +16,8 @@ _HEADERS = ("Gene", "Accuracy", "Moran’s I", "★")
 _HEADER_TIPS = (
     "The genes of the model; those in grey cannot be predicted",
     "Correlation to expect on a new section: the mean over training sections that were held out",
-    "How much the predicted map of the gene varies over this slide in space, between neighbouring tiles: near 0 "
-    "as if strewn at random, near 1 in regions. Computed in the background once a run has ended.",
+    "Moran's I of the predicted map on this slide, between neighbouring tiles: near 0 as if at random, "
+    "near 1 in regions. Computed in the background once a run has ended.",
     f"Your favourites, kept for all models; {FAVOURITE_KEYS} marks a gene, and so does a click",
 )
 # Rank of a gene that does not fit what was typed.
@@ -61,7 +61,7 @@ class Gene:
 
 
 class GeneTable(QAbstractTableModel):
-    """Genes that contain what was typed in one of their names; those that are called so, or begin so, come first.
+    """Genes with what was typed in one of their names; those that are called so, or begin so, come first.
 
     Filtered and sorted here rather than by a proxy: Python then sorts a list of numbers, where Qt would call
     back for every comparison.

@@ -35,6 +35,7 @@ class NeighbourModel(QAbstractTableModel):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.neighbours: tuple[Neighbour, ...] = ()
+        self.shared: frozenset[int] = frozenset()
         self._pictures: dict[int, QPixmap] = {}
 
     def set_neighbours(self, neighbours: tuple[Neighbour, ...]) -> None:
@@ -44,6 +45,12 @@ class NeighbourModel(QAbstractTableModel):
         rows = {n.row for n in neighbours}
         self._pictures = {row: picture for row, picture in self._pictures.items() if row in rows}
         self.endResetModel()
+
+    def set_shared(self, rows: frozenset[int]) -> None:
+        """Mark those that are neighbours of the pinned tile too."""
+        if rows != self.shared:
+            self.shared = rows
+            self.dataChanged.emit(self.index(0, 0), self.index(max(len(self.neighbours) - 1, 0), 0))
 
     def set_picture(self, row: int, picture: npt.NDArray[np.uint8]) -> None:
         """Put a picture beside the neighbour that is this row of the gallery."""
@@ -86,7 +93,8 @@ class NeighbourModel(QAbstractTableModel):
         """Return what a cell says."""
         neighbour, column = self.neighbours[index.row()], index.column()
         if role == Qt.ItemDataRole.DisplayRole:
-            return _text(neighbour, column)
+            mark = " · shared" if column == 0 and neighbour.row in self.shared else ""
+            return _text(neighbour, column) + mark
         if role == Qt.ItemDataRole.TextAlignmentRole and column > 0:
             return _RIGHT
         if role == Qt.ItemDataRole.DecorationRole and column == 0:

@@ -12,15 +12,18 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QScrollArea, QScrollBar, QV
 
 from chrep_model.errors import ChrepError
 from chrep_model.geometry import px_to_um
+from chrep_model.inference.comparison import Comparison
 from chrep_model.inference.explanation import Explanation, Neighbour, explain, knobs
+from napari_chrep.comparing import Comparer
 from napari_chrep.grid import side_by_side
 from napari_chrep.navigation import layer_of, show_place
-from napari_chrep.picking import Clicks, Frame, Pick, pick
+from napari_chrep.picking import PINNED_RGBA, Clicks, Frame, Pick, pick
 from napari_chrep.pictures import Pictures, Place
 from napari_chrep.session import sessions
 from napari_chrep.training_images import SectionImage, find_images, remember, usual_folders
 from napari_chrep.widgets._parts import Connections, heading, note, sentence
 from napari_chrep.widgets.arithmetic import Arithmetic
+from napari_chrep.widgets.comparison import ComparisonPanel
 from napari_chrep.widgets.distribution import Distribution
 from napari_chrep.widgets.docking import TabWhenLow
 from napari_chrep.widgets.knobs import KnobsPanel
@@ -46,6 +49,8 @@ class NeighboursWidget(QWidget):
         The tile it speaks of. It stays while other slides are looked at, until its slide or model goes.
     why : Explanation or None
         What is shown of it.
+    pinned : Pick or None
+        A tile that is kept to compare others with.
     """
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -57,6 +62,9 @@ class NeighboursWidget(QWidget):
         self.why: Explanation | None = None
         self.images: dict[str, SectionImage] = {}
         self.clicks, self.frame, self.pictures = Clicks(viewer), Frame(viewer), Pictures()
+        self.pinned: Pick | None = None
+        self.pin_frame = Frame(viewer, "Pinned place", PINNED_RGBA)
+        self.comparer = Comparer()
         self.listed_all = False
         self._awaited: dict[Place, int | None] = {}  # row of the gallery; None for the tile itself
         self._build()
@@ -65,11 +73,12 @@ class NeighboursWidget(QWidget):
         connections.add(self.pictures.arrived, self._on_picture)
         connections.add(self.pictures.failed, self._on_no_picture)
         connections.add(self.session.gene_changed, self._explain)
-        connections.add(self.session.bundle_changed, self._clear)
+        connections.add(self.comparer.made, self._on_comparison)
+        connections.add(self.session.bundle_changed, self._on_bundle)
         connections.add(self.session.prediction_changed, self._on_prediction)
         connections.add(viewer.layers.events.removed, self._on_removed)
         connections.add(side_by_side.of(viewer).toggled, self._mark)
-        self.destroyed.connect(partial(_let_go, self.clicks, self.pictures))
+        self.destroyed.connect(partial(_let_go, self.clicks, self.pictures, self.comparer))
         TabWhenLow(self, _LEAST_HEIGHT)
         self._clear()
 
@@ -86,17 +95,20 @@ class NeighboursWidget(QWidget):
         parts.setSpacing(10)
         self.tile, self.arithmetic = TilePanel(), Arithmetic()
         self.distribution, self.knobs, self.table = Distribution(), KnobsPanel(), NeighbourTable()
+        self.comparison = ComparisonPanel()
         self.spots = heading("")
         self.more, self.locate = QPushButton(), QPushButton("Locate training images…")
         self.locate.setToolTip("Choose the folder with the images of the training sections, to see the spots")
         for part in (
-            self.tile, self.spots, self.knobs, self.table, self.more, self.locate, self.arithmetic,
+            self.tile, self.comparison, self.spots, self.knobs, self.table, self.more, self.locate, self.arithmetic,
             self.distribution,
         ):  # fmt: skip
             parts.addWidget(part, 1 if part is self.table else 0)
         column.addWidget(self.body, 1)
         column.addStretch(0)
         self.tile.back.clicked.connect(self._on_back)
+        self.tile.pin.clicked.connect(self._on_pin)
+        self.comparison.gene_chosen.connect(self.session.show_gene)
         self.knobs.changed.connect(self._explain)
         self.table.doubleClicked.connect(self._on_double_clicked)
         self.more.clicked.connect(self._on_more)
@@ -134,14 +146,18 @@ class NeighboursWidget(QWidget):
         self.listed_all = False
         self._mark()
         self.tile.show_picture(None)
+        self.comparison.show_picture(1, None)
         self._explain()
 
     def _mark(self) -> None:
-        """Put the frame around the picked tile, if its slide is looked at."""
+        """Put the frames around the picked and the pinned tile, if their slides are looked at."""
         if self.picked is not None and self.session.slide_layer is self.picked.layer:
-            prediction, (x, y) = self.picked.prediction, _um(self.picked)
-            half_px = prediction.slide.require_mpp() / 2  # napari centres pixel 0 on world 0
-            self.frame.put((y - half_px, x - half_px), prediction.bundle.spec.um)
+            self.frame.put(_centre(self.picked), self.picked.prediction.bundle.spec.um)
+        pinned = self.pinned
+        if pinned is None or self.session.slide_layer is not pinned.layer or pinned.is_tile_of(self.picked):
+            self.pin_frame.remove()
+        else:
+            self.pin_frame.put(_centre(pinned), pinned.prediction.bundle.spec.um)
 
     def _explain(self) -> None:
         """Show why the picked tile has its value of the current gene. No encoder runs."""
@@ -166,6 +182,38 @@ class NeighboursWidget(QWidget):
         self.body.show()
         self.updateGeometry()  # the numbers may need a wider dock
         self._list(why)
+        self._compare()
+
+    def _on_pin(self, checked: bool) -> None:
+        self.pinned = self.picked if checked else None
+        self.comparison.show_picture(0, None)
+        self._mark()
+        if self.why is not None:
+            self._list(self.why)  # asks for the picture again, which is at hand
+        self._compare()
+
+    def _compare(self) -> None:
+        """Compare the picked tile with the pinned one, in a worker."""
+        pinned, picked, gene = self.pinned, self.picked, self.session.gene
+        self.tile.pin.setChecked(pinned is not None)
+        self.tile.pin.setText("Pin" if pinned is None else "Unpin")
+        self.comparison.setVisible(pinned is not None)
+        self.comparer.stop()
+        self.table.listed.set_shared(frozenset())
+        if pinned is None or picked is None or gene is None:
+            return
+        if pinned.is_tile_of(picked):
+            self.comparison.say("This tile is pinned. Click another one to compare the two.")
+        else:
+            self.comparer.ask(pinned, picked, gene)
+
+    def _on_comparison(self, result: Comparison | ChrepError) -> None:
+        if isinstance(result, ChrepError):
+            self.comparison.say(sentence(str(result)))
+            return
+        self.comparison.show_comparison(result)
+        self.table.listed.set_shared(result.shared)
+        self.updateGeometry()
 
     def _list(self, why: Explanation) -> None:
         """List the neighbours, and ask for their pictures and the tile's."""
@@ -181,22 +229,28 @@ class NeighboursWidget(QWidget):
         self._ask_for_pictures(self.picked, listed)
 
     def _ask_for_pictures(self, picked: Pick, listed: tuple[Neighbour, ...]) -> None:
-        own = self.pictures.slides.keep(picked.prediction.slide)
-        self._awaited = {Place(own, _um(picked)): None}
+        self._awaited = {self._place(pick): None for pick in (picked, self.pinned) if pick is not None}
         for neighbour in listed:
             if neighbour.section in self.images:
                 self._awaited[Place(self.images[neighbour.section], neighbour.position_um)] = neighbour.row
         self.pictures.ask(list(self._awaited), picked.prediction.bundle.spec)
+
+    def _place(self, pick: Pick) -> Place:
+        return Place(self.pictures.slides.keep(pick.prediction.slide), _um(pick))
 
     def _on_picture(self, place: Place, picture: Any) -> None:
         row = self._awaited.get(place)
         if row is not None:
             self.table.listed.set_picture(row, picture)
         elif place in self._awaited:
-            self.tile.show_picture(picture)
+            if self.pinned is not None and place == self._place(self.pinned):
+                self.comparison.show_picture(0, picture)
+            if self.picked is not None and place == self._place(self.picked):
+                self.comparison.show_picture(1, picture)
+                self.tile.show_picture(picture)
 
     def _on_no_picture(self, place: Place, why: str) -> None:
-        if place in self._awaited and self._awaited[place] is None:
+        if self.picked is not None and place == self._place(self.picked):
             self.tile.show_no_picture(why)
         else:
             self._say(sentence(why))
@@ -249,14 +303,30 @@ class NeighboursWidget(QWidget):
             show_place(viewer, self.session, picked.layer, _um(picked), side, self.frame)
 
     def _on_prediction(self) -> None:
-        """Let go of a tile whose prediction was dropped while its slide is looked at."""
-        picked, session = self.picked, self.session
-        if picked is None or session.slide_layer is not picked.layer:
-            return
-        if session.prediction is not picked.prediction:
-            self._clear()
+        """Let go of tiles whose prediction was dropped while their slide is looked at."""
+        session = self.session
+        for pick in (self.pinned, self.picked):
+            if pick is None or session.slide_layer is not pick.layer:
+                continue
+            if session.prediction is pick.prediction:
+                continue
+            if pick is self.pinned:
+                self._unpin()
+            if pick is self.picked:
+                self._clear()
+
+    def _on_bundle(self) -> None:
+        self._unpin()
+        self._clear()
+
+    def _unpin(self) -> None:
+        self.pinned = None
+        self.pin_frame.remove()
+        self._compare()
 
     def _on_removed(self, event: Any) -> None:
+        if self.pinned is not None and event.value is self.pinned.layer:
+            self._unpin()
         if self.picked is not None and event.value is self.picked.layer:
             self._clear()
 
@@ -264,6 +334,7 @@ class NeighboursWidget(QWidget):
         """Speak of no tile; say why, or what to do."""
         self.picked = self.why = None
         self.pictures.stop()
+        self.comparer.stop()
         self.frame.remove()
         self.knobs.fit(None)
         self.table.listed.set_neighbours(())
@@ -284,6 +355,14 @@ def _um(picked: Pick) -> tuple[float, float]:
     return x, y
 
 
-def _let_go(clicks: Clicks, pictures: Pictures, _destroyed: Any = None) -> None:
+def _centre(picked: Pick) -> tuple[float, float]:
+    """Centre (row, col) of a picked tile in napari's world, where pixel 0 is centred on 0."""
+    x, y = _um(picked)
+    half_px = picked.prediction.slide.require_mpp() / 2
+    return y - half_px, x - half_px
+
+
+def _let_go(clicks: Clicks, pictures: Pictures, comparer: Comparer, _destroyed: Any = None) -> None:
     clicks.disconnect()
     pictures.stop()
+    comparer.stop()

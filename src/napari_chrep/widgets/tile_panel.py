@@ -36,10 +36,17 @@ class TilePanel(QWidget):
         self.facts = note()
         self.back = QPushButton("Show tile")
         self.back.setToolTip("Bring the slide with the picked tile into view")
+        self.pin = QPushButton("Pin")
+        self.pin.setCheckable(True)
+        self.pin.setToolTip("Keep this tile and its neighbours, to compare the next tiles with")
         for widget in (self.title, self.facts):
             column.addWidget(widget)
         column.addStretch(1)
-        column.addWidget(self.back, 0, Qt.AlignmentFlag.AlignLeft)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.back)
+        buttons.addWidget(self.pin)
+        buttons.addStretch(1)
+        column.addLayout(buttons)
         row.addLayout(column, 1)
 
     def show_explanation(self, why: Explanation, tile_um: float, xy_um: tuple[float, float]) -> None:

@@ -15,8 +15,10 @@ from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QLineEdit
 
+from napari_chrep import exporting
 from napari_chrep.exporting import FILE_KINDS
 from napari_chrep.widgets.remembered import Remembered
+from napari_chrep.worker import Stop
 
 
 class Exports:
@@ -92,15 +94,46 @@ def test_every_kind_of_file(predicted):
     with Image.open(predicted.write("png", "d.png")) as picture:
         assert picture.width > 1000
     assert "<svg" in predicted.write("svg", "e.svg").read_text()[:400]
-    assert predicted.names == ["a.h5ad", "b.csv", "c.geojson", "d.png", "e.svg"]
+    assert list(pd.read_parquet(predicted.write("parquet", "f.parquet"))) == list(frame)
+    assert predicted.names == ["a.h5ad", "b.csv", "c.geojson", "d.png", "e.svg", "f.parquet"]
     assert predicted.said == []
 
 
-def test_spatialdata(predicted):
+def test_spatialdata_and_ome_zarr(predicted):
     spatialdata = pytest.importorskip("spatialdata")
     store = spatialdata.read_zarr(predicted.write("spatialdata", "a.sdata.zarr"))
     assert len(store["tiles"]) == len(predicted.desk.session.prediction)
-    assert predicted.names == ["a.sdata.zarr"] and predicted.said == []
+    zarr = pytest.importorskip("zarr")
+    image = zarr.open_group(predicted.write("ome-zarr", "b.ome.zarr"), mode="r")
+    np.testing.assert_array_equal(
+        image["0"][1], predicted.desk.session.prediction.map(store["prediction"].var_names[0], "raw")
+    )
+    assert predicted.names == ["a.sdata.zarr", "b.ome.zarr"] and predicted.said == []
+
+
+class Unhurried(Stop):
+    """Keeps the worker at its first look until somebody has asked it to stop."""
+
+    def requested(self):
+        self._asked.wait(20)
+        return super().requested()
+
+
+def test_cancel_leaves_nothing_and_what_was_there_before(predicted, monkeypatch):
+    before = predicted.write("csv", "a.csv").read_bytes()
+    button, exporter, texts = predicted.widget.export, predicted.widget.exporter, []
+    exporter.changed.connect(lambda _message: texts.append(button.text()))
+    monkeypatch.setattr(exporting, "Stop", Unhurried)
+    for kind, name in (("csv", "a.csv"), ("ome-zarr", "b.ome.zarr"), ("h5ad", "c.h5ad")):
+        predicted.ask(kind)
+        predicted.widget.dialog.fileSelected.emit(str(predicted.folder / name))
+        assert button.text() == "Cancel"
+        predicted.desk.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+        assert button.text() == "Cancelling…" and not button.isEnabled()
+        predicted.wait()
+        assert button.text() == "Export…" and "nothing was written" in predicted.widget.status.text()
+    assert predicted.names == ["a.csv"] and (predicted.folder / "a.csv").read_bytes() == before
+    assert predicted.said == []
 
 
 def test_the_dialog_suggests_a_name_and_adds_the_suffix(predicted):
@@ -205,11 +238,11 @@ def test_a_folder_that_cannot_be_written(predicted):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
-@pytest.mark.parametrize("kind", ["csv", "geojson", "png"])
+@pytest.mark.parametrize("kind", ["csv", "geojson", "png", "parquet", "ome-zarr"])
 def test_no_room_leaves_what_was_there(predicted, kind):
     """A file that may not grow any more, as on a full disk."""
     name = f"a{FILE_KINDS[kind].suffix}"
-    before = predicted.write(kind, name).read_bytes()
+    before = contents(predicted.write(kind, name))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     predicted.ask(kind)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
@@ -220,7 +253,16 @@ def test_no_room_leaves_what_was_there(predicted, kind):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert len(predicted.said) == 1 and "cannot be written" in predicted.said[0]
     assert predicted.names == [name]
-    assert (predicted.folder / name).read_bytes() == before
+    assert contents(predicted.folder / name) == before
+    assert (
+        predicted.widget.export.isEnabled()
+        and predicted.desk.session.prediction.gene(predicted.desk.session.gene).size
+    )
+
+
+def contents(path):
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [(str(file), file.read_bytes()) for file in files]
 
 
 def test_something_else_is_not_overwritten(predicted):

@@ -177,7 +177,7 @@ def test_two_genes_blend_and_can_be_left_again(predicted, desk, qtbot):
 
 def test_how_much_genes_vary_is_computed_once_a_run_has_ended(genes, predicted, desk, qtbot):
     variability = genes.variability
-    qtbot.waitUntil(lambda: not variability.busy and variability.moran, timeout=120_000)
+    qtbot.waitUntil(lambda: not variability.busy and bool(variability.moran), timeout=120_000)
     assert set(variability.moran) == set(desk.session.bundle.genes)
     header = genes.view.horizontalHeader()
     pos = header.sectionPosition(MORAN) + header.sectionSize(MORAN) // 2

@@ -7,6 +7,7 @@ import pytest
 from napari.layers import Shapes
 from qtpy.QtCore import QPoint, Qt
 
+from chrep_model.inference.comparison import compare
 from chrep_model.inference.explanation import explain
 from chrep_model.slides.tiles import TileReader
 from napari_chrep.widgets.arithmetic import number, signed
@@ -306,3 +307,47 @@ def test_a_closed_widget_hears_no_more_clicks(desk, predicted, tile, hand, qtbot
     assert len(desk.viewer.mouse_drag_callbacks) == callbacks - 1
     hand.click(*centre(desk, tile))
     desk.session.show_gene(desk.session.bundle.genes[2])
+
+
+def test_a_pinned_tile_is_compared_with_the_next(desk, predicted, tile, hand, qtbot):
+    session, panel = desk.session, predicted.comparison
+    assert panel.isHidden()
+    qtbot.mouseClick(predicted.tile.pin, LEFT)
+    assert predicted.pinned.tile == tile and "Click another one" in panel.words.text()
+    layers = [layer.name for layer in desk.viewer.layers]
+    assert "Picked place" in layers and "Pinned place" not in layers  # one frame is enough for one tile
+    other = int(session.prediction.indices[12])
+    hand.click(*centre(desk, other))
+    qtbot.waitUntil(lambda: not predicted.comparer.busy, timeout=20_000)
+    found = compare((session.prediction, tile), (session.prediction, other), session.gene)
+    assert predicted.picked.tile == other and predicted.pinned.tile == tile
+    assert number(found.shown.first) in panel.values[0].text()
+    assert number(found.shown.second) in panel.values[1].text()
+    assert f"{len(found.shared)} of {found.neighbours[0]} neighbours are shared" in panel.words.text()
+    assert [panel.table.item(row, 0).text() for row in range(10)] == [d.gene for d in found.most]
+    first = predicted.table.listed.neighbours[0]
+    text = predicted.table.listed.index(0, 0).data()
+    assert text.endswith("shared") == (first.row in found.shared)
+    (frame,) = [layer for layer in desk.viewer.layers if layer.name == "Pinned place"]
+    middle = np.array(frame.translate) + np.array(frame.scale) * (np.array(frame.data.shape[:2]) - 1) / 2
+    assert middle == pytest.approx(centre(desk, tile))
+    settle(predicted, qtbot)
+    assert all(not picture.pixmap().isNull() for picture in panel.pictures)
+    row = 3
+    name = panel.table.item(row, 0).text()
+    predicted._scroll.ensureWidgetVisible(panel.table)
+    qtbot.mouseClick(
+        panel.table.viewport(), LEFT, pos=panel.table.visualItemRect(panel.table.item(row, 0)).center()
+    )
+    assert session.gene == name
+    qtbot.waitUntil(lambda: name in panel.values[0].text(), timeout=20_000)
+    hand.click(5.0, -300.0)  # beside the slide: what is pinned stays
+    assert predicted.picked is None and predicted.pinned.tile == tile
+    hand.click(*centre(desk, other))
+    assert predicted.tile.pin.text() == "Unpin"
+    qtbot.mouseClick(predicted.tile.pin, LEFT)
+    assert predicted.pinned is None and panel.isHidden() and predicted.tile.pin.text() == "Pin"
+    assert "Pinned place" not in [layer.name for layer in desk.viewer.layers]
+    qtbot.mouseClick(predicted.tile.pin, LEFT)
+    desk.viewer.layers.remove(session.slide_layer)
+    assert predicted.pinned is None and predicted.picked is None
