@@ -213,6 +213,8 @@ class Truth:
         self._layer, self._own, self._painted = layer, own, None
         if layer is not None:
             self._title = layer.name
+            layer.name_overlay.box = True  # white on glass could not be read
+            layer.name_overlay.visible = True  # as the maps have it, whose colour bar serves the spots too
             layer.events.visible.connect(self._update)
 
     def _on_maps(self) -> None:
@@ -249,6 +251,8 @@ class Truth:
         if layer.name == self._title:  # else it is the user's
             layer.name = title
             self._title = layer.name
+            layer.name_overlay.box = True  # white on glass could not be read
+            layer.name_overlay.visible = True  # as the maps have it, whose colour bar serves the spots too
         limits, colormap = self._colours(values)
         key = (title, limits, colormap.name)
         if not layer.visible or key == self._painted:
