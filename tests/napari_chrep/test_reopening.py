@@ -14,6 +14,7 @@ from qtpy.QtCore import Qt
 from chrep_model.inference.export import output_path, write_prediction
 from chrep_model.inference.predictor import Predictor
 from chrep_model.slides.slide import open_slide
+from napari_chrep.opening import open_path
 from napari_chrep.reader import get_reader, read_slides, read_stored
 from napari_chrep.session import slide_of
 
@@ -114,11 +115,11 @@ def test_slides_in_folders(desk, tissue, tmp_path, said, qtbot):
     store = tmp_path / "store.zarr"
     spatialdata.SpatialData(images={"he": Image2DModel.parse(pixels[:, :600, :500], dims="cyx")}).write(store)
     explorer = desk.dock("Slide explorer")
-    explorer.slide.open(store)
+    open_path(desk.viewer, store)
     assert explorer.slide.picker.currentText() == "store" and explorer.slide.mpp.text() == "unknown"
     (banner,) = explorer.slide.banners.shown
     assert banner.title == "Scale unknown" and not banner.grave
-    explorer.slide.open(tmp_path)  # what cannot be opened is said
+    open_path(desk.viewer, tmp_path)  # what cannot be opened is said
     assert said()[-1].endswith("not a slide. Name the slide file itself.")
 
 

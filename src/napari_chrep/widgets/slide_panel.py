@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from napari.layers import Layer
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QFileSystemWatcher
 from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
-    QFileDialog,
     QHBoxLayout,
     QLabel,
     QMenu,
@@ -23,9 +22,9 @@ from qtpy.QtWidgets import (
 from superqt.utils import QSignalThrottler
 
 from chrep_model.errors import ChrepError
-from chrep_model.slides.slide import open_slide
 from napari_chrep.advice import advice
-from napari_chrep.reader import SHOWN_KEY, get_reader, slide_layer_data
+from napari_chrep.opening import open_file, open_folder
+from napari_chrep.reader import SHOWN_KEY
 from napari_chrep.scales import REMEMBERED, remember_scale
 from napari_chrep.session import Session, slide_of
 from napari_chrep.shown import Shown
@@ -118,14 +117,14 @@ class SlidePanel(QWidget):
 
     def _open_menu(self) -> QMenu:
         menu = QMenu(self)
-        for text, slot, tip in (
-            ("File…", self._on_file_wanted, "SVS, TIFF, NDPI and others; a prediction as h5ad"),
-            ("Folder…", self._on_folder_wanted, "OME-Zarr, SpatialData, DICOM; a model; a prediction"),
+        for text, ask, tip in (
+            ("File…", open_file, "SVS, TIFF, NDPI and others; a prediction as h5ad"),
+            ("Folder…", open_folder, "OME-Zarr, SpatialData, DICOM; a model; a prediction"),
         ):
             action = menu.addAction(text)
             if action is not None:
                 action.setToolTip(tip)
-                action.triggered.connect(slot)
+                action.triggered.connect(partial(self._on_wanted, ask))
         menu.setToolTipsVisible(True)
         return menu
 
@@ -149,28 +148,10 @@ class SlidePanel(QWidget):
     def _on_picked(self, place: int) -> None:
         self.session.look_at(self._slide_layers()[place])
 
-    def _on_file_wanted(self, _checked: bool = False) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a slide or a prediction")
-        if path:
-            self.open(Path(path))
-
-    def _on_folder_wanted(self, _checked: bool = False) -> None:
-        path = QFileDialog.getExistingDirectory(self, "Open the folder of a slide, a model or a prediction")
-        if path:
-            self.open(Path(path))
-
-    def open(self, path: Path) -> None:
-        """Open a slide, a bundle or a prediction; whatever is wrong with it is told of."""
+    def _on_wanted(self, ask: Callable[[Any], None], _checked: bool = False) -> None:
         viewer = self._viewer()
-        if viewer is None:
-            return
-        try:
-            if get_reader(path) is not None:
-                viewer.open(path, plugin="napari-chrep")
-            else:  # a small plain TIFF is left to others when it is dropped; or else this says what is wrong
-                viewer.layers.append(Layer.create(*slide_layer_data(open_slide(path))))
-        except ChrepError as error:
-            show_error(str(error))
+        if viewer is not None:
+            ask(viewer)
 
     def _on_mpp(self, value: float) -> None:
         if value <= 0:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from napari._app_model import get_app_model
 from napari.utils.notifications import notification_manager
 from PIL import Image
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel
+from qtpy.QtWidgets import QFileDialog, QLabel
 
 from chrep_model.bundle import load_bundle
 from chrep_model.inference.predictor import Predictor
 from chrep_model.slides.slide import open_slide
 from napari_chrep.advice import ENOUGH_TILES, advice
+from napari_chrep.opening import open_path
 
 
 @pytest.fixture
@@ -89,10 +91,24 @@ def test_a_slide_unlike_the_training_slides(trusting_bundle, striped_slide, tiny
 def test_whatever_is_opened_from_the_panel_is_opened_or_explained(panel, desk, tissue, tmp_path):
     before = len(notification_manager.records)
     Image.fromarray(tissue).save(tmp_path / "plain.tif")  # no tiles: left to others when it is dropped
-    panel.open(tmp_path / "plain.tif")
+    open_path(desk.viewer, tmp_path / "plain.tif")
     assert panel.picker.currentText() == "plain" and len(notification_manager.records) == before
     (tmp_path / "letter.svs").write_text("Dear reader, this is a letter.")
-    panel.open(tmp_path / "letter.svs")
+    open_path(desk.viewer, tmp_path / "letter.svs")
     (record,) = notification_manager.records[before:]
     assert "no slide that can be read" in record.message and len(desk.viewer.layers) == 1
     assert [action.text() for action in panel.browse.menu().actions()] == ["File…", "Folder…"]
+
+
+def test_the_commands_of_the_palette(desk, tmp_path, tissue, monkeypatch):
+    Image.fromarray(tissue).save(tmp_path / "photo.png")
+    run = get_app_model().commands.execute_command
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "photo.png"), ""))
+    run("napari-chrep.open_file").result()
+    assert [layer.name for layer in desk.viewer.layers] == ["photo"]
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: "")  # the user thinks better of it
+    run("napari-chrep.open_folder").result()
+    for command in ("predict_view", "predict_tissue"):  # without a model the explorer says what is missing
+        run(f"napari-chrep.{command}").result()
+    explorer = desk.dock("Slide explorer")
+    assert explorer.run.status.text() == "Choose a model to begin." and desk.engine.state == "idle"

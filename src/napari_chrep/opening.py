@@ -1,0 +1,58 @@
+"""A file or folder that the user asks this plugin to open, and the commands that ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari.layers import Layer
+from napari.utils.notifications import show_error
+from napari.viewer import Viewer
+from qtpy.QtWidgets import QApplication, QFileDialog
+
+from chrep_model.errors import ChrepError
+from chrep_model.slides.slide import open_slide
+from napari_chrep.reader import get_reader, slide_layer_data
+
+PLUGIN = "napari-chrep"
+
+
+def open_path(viewer: Any, path: Path) -> None:
+    """Open a slide, a bundle or a prediction; whatever is wrong with it is told of."""
+    try:
+        if get_reader(path) is not None:
+            viewer.open(path, plugin=PLUGIN)
+        else:  # a small plain TIFF is left to others when it is dropped; or else this says what is wrong
+            viewer.layers.append(Layer.create(*slide_layer_data(open_slide(path))))
+    except ChrepError as error:
+        show_error(str(error))
+
+
+def open_file(viewer: Viewer) -> None:
+    """Ask for a file and open it."""
+    path, _ = QFileDialog.getOpenFileName(QApplication.activeWindow(), "Open a slide or a prediction")
+    if path:
+        open_path(viewer, Path(path))
+
+
+def open_folder(viewer: Viewer) -> None:
+    """Ask for a folder and open it, without napari's question who should."""
+    title = "Open the folder of a slide, a model or a prediction"
+    path = QFileDialog.getExistingDirectory(QApplication.activeWindow(), title)
+    if path:
+        open_path(viewer, Path(path))
+
+
+def predict_view(viewer: Viewer) -> None:
+    """Press the explorer's button; where something is missing, the explorer says what."""
+    _explorer(viewer).run.predict_view.click()
+
+
+def predict_tissue(viewer: Viewer) -> None:
+    """Press the explorer's button; where something is missing, the explorer says what."""
+    _explorer(viewer).run.predict_tissue.click()
+
+
+def _explorer(viewer: Any) -> Any:
+    _, explorer = viewer.window.add_plugin_dock_widget(PLUGIN, "Slide explorer")
+    return explorer
