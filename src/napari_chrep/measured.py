@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from chrep_model.cohorts.cohort import slide_stem
 from chrep_model.cohorts.probe import probe
 from chrep_model.cohorts.section import Section, read_section
 from chrep_model.errors import ChrepError, GeneError
@@ -90,7 +89,7 @@ def reading(
 
 def beside(slide: Slide) -> Path:
     """Return where the h5ad of a slide would lie."""
-    return slide.path.with_name(f"{slide_stem(slide.path.name) or slide.path.name}.h5ad")
+    return slide.path.with_name(f"{slide.name}.h5ad")
 
 
 def spots_layer_data(section: Section, scale: tuple[float, float], units: tuple[str, str]) -> LayerData:

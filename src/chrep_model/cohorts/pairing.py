@@ -10,7 +10,7 @@ from typing import Any
 
 from chrep_model.cohorts.cohort import MANIFEST_SUFFIXES, manifest_entries, slide_stem
 from chrep_model.errors import ChrepError
-from chrep_model.slides.slide import is_slide
+from chrep_model.slides.slide import is_slide, slide_name
 
 COUNTS_SUFFIX = ".h5ad"
 
@@ -146,7 +146,7 @@ def _is_counts(path: Path) -> bool:
 
 
 def _stem(path: Path) -> str | None:
-    return path.name if path.is_dir() else slide_stem(path.name)
+    return slide_name(path) if path.is_dir() else slide_stem(path.name)
 
 
 def _beside(table: Path) -> list[Path]:

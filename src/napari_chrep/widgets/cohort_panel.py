@@ -14,10 +14,11 @@ from psygnal import Signal
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from chrep_model.cohorts.cohort import MANIFEST_SUFFIXES, Cohort, slide_stem
+from chrep_model.cohorts.cohort import MANIFEST_SUFFIXES, Cohort
 from chrep_model.cohorts.pair_check import PairCheck
 from chrep_model.cohorts.pairing import Pair, Suggestions
 from chrep_model.errors import ChrepError
+from chrep_model.slides.slide import slide_name
 from napari_chrep.cohort_building import PairChecker
 from napari_chrep.session import sessions, slide_of
 from napari_chrep.widgets._parts import Connections, note, sentence
@@ -129,7 +130,7 @@ class CohortPanel(QWidget):
         self._say()
 
     def _free_name(self, pair: Pair) -> str:
-        wanted = pair.name or slide_stem(pair.slide.name) or pair.slide.name
+        wanted = pair.name or slide_name(pair.slide)
         taken = {row.pair.name for row in self.table.pairs.rows}
         numbers = (f"{wanted} ({number})" for number in range(2, len(taken) + 3))
         return wanted if wanted not in taken else next(name for name in numbers if name not in taken)
@@ -157,13 +158,11 @@ class CohortPanel(QWidget):
         self.save.setEnabled(cohort is not None)
         lines = [] if rows or self.checker.busy else [HINT]
         if rows:
-            usable, spots = (0, 0) if cohort is None else (len(cohort), sum(map(len, cohort)))
+            usable = f"{0 if cohort is None else len(cohort)} of {len(rows)} pairs can be used"
+            if cohort is not None:
+                usable += f": {sum(map(len, cohort)):,} spots, {_count(len(cohort.patients), 'patient')}"
             waiting = sum(row.check is None for row in rows)
-            lines.append(
-                f"{usable} of {len(rows)} pairs can be used: {spots:,} spots"
-                + (f", {len(cohort.patients)} patients." if cohort is not None else ".")
-                + (f" Reading {waiting} more…" if waiting else "")
-            )
+            lines.append(f"{usable}." + (f" Reading {waiting} more…" if waiting else ""))
         elif self.checker.busy:
             lines.append("Looking for pairs…")
         lines += self._left[:_NAMED]
@@ -243,6 +242,10 @@ class CohortPanel(QWidget):
         if event is not None and paths:
             event.acceptProposedAction()
             self.add(paths)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _row(*buttons: QPushButton) -> QHBoxLayout:

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from chrep_model.cohorts.pair_check import Finding, Level, PairCheck, compare_genes, worst
 from chrep_model.cohorts.pairing import Pair
+from chrep_model.cohorts.section import Section
 
 SECTION, PATIENT, SPOTS, TISSUE, SCALE = range(5)
 _TITLES = ("Section", "Patient", "Spots", "Tissue", "µm/px")
@@ -44,11 +45,14 @@ class Row:
         None while it is being read.
     beside : tuple of Finding
         What shows only beside the other pairs and the model in use.
+    compared : tuple
+        With which section and genes it was compared for that.
     """
 
     pair: Pair
     check: PairCheck | None = None
     beside: tuple[Finding, ...] = ()
+    compared: tuple[Any, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -109,21 +113,26 @@ class PairModel(QAbstractTableModel):
 
     def _judge(self) -> None:
         """Compare names of genes among the pairs: with the first one that can be used, and with the model."""
-        first = next((row.check for row in self.rows if row.check and row.check.section), None)
+        opened = [row.check.section for row in self.rows if row.check and row.check.section]
         for row in self.rows:
             section = None if row.check is None else row.check.section
-            found: list[Finding | None] = []
-            if section is not None and first is not None and first.section is not None:
-                if section is not first.section:
-                    name = first.section.name
-                    found.append(compare_genes(section.genes, first.section.genes, f"section {name}"))
-                if self._model_genes:
-                    model = self._model_genes
-                    found.append(compare_genes(section.genes, model, "the model in use", level="warning"))
-            row.beside = tuple(finding for finding in found if finding is not None)
+            compared = (section, opened[0] if opened else None, self._model_genes)
+            # Tens of thousands of names: not again for every pair that arrives. Sections have no equality.
+            if compared != row.compared:
+                row.compared = compared
+                row.beside = () if section is None else self._compared(section, opened[0])
         if self.rows:
             self.dataChanged.emit(self.index(0, 0), self.index(len(self.rows) - 1, len(_TITLES) - 1))
         self.judged.emit()
+
+    def _compared(self, section: Section, first: Section) -> tuple[Finding, ...]:
+        found = (
+            [] if section is first else [compare_genes(section.genes, first.genes, f"section {first.name}")]
+        )
+        if self._model_genes:
+            model = "the model in use"
+            found.append(compare_genes(section.genes, self._model_genes, model, level="warning"))
+        return tuple(finding for finding in found if finding is not None)
 
     # What Qt asks for.
 

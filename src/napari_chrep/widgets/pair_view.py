@@ -16,6 +16,8 @@ from napari_chrep.widgets.tile_panel import pixmap
 
 _SIGNS = {"ok": "·", "warning": "▲", "error": "✗"}
 _LEAST_RADIUS = 1.5
+#: More spots than this are not drawn one by one: the picture has no room for them, and drawing takes time.
+_MOST = 6000
 _LEGEND = "Dots: spots on tissue, yellow where they have many counts. Crosses: spots beside it."
 
 
@@ -27,6 +29,7 @@ class PairView(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
+        self._shown: Overlay | None = None
         self.picture = QLabel()
         self.picture.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.legend, self.facts, self.findings = note(_LEGEND), note(), note()
@@ -45,7 +48,9 @@ class PairView(QWidget):
             part.setVisible(overlay is not None)
         facts = []
         if overlay is not None:
-            self.picture.setPixmap(drawn(overlay))
+            if overlay is not self._shown:
+                self.picture.setPixmap(drawn(overlay))
+                self._shown = overlay
             facts.append(f"{len(overlay.xy):,} spots, median {np.median(overlay.totals):,.0f} counts.")
         if section is not None:
             facts.append(f"{len(section.genes):,} genes. {section.mpp:.3g} µm/px ({check.mpp_source}).")
@@ -63,8 +68,9 @@ def drawn(overlay: Overlay) -> QPixmap:
     radius = max(overlay.diameter * scale / 2, _LEAST_RADIUS)
     painter = QPainter(base)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    some = slice(None, None, 1 + len(overlay.xy) // _MOST)
     for (x, y), colour, on_tissue in zip(
-        overlay.xy * scale, _colours(overlay.totals), overlay.on_tissue, strict=True
+        overlay.xy[some] * scale, _colours(overlay.totals[some]), overlay.on_tissue[some], strict=True
     ):
         if on_tissue:
             painter.setPen(Qt.PenStyle.NoPen)
