@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 #: A press and a release further apart than this, in canvas pixels, are a drag.
 CLICK_PX = 4.0
 
-#: Cyan: far from tissue in H&E and from the colours of the heatmaps. The pinned tile's is white.
+#: Cyan: far from tissue in H&E and from the colours of the heatmaps. The pinned tile's is orange.
 FRAME_RGBA = (0, 229, 255, 255)
-PINNED_RGBA = (255, 255, 255, 255)
+PINNED_RGBA = (255, 140, 0, 255)
 #: Side of the frame's picture and breadth of its edge, in its pixels.
 FRAME_PX, FRAME_EDGE = 48, 3
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from psygnal import Signal
+from qtpy.QtWidgets import QWidget
 
 from chrep_model.errors import Cancelled, ChrepError
 from chrep_model.inference.variability import Variability, variability
@@ -31,7 +32,8 @@ def computing(prediction: Prediction, stop: Stop) -> Iterator[Variability | Chre
 class SpatialVariability:
     """Keeps Moran's I of the genes in step with the prediction on show.
 
-    It is computed whenever a run has ended and left other tiles than before, never during one.
+    It is computed whenever a run has ended and left other tiles than before, never during one, and only while
+    a widget shows it.
 
     Parameters
     ----------
@@ -58,9 +60,20 @@ class SpatialVariability:
         self.busy = False
         self._of: tuple[Prediction | None, int] = (None, 0)  # and how many tiles it had
         self._stop = Stop()
+        self._shown_by = 0
         session.prediction_changed.connect(self.refresh)
         engine.state_changed.connect(self.refresh)
+
+    def attach(self, widget: QWidget) -> None:
+        """Compute as long as this widget lives."""
+        self._shown_by += 1
+        widget.destroyed.connect(self._detach)
         self.refresh()
+
+    def _detach(self, _destroyed: Any = None) -> None:
+        self._shown_by -= 1
+        if not self._shown_by:
+            self._stop.request()
 
     def refresh(self, _state: str = "") -> None:
         """Begin, go on or stop, as the session and the engine stand now."""
@@ -69,7 +82,7 @@ class SpatialVariability:
             self._drop(prediction)
         if self.engine.state == "predicting":
             self._stop.request()
-        elif prediction is not None and self._of[1] != len(prediction) and not self.busy:
+        elif prediction is not None and self._shown_by and self._of[1] != len(prediction) and not self.busy:
             self._start(prediction)
 
     def _drop(self, prediction: Prediction | None) -> None:
@@ -103,6 +116,7 @@ class SpatialVariability:
         if self._stop.requested() and not self._stop.worker.abort_requested:
             self._of = self._of[0], 0  # it was overtaken: do it again for what there is now
             self.refresh()
+        self.changed.emit()
 
 
 def _variability(viewer: Any) -> SpatialVariability:

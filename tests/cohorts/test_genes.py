@@ -10,7 +10,7 @@ from scipy import sparse
 
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.genes import GenePanel, read_gene_list
-from chrep_model.cohorts.section import Section
+from chrep_model.cohorts.section import Section, read_section
 from chrep_model.errors import GeneError
 
 
@@ -235,3 +235,27 @@ def test_real_panel_is_fitted_without_the_test_section(shared_data: Path):
     values = panel.expression(cohort["C5"])
     assert values.shape == (181, 200)
     assert np.isfinite(values).all()
+
+
+def test_ids_of_the_training_data_travel_with_the_panel(tmp_path):
+    """As in an h5ad of 10x: var["gene_ids"]; the second section has none."""
+    import anndata
+    import pandas as pd
+    from PIL import Image
+
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "A.png")
+    for name, ids in (("A", {"gene_ids": ["ENSG01", "ENSG02"]}), ("B", {})):
+        anndata.AnnData(
+            np.array([[3.0, 1.0], [1.0, 4.0]], np.float32),
+            var=pd.DataFrame(ids, index=["ERBB2", "CD4"]),
+            obsm={"spatial": np.array([[10.0, 10.0], [30.0, 30.0]])},
+        ).write_h5ad(tmp_path / f"{name}.h5ad")
+    both = [
+        read_section(tmp_path / "A.png", tmp_path / f"{name}.h5ad", um_per_px=1.0, name=name) for name in "AB"
+    ]
+    assert both[0].gene_ids == ("ENSG01", "ENSG02") and both[1].gene_ids is None
+    panel = GenePanel.fit(both, ["CD4", "ERBB2"])
+    again = GenePanel.from_frame(panel.to_frame())
+    assert again.ids == ("ENSG02", "ENSG01") and again.names.find("ensg01") == "ERBB2"
+    assert GenePanel.fit(both[1:], ["CD4"]).ids is None
+    assert "id" not in GenePanel.fit(both[1:], ["CD4"]).to_frame()

@@ -45,7 +45,8 @@ class GenePanel:
     mean, sd : ndarray
         float32 (G,), log10-spot units, over all training spots; sd is 1 for a gene that does not vary.
     ids : tuple of str or None
-        An Ensembl id for each gene, empty where it is not known; None where the training data had none.
+        What else each gene is called in the training data, an Ensembl id as a rule; empty where it is not
+        known. None where they do not say.
     """
 
     genes: tuple[str, ...]
@@ -96,7 +97,8 @@ class GenePanel:
             names = _listed(genes, known)
         values = [_log10_spot(_aligned(section, names)) for section in sections]
         mean, sd = _moments(values)
-        return cls(names, mean.astype(np.float32), np.where(sd < SD_FLOOR, 1.0, sd).astype(np.float32))
+        sd = np.where(sd < SD_FLOOR, 1.0, sd)
+        return cls(names, mean.astype(np.float32), sd.astype(np.float32), _ids(sections, names))
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -240,6 +242,15 @@ def _listed(genes: Sequence[str] | os.PathLike[str], known: tuple[str, ...]) -> 
             remedy=_nearest(unknown[0], known),
         )
     return names
+
+
+def _ids(sections: Iterable[Section], names: Sequence[str]) -> tuple[str, ...] | None:
+    """Give the ids of genes as the first section has them that says any; None where none does."""
+    known: dict[str, str] = {}
+    for section in sections:
+        for name, identifier in zip(section.genes, section.gene_ids or (), strict=False):
+            known.setdefault(name, identifier)
+    return tuple(known.get(name, "") for name in names) if known else None
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

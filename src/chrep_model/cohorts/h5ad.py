@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 MAX_EXPANSION = 200
 ALWAYS_ALLOWED_BYTES = 1 << 30
 
+# Columns of var that name the genes once more: by an id, or by a symbol where the names are ids.
+_ID_COLUMNS = (
+    *("gene_ids", "ensembl_id", "ensembl_gene_id", "feature_id", "gene_id"),
+    *("gene_symbols", "feature_name", "gene_name"),
+)
 _FACTS = ("section", "patient", "individual", "um_per_px", "spot_diameter_px")
 _COPY_AGAIN = "Copy or download the file again, or write it again with anndata."
 _WRITE_AGAIN = "Write the file again with a current anndata (adata.write_h5ad)."
@@ -42,6 +47,8 @@ class CountsFile:
         Unique names of columns and rows.
     xy : ndarray
         Spot centres (n, 2), float64, (x, y) in level-0 px.
+    gene_ids : tuple of str or None
+        What else the genes are called, an Ensembl id as a rule; None where `var` does not say.
     facts : dict
         Those of ``uns``' section, patient, individual, um_per_px, spot_diameter_px that are there.
     """
@@ -50,6 +57,7 @@ class CountsFile:
     genes: tuple[str, ...]
     spot_ids: tuple[str, ...]
     xy: np.ndarray
+    gene_ids: tuple[str, ...] | None
     facts: dict[str, Any]
 
 
@@ -86,7 +94,7 @@ def read_counts_file(path: str | os.PathLike[str]) -> CountsFile:
 
 
 def locate(file: Any, path: Path) -> dict[str, Any]:
-    """Find the stored pieces that are read: counts, spots, genes, xy, and the facts by their names.
+    """Find the stored pieces that are read: counts, spots, genes, xy, and by their names gene_ids and facts.
 
     Raises
     ------
@@ -103,6 +111,9 @@ def locate(file: Any, path: Path) -> dict[str, Any]:
             remedy="Store the (x, y) of every spot centre, in px of the full-resolution image, there.",
         )
     pieces = {"counts": x, "spots": _index(obs, path), "genes": _index(var, path), "xy": spatial}
+    ids = next((stored for key in _ID_COLUMNS if (stored := _member(var, key, path)) is not None), None)
+    if ids is not None:
+        pieces["gene_ids"] = ids
     uns = _member(file, "uns", path)
     facts = {} if uns is None else {key: _member(uns, key, path) for key in _FACTS}
     pieces |= {key: stored for key, stored in facts.items() if stored is not None}
@@ -127,6 +138,7 @@ def _read(file: Any, path: Path) -> CountsFile:
         genes=genes,
         spot_ids=spot_ids,
         xy=_positions(read_elem(pieces["xy"]), len(spot_ids), path),
+        gene_ids=_ids(read_elem(pieces["gene_ids"]), genes) if "gene_ids" in pieces else None,
         facts={key: _scalar(read_elem(pieces[key])) for key in _FACTS if key in pieces},
     )
 
@@ -220,6 +232,15 @@ def _names(values: Any, kind: str, where: str, path: Path) -> tuple[str, ...]:
             remedy=f"{how}, or call {where}_make_unique(), and write the file again.",
         )
     return names
+
+
+def _ids(values: Any, genes: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Take a column of other names; what cannot be one is passed over, as nothing depends on it."""
+    column = np.asarray(values, dtype=object).ravel()
+    if len(column) != len(genes) or not all(isinstance(value, (str, bytes)) for value in column):
+        return None
+    names = tuple(value.decode() if isinstance(value, bytes) else str(value) for value in column)
+    return None if names == genes else names
 
 
 def _counts(values: Any, shape: tuple[int, int], path: Path) -> sparse.csr_matrix:

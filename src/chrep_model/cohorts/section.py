@@ -35,6 +35,8 @@ class Section:
     mpp : float
         µm per level-0 px.
     spot_diameter_px : float or None
+    gene_ids : tuple of str or None
+        What else the genes are called, an Ensembl id as a rule; None where the h5ad does not say.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Section:
     spot_ids: tuple[str, ...]
     mpp: float
     spot_diameter_px: float | None
+    gene_ids: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.spot_ids)
@@ -120,6 +123,7 @@ def join_section(
         spot_ids=table.spot_ids,
         mpp=_scale(um_per_px, own_mpp, table, counts_path),
         spot_diameter_px=_positive(table.facts.get("spot_diameter_px"), "spot_diameter_px", counts_path),
+        gene_ids=table.gene_ids,
     )
 
 

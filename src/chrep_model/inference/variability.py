@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +155,7 @@ def morans_i(places: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[
 
 
 @contextmanager
-def _process() -> Iterator[tuple[BinaryIO, BinaryIO]]:
+def _process() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Start the second Python, and give the ends of its pipes; it is gone afterwards, whatever happens."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     process = subprocess.Popen(  # noqa: S603
@@ -176,7 +176,7 @@ def _process() -> Iterator[tuple[BinaryIO, BinaryIO]]:
         process.wait()
 
 
-def _send(stream: BinaryIO, array: NDArray[Any]) -> None:
+def _send(stream: IO[bytes], array: NDArray[Any]) -> None:
     whole = io.BytesIO()
     np.save(whole, array, allow_pickle=False)
     try:
@@ -187,7 +187,7 @@ def _send(stream: BinaryIO, array: NDArray[Any]) -> None:
         pass  # the other side is gone, and does not answer: the caller sees that
 
 
-def _receive(stream: BinaryIO) -> NDArray[Any] | None:
+def _receive(stream: IO[bytes]) -> NDArray[Any] | None:
     """Read an array; None where the other side has ended."""
     start = stream.read(_LENGTH.size)
     if len(start) < _LENGTH.size:

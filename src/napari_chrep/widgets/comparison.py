@@ -143,8 +143,8 @@ def _table() -> QTableWidget:
 
 
 def _with_interval(value: float, shown: Difference, place: int) -> str:
-    text = f"{shown.gene} {number(value)}"
-    return text if shown.half_widths is None else f"{text}\n± {number(shown.half_widths[place])}"
+    text = number(value)
+    return text if shown.half_widths is None else f"{text} ± {number(shown.half_widths[place])}"
 
 
 def _in_words(shown: Difference) -> str:

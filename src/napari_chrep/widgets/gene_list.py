@@ -119,9 +119,7 @@ class GeneListDialog(QDialog):
 
     def _on_names(self) -> None:
         known, busy = self.naming.known, self.naming.busy
-        kept = (
-            f"Other names of {known:,} genes are known." if known else "Aliases and ids: only the commonest."
-        )
+        kept = f"Other names of {known:,} genes are known." if known else "Other names: the best-known only."
         self.known.setText("Reading names…" if busy else kept)
         self.table.setEnabled(not busy)
 

@@ -12,7 +12,7 @@ from qtpy.QtGui import QColor
 
 GENE, ACCURACY, MORAN, FAVOURITE = range(4)
 FAVOURITE_KEYS, BLEND_KEYS = "Ctrl+D", "Ctrl+B"
-_HEADERS = ("Gene", "Accuracy", "Moran’s I", "★")
+_HEADERS = ("Gene", "Accur.", "Moran", "★")
 _HEADER_TIPS = (
     "The genes of the model; those in grey cannot be predicted",
     "Correlation to expect on a new section: the mean over training sections that were held out",

@@ -34,11 +34,20 @@ from napari_chrep.truth import truths
 from napari_chrep.variability import variabilities
 from napari_chrep.widgets._parts import Connections, heading, note, sentence
 from napari_chrep.widgets.gene_list import UNNAMED, GeneListDialog
-from napari_chrep.widgets.gene_table import BLEND_KEYS, FAVOURITE, FAVOURITE_KEYS, GENE, Gene, GeneTable
+from napari_chrep.widgets.gene_table import (
+    ACCURACY,
+    BLEND_KEYS,
+    FAVOURITE,
+    FAVOURITE_KEYS,
+    GENE,
+    MORAN,
+    Gene,
+    GeneTable,
+)
 from napari_chrep.widgets.map_panel import MapPanel
 from napari_chrep.widgets.remembered import Remembered
 
-_ROW_PADDING = 8
+_ROW_PADDING, _COLUMN_PADDING = 8, 16
 _ENTER = (Qt.Key.Key_Return, Qt.Key.Key_Enter)
 
 
@@ -67,6 +76,7 @@ class GenesWidget(QWidget):
         connections.add(self.session.names_changed, self._on_bundle)
         connections.add(self.session.gene_changed, self._on_gene)
         connections.add(self.variability.changed, self._on_variability)
+        self.variability.attach(self)
         self._on_bundle()
 
     def _build(self) -> None:
@@ -136,9 +146,12 @@ class GenesWidget(QWidget):
         rows.setDefaultSectionSize(rows.fontMetrics().height() + _ROW_PADDING)
         rows.setMinimumSectionSize(rows.defaultSectionSize())
         rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)  # thousands of rows
-        columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        columns.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)  # Qt would keep room for arrows everywhere
         columns.setSectionResizeMode(GENE, QHeaderView.ResizeMode.Stretch)
-        columns.setResizeContentsPrecision(0)  # of what is in view
+        columns.setMinimumSectionSize(_COLUMN_PADDING)
+        for column in (ACCURACY, MORAN, FAVOURITE):
+            title = self.table.headerData(column, Qt.Orientation.Horizontal)
+            columns.resizeSection(column, columns.fontMetrics().horizontalAdvance(title) + _COLUMN_PADDING)
         columns.setHighlightSections(False)
         columns.setSortIndicator(GENE, Qt.SortOrder.AscendingOrder)
 

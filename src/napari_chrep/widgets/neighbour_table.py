@@ -93,7 +93,7 @@ class NeighbourModel(QAbstractTableModel):
         """Return what a cell says."""
         neighbour, column = self.neighbours[index.row()], index.column()
         if role == Qt.ItemDataRole.DisplayRole:
-            mark = " · shared" if column == 0 and neighbour.row in self.shared else ""
+            mark = "\nshared" if column == 0 and neighbour.row in self.shared else ""
             return _text(neighbour, column) + mark
         if role == Qt.ItemDataRole.TextAlignmentRole and column > 0:
             return _RIGHT

@@ -100,8 +100,8 @@ class NeighboursWidget(QWidget):
         self.more, self.locate = QPushButton(), QPushButton("Locate training images…")
         self.locate.setToolTip("Choose the folder with the images of the training sections, to see the spots")
         for part in (
-            self.tile, self.comparison, self.spots, self.knobs, self.table, self.more, self.locate, self.arithmetic,
-            self.distribution,
+            self.tile, self.comparison, self.spots, self.knobs, self.table, self.more, self.locate,
+            self.arithmetic, self.distribution,
         ):  # fmt: skip
             parts.addWidget(part, 1 if part is self.table else 0)
         column.addWidget(self.body, 1)
@@ -305,15 +305,11 @@ class NeighboursWidget(QWidget):
     def _on_prediction(self) -> None:
         """Let go of tiles whose prediction was dropped while their slide is looked at."""
         session = self.session
-        for pick in (self.pinned, self.picked):
-            if pick is None or session.slide_layer is not pick.layer:
+        for held, let_go in ((self.pinned, self._unpin), (self.picked, self._clear)):
+            if held is None or session.slide_layer is not held.layer:
                 continue
-            if session.prediction is pick.prediction:
-                continue
-            if pick is self.pinned:
-                self._unpin()
-            if pick is self.picked:
-                self._clear()
+            if session.prediction is not held.prediction:
+                let_go()
 
     def _on_bundle(self) -> None:
         self._unpin()
