@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chrep_model.bundle.card import Card
+from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.evaluation.comparison import held_out_groups
 from napari_chrep.retraining.job import Job, write_text
@@ -143,6 +144,4 @@ def _span(low: float, high: float) -> str:
 
 
 def _file() -> Path:
-    from chrep_model.cache import default_cache
-
     return default_cache() / "retraining_rates.json"

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from chrep_model.bundle import Bundle, load_bundle
 from chrep_model.bundle.extending import with_section
+from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort, open_cohort
 from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.comparison import Comparison, compare, held_out_groups
