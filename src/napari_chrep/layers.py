@@ -16,7 +16,7 @@ from qtpy.QtCore import QTimer
 from superqt.utils import QSignalThrottler
 
 from chrep_model.geometry import overlay_transform
-from napari_chrep.maps import KINDS, FloatMap, Limits, MapMaker, Subject, all_limits, pair, why_not
+from napari_chrep.maps import KINDS, FloatMap, Limits, MapMaker, Subject, all_limits, close, pair, why_not
 from napari_chrep.session import PerViewer, Session, sessions
 
 #: Key of a heatmap's ``metadata`` under which its kind lies.
@@ -79,6 +79,10 @@ class Heatmaps:
         self._again = QTimer()  # the rest of a long computation, once the window has drawn itself
         self._again.setSingleShot(True)
         self._again.timeout.connect(self._refresh)
+        self._bare: list[Image] = []  # layers that have no colour bar and title yet
+        self._dress = QTimer()
+        self._dress.setSingleShot(True)
+        self._dress.timeout.connect(self._on_dress)
         self._throttle = QSignalThrottler()
         self._throttle.setTimeout(REFRESH_MS)
         self._throttle.triggered.connect(self._refresh)
@@ -189,11 +193,13 @@ class Heatmaps:
             return
         maps = self._maker.maps(kinds, subject)
         limits = all_limits(maps)
-        for kind, values in maps.items():
-            if kind in self._shown:
-                self._write(kind, values, limits[kind], subject)
-            else:
-                self._add(viewer, kind, values, limits[kind], subject)
+        new = [kind for kind in maps if kind not in self._shown]
+        for kind in maps.keys() - new:
+            self._write(kind, maps[kind], limits[kind], subject)
+        if new:
+            self._add(viewer, new[0], maps[new[0]], limits[new[0]], subject)
+        if new[1:]:
+            self._again.start(0)  # napari takes its time for a layer: one each turn
         self.changed.emit()
 
     def _write(self, kind: str, values: FloatMap, limits: Limits, subject: Subject) -> None:
@@ -213,7 +219,7 @@ class Heatmaps:
         else:
             layer.data = values
             layer.scale, layer.translate = placement["scale"], placement["translate"]
-        if not theirs:
+        if not theirs and not (subject.preview is not None and close(limits, shown.limits)):
             layer.contrast_limits_range = _range(limits)
             layer.contrast_limits = limits
             shown.limits = limits
@@ -233,16 +239,13 @@ class Heatmaps:
             **self._placement(),
         )
         layer.contrast_limits_range = _range(limits)
-        layer.colorbar.size = _COLORBAR_SIZE
-        layer.colorbar.position = "bottom_left"  # the name is above, the scale bar to the right
-        layer.colorbar.visible = True
-        layer.name_overlay.box = True  # white on glass could not be read
-        layer.name_overlay.visible = True  # napari's colour bar has no title: the unit stands in the name
         layer.events.visible.connect(self._on_visible)
         selected = viewer.layers.selection.active
         viewer.layers.append(layer)
         self._asked.discard(kind)
         self._shown[kind] = Shown(layer, subject.of(kind), layer.name, limits)
+        self._bare.append(layer)
+        self._dress.start(0)
         if selected is not None:
             viewer.layers.selection.active = selected
 
@@ -254,7 +257,26 @@ class Heatmaps:
         scale, translate = overlay_transform(grid.step_px, grid.tile_px, context.slide.require_mpp())
         return {"scale": scale, "translate": translate}
 
+    def _on_dress(self) -> None:
+        """Give a visible layer its title, and in the next turn its colour bar: drawing letters is slow."""
+        viewer = self._viewer()
+        self._bare = [layer for layer in self._bare if viewer is not None and layer in viewer.layers]
+        for layer in self._bare:
+            if not layer.visible:
+                continue
+            if not layer.name_overlay.visible:
+                layer.name_overlay.box = True  # white on glass could not be read
+                layer.name_overlay.visible = True  # napari's colour bar has no title: the unit is in the name
+            else:
+                layer.colorbar.size = _COLORBAR_SIZE
+                layer.colorbar.position = "bottom_left"  # the name is above, the scale bar to the right
+                layer.colorbar.visible = True
+                self._bare.remove(layer)
+            self._dress.start(0)
+            return
+
     def _on_visible(self, _event: Any = None) -> None:
+        self._dress.start(0)
         self.changed.emit()
 
     def _on_removed(self, event: Any) -> None:

@@ -20,6 +20,9 @@ Limits = tuple[float, float]
 #: Percentiles of the values of a whole prediction that the colours span.
 CONTRAST_PERCENTILES = (1.0, 99.0)
 
+#: Limits that move by less than this share of their width stay where they are while a prediction grows.
+CLOSE = 0.05
+
 
 #: So many values are computed in one go, in some 20 ms on one core; more, and panning would stutter.
 STEP = 2048
@@ -193,6 +196,12 @@ def shared_limits(maps: list[FloatMap]) -> Limits:
         return 0.0, 1.0
     low, high = (float(v) for v in np.percentile(values, CONTRAST_PERCENTILES))
     return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def close(limits: Limits, former: Limits) -> bool:
+    """Tell whether colours would hardly change: drawing a colour bar anew stops the window for a moment."""
+    most = CLOSE * (former[1] - former[0])
+    return all(abs(new - old) <= most for new, old in zip(limits, former, strict=True))
 
 
 def symmetric_limits(values: FloatMap) -> Limits:
