@@ -144,7 +144,7 @@ def _table() -> QTableWidget:
 
 def _with_interval(value: float, shown: Difference, place: int) -> str:
     text = number(value)
-    return text if shown.half_widths is None else f"{text} ± {number(shown.half_widths[place])}"
+    return text if shown.half_widths is None else f"{text}\n± {number(shown.half_widths[place])}"
 
 
 def _in_words(shown: Difference) -> str:
