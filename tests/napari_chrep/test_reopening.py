@@ -63,14 +63,18 @@ def test_a_prediction_is_shown_again(desk, prediction, said, qtbot):
     np.testing.assert_allclose(desk.heatmaps.layer("raw").data, prediction.map(other, "raw"), rtol=1e-5)
     explorer = desk.dock("Slide explorer")
     assert explorer.model.picker.placeholderText() == "stored.h5ad, without its model"
+    desk.wait()
     assert said() == []
-    qtbot.mouseClick(explorer.run.predict_tissue, Qt.MouseButton.LeftButton)
+    assert "Choose a model to predict more" in explorer.run.status.text()
+    assert not explorer.run.predict_tissue.isEnabled()
+    desk.engine.predict(None)  # as a command might
     desk.wait()
     (message,) = said()
     assert "not the model" in message and "Open the model" in message
     assert shown in desk.viewer.layers  # what is there stays
     desk.load(prediction.bundle.path)
     assert desk.session.bundle.path == prediction.bundle.path
+    assert explorer.run.predict_tissue.isEnabled()
 
 
 def test_a_spatialdata_prediction_without_its_slide_and_a_damaged_one(desk, prediction, said, qtbot):

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QProgressBar, QPushButton, QV
 
 from chrep_model.errors import ChrepError, ScaleError
 from chrep_model.geometry import Rect
+from chrep_model.inference.stored import StoredBundle
 from chrep_model.slides.region import Region
 from napari_chrep.drawing import drawings
 from napari_chrep.preferences import preferences
@@ -147,6 +148,8 @@ class RunPanel(QWidget):
         session = self.session
         if session.bundle is None:
             return "Choose a model to begin."
+        if isinstance(session.bundle, StoredBundle):
+            return "These maps come from a file. Choose a model to predict more."
         if session.slide is None:
             return "Open a slide: drop it on the window, or take File › Open Sample › CHRep."
         try:
