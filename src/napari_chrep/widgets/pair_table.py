@@ -45,14 +45,11 @@ class Row:
         None while it is being read.
     beside : tuple of Finding
         What shows only beside the other pairs and the model in use.
-    compared : tuple
-        With which section and genes it was compared for that.
     """
 
     pair: Pair
     check: PairCheck | None = None
     beside: tuple[Finding, ...] = ()
-    compared: tuple[Any, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -83,6 +80,9 @@ class PairModel(QAbstractTableModel):
         super().__init__(parent)
         self.rows: list[Row] = []
         self._model_genes: tuple[str, ...] = ()
+        # What came of comparing the genes of a section with another's, or (None) with the model's: names by
+        # tens of thousands, not to be looked at again for every pair that arrives.
+        self._compared: dict[tuple[Section, Section | None], Finding | None] = {}
 
     def add(self, pair: Pair) -> None:
         """Append a pair that is not checked yet."""
@@ -108,31 +108,45 @@ class PairModel(QAbstractTableModel):
 
     def set_model_genes(self, genes: tuple[str, ...]) -> None:
         """Compare with the genes of another model."""
-        self._model_genes = genes
+        self._model_genes, self._compared = genes, {}
         self._judge()
 
     def _judge(self) -> None:
-        """Compare names of genes among the pairs: with the first one that can be used, and with the model."""
-        opened = [row.check.section for row in self.rows if row.check and row.check.section]
+        """Compare names of genes: of each pair with those of the most pairs, and with the model's."""
+        sections = [row.check.section for row in self.rows if row.check and row.check.section]
+        self._compared = {
+            key: finding
+            for key, finding in self._compared.items()
+            if key[0] in sections and (key[1] is None or key[1] in sections)
+        }
+        alike: list[list[Section]] = []
+        for section in sections:
+            group = next((group for group in alike if self._compare(section, group[0]) is None), None)
+            if group is None:
+                alike.append([section])
+            else:
+                group.append(section)
+        most = max(alike, key=len, default=[])
         for row in self.rows:
-            section = None if row.check is None else row.check.section
-            compared = (section, opened[0] if opened else None, self._model_genes)
-            # Tens of thousands of names: not again for every pair that arrives. Sections have no equality.
-            if compared != row.compared:
-                row.compared = compared
-                row.beside = () if section is None else self._compared(section, opened[0])
+            this = None if row.check is None else row.check.section
+            found = () if this is None else (self._compare(this, most[0]), self._compare(this, None))
+            row.beside = tuple(finding for finding in found if finding is not None)
         if self.rows:
             self.dataChanged.emit(self.index(0, 0), self.index(len(self.rows) - 1, len(_TITLES) - 1))
         self.judged.emit()
 
-    def _compared(self, section: Section, first: Section) -> tuple[Finding, ...]:
-        found = (
-            [] if section is first else [compare_genes(section.genes, first.genes, f"section {first.name}")]
-        )
-        if self._model_genes:
-            model = "the model in use"
-            found.append(compare_genes(section.genes, self._model_genes, model, level="warning"))
-        return tuple(finding for finding in found if finding is not None)
+    def _compare(self, section: Section, other: Section | None) -> Finding | None:
+        """Compare the genes of a section with another's, or (None) with the model's."""
+        if section is other or (other is None and not self._model_genes):
+            return None
+        key = (section, other)
+        if key not in self._compared:
+            self._compared[key] = (
+                compare_genes(section.genes, self._model_genes, "the model in use", level="warning")
+                if other is None
+                else compare_genes(section.genes, other.genes, f"section {other.name}")
+            )
+        return self._compared[key]
 
     # What Qt asks for.
 

@@ -138,6 +138,13 @@ def test_open_slides_are_taken_and_genes_compared(panel, desk, qtbot, folder):
     levels = [finding.level for finding in panel.table.pairs.rows[1].beside]
     assert levels == ["error", "warning"]
     assert panel.table.pairs.rows[0].beside == ()
+    # With another of its kind, those two are the most, and the other one is left out.
+    for file in (folder / "named.h5ad", folder / f"named{picture.suffix}"):
+        shutil.copy(file, folder / f"again{file.suffix}")
+    panel.add([folder / "again.h5ad"])
+    qtbot.waitUntil(lambda: len(panel.table.pairs.rows) == 3, timeout=TIMEOUT_MS)
+    wait(qtbot, panel)
+    assert panel.cohort.names == ("named", "again")
 
 
 def test_the_window_can_be_closed_meanwhile(desk, qtbot, folder):
