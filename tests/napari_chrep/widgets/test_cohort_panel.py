@@ -9,7 +9,8 @@ import anndata
 import numpy as np
 import pytest
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QDropEvent
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtWidgets import QApplication
 
 from chrep_model.bundle import load_bundle
 from chrep_model.cohorts.cohort import open_cohort
@@ -98,7 +99,11 @@ def test_files_are_dropped_and_patient_and_scale_typed_over(panel, qtbot, folder
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(sorted(folder.glob("*.h5ad"))[0])), QUrl.fromLocalFile("/no.txt")])
     copy, left, none = Qt.DropAction.CopyAction, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-    panel.dropEvent(QDropEvent(QPointF(5, 5), copy, data, left, none))
+    # On the table, which leaves it to the panel.
+    under = panel.table.viewport()
+    enter = QDragEnterEvent(QPoint(5, 5), copy, data, left, none)
+    assert QApplication.sendEvent(under, enter) and enter.isAccepted()
+    QApplication.sendEvent(under, QDropEvent(QPointF(5, 5), copy, data, left, none))
     qtbot.waitUntil(lambda: len(panel.table.pairs.rows) == 1, timeout=TIMEOUT_MS)
     wait(qtbot, panel)
     assert "no.txt: this is neither a slide nor an h5ad" in panel.message.text()
