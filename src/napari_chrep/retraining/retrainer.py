@@ -88,10 +88,10 @@ class Retrainer:
         """Begin a job; raises ChrepError where that cannot be, and nothing has changed then."""
         if self.state not in ("idle", "interrupted"):
             raise SettingsError("a retraining is under way", remedy="Wait for it, or cancel it.")
-        if self.space is not None:
-            self._drop_space()
-        space = Workspace.beside(job.out)
+        former, space = self.space, Workspace.beside(job.out)
         space.begin(job, cohort)
+        if former is not None:
+            _remove(former)
         self._launch(space, job)
 
     def resume(self) -> None:
@@ -263,7 +263,7 @@ class Retrainer:
         space = self.space
         self._forget()
         if space is not None:
-            create_worker(shutil.rmtree, space.folder, ignore_errors=True, _start_thread=True)
+            _remove(space)
 
     def _forget(self) -> None:
         self.space = self.job = self.comparison = self.stage = None
@@ -292,6 +292,10 @@ class Retrainer:
     def _set(self, state: State, status: str) -> None:
         self.state, self.status = state, status
         self.changed.emit()
+
+
+def _remove(space: Workspace) -> None:
+    create_worker(shutil.rmtree, space.folder, ignore_errors=True, _start_thread=True)
 
 
 def _move(new: Path, place: Path, space: Workspace) -> Path | str:

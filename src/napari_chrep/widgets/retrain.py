@@ -248,6 +248,8 @@ class RetrainWidget(QWidget):
         self.curves.setVisible(bool(self.curves.lines))
         self.outcome.setVisible(state in ("outcome", "moving"))
         self.outcome.setEnabled(state == "outcome")
+        if busy:
+            self._scroll.ensureWidgetVisible(self.curves if self.curves.lines else self.status)
         if state == "outcome" and retrainer.comparison is not None:
             self.outcome.show_comparison(retrainer.comparison)
             self._scroll.ensureWidgetVisible(self.outcome.use)

@@ -41,6 +41,7 @@ _FOR: dict[str, set[Preset]] = {
     "epochs": {"finetune"},
     "seed": {"train", "finetune"},
 }
+_HINTS = {"genes": "or: same", "seed": "", "epochs": "at most", "folds": "in turn, to compare; 0 for none"}
 _RED = "color: #e0503c;"
 
 
@@ -80,7 +81,7 @@ class RetrainForm(QWidget):
         self.encoder.addItem("of the model in use", "same")
         self.encoder.addItem("built-in (stainbank)", "stainbank")
         self.encoder.currentIndexChanged.connect(self._on_change)
-        self.faults = {name: QLabel() for name in self.fields}
+        self.faults = {name: QLabel(hint) for name, hint in _HINTS.items()}
         column.addLayout(self._grid())
         self.presets["calibrate"].setChecked(True)
 
@@ -104,7 +105,6 @@ class RetrainForm(QWidget):
                 grid.addWidget(self.encoder, row, 1, 1, 2)
                 continue
             self.fields[name].textChanged.connect(self._on_change)
-            self.faults[name].setStyleSheet(_RED)
             grid.addWidget(self.fields[name], row, 1)
             grid.addWidget(self.faults[name], row, 2)
         return grid
@@ -127,7 +127,8 @@ class RetrainForm(QWidget):
             return None
         finally:
             for name, label in self.faults.items():
-                label.setText(_BAD[name] if name in bad else "")
+                label.setText(_BAD[name] if name in bad else _HINTS[name])
+                label.setStyleSheet(_RED if name in bad else "")
 
     def show_model(self, bundle: Bundle | None) -> None:
         """Offer what can be done with the model in use."""
