@@ -9,13 +9,19 @@ from typing import Any
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from psygnal import Signal
+from qtpy.QtCore import QSettings
 
 from chrep_model.cohorts.aliases import Aliases, GeneNames
 from chrep_model.cohorts.genes import GenePanel
 from chrep_model.errors import ChrepError
 from chrep_model.inference.files import unwritable
 from napari_chrep.session import PerViewer, Session, sessions
-from napari_chrep.widgets.remembered import Remembered
+
+
+def names_path() -> Path:
+    """Where the table is kept, beside the settings of this user."""
+    settings = QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-chrep", "genes")
+    return Path(settings.fileName()).with_name("gene_names.parquet")
 
 
 def reading(path: Path, kept: Path, panel: GenePanel | None) -> Iterator[Aliases | GeneNames | ChrepError]:
@@ -65,12 +71,12 @@ class Naming:
         self._read(path)
 
     def _on_bundle(self) -> None:
-        kept = Remembered().names_path
+        kept = names_path()
         if kept.exists():
             self._read(kept)
 
     def _read(self, path: Path) -> None:
-        bundle, kept = self.session.bundle, Remembered().names_path
+        bundle, kept = self.session.bundle, names_path()
         self._generation += 1
         generation = self._generation
         worker = create_worker(

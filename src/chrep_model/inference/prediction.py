@@ -123,9 +123,7 @@ class Prediction:
         indices = self.indices
         return self.only(indices[self.grid.is_in(area, indices)], cancelled=cancelled)
 
-    def only(
-        self, indices: NDArray[np.int64], *, cancelled: Callable[[], bool] | None = None
-    ) -> Prediction:
+    def only(self, indices: NDArray[np.int64], *, cancelled: Callable[[], bool] | None = None) -> Prediction:
         """Those of these tiles that are predicted by now; see `within`."""
         chosen = Prediction(self.bundle, self.grid, self.slide, _cancelled=cancelled)
         wanted = np.zeros(self.grid.size, bool)
@@ -245,6 +243,7 @@ class Prediction:
         out = np.empty((max(0, last - first), len(np.arange(len(self.genes))[genes])), np.float32)
         place = 0  # of the batch, among all tiles
         for part in self._parts:
+            self.check()
             begin, end = max(first - place, 0), min(last - place, len(part.indices))
             if begin < end:
                 whole = end - begin == len(part.indices)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -171,7 +171,8 @@ def _process() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         yield process.stdin, process.stdout
     finally:
         process.kill()
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # of what it was sent and did not take
+            process.stdin.close()
         process.stdout.close()
         process.wait()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from qtpy.QtCore import QSettings
 
 #: So many recent genes are kept.
@@ -27,11 +25,6 @@ class Remembered:
     def recent(self) -> list[str]:
         """The last genes on show, the newest first."""
         return self._read("recent")
-
-    @property
-    def names_path(self) -> Path:
-        """Where other names of genes are kept, beside the settings."""
-        return Path(self._settings.fileName()).with_name("gene_names.parquet")
 
     def toggle_favourite(self, name: str) -> None:
         """Mark a gene as favourite, or no more."""

@@ -9,6 +9,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QDialogButtonBox, QPushButton
 
+from napari_chrep.naming import names_path
 from napari_chrep.widgets.gene_table import ACCURACY, FAVOURITE, GENE, MORAN
 
 CTRL = Qt.KeyboardModifier.ControlModifier
@@ -217,7 +218,7 @@ def test_aliases_are_found_typed_and_listed(genes, desk, qtbot, tmp_path):
     assert desk.session.signature.genes == (second, names[2])
     assert desk.session.signature.unknown == ("NOSUCH",)
     assert f"qqformer → {second}" in genes.message.text()
-    assert genes.remembered.names_path.exists()
+    assert names_path().exists()
     bad = tmp_path / "counts.txt"
     bad.write_text("a,b\n")
     before = len(notification_manager.records)

@@ -340,7 +340,7 @@ def test_a_pinned_tile_is_compared_with_the_next(desk, predicted, tile, hand, qt
         panel.table.viewport(), LEFT, pos=panel.table.visualItemRect(panel.table.item(row, 0)).center()
     )
     assert session.gene == name
-    qtbot.waitUntil(lambda: name in panel.values[0].text(), timeout=20_000)
+    qtbot.waitUntil(lambda: name in panel.words.text(), timeout=20_000)
     hand.click(5.0, -300.0)  # beside the slide: what is pinned stays
     assert predicted.picked is None and predicted.pinned.tile == tile
     hand.click(*centre(desk, other))
