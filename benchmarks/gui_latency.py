@@ -28,19 +28,17 @@ from typing import Annotated, Any
 import napari
 import numpy as np
 import typer
-from pyramids import TILE, write_pyramid
+from pyramids import sample_pyramid
 from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtTest import QTest
 from rich.console import Console
 from rich.table import Table
 
 from chrep_model.geometry import Rect
-from chrep_model.slides.slide import open_slide
 from napari_chrep.session import sessions
 from napari_chrep.worker import Engine, engines
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SAMPLE = REPOSITORY / "sample_data" / "SYNTHETIC_slide.ome.tif"
 SIDE = 60_000
 TICK_MS, PAN_MS = 5, 30
 LAP_S = 4.0
@@ -182,10 +180,7 @@ def main(
     viewer.window.add_plugin_dock_widget("napari-chrep", "Slide explorer")
     viewer.window.add_plugin_dock_widget("napari-chrep", "Genes")
     with tempfile.TemporaryDirectory() as folder:
-        huge = Path(folder) / f"{SIDE}px.tif"
-        with open_slide(SAMPLE) as sample:
-            row, col = (n // 2 for n in sample.shape)
-            write_pyramid(huge, sample.read(row, col, TILE, TILE), SIDE)
+        huge = sample_pyramid(Path(folder), SIDE)
         found = [measure(viewer, bundle, path, seconds) for path in (huge, slide) if path is not None]
     viewer.close()
     Console().print(report(found))

@@ -11,12 +11,23 @@ import numpy as np
 import tifffile
 
 from chrep_model.slides.backends import RgbArray
+from chrep_model.slides.slide import open_slide
 
+SAMPLE = Path(__file__).resolve().parent.parent / "sample_data" / "SYNTHETIC_slide.ome.tif"
 TILE = 512
 SMALLEST = 2_000
 
 
-def write_pyramid(path: Path, picture: RgbArray, side: int, mpp: float = 0.5) -> None:
+def sample_pyramid(folder: Path, side: int, mpp: float = 0.5) -> Path:
+    """Write a JPEG pyramid of `side` px made of the middle of the sample slide."""
+    path = folder / f"{side}px.tif"
+    with open_slide(SAMPLE) as sample:
+        row, col = (n // 2 for n in sample.shape)
+        write_pyramid(path, sample.read(row, col, TILE, TILE), side, mpp)
+    return path
+
+
+def write_pyramid(path: Path, picture: RgbArray, side: int, mpp: float) -> None:
     """Write a JPEG pyramid of `side` px whose level-0 tiles all hold `picture`, (512, 512, 3).
 
     Coarser levels repeat the picture at their own scale, so that every level looks like the one below it.

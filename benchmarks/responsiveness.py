@@ -1,0 +1,165 @@
+"""How soon a map is there, and how soon another gene's: as shares of what the encoder and the run take.
+
+    python benchmarks/responsiveness.py [--bundle BUNDLE] [--tiles 50000] [-o responsiveness.json]
+
+In a real window on a JPEG pyramid of the sample tissue, in one run:
+
+- *first map*: from the request until a heat map holds a value, with the model in memory. Once for a slide
+  that is prepared, as the explorer does it ahead of the first request, and once with its preparation. The
+  unit is the time that five batches take the encoder alone, on tiles in memory, with the same number of
+  threads. Medians of several places of the slide.
+- *gene switch*: from the choice of another gene until both of its maps are written, for all predicted
+  tiles; as a share of the time that predicting those tiles took.
+
+Needs a display, as under ``xvfb-run -a -s "-screen 0 1600x1000x24"``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import napari
+import numpy as np
+import torch
+import typer
+from pyramids import sample_pyramid
+from qtpy.QtTest import QTest
+from rich.console import Console
+from rich.table import Table
+
+from chrep_model.geometry import Rect
+from napari_chrep.layers import Heatmaps, heatmaps
+from napari_chrep.session import sessions
+from napari_chrep.worker import Engine, engines
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MPP, BATCHES, PLACES = 0.5, 5, 5
+
+
+def until(done: Callable[[], bool]) -> float:
+    """Let the window live until it is done; give the seconds."""
+    started = time.perf_counter()
+    while not done():
+        QTest.qWait(1)
+    return time.perf_counter() - started
+
+
+def idle(engine: Engine) -> None:
+    """Wait until nothing is under way."""
+    QTest.qWait(100)
+    until(lambda: engine.state == "idle")
+
+
+def holds_values(maps: Heatmaps) -> bool:
+    """Tell whether there is a value to be seen."""
+    layer = maps.layer("calibrated") or maps.layer("raw")
+    return layer is not None and bool(np.isfinite(layer.data).any())
+
+
+def encoder_alone(predictor: Any, context: Any) -> float:
+    """Seconds that a batch takes the encoder on tiles in memory, threads as in the viewer; median of ten."""
+    embeddings = context.embeddings
+    tiles = embeddings.reader.read(context.grid.centres(context.tiles()[: predictor.batch_size]))
+    state, seconds = embeddings._prepared[0], []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+    for _ in range(10):
+        started = time.perf_counter()
+        predictor.encoder.encode(tiles, state)
+        seconds.append(time.perf_counter() - started)
+    torch.set_num_threads(threads)
+    return float(np.median(seconds))
+
+
+def first_maps(viewer: Any, bundle: Path, slide: Path, *, prepared: bool) -> list[float]:
+    """Seconds from a request to its first value, at several places, each on a slide as if new."""
+    engine, maps, session, seconds = engines.of(viewer), heatmaps.of(viewer), sessions.of(viewer), []
+    for place in range(PLACES):
+        os.environ["CHREP_CACHE"] = tempfile.mkdtemp()
+        engine.load(bundle)
+        idle(engine)
+        (layer,) = viewer.open(slide, plugin="napari-chrep")
+        session.look_at(layer)
+        if prepared:
+            engine.get_ready()
+        else:
+            engine.cancel()
+        idle(engine)
+        side = 3000 / MPP  # a view of 3 mm
+        rows, cols = session.slide.shape
+        engine.predict(Rect((place + 0.5) * (cols - side) / PLACES, (rows - side) / 2, side, side))
+        seconds.append(until(lambda: holds_values(maps)))
+        engine.cancel()
+        idle(engine)
+        batch = encoder_alone(session.predictor, session.context)
+        print(f"{'prepared' if prepared else 'new'} slide: {seconds[-1]:.2f} s, batch {batch:.3f} s")
+        viewer.layers.clear()
+        QTest.qWait(200)
+        seconds[-1] /= BATCHES * batch
+    return seconds
+
+
+def switches(viewer: Any, bundle: Path, slide: Path) -> dict[str, float]:
+    """Predict everything, then take other genes."""
+    engine, maps, session = engines.of(viewer), heatmaps.of(viewer), sessions.of(viewer)
+    os.environ["CHREP_CACHE"] = tempfile.mkdtemp()
+    engine.load(bundle)
+    idle(engine)
+    (layer,) = viewer.open(slide, plugin="napari-chrep")
+    session.look_at(layer)
+    engine.get_ready()
+    idle(engine)
+    started = time.perf_counter()
+    engine.predict(None)
+    idle(engine)
+    run = time.perf_counter() - started
+    seconds = []
+    for gene in session.bundle.genes[1 : 1 + 2 * PLACES]:
+        started = time.perf_counter()
+        session.show_gene(gene)
+        until(lambda gene=gene: all(maps.layer(kind).name.startswith(gene) for kind in maps.variants))
+        seconds.append(time.perf_counter() - started)
+    return {"tiles": len(session.prediction), "run_s": run, "switch_s": float(np.median(seconds)),
+            "slowest_switch_s": max(seconds), "share": float(np.median(seconds)) / run}  # fmt: skip
+
+
+def main(
+    bundle: Annotated[Path, typer.Option()] = REPOSITORY / "sample_data" / "SYNTHETIC_demo.chrep",
+    tiles: Annotated[int, typer.Option(help="To be predicted before genes are switched.")] = 50_000,
+    out: Annotated[Path | None, typer.Option("-o")] = None,
+) -> None:
+    """Measure and print."""
+    from chrep_model.bundle import load_bundle
+
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1440, 900)
+    heatmaps.of(viewer)
+    side = math.ceil(math.sqrt(tiles) * load_bundle(bundle).spec.um / MPP)
+    with tempfile.TemporaryDirectory() as folder:
+        slide = sample_pyramid(Path(folder), side, MPP)
+        ready = first_maps(viewer, bundle, slide, prepared=True)
+        new = first_maps(viewer, bundle, slide, prepared=False)
+        found = switches(viewer, bundle, slide)
+    viewer.close()
+    table = Table("figure", "is", "bar")
+    table.add_row("first map, slide prepared / five batches", f"{np.median(ready):.2f}", "< 1")
+    table.add_row("first map, slide new / five batches", f"{np.median(new):.2f}", "")
+    table.add_row(f"gene switch / run of {found['tiles']:,} tiles", f"{found['share']:.2%}", "< 2 %")
+    table.add_row(
+        "gene switch, median and slowest", f"{found['switch_s']:.2f} s, {found['slowest_switch_s']:.2f} s"
+    )
+    Console().print(table)
+    if out is not None:
+        out.write_text(json.dumps({"first_map": ready, "first_map_new_slide": new, **found}, indent=2))
+    raise typer.Exit(0 if np.median(ready) < 1 and found["share"] < 0.02 else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

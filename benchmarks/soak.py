@@ -1,0 +1,102 @@
+"""Whether memory grows while one looks around: 500 pans of a followed view and 200 genes.
+
+    python benchmarks/soak.py [--bundle BUNDLE] [--pans 500] [--genes 200] [-o soak.json]
+
+The view goes round a closed path on a JPEG pyramid of the sample tissue and is predicted wherever it stands
+still. After a lap every place is predicted and its pixels are in napari's cache, which is kept small here;
+from then on nothing should be added. Printed: the resident memory on the way, and how much it grew after
+the laps of warming up. Needs a display, as under ``xvfb-run -a -s "-screen 0 1600x1000x24"``.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import napari
+import psutil
+import typer
+from napari.utils import resize_dask_cache
+from pyramids import sample_pyramid
+from qtpy.QtTest import QTest
+from rich.console import Console
+from rich.table import Table
+
+from napari_chrep.session import sessions
+from napari_chrep.worker import engines
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SIDE, STOPS, WARM = 20_000, 10, 2
+CACHE_BYTES = 100_000_000
+GROWTH_MB = 50.0
+
+
+def resident_mb() -> float:
+    """Memory of this process, in MB, with nothing left to collect."""
+    gc.collect()
+    return psutil.Process().memory_info().rss / 1e6
+
+
+def main(
+    bundle: Annotated[Path, typer.Option()] = REPOSITORY / "sample_data" / "SYNTHETIC_demo.chrep",
+    pans: Annotated[int, typer.Option()] = 500,
+    genes: Annotated[int, typer.Option()] = 200,
+    out: Annotated[Path | None, typer.Option("-o")] = None,
+) -> None:
+    """Pan, switch genes, and weigh."""
+    os.environ["CHREP_CACHE"] = tempfile.mkdtemp()
+    resize_dask_cache(CACHE_BYTES)
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1440, 900)
+    _, explorer = viewer.window.add_plugin_dock_widget("napari-chrep", "Slide explorer")
+    viewer.window.add_plugin_dock_widget("napari-chrep", "Genes")
+    session, engine = sessions.of(viewer), engines.of(viewer)
+
+    def settle(ms: int) -> None:
+        QTest.qWait(ms)
+        while engine.state != "idle":
+            QTest.qWait(20)
+
+    engine.load(bundle)
+    settle(100)
+    with tempfile.TemporaryDirectory() as folder:
+        slide = sample_pyramid(Path(folder), SIDE)
+        (layer,) = viewer.open(slide, plugin="napari-chrep")
+        settle(100)
+        middle = float(layer.extent.world.mean(axis=0)[-1])
+        viewer.scene.camera.zoom = 0.5
+        explorer.run.follow.setChecked(True)
+        seen: list[tuple[str, float]] = []
+        for pan in range(pans):
+            angle = 2 * math.pi * (pan % STOPS) / STOPS
+            viewer.scene.camera.center = (
+                middle + 2000 * math.sin(angle), middle + 2000 * math.cos(angle)
+            )  # fmt: skip
+            settle(300 if pan < WARM * STOPS else 30)  # the view is only followed once it stands still
+            if (pan + 1) % max(1, pans // 10) == 0:
+                seen.append((f"{pan + 1} pans", resident_mb()))
+        for number in range(genes):
+            session.show_gene(session.bundle.genes[number % len(session.bundle.genes)])
+            settle(20)
+            if (number + 1) % max(1, genes // 4) == 0:
+                seen.append((f"{number + 1} genes", resident_mb()))
+        tiles = len(session.prediction)
+        viewer.close()
+    grown = seen[-1][1] - seen[0][1]
+    table = Table("after", "resident MB")
+    for name, megabytes in seen:
+        table.add_row(name, f"{megabytes:.0f}")
+    Console().print(table)
+    print(f"{tiles} tiles predicted; grown by {grown:.0f} MB since {seen[0][0]} (bar {GROWTH_MB:.0f} MB)")
+    if out is not None:
+        out.write_text(json.dumps({"resident_mb": dict(seen), "tiles": tiles, "grown_mb": grown}, indent=2))
+    raise typer.Exit(0 if grown <= GROWTH_MB else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
