@@ -71,9 +71,14 @@ def advice(
     return sorted(found, key=lambda one: not one.grave)
 
 
+def is_too_coarse(mpp: float, bundle: Bundle) -> bool:
+    """Whether a model refuses slides of this scale."""
+    return mpp > bundle.spec.mpp * MAX_UPSAMPLING
+
+
 def _of_scale(mpp: float, bundle: Bundle) -> list[Advice]:
     """Compare a slide's scale with that of the model's tiles and of its training slides."""
-    if mpp > bundle.spec.mpp * MAX_UPSAMPLING:
+    if is_too_coarse(mpp, bundle):
         text = (
             f"The slide has {mpp:.3g} µm per pixel; the model reads {bundle.spec.mpp:.3g}, and detail that "
             "it needs is not there. Use a finer scan, or a model for coarser slides."

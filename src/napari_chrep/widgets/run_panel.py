@@ -13,6 +13,7 @@ from chrep_model.errors import ChrepError, ScaleError
 from chrep_model.geometry import Rect
 from chrep_model.inference.stored import StoredBundle
 from chrep_model.slides.region import Region
+from napari_chrep.advice import is_too_coarse
 from napari_chrep.drawing import drawings
 from napari_chrep.preferences import preferences
 from napari_chrep.session import Session
@@ -153,10 +154,10 @@ class RunPanel(QWidget):
         if session.slide is None:
             return "Open a slide: drop it on the window, or take File › Open Sample › CHRep."
         try:
-            session.slide.require_mpp()
+            mpp = session.slide.require_mpp()
         except ScaleError as error:
             return f"{sentence(error.what)}. Type it in above: the model needs it."
-        return ""
+        return "The slide is too coarse for this model." if is_too_coarse(mpp, session.bundle) else ""
 
     def _on_inputs(self) -> None:
         missing = self._missing()

@@ -68,6 +68,8 @@ def test_the_scale_is_compared_before_anything_is_predicted(panel, desk, tiny_bu
     desk.open(write_tissue(mpp=2.0, name="coarse.ome.tif"))
     assert titles(panel) == ["Too coarse for this model"] and panel.banners.shown[0].grave
     assert "2 µm per pixel" in panel.banners.shown[0].text and not panel.banners.isHidden()
+    run = desk.dock("Slide explorer").run
+    assert not run.predict_view.isEnabled() and "too coarse" in run.status.text()
     desk.open(write_tissue(mpp=0.1, name="fine.ome.tif"))
     assert titles(panel) == ["Much finer than the training slides"]
     desk.open(write_tissue())
