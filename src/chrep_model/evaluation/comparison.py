@@ -74,6 +74,9 @@ class Row(_Facts):
         None where the model in use has no gene in common with the new one, or with the section.
     new : Score
         Of a model that was made without this section.
+    kept : bool
+        Whether the new model has heads that were trained on this section all the same: calibrating keeps
+        those of the model in use.
     """
 
     section: str
@@ -83,6 +86,7 @@ class Row(_Facts):
     seen: Seen
     in_use: Score | None
     new: Score
+    kept: bool = False
 
 
 class Comparison(_Facts):
@@ -187,6 +191,7 @@ def _row(in_use: Bundle, new: Bundle, section: Section, look: Look) -> Row:
     return Row(
         section=section.name, patient=section.patient, spots=len(section), genes=len(genes),
         seen=seen_by(in_use.card, section), in_use=old, new=_score(new, section, genes, look),
+        kept=seen_by(new.card, section) == "section",
     )  # fmt: skip
 
 
@@ -218,7 +223,8 @@ def _how(cohort: Cohort, groups: list[tuple[str, ...]], rows: Sequence[Row], fol
     if tested < len(cohort):
         text += f" {len(cohort) - tested} of the cohort's {len(cohort)} were not held out, to save time."
     if any(row.seen == "section" for row in rows):
-        text += " Where the model in use was trained on the section, its score flatters it."
+        text += " Where the model in use was trained on the section, its score flatters it"
+        text += ", and the new one's as well: it keeps the heads." if any(row.kept for row in rows) else "."
     if any(row.in_use is None for row in rows):
         text += " Where it has no gene in common with the section or the new model, it has no score."
     return text

@@ -65,7 +65,7 @@ class Curves(QWidget):
         from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(3.2, 3.0), layout="constrained", facecolor="none")
+        self._figure = figure = Figure(figsize=(3.2, 3.0), layout="constrained", facecolor="none")
         self._loss, self._pcc = figure.subplots(2, 1, sharex=True)
         canvas: Any = FigureCanvasQTAgg  # matplotlib says no types
         self._canvas = canvas(figure)
@@ -82,6 +82,8 @@ class Curves(QWidget):
             self._make()
         ink = self.palette().windowText().color().name()
         names = list(dict.fromkeys(held_out_of(part) for part in self.lines))
+        for legend in list(self._figure.legends):
+            legend.remove()
         for axes in (self._loss, self._pcc):
             _clean(axes, ink)
         for part, points in self.lines.items():
@@ -99,12 +101,15 @@ class Curves(QWidget):
         self._canvas.draw_idle()
 
     def _name(self, names: list[str], ink: str) -> None:
+        from matplotlib.lines import Line2D
+
         shown = [name for name in names if name != _REST]
         if 0 < len(shown) <= _NAMED:
-            for name in shown:
-                self._pcc.plot([], [], color=_COLOURS[names.index(name) % len(_COLOURS)], label=name)
-            self._pcc.legend(fontsize=7, frameon=False, labelcolor=ink, title="held out", ncols=2,
-                             title_fontproperties={"size": 7}).get_title().set_color(ink)  # fmt: skip
+            colours = [_COLOURS[names.index(name) % len(_COLOURS)] for name in shown]
+            self._figure.legend(
+                [Line2D([], [], color=colour) for colour in colours], shown, loc="outside upper center",
+                ncols=4, fontsize=7, frameon=False, labelcolor=ink, handlelength=1.2,
+            )  # fmt: skip
 
 
 def held_out_of(part: str) -> str:

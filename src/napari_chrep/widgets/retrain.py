@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from napari_chrep.preferences import preferences
 from napari_chrep.retraining.estimate import Estimator
 from napari_chrep.retraining.job import Job, Preset, free_place
 from napari_chrep.retraining.messages import Curve, Message, Stage, Tiles
-from napari_chrep.retraining.retrainer import Retrainer, retrainers
+from napari_chrep.retraining.retrainer import Retrainer, State, retrainers
 from napari_chrep.session import sessions
 from napari_chrep.widgets._parts import Connections, Scrolling, heading, note, sentence
 from napari_chrep.widgets.cohort_panel import CohortPanel
@@ -54,7 +53,7 @@ class RetrainWidget(QWidget):
         self.cohort, self.form = CohortPanel(viewer), RetrainForm()
         self.curves, self.outcome = Curves(), OutcomePanel()
         self.dialog: QFileDialog | None = None
-        self._began = time.monotonic()
+        self._shown: State = "idle"
         self._build()
         self._settled = QTimer(self)
         self._settled.setSingleShot(True)
@@ -156,7 +155,10 @@ class RetrainWidget(QWidget):
 
     def _estimate(self) -> None:
         cohort = self.cohort.cohort
-        if self._missing() or cohort is None or self.retrainer.busy:
+        if self._missing() or cohort is None:
+            return
+        if self.retrainer.busy:  # it would slow the run down, and be wrong for it
+            self.estimate.setText("")
             return
         found = self._job(self.form.preset)
         if found is not None:
@@ -180,7 +182,6 @@ class RetrainWidget(QWidget):
 
     def _begin(self, job: Job, cohort: Cohort | Manifest) -> None:
         self.curves.clear()
-        self._began = time.monotonic()
         try:
             self.retrainer.start(job, cohort)
         except (ChrepError, OSError) as error:
@@ -196,7 +197,6 @@ class RetrainWidget(QWidget):
 
     def _on_resume(self) -> None:
         self.curves.clear()
-        self._began = time.monotonic()
         try:
             self.retrainer.resume()
         except ChrepError as error:
@@ -248,13 +248,21 @@ class RetrainWidget(QWidget):
         self.curves.setVisible(bool(self.curves.lines))
         self.outcome.setVisible(state in ("outcome", "moving"))
         self.outcome.setEnabled(state == "outcome")
-        if busy:
-            self._scroll.ensureWidgetVisible(self.curves if self.curves.lines else self.status)
         if state == "outcome" and retrainer.comparison is not None:
             self.outcome.show_comparison(retrainer.comparison)
-            self._scroll.ensureWidgetVisible(self.outcome.use)
+        if state != self._shown:  # not for every line of text: the user may have scrolled elsewhere
+            if state in ("running", "idle", "interrupted"):
+                self._settled.start()
+            self._shown = state
+            QTimer.singleShot(0, self._scroll_there)
         self.undo.setVisible(retrainer.former is not None and not busy)
         self._on_slide()
+
+    def _scroll_there(self) -> None:
+        """Bring what a new state is about into sight, once it is laid out."""
+        where = {"running": self.status, "interrupted": self.status, "outcome": self.outcome.use}
+        if self._shown in where:
+            self._scroll.ensureWidgetVisible(where[self._shown])
 
     def _on_told(self, message: Message) -> None:
         if isinstance(message, Curve):

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from chrep_model.evaluation.comparison import Comparison, Score
+from chrep_model.evaluation.comparison import Comparison, Score, Seen
 from napari_chrep.widgets._parts import heading, note
 
 _TITLES = ("Section", "Spots", "In use", "New", "Change")
@@ -25,6 +25,10 @@ _SEEN = {
     "section": ("✱", "The model in use was trained on this section: its score flatters it"),
     "patient": ("~", "The model in use was trained on another section of this patient"),
     "no": ("", "The model in use has not seen this section or its patient"),
+}
+_SHORT: dict[Seen, str] = {
+    "section": "in use was trained on it",
+    "patient": "in use was trained on the same patient",
 }
 
 
@@ -122,9 +126,7 @@ def _how(comparison: Comparison) -> str:
     )
     told = f"Mean PCC over {span} genes that both know. " if genes else ""
     marks = {row.seen for row in comparison.rows}
-    legend = " ".join(
-        f"{_SEEN[mark][0]} {_SEEN[mark][1]}." for mark in ("section", "patient") if mark in marks
-    )
+    legend = " ".join(f"{_SEEN[mark][0]} {short}." for mark, short in _SHORT.items() if mark in marks)
     return f"{told}{comparison.how} {legend}".strip()
 
 

@@ -36,7 +36,8 @@ def test_calibrating(work, small_bundle, small_cohort, tmp_path):
     assert {row.section: row.seen for row in comparison.rows} == {
         names[2]: "no", names[0]: "section", names[1]: "section",
     }  # fmt: skip
-    assert "flatters" in comparison.how
+    assert "flatters" in comparison.how and "it keeps the heads" in comparison.how
+    assert [row.kept for row in comparison.rows] == [False, True, True]
     stages = [m for m in messages if isinstance(m, Stage)]
     assert [(s.number, s.of) for s in stages] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert stages[-1].what == "new model" and stages[0].what == f"without {names[2]}"
