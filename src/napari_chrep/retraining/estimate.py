@@ -87,6 +87,8 @@ class Estimator:
 
 
 def _answered(job: Job, cohort: Cohort, in_use: Bundle) -> str:
+    import matplotlib.figure  # noqa: F401  (the curves need it soon, and loading it takes a while)
+
     try:
         return estimated(job, cohort, in_use)
     except ChrepError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from qtpy.QtCore import QEvent, QTimer
@@ -33,6 +34,7 @@ class Curves(QWidget):
         super().__init__()
         self.lines: dict[str, Points] = {}
         self._stage = ""
+        self._every_ms = _EVERY_MS
         self._canvas: Any = None
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -51,14 +53,14 @@ class Curves(QWidget):
             self.lines, self._stage = {}, point.stage
         self.lines.setdefault(point.part, []).append((point.number, point.loss, point.held_out))
         if not self._timer.isActive():
-            self._timer.start(_EVERY_MS)
+            self._timer.start(self._every_ms)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802
         """Draw in the colours of another theme."""
         super().changeEvent(event)
         kinds = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange)
         if event is not None and event.type() in kinds and not self._timer.isActive():
-            self._timer.start(_EVERY_MS)
+            self._timer.start(self._every_ms)
 
     def _make(self) -> None:
         """Load matplotlib, once there is something to draw."""
@@ -98,7 +100,10 @@ class Curves(QWidget):
         self._pcc.set_ylabel("held-out PCC", color=ink, fontsize=8)
         self._pcc.set_xlabel(f"epoch ({self._stage})" if self._stage else "epoch", color=ink, fontsize=8)
         self._name(names, ink)
-        self._canvas.draw_idle()
+        begun = time.perf_counter()
+        self._canvas.draw()
+        # Many lines take long to draw: the window's other work gets nine tenths of the time at least.
+        self._every_ms = max(_EVERY_MS, int(10_000 * (time.perf_counter() - begun)))
 
     def _name(self, names: list[str], ink: str) -> None:
         from matplotlib.lines import Line2D

@@ -14,7 +14,7 @@ from chrep_model.pipeline import TrainSettings, train
 
 SMALL = ChrepSettings(
     trees=3,
-    phase1=Phase1Settings(members=1, epochs=60, inputs=8, dim=8, hidden=8),
+    phase1=Phase1Settings(members=1, epochs=25, inputs=8, dim=8, hidden=8),
     corrector=CorrectorSettings(epochs=2, hidden=8),
     k=10,
 )
