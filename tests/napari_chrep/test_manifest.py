@@ -44,6 +44,7 @@ def test_the_widgets_are_in_one_submenu(manifest):
         "napari-chrep.genes",
         "napari-chrep.neighbours",
         "napari-chrep.export",
+        "napari-chrep.retrain",
     ]
 
 
@@ -51,7 +52,7 @@ def test_opening_the_widgets_imports_no_torch():
     script = (
         "import sys, napari\n"
         "viewer = napari.Viewer(show=False)\n"
-        "for name in ('Slide explorer', 'Genes', 'Neighbours', 'Export'):\n"
+        "for name in ('Slide explorer', 'Genes', 'Neighbours', 'Export', 'Retrain'):\n"
         "    viewer.window.add_plugin_dock_widget('napari-chrep', name)\n"
         "heavy = [m for m in ('torch', 'timm', 'squidpy', 'scanpy') if m in sys.modules]\n"
         "viewer.close()\n"
