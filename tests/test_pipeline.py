@@ -313,3 +313,30 @@ def test_cancelling_the_fine_tuning_leaves_nothing(tuned, tmp_path):
     with pytest.raises(Cancelled):
         tuned(how={"cancelled": lambda: next(asked, None) is None})
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_from_the_hub_travel_with_the_bundle(tiny_cohort, tiny_encoder, tmp_path, monkeypatch):
+    name, _ = tiny_encoder
+    import timm
+    import torch
+
+    create = timm.create_model
+
+    def hub(name, *, pretrained=False, **options):
+        torch.manual_seed(5)  # stands for what the hub has
+        return create(name, pretrained=False, **options)
+
+    settings = TrainSettings(encoder=name, method="ridge", genes=8, context_um=())
+    monkeypatch.setattr(timm, "create_model", hub)
+    bundle = train(open_cohort(tiny_cohort), settings, tmp_path / "m.chrep", device="cpu", cache=tmp_path)
+    assert not partial_training(bundle.path).exists()
+    tiles = np.random.default_rng(0).integers(0, 256, (2, bundle.spec.px, bundle.spec.px, 3), np.uint8)
+    expected = settings.open("cpu").encode(tiles, {})
+
+    def offline(name, *, pretrained=False, **options):
+        if pretrained:
+            raise OSError("Name or service not known")
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    np.testing.assert_array_equal(load_bundle(bundle.path).encoder().encode(tiles, {}), expected)

@@ -185,6 +185,9 @@ def train(
                 run=run, ranks=ranks, progress=progress, cancelled=cancelled,
             )  # fmt: skip
         if ranks.first:
+            if weights is None and isinstance(encoder, TimmEncoder):  # the hub's: the bundle takes them along
+                weights = folder / "hub.safetensors"
+                encoder = _written(encoder, settings, weights)
             _fit_and_save(
                 method, cohort, genes, encoder, settings, weights, out,
                 features=None if settings.finetune else features, cache=cache, run=run,
@@ -267,6 +270,13 @@ def _finetuned(
     return settings.model_copy(update={"weights": out}).open(str(encoder.device))
 
 
+def _written(encoder: TimmEncoder, settings: TrainSettings, path: Path) -> Encoder:
+    """Write an encoder's weights into a file, and open them from there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoder.weights_file())
+    return settings.model_copy(update={"weights": path}).open(str(encoder.device))
+
+
 def calibrate(
     bundle: Bundle,
     cohort: Cohort,
@@ -311,9 +321,8 @@ def calibrate(
     run = stopping(run, cancelled)
     fitted = old.fitted.recalibrated(table, settings, seed=bundle.card.seed, run=run)
     _stop_if(cancelled)
-    own = bundle.path / "encoder.safetensors"
     return save_bundle(
-        out, Model(old.panel, old.scale, fitted), encoder, weights=own if own.exists() else None,
+        out, Model(old.panel, old.scale, fitted), encoder, weights=bundle.encoder_weights,
         context_um=bundle.context_um, cohort=cohort.name, sections=provenance(cohort.sections),
         seed=bundle.card.seed, settings=bundle.card.settings | {HEADS: bundle.card.of_heads},
         note=f"calibrated on {cohort.name} from {bundle.card.name}. {bundle.card.note}".strip(),

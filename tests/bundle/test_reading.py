@@ -214,6 +214,7 @@ def test_weights_from_a_file_travel_with_the_bundle(tmp_path, save, reseal, refu
     folder = save(tmp_path / "m.chrep", encoder=encoder, weights=weights).path
     weights.unlink()
     bundle = load_bundle(folder)
+    assert bundle.encoder_weights == folder / "encoder.safetensors"
     again = bundle.encoder()
     assert again.id == encoder.id
     assert again.spec == encoder.spec
@@ -226,3 +227,5 @@ def test_weights_from_a_file_travel_with_the_bundle(tmp_path, save, reseal, refu
     refused(folder, match=r"encoder.safetensors is not the file", file="encoder.safetensors")
     reseal(folder, "encoder.safetensors")
     refused(folder, match="its weights differ")
+    (folder / "encoder.safetensors").unlink()
+    refused(folder, match="weights of its encoder mobilenetv2_035 are not on this machine")

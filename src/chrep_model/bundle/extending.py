@@ -68,11 +68,10 @@ def with_section(
     fitted = copy.copy(old.fitted)
     z = fitted.compare(table.features)
     fitted.gallery = _extended(old.fitted.gallery, section, z, table.targets, table.position, bundle.card)
-    own = bundle.path / "encoder.safetensors"
     added = f"{len(section)} measured spots of {section.name} were added to the gallery of {bundle.card.name}"
     former = [s for s in bundle.card.sections if s["name"] != section.name]
     return save_bundle(
-        out, Model(old.panel, old.scale, fitted), encoder, weights=own if own.exists() else None,
+        out, Model(old.panel, old.scale, fitted), encoder, weights=bundle.encoder_weights,
         context_um=bundle.context_um, cohort=bundle.card.cohort, sections=[*former, *provenance([section])],
         seed=bundle.card.seed, settings=bundle.card.settings | {HEADS: bundle.card.of_heads},
         note=f"{added}; all else, and how far it is trusted, is as before. {bundle.card.note}".strip(),

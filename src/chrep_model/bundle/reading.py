@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from chrep_model.methods.model import Model
     from chrep_model.networks.encoder import Encoder
 
+ENCODER_FILE = "encoder.safetensors"
 FILES = ("weights.safetensors", "genes.parquet", "gallery.zarr")
 GALLERY_ARRAYS = ("z", "expression", "section", "patient", "position")
 
@@ -51,6 +52,12 @@ class Bundle:
         """sha256 over the card, and with it over every file."""
         return self.card.seal
 
+    @property
+    def encoder_weights(self) -> Path | None:
+        """File of its encoder's weights; None where there is none, as for the built-in encoder."""
+        file = self.path / ENCODER_FILE
+        return file if file.exists() else None
+
     @cached_property
     def trust(self) -> Trust | None:
         """How far to trust it; None for a method that does not say."""
@@ -65,11 +72,14 @@ class Bundle:
         """Return the encoder it was trained on; BundleError when only another one can be had."""
         from chrep_model.networks.encoder import STAINBANK, open_encoder
 
-        own = self.path / "encoder.safetensors"
-        weights = own if own.exists() else None
         mpp = self.card.mpp
-        tile_um = mpp * self.card.px
-        encoder = open_encoder(self.card.encoder, weights=weights, tile_um=tile_um, mpp=mpp, device=device)
+        encoder = open_encoder(
+            self.card.encoder,
+            weights=self.encoder_weights,
+            tile_um=mpp * self.card.px,
+            mpp=mpp,
+            device=device,
+        )
         if encoder.id != self.card.encoder_id:
             cause = (
                 "this version computes it otherwise"
@@ -106,6 +116,12 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
             raise BundleError(f"the card names no {name}", path=card_file, remedy=REMEDY)
     for name, expected in card.files.items():
         file = folder / Path(name).name
+        if not file.exists() and name == ENCODER_FILE:
+            raise BundleError(
+                f"the weights of its encoder {card.encoder} are not on this machine: {name} is missing",
+                path=folder,
+                remedy=f"Copy {name} from where the bundle was trained into this folder; others do not fit.",
+            )
         if not file.exists():
             raise BundleError(f"the bundle has lost {name}", path=folder, remedy=REMEDY)
         if folder_hash(file) != expected:

@@ -14,7 +14,7 @@ import numpy as np
 
 from chrep_model import __version__
 from chrep_model.bundle.card import Card
-from chrep_model.bundle.reading import FILES, GALLERY_ARRAYS, Bundle, folder_hash, load_bundle
+from chrep_model.bundle.reading import ENCODER_FILE, FILES, GALLERY_ARRAYS, Bundle, folder_hash, load_bundle
 from chrep_model.errors import BundleError
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def _write_parts(folder: Path, model: Model, weights: Path | None) -> list[str]:
     _write_gallery(folder / "gallery.zarr", model)
     if weights is None:
         return list(FILES)
-    shutil.copyfile(weights, folder / "encoder.safetensors")
-    return [*FILES, "encoder.safetensors"]
+    shutil.copyfile(weights, folder / ENCODER_FILE)
+    return [*FILES, ENCODER_FILE]
 
 
 def _write_gallery(path: Path, model: Model) -> None:

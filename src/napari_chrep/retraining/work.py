@@ -190,11 +190,11 @@ def train_settings(job: Job, in_use: Bundle, space: Workspace) -> TrainSettings:
     """
     from chrep_model.pipeline import TrainSettings
 
-    card, own = in_use.card, in_use.path / "encoder.safetensors"
+    card = in_use.card
     values: dict[str, Any] = {"genes": job.genes, "seed": job.seed, "chrep": card.settings.get("chrep")}
     if job.encoder == "same":
         values |= {
-            "encoder": card.encoder, "weights": own if own.exists() else None, "mpp": card.mpp,
+            "encoder": card.encoder, "weights": in_use.encoder_weights, "mpp": card.mpp,
             "tile_um": card.mpp * card.px, "context_um": in_use.context_um,
         }  # fmt: skip
     if job.genes == "same":
