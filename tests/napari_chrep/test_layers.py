@@ -80,7 +80,7 @@ def test_difference_interval_and_likeness_come_when_they_are_asked_for(predicted
     for kind in ("difference", "interval", "unlike"):
         maps.show_only(kind)
         assert maps.visible == (kind,)
-        predicted.qtbot.waitUntil(lambda layer=maps.layer(kind): layer.colorbar.visible)
+        predicted.qtbot.waitUntil(lambda kind=kind: maps.layer(kind).colorbar.visible)
     difference, interval, unlike = (maps.layer(kind) for kind in ("difference", "interval", "unlike"))
     assert difference.name == f"{gene} difference [log10]"
     expected = prediction.map(gene, "calibrated") - prediction.map(gene, "raw")
