@@ -1,11 +1,12 @@
-# Two commands for people; both make .venv ready first (tools/setup.sh: seconds when there is nothing to do).
+# Commands for people; each makes its environment ready first (tools/setup.sh: seconds when there is nothing to do).
 #
-#   make demo    a small cohort, a model trained on it and a prediction, in demo/; napari opens on a display
-#   make test    the tests, with or without a display
+#   make demo            a small cohort, a model trained on it and a prediction, in demo/; napari opens on a display
+#   make test            the tests, with or without a display
+#   make test-pyside6    the tests that need a Qt, on PySide6 (in .venv-pyside6) instead of PyQt6
 #
 # PYTHON=python3.12 picks the interpreter of a new .venv; ARGS="-k tiles" goes to pytest.
 
-.PHONY: help demo test
+.PHONY: help demo test test-pyside6
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -19,3 +20,8 @@ demo:
 test:
 	@tools/setup.sh test
 	env -u QT_QPA_PLATFORM .venv/bin/python -m pytest $(ARGS)
+
+test-pyside6:
+	@tools/setup.sh test-pyside6
+	env -u QT_QPA_PLATFORM QT_API=pyside6 PYTEST_QT_API=pyside6 \
+		.venv-pyside6/bin/python -m pytest tests/napari_chrep tests/evaluation/test_report_script.py $(ARGS)

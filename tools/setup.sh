@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
-# Make .venv ready for `make demo` and `make test`: system libraries of Qt, a virtual environment, the packages.
+# Make .venv ready for `make demo` and `make test`: system libraries of Qt, a virtual environment, the packages;
+# for `make test-pyside6` .venv-pyside6, where PySide6 stands in for PyQt6.
 # What is there already is left alone. Works with the bash 3.2 of macOS.
 #
-# Usage: tools/setup.sh demo|test
+# Usage: tools/setup.sh demo|test|test-pyside6
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-purpose=${1:?usage: tools/setup.sh demo|test}
+purpose=${1:?usage: tools/setup.sh demo|test|test-pyside6}
+case $purpose in
+  test-pyside6) venv=.venv-pyside6 extra=test-pyside6 ;;
+  *) venv=.venv extra=test ;;
+esac
 constraints=constraints/ci.txt
-stamp=.venv/.chrep-installed
+stamp=$venv/.chrep-installed
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "setup: $*"; exit 1; }
 
-# Soname and Debian package of what PyQt6 and its OpenGL canvas load at run time.
+# Soname and Debian package of what Qt and its OpenGL canvas load at run time.
 libraries="
   libGL.so.1:libgl1 libEGL.so.1:libegl1 libdbus-1.so.3:libdbus-1-3 libfontconfig.so.1:libfontconfig1
   libglib-2.0.so.0:libglib2.0-0 libxkbcommon-x11.so.0:libxkbcommon-x11-0 libxcb-cursor.so.0:libxcb-cursor0
@@ -68,18 +73,18 @@ find_python() {
 }
 
 make_venv() {
-  if .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then return 0; fi
+  if $venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then return 0; fi
   local python
   python=$(find_python)
   "$python" -c 'import venv, ensurepip' 2>/dev/null \
     || fail "this Python has no venv. On Debian and Ubuntu: sudo apt-get install -y python3-venv"
-  say "setup: making .venv with $("$python" --version)"
-  "$python" -m venv --clear .venv
+  say "setup: making $venv with $("$python" --version)"
+  "$python" -m venv --clear $venv
 }
 
 # Changes with whatever decides what is installed, and with the place (an editable install points here).
 key() {
-  .venv/bin/python - pyproject.toml $constraints <<'PY'
+  $venv/bin/python - pyproject.toml $constraints <<'PY'
 import hashlib, pathlib, sys
 parts = [sys.version, str(pathlib.Path.cwd()), *(pathlib.Path(name).read_text(encoding="utf-8") for name in sys.argv[1:])]
 print(hashlib.sha256("\0".join(parts).encode()).hexdigest())
@@ -90,9 +95,9 @@ install_packages() {
   local wanted
   wanted=$(key)
   if [ -f $stamp ] && [ "$(cat $stamp)" = "$wanted" ]; then return 0; fi
-  say "setup: installing the packages into .venv (some minutes and about 3 GB the first time)"
-  .venv/bin/python -m pip install -qq --disable-pip-version-check -U pip
-  .venv/bin/python -m pip install -qq --disable-pip-version-check -c $constraints -e ".[test]"
+  say "setup: installing the packages into $venv (some minutes and about 3 GB the first time)"
+  $venv/bin/python -m pip install -qq --disable-pip-version-check -U pip
+  $venv/bin/python -m pip install -qq --disable-pip-version-check -c $constraints -e ".[$extra]"
   printf '%s\n' "$wanted" >$stamp
 }
 

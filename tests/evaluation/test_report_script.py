@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-qml = pytest.importorskip("PyQt6.QtQml")
+qml = pytest.importorskip("qtpy.QtQml")
 
 DOCUMENT = """
 function listeners() {
