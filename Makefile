@@ -1,8 +1,8 @@
-# Commands for people; each makes its environment ready first (tools/setup.sh: seconds when there is nothing to do).
+# Commands for people; each makes its environment ready first (tools/setup.sh: seconds if nothing is to do).
 #
-#   make demo            a small cohort, a model trained on it and a prediction, in demo/; napari opens on a display
-#   make test            the tests, with or without a display
-#   make test-pyside6    the tests that need a Qt, on PySide6 (in .venv-pyside6) instead of PyQt6
+#   make demo          a small cohort, a model trained on it, a prediction, in demo/; napari opens on a display
+#   make test          the tests, with or without a display
+#   make test-pyside6  those of the plugin on PySide6 instead of PyQt6, in .venv-pyside6
 #
 # PYTHON=python3.12 picks the interpreter of a new .venv; ARGS="-k tiles" goes to pytest.
 
