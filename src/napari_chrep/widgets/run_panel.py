@@ -45,6 +45,7 @@ class RunPanel(QWidget):
         self.viewport = Viewport(viewer, self)
         self.drawing = drawings.of(viewer)
         self._asked_for: Rect | Region | None = None  # None stands for the whole slide
+        self._followed = False  # nobody asked: the view came to rest
         self._clock = QTimer(self)  # looks at the preparations, which cannot tell by themselves
         self._clock.setInterval(200)
         self._clock.timeout.connect(self._on_clock)
@@ -111,7 +112,7 @@ class RunPanel(QWidget):
         slide = self.session.slide
         rect = None if slide is None else self.viewport.rect(slide)
         if rect is None:
-            self._say("No part of the slide is in view.")
+            self._warn("No part of the slide is in view. Bring it back with the house button, then predict.")
         else:
             self._predict(rect)
 
@@ -121,8 +122,7 @@ class RunPanel(QWidget):
         try:
             self._predict(self.drawing.region(self.session.slide))
         except ChrepError as error:
-            show_error(sentence(str(error)))
-            self._say(sentence(str(error)))
+            self._warn(sentence(str(error)))
 
     def _on_predict_tissue(self) -> None:
         self._predict(None)
@@ -130,8 +130,8 @@ class RunPanel(QWidget):
     def _on_anyway(self) -> None:
         self._predict(self._asked_for, limited=False)
 
-    def _predict(self, area: Rect | Region | None, *, limited: bool = True) -> None:
-        self._asked_for = area
+    def _predict(self, area: Rect | Region | None, *, limited: bool = True, followed: bool = False) -> None:
+        self._asked_for, self._followed = area, followed
         self.engine.predict(area, budget=preferences().tile_budget if limited else None)
 
     def _on_settled(self, _checked: bool = False) -> None:
@@ -142,7 +142,7 @@ class RunPanel(QWidget):
             return  # the whole tissue, or what was drawn, is under way: the view waits
         rect = self.viewport.rect(slide)
         if rect is not None:
-            self._predict(rect)
+            self._predict(rect, followed=True)
 
     def _missing(self) -> str:
         """Say what must be given before anything can be predicted; empty when nothing is missing."""
@@ -226,8 +226,10 @@ class RunPanel(QWidget):
         where = self._where()
         if tissue_tiles:
             self._say(f"All {tissue_tiles:,} tissue tiles {where} are predicted.")
-        else:
+        elif self._followed:
             self._say(f"No tissue {where}.")
+        else:
+            self._warn(f"No tissue {where}. Move to the stained tissue, or zoom out, then predict.")
 
     def _where(self) -> str:
         if self._asked_for is None:
@@ -236,6 +238,11 @@ class RunPanel(QWidget):
 
     def _on_failed(self, message: str) -> None:
         self._say(message)
+
+    def _warn(self, text: str) -> None:
+        """Tell what was asked for and cannot be."""
+        show_error(text)
+        self._say(text)
 
     def _say(self, text: str) -> None:
         self.status.setText(text)

@@ -13,6 +13,9 @@ from napari.utils.notifications import notification_manager
 from PIL import Image
 from qtpy.QtCore import Qt
 
+from chrep_model.cohorts.cohort import open_cohort
+from chrep_model.pipeline import TrainSettings, train
+
 
 @pytest.fixture
 def explorer(desk):
@@ -239,3 +242,47 @@ def test_a_region_that_crosses_itself(explorer, desk, tiny_bundle, write_tissue,
         explorer.run.status.text()
     ]
     assert desk.engine.state == "idle" and not desk.session.prediction
+
+
+def test_a_view_without_tissue_or_beside_the_slide_is_told_of(
+    explorer, desk, tiny_bundle, tissue, write_pyramid, qtbot
+):
+    glass = np.full((1536, 3072, 3), 244, np.uint8)
+    glass[:, :1536] = tissue
+    desk.open(write_pyramid(glass, mpp=0.7, levels=2))
+    desk.load(tiny_bundle)
+    run, camera, before = explorer.run, desk.viewer.scene.camera, len(notification_manager.records)
+    camera.zoom = 8
+    for centre, said in (
+        ((0, 500, 1900), "No tissue in view. Move"),
+        ((0, 9000, 9000), "No part of the slide"),
+    ):
+        camera.center = centre
+        click(qtbot, run.predict_view)
+        desk.wait()
+        assert run.status.text().startswith(said)
+    told = [record.message for record in notification_manager.records[before:]]
+    assert len(told) == 2 and told[-1] == run.status.text()
+    camera.center = (0, 1000, 1900)  # following is no question: it is only noted
+    run.follow.click()
+    qtbot.waitUntil(lambda: run.status.text() == "No tissue in view.", timeout=60_000)
+    assert len(notification_manager.records) == before + 2
+    camera.center = (0, 500, 500)
+    qtbot.waitUntil(lambda: bool(desk.session.prediction), timeout=60_000)
+    desk.wait()
+
+
+def test_a_bundle_without_its_encoder_weights_says_where_they_belong(
+    explorer, desk, tiny_bundle, tiny_cohort, tiny_encoder, tmp_path
+):
+    desk.load(tiny_bundle)
+    former, (name, weights) = desk.session.bundle, tiny_encoder
+    settings = TrainSettings(encoder=name, weights=weights, method="ridge", genes=8, context_um=())
+    bundle = train(open_cohort(tiny_cohort), settings, tmp_path / "timm.chrep", device="cpu")
+    (bundle.path / "encoder.safetensors").unlink()
+    before = len(notification_manager.records)
+    desk.load(bundle.path)
+    (told,) = [record.message for record in notification_manager.records[before:]]
+    assert name in told and "encoder.safetensors is missing" in told and str(bundle.path) in told
+    assert "into this folder" in told
+    assert desk.session.bundle is former
