@@ -267,7 +267,7 @@ def test_a_view_without_tissue_or_beside_the_slide_is_told_of(
     run.follow.click()
     qtbot.waitUntil(lambda: run.status.text() == "No tissue in view.", timeout=60_000)
     assert len(notification_manager.records) == before + 2
-    camera.center = (0, 500, 500)
+    camera.center = (0, 200, 200)
     qtbot.waitUntil(lambda: bool(desk.session.prediction), timeout=60_000)
     desk.wait()
 
