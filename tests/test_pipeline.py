@@ -104,6 +104,17 @@ def test_listed_genes_in_their_order_and_no_path_on_the_card(run, cohort, tmp_pa
     assert str(tmp_path) not in (bundle.path / "card.json").read_text()
 
 
+def test_an_unknown_gene_is_refused_before_anything_is_encoded(cohort, tmp_path):
+    (tmp_path / "panel.txt").write_text("NOSUCH1")
+    wrong, asked = settings(genes=tmp_path / "panel.txt"), []
+    with pytest.raises(GeneError, match="NOSUCH1"):
+        train(
+            cohort, wrong, tmp_path / "m.chrep", device="cpu", cache=tmp_path / "cache",
+            progress=lambda *tiles: asked.append(tiles),
+        )  # fmt: skip
+    assert not asked and not (tmp_path / "cache").exists()
+
+
 def test_excluded_sections(run, cohort):
     bundle = run(exclude_sections=(cohort.names[0],))
     assert bundle.model.fitted.gallery.section_names == cohort.names[1:]

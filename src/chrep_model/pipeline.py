@@ -170,11 +170,14 @@ def train(
         `out` cannot be written, or is something else than a bundle.
     CohortError
         Fewer than two sections are left.
+    GeneError
+        An unknown name, or no gene that is detected often enough.
     """
     check_place(out)
     cohort = cohort.without(settings.exclude_sections) if settings.exclude_sections else cohort
     cohort.require(2, "training holds sections out in turn")
     method, genes = make_method(settings.method, settings), settings.gene_choice()
+    GenePanel.fit(cohort.sections, genes)  # a name that is wrong is said before hours of encoding
     folder = partial_training(out)
     with process_group() as ranks, _kept_in(folder, resume, stopping(run, cancelled), ranks) as run:
         encoder, weights = settings.open(choose_device(device)), settings.weights
