@@ -6,7 +6,7 @@
 #
 # PYTHON=python3.12 picks the interpreter of a new .venv; ARGS="-k tiles" goes to pytest.
 
-.PHONY: help demo test test-pyside6
+.PHONY: help demo test screenshots test-pyside6
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -25,3 +25,9 @@ test-pyside6:
 	@tools/setup.sh test-pyside6
 	env -u QT_QPA_PLATFORM QT_API=pyside6 PYTEST_QT_API=pyside6 \
 		.venv-pyside6/bin/python -m pytest tests/napari_chrep tests/evaluation/test_report_script.py $(ARGS)
+
+# A display in memory where there is none; where there is one, leave the mouse alone meanwhile.
+screenshots:
+	@tools/setup.sh test
+	$(if $(DISPLAY),,xvfb-run -a -s "-screen 0 1600x1000x24") env -u QT_QPA_PLATFORM \
+		.venv/bin/python tools/screenshots.py $(ARGS)
