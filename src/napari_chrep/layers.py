@@ -16,7 +16,18 @@ from qtpy.QtCore import QTimer
 from superqt.utils import QSignalThrottler
 
 from chrep_model.geometry import overlay_transform
-from napari_chrep.maps import KINDS, FloatMap, Limits, MapMaker, Subject, all_limits, close, pair, why_not
+from napari_chrep.maps import (
+    KINDS,
+    PAIR,
+    FloatMap,
+    Limits,
+    MapMaker,
+    Subject,
+    all_limits,
+    close,
+    pair,
+    why_not,
+)
 from napari_chrep.session import PerViewer, Session, sessions
 
 #: Key of a heatmap's ``metadata`` under which its kind lies.
@@ -75,6 +86,7 @@ class Heatmaps:
         self._viewer = weakref.ref(viewer)
         self._shown: dict[str, Shown] = {}
         self._asked: set[str] = set()
+        self._writing = False
         self._maker = MapMaker()
         self._again = QTimer()  # the rest of a long computation, once the window has drawn itself
         self._again.setSingleShot(True)
@@ -194,8 +206,10 @@ class Heatmaps:
         maps = self._maker.maps(kinds, subject)
         limits = all_limits(maps)
         new = [kind for kind in maps if kind not in self._shown]
+        self._writing = True
         for kind in maps.keys() - new:
             self._write(kind, maps[kind], limits[kind], subject)
+        self._writing = False
         if new:
             self._add(viewer, new[0], maps[new[0]], limits[new[0]], subject)
         if new[1:]:
@@ -240,6 +254,7 @@ class Heatmaps:
         )
         layer.contrast_limits_range = _range(limits)
         layer.events.visible.connect(self._on_visible)
+        layer.events.contrast_limits.connect(self._on_limits)
         selected = viewer.layers.selection.active
         viewer.layers.append(layer)
         self._asked.discard(kind)
@@ -274,6 +289,16 @@ class Heatmaps:
                 self._bare.remove(layer)
             self._dress.start(0)
             return
+
+    def _on_limits(self, event: Any) -> None:
+        """Give raw the limits that the user gave to calibrated, or the other way round: colours compare."""
+        pair_ = [shown.layer for kind, shown in self._shown.items() if kind in PAIR]
+        if self._writing or event.source not in pair_:
+            return
+        limits = tuple(event.source.contrast_limits)
+        for layer in pair_:
+            if tuple(layer.contrast_limits) != limits:
+                layer.contrast_limits = limits
 
     def _on_visible(self, _event: Any = None) -> None:
         self._dress.start(0)

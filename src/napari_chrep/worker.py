@@ -10,6 +10,7 @@ torch is imported in the worker threads only: opening a widget stays instant.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from chrep_model.slides.slide import Slide
 
 State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
+
+
+#: Niceness of the threads that compute.
+BEHIND_THE_WINDOW = 5
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def preparing(
 ) -> Iterator[Prepared | Failed]:
     """Load the bundle's networks and prepare the slide for them, whichever is not there yet."""
     try:
-        _cap_threads()
+        _step_back()
         predictor = predictor or _predictor(bundle)
         if context is None and not stop.requested():
             context = predictor.prepare(slide, progress=stop.report, cancelled=stop.requested)
@@ -132,7 +137,7 @@ def predicting(
 ) -> Iterator[Preview | PredictionPart | Failed]:
     """Predict tiles: a rough map first, where it is worth its while, then once per batch."""
     try:
-        _cap_threads()
+        _step_back()
         if len(indices) > predictor.batch_size:
             preview = predictor.preview(context, indices, cancelled=stop.requested)
             if preview is not None:
@@ -153,11 +158,17 @@ def _predictor(bundle: Bundle) -> Predictor:
     return Predictor(bundle, device=wanted.device, batch_size=wanted.batch_size, cache_dir=wanted.cache)
 
 
-def _cap_threads() -> None:
-    """Leave one core to the window: a worker that takes them all makes panning stutter."""
+def _step_back() -> None:
+    """Leave the window a core, and let it go first: a worker that takes all there is makes panning stutter.
+
+    On Linux threads have priorities of their own, and those that a thread starts inherit its; elsewhere this
+    one stays as it is.
+    """
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND_THE_WINDOW)
 
 
 class Engine:

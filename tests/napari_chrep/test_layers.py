@@ -64,12 +64,15 @@ def test_another_gene_changes_the_same_layers(predicted):
 
 def test_colours_that_the_user_sets_stay_until_the_next_gene(predicted):
     session, layer = predicted.session, predicted.heatmaps.layer("calibrated")
+    raw = predicted.heatmaps.layer("raw")
+    raw.contrast_limits = (0.2, 0.4)
+    assert tuple(layer.contrast_limits) == (0.2, 0.4)  # they are compared by their colours
     layer.contrast_limits = (0.25, 0.5)
+    assert tuple(raw.contrast_limits) == (0.25, 0.5)
     session.prediction_grew.emit()
     predicted.qtbot.wait(300)
     assert tuple(layer.contrast_limits) == (0.25, 0.5)
     session.show_gene(session.bundle.genes[5])
-    raw = predicted.heatmaps.layer("raw")
     assert tuple(layer.contrast_limits) == tuple(raw.contrast_limits) != (0.25, 0.5)
 
 

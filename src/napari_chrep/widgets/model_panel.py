@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from chrep_model.bundle import Bundle
 from chrep_model.inference.stored import StoredBundle
 from napari_chrep.samples import sample_bundles
 from napari_chrep.session import Session
@@ -73,7 +74,7 @@ class ModelPanel(QWidget):
         grid.setVerticalSpacing(2)
         grid.setColumnStretch(1, 1)
         self._values = {}
-        for row_number, title in enumerate(("Method", "Genes", "Cohort")):
+        for row_number, title in enumerate(("Method", "Genes", "Accuracy", "Cohort")):
             grid.addWidget(QLabel(title), row_number, 0, Qt.AlignmentFlag.AlignTop)
             self._values[title] = note()
             grid.addWidget(self._values[title], row_number, 1)
@@ -107,6 +108,10 @@ class ModelPanel(QWidget):
         card = bundle.card
         self._values["Method"].setText(f"{card.method} on {card.encoder}")
         self._values["Genes"].setText(f"{len(bundle.genes):,}, in tiles of {bundle.spec.um:.0f} µm")
+        self._values["Accuracy"].setText(_accuracy(bundle))
+        self._values["Accuracy"].setToolTip(
+            "Of training sections that were held out; gene by gene in the Genes widget"
+        )
         self._values["Cohort"].setText(card.cohort)
 
     def _show_current(self) -> None:
@@ -117,3 +122,15 @@ class ModelPanel(QWidget):
             return
         self.picker.setPlaceholderText("Choose a model…")
         self.picker.setCurrentIndex(-1 if bundle is None else self._offer(Path(bundle.path)))
+
+
+def _accuracy(bundle: Bundle) -> str:
+    """Say how accurate a model expects to be on a new section."""
+    trust = bundle.trust
+    if trust is None:
+        return "unknown: the model does not say"
+    good = int(trust.predictable.sum())
+    if not good:
+        return "none of its genes can be predicted"
+    mean = float(trust.accuracy[trust.predictable].mean())
+    return f"mean correlation {mean:.2f} for the {good:,} genes that can be predicted"

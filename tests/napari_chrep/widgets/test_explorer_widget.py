@@ -58,6 +58,9 @@ def test_the_card_in_short(explorer, desk, tiny_bundle, bundle):
     texts = [label.text() for label in explorer.model._values.values()]
     assert bundle.card.method in texts[0] and bundle.card.encoder in texts[0]
     assert f"{len(bundle.genes):,}" in texts[1] and f"{bundle.spec.um:.0f} µm" in texts[1]
+    good = bundle.trust.predictable
+    assert good.any()
+    assert f"{bundle.trust.accuracy[good].mean():.2f} for the {good.sum()} genes" in texts[2]
     assert explorer.model.picker.currentText() == tiny_bundle.name
 
 
