@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chrep_model.calibration import gallery as module
+from chrep_model.calibration import search as module
 from chrep_model.calibration.gallery import Gallery, neighbour_spread, unit_rows, weighted_mean
 from chrep_model.errors import SettingsError
 
@@ -45,7 +45,7 @@ def test_neighbours_are_those_of_a_full_sort(gallery, queries):
 def test_queries_in_chunks_are_the_same_queries(gallery, queries, monkeypatch):
     own = np.arange(25) % 4
     whole = gallery.search(queries, 5, exclude="section", section=own)
-    monkeypatch.setattr(module, "_QUERY_CHUNK", 4)
+    monkeypatch.setattr(module, "QUERIES", 4)
     parts = gallery.search(queries, 5, exclude="section", section=own)
     np.testing.assert_array_equal(parts.index, whole.index)
     np.testing.assert_allclose(parts.similarity, whole.similarity, atol=1e-6)

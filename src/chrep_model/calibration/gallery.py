@@ -1,6 +1,6 @@
 """The gallery: every training spot with its embedding, its measured expression and where it came from.
 
-Retrieval is exact: cosine similarity as a matrix product, in chunks, and the k largest.
+Retrieval is exact, see `search`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from chrep_model.calibration.search import nearest
 from chrep_model.errors import SettingsError
 
 Exclude = Literal["none", "self", "section", "patient"]
-
-_QUERY_CHUNK = 2048
 
 
 @dataclass(frozen=True)
@@ -97,42 +96,34 @@ class Gallery:
             Nothing is left to retrieve for a query.
         """
         k = min(k, len(self))
-        z = torch.from_numpy(self.z)
-        index, similarity = [], []
-        for start in range(0, len(queries), _QUERY_CHUNK):
-            rows = np.arange(start, min(start + _QUERY_CHUNK, len(queries)))
-            s = torch.from_numpy(queries[rows]) @ z.T
-            barred = self._barred(rows, exclude, section, patient)
-            if barred is not None:
-                if bool(barred.all(1).any()):
-                    raise SettingsError(
-                        f"with exclude={exclude!r} nothing is left in the gallery for some spots",
-                        remedy="Train on more sections, or exclude less.",
-                    )
-                s[torch.from_numpy(barred)] = -torch.inf
-            # A stable sort, not topk: equal similarities then come in the gallery's order on every machine.
-            values, order = s.sort(dim=1, descending=True, stable=True)
-            index.append(order[:, :k].numpy().astype(np.int64))
-            similarity.append(values[:, :k].numpy())
-        if not index:
-            return Neighbours(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
-        return Neighbours(np.concatenate(index), np.concatenate(similarity))
+        if exclude == "none":
+            return Neighbours(*nearest(queries, self.z, k))
+        own, theirs = self._numbers(exclude, len(queries), section, patient)
+        if (own == theirs[0]).any() and (theirs == theirs[0]).all():
+            raise SettingsError(
+                f"with exclude={exclude!r} nothing is left in the gallery for some spots",
+                remedy="Train on more sections, or exclude less.",
+            )
 
-    def _barred(
+        def barred(rows: NDArray[np.int64], block: slice) -> torch.Tensor:
+            return torch.from_numpy(own[rows][:, None] == theirs[None, block])
+
+        return Neighbours(*nearest(queries, self.z, k, barred))
+
+    def _numbers(
         self,
-        rows: NDArray[np.int64],
         exclude: Exclude,
+        queries: int,
         section: NDArray[np.int64] | None,
         patient: NDArray[np.int64] | None,
-    ) -> NDArray[np.bool_] | None:
-        if exclude == "none":
-            return None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Numbers of the queries and of the gallery's spots; where they are equal, nothing is retrieved."""
         if exclude == "self":
-            return rows[:, None] == np.arange(len(self))[None, :]
+            return np.arange(queries), np.arange(len(self))
         own, theirs = (section, self.section) if exclude == "section" else (patient, self.patient)
         if own is None:
             raise SettingsError(f"exclude={exclude!r} needs the {exclude} of every query")
-        return own[rows][:, None] == theirs[None, :]
+        return own, theirs
 
 
 def unit_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
