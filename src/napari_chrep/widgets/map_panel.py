@@ -111,8 +111,8 @@ class MapPanel(QWidget):
         if visible and not set(visible) - {"unlike", "signature"}:
             self.bring_up(pair(self.session.bundle)[-1])
 
-    def _on_toggled(self, kind: str, checked: bool) -> None:
-        if checked:
+    def _on_toggled(self, kind: str, *_: bool) -> None:
+        if self.toggles[kind].isChecked():  # asked, as PySide6 tells a partial nothing
             self.bring_up(kind)
         else:
             self.heatmaps.show(kind, visible=False)
