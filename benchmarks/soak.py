@@ -50,8 +50,8 @@ def main(
 ) -> None:
     """Pan, switch genes, and weigh."""
     os.environ["CHREP_CACHE"] = tempfile.mkdtemp()
-    resize_dask_cache(CACHE_BYTES)
     viewer = napari.Viewer(show=True)
+    resize_dask_cache(CACHE_BYTES)  # after the viewer, which sets it to a quarter of the memory
     viewer.window.resize(1440, 900)
     _, explorer = viewer.window.add_plugin_dock_widget("napari-chrep", "Slide explorer")
     viewer.window.add_plugin_dock_widget("napari-chrep", "Genes")
