@@ -2,6 +2,7 @@
 #
 #   make demo          a small cohort, a model trained on it, a prediction, in demo/; napari opens on a display
 #   make test          the tests, with or without a display
+#   make screenshots   the pictures of README.md and docs/tour.md, in docs/images, with or without a display
 #   make test-pyside6  those of the plugin on PySide6 instead of PyQt6, in .venv-pyside6
 #
 # PYTHON=python3.12 picks the interpreter of a new .venv; ARGS="-k tiles" goes to pytest.

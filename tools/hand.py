@@ -17,16 +17,22 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDialog,
     QDialogButtonBox,
+    QDockWidget,
     QPushButton,
     QRadioButton,
+    QScrollArea,
+    QTabBar,
     QTableView,
     QWidget,
 )
 
+from napari_chrep.picking import FRAME_RGBA, PINNED_RGBA
+from napari_chrep.widgets.docking import ancestor
+
 TIMEOUT_S = 300
 _LEFT = Qt.MouseButton.LeftButton
 #: Within it lie a frame of the canvas, a thumbnail, and the throttles of the widgets.
-_SETTLED_MS = 1200
+_SETTLED_MS = 2000
 
 
 class Hand:
@@ -45,6 +51,9 @@ class Hand:
         """Click on a widget: a tick box on its box, anything else in its middle unless a place is given."""
         if not widget.isVisible() or not widget.isEnabled():
             raise RuntimeError(f"nobody could click on {widget!r}")
+        above = ancestor(widget, QScrollArea)
+        if above is not None:  # as the wheel would
+            above.ensureWidgetVisible(widget)
         box = (
             QPoint(8, widget.height() // 2)
             if isinstance(widget, QCheckBox | QRadioButton)
@@ -65,6 +74,14 @@ class Hand:
             QTest.mouseClick(menu, _LEFT, pos=menu.actionGeometry(action).center())
         bar.setActiveAction(None)  # there is no mouse that would leave the bar
         QTest.qWait(300)
+
+    def front(self, widget: QWidget) -> None:
+        """Click on the tab of a widget's dock."""
+        title = ancestor(widget, QDockWidget).windowTitle()
+        for tabs in self.viewer.window._qt_window.findChildren(QTabBar):
+            titles = [tabs.tabText(place) for place in range(tabs.count())]
+            if title in titles:
+                self.click(tabs, tabs.tabRect(titles.index(title)).center())
 
     def choose(self, box: QComboBox, text: str) -> None:
         """Choose an entry of a drop-down list."""
@@ -128,7 +145,14 @@ class Hand:
         if settled:
             QTest.qWait(_SETTLED_MS)
         shot = Image.fromarray(self.viewer.window.screenshot(canvas_only=False, flash=False)).convert("RGB")
-        shot.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        frames = [
+            *FRAME_RGBA[:3],
+            *PINNED_RGBA[:3],
+        ]  # thin lines, too few pixels to get a colour of their own
+        common = shot.quantize(256 - len(frames) // 3)
+        palette = Image.new("P", (1, 1))
+        palette.putpalette([*(common.getpalette() or []), *frames])
+        shot.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
         print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
 

@@ -2,8 +2,8 @@
 
     make screenshots
 
-or `python tools/screenshots.py [-o docs/images] [--theme dark] [--light export]`. Needs a display. Works on a copy
-of sample_data/ and with settings of its own, so that every run looks the same and leaves nothing behind.
+or `python tools/screenshots.py [-o docs/images] [--theme dark] [--light export]` on a display. Works on a
+copy of sample_data/ and with settings of its own, so that every run looks the same and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def set_apart(folder: Path) -> Path:
-    """Copy the sample data, and keep napari, Qt and the cache away from the user's own; before Qt is imported."""
+    """Copy the sample data, and keep away from the user's settings and cache; before napari is imported."""
     samples = folder / "sample_data"
     shutil.copytree(ROOT / "sample_data", samples)
     os.environ["CHREP_SAMPLE_DATA"] = str(samples)
@@ -70,110 +70,106 @@ class Tour:
         self.hand = Hand(self.viewer)
 
     def go(self) -> None:
-        self.open()
-        self.predict()
-        self.gene()
-        self.side_by_side()
-        self.trust()
-        self.neighbours()
-        self.compare()
-        self.export()
-        self.measured()
-        self.retrain()
+        """Go through it."""
+        for step in (
+            self._open, self._predict, self._gene, self._side_by_side, self._trust, self._neighbours,
+            self._compare, self._export, self._measured, self._retrain,
+        ):  # fmt: skip
+            step()
         self.viewer.close()
 
-    def picture(self, name: str, *, settled: bool = True) -> None:
+    def _picture(self, name: str, *, settled: bool = True) -> None:
         self.viewer.theme = "light" if name == self.light else self.theme
         self.hand.picture(self.out / f"{name}.png", settled=settled)
         self.viewer.theme = self.theme
 
-    def dock(self, title: str) -> Any:
+    def _dock(self, title: str) -> Any:
         """Open a dock by its entry in the menu, and return its widget."""
         self.hand.menu("Plugins", "CHRep", f"{title} (CHRep)")
         return self.viewer.window.dock_widgets[f"{title} (CHRep)"]
 
-    def close(self, *widgets: Any) -> None:
-        for widget in widgets:
-            self.viewer.window.remove_dock_widget(widget)
-
-    def idle(self) -> bool:
+    def _is_idle(self) -> bool:
         return bool(self.explorer.engine.state == "idle")
 
-    def open(self) -> None:
-        self.explorer = self.dock("Slide explorer")
+    def _open(self) -> None:
+        self.explorer = self._dock("Slide explorer")
         self.hand.drop(self.samples / "SYNTHETIC_slide.ome.tif", "CHRep")
         self.hand.choose(self.explorer.model.picker, "SYNTHETIC_demo.chrep")
-        self.hand.wait(lambda: self.idle() and self.explorer.run.predict_tissue.isEnabled())
-        self.genes = self.dock("Genes")
-        self.picture("open")
+        self.hand.wait(lambda: self._is_idle() and self.explorer.run.predict_tissue.isEnabled())
+        self._picture("open")
 
-    def predict(self) -> None:
+    def _predict(self) -> None:
+        self.genes = self._dock("Genes")
         self.hand.click(self.explorer.run.predict_tissue)
-        self.hand.wait(lambda: self.explorer.run.progress.value() > 0 or self.idle())
-        self.picture("predicting", settled=False)
-        self.hand.wait(self.idle)
+        self.hand.wait(lambda: self.explorer.run.progress.value() > 0 or self._is_idle())
+        self._picture("predicting", settled=False)
+        self.hand.wait(self._is_idle)
 
-    def gene(self) -> None:
+    def _gene(self) -> None:
         self.hand.row(self.genes.view, self.genes.table.names().index(GENE))
-        self.picture("gene")
+        self.hand.wait(lambda: not self.genes.variability.busy)
+        self._picture("gene")
 
-    def side_by_side(self) -> None:
+    def _side_by_side(self) -> None:
         self.hand.click(self.genes.maps.side_by_side)
-        self.picture("side_by_side")
+        self._picture("side_by_side")
 
-    def trust(self) -> None:
+    def _trust(self) -> None:
         for kind in ("raw", "difference", "interval", "unlike"):
             self.hand.click(self.genes.maps.toggles[kind])
-        self.picture("trust")
+        self._picture("trust")
         self.hand.click(self.genes.maps.side_by_side)
-        for kind, button in self.genes.maps.toggles.items():
-            if button.isChecked() != (kind == "calibrated"):
-                self.hand.click(button)
+        if not self.genes.maps.toggles["calibrated"].isChecked():
+            self.hand.click(self.genes.maps.toggles["calibrated"])
 
-    def neighbours(self) -> None:
+    def _neighbours(self) -> None:
+        self.neighbours = self._dock("Neighbours")
+        self._click_tissue(85, -168)
+        self._picture("neighbours")
+
+    def _compare(self) -> None:
+        self.hand.click(self.neighbours.tile.pin)
+        self._click_tissue(-122, 200)
+        self.hand.wait(lambda: self.neighbours.comparison.table.rowCount())
+        self._picture("compared")
+
+    def _click_tissue(self, right: int, down: int) -> None:
+        """Click so many pixels from the middle of the canvas."""
         from qtpy.QtCore import QPoint
 
-        self.panel = self.dock("Neighbours")
-        self.canvas = self.viewer.window._qt_viewer.canvas.native
-        self.hand.click(self.canvas, self.canvas.rect().center() + QPoint(85, -168))
-        self.picture("neighbours")
+        canvas = self.viewer.window._qt_viewer.canvas.native
+        self.hand.click(canvas, canvas.rect().center() + QPoint(right, down))
 
-    def compare(self) -> None:
-        from qtpy.QtCore import QPoint
-
-        self.hand.click(self.panel.tile.pin)
-        self.hand.click(self.canvas, self.canvas.rect().center() + QPoint(-122, 200))
-        self.hand.wait(lambda: self.panel.comparison.table.rowCount())
-        self.picture("compared")
-        self.close(self.panel)
-
-    def export(self) -> None:
-        panel = self.dock("Export")
+    def _export(self) -> None:
+        panel = self._dock("Export")
         self.hand.click(panel.export)
+        panel.dialog.setDirectory(str(self.samples.parent))
         self.hand.accept(panel.dialog)
         self.hand.wait(lambda: not panel.exporter.busy)
-        self.picture("export")
-        self.close(panel)
+        self._picture("export")
 
-    def measured(self) -> None:
+    def _measured(self) -> None:
+        self.viewer.layers.clear()
         self.hand.menu("File", "Open Sample", "CHRep", "SYNTHETIC section with its spots")
         self.hand.wait(lambda: self.genes.maps.measured.isEnabled())
         self.hand.click(self.explorer.run.predict_tissue)
-        self.hand.wait(self.idle)
-        self.picture("measured")
+        self.hand.wait(self._is_idle)
+        self.hand.front(self.genes)
+        if not self.genes.maps.measured.isChecked():
+            self.hand.click(self.genes.maps.measured)
+        self._picture("measured")
 
-    def retrain(self) -> None:
-        panel = self.dock("Retrain")
+    def _retrain(self) -> None:
+        panel = self._dock("Retrain")
+        self.hand.menu("Plugins", "CHRep", "Slide explorer (CHRep)")  # closes it, which leaves more room
         self.hand.click(panel.cohort.add_folder)
         panel.cohort.dialog.setDirectory(str(self.samples))
         self.hand.accept(panel.cohort.dialog)
-        self.hand.wait(lambda: panel.start.isEnabled())
-        self.hand.click(panel.form.presets["calibrate"])
+        self.hand.wait(panel.start.isEnabled)
         self.hand.wait(lambda: "Working" not in panel.estimate.text())
-        self.hand.picture(self.out / "retrain0.png")
         self.hand.click(panel.start)
         self.hand.wait(lambda: panel.retrainer.state in ("outcome", "interrupted"))
-        self.picture("retrain")
+        self._picture("retrain")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from psygnal import Signal
 
 from napari_chrep.session import PerViewer
 
+#: Sizes of titles in points, and with how many cells beside each other the usual one fits a 13-inch screen.
+_TITLE, _NARROW_TITLE, _WIDE_COLUMNS = 10.0, 7.0, 2
+
 
 class SideBySide:
     """Switches napari's grid on and off.
@@ -57,6 +60,17 @@ class SideBySide:
         if cells != self._cells:
             viewer.scene.camera.zoom *= self._cells / cells
             self._cells = cells
+
+    def fit_titles(self, layers: Sequence[Any]) -> None:
+        """Write titles in letters that a cell has room for, the fewer cells beside each other the larger."""
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        columns = viewer.canvas.grid.actual_shape(viewer.layers)[1] if self.enabled else 1
+        size = _NARROW_TITLE if columns > _WIDE_COLUMNS else _TITLE
+        for layer in layers:
+            if layer.name_overlay.font_size != size:
+                layer.name_overlay.font_size = size
 
     def make_opaque(self, layers: Sequence[Any]) -> None:
         """Make layers opaque until the grid goes off; an opacity that is chosen meanwhile stays.

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_chrep.docks import PLUGIN, show_dock
 from napari_chrep.session import sessions
 from napari_chrep.worker import engines
-
-PLUGIN = "napari-chrep"
 
 
 def set_up(
@@ -36,8 +35,7 @@ def set_up(
     """
     if slide is not None:
         viewer.open(slide, plugin=PLUGIN)
-    _, explorer = viewer.window.add_plugin_dock_widget(PLUGIN, "Slide explorer")
-    _, genes = viewer.window.add_plugin_dock_widget(PLUGIN, "Genes")
+    explorer, genes = (show_dock(viewer, title) for title in ("Slide explorer", "Genes"))
     if bundle is not None:
         _load(viewer, bundle, gene)
     return explorer, genes

@@ -12,9 +12,8 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from chrep_model.errors import ChrepError
 from chrep_model.slides.slide import open_slide
+from napari_chrep.docks import PLUGIN, show_dock
 from napari_chrep.reader import get_reader, slide_layer_data
-
-PLUGIN = "napari-chrep"
 
 
 def open_path(viewer: Any, path: Path) -> None:
@@ -54,5 +53,4 @@ def predict_tissue(viewer: Viewer) -> None:
 
 
 def _explorer(viewer: Any) -> Any:
-    _, explorer = viewer.window.add_plugin_dock_widget(PLUGIN, "Slide explorer")
-    return explorer
+    return show_dock(viewer, "Slide explorer")

@@ -76,12 +76,13 @@ def read_bundle(path: PathOrPaths) -> list[tuple[None]]:
     BundleError
         If there is no viewer.
     """
+    from napari_chrep.docks import show_dock
     from napari_chrep.worker import engines  # which knows the session, and that this file
 
     (folder,) = _as_list(path)
     remedy = "Use chrep_model.bundle.load_bundle."
     viewer = _viewer(BundleError("a bundle opens in a viewer, and there is none", path=folder, remedy=remedy))
-    viewer.window.add_plugin_dock_widget("napari-chrep", "Slide explorer")
+    show_dock(viewer, "Slide explorer")
     engines.of(viewer).load(folder)
     return NO_LAYER
 

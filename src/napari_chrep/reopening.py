@@ -18,6 +18,7 @@ from chrep_model.inference.prediction import Prediction
 from chrep_model.inference.stored import first_gene, read_prediction
 from chrep_model.slides.absent import AbsentSlide
 from chrep_model.slides.slide import Slide
+from napari_chrep.docks import show_dock
 from napari_chrep.reader import LayerData, slide_layer_data
 from napari_chrep.session import sessions, slide_of
 from napari_chrep.worker import engines
@@ -69,7 +70,7 @@ def _on_read(owner: Any, result: Reopened | ChrepError) -> None:
         show_error(str(result))
         return
     for name in ("Slide explorer", "Genes"):  # the first sees to the maps, the second to the choice of a gene
-        viewer.window.add_plugin_dock_widget("napari-chrep", name)
+        show_dock(viewer, name)
     session, prediction = sessions.of(viewer), result.prediction
     if result.layer is not None:
         viewer.layers.append(Layer.create(*result.layer))

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QApplication, QDialog, QPushButton, QRadioButton
 
 from chrep_model.bundle import load_bundle
 from chrep_model.inference.predictor import Predictor
+from napari_chrep.docks import show_dock
 from napari_chrep.layers import heatmaps
 from napari_chrep.session import sessions
 from napari_chrep.worker import engines
@@ -44,8 +45,7 @@ class Desk:
 
     def dock(self, name: str) -> Any:
         """Open a widget as the Plugins menu does."""
-        _, widget = self.viewer.window.add_plugin_dock_widget("napari-chrep", name)
-        return widget
+        return show_dock(self.viewer, name)
 
     def open(self, path: Path) -> Any:
         """Open a slide with the plugin's reader, and look at it."""

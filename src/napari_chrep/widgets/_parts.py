@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import QLabel, QScrollArea, QScrollBar, QSizePolicy, QWidget
 
 
@@ -59,8 +59,19 @@ class Scrolling(QScrollArea):
         """Never be narrower than the content; any height will do."""
         return QSize(self._with_bar(self._content.minimumSizeHint()).width(), 160)
 
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Ask for other room when the content does."""
+        if event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return super().eventFilter(watched, event)
+
+    @property
+    def bar_width(self) -> int:
+        """Width of the scroll bar in pixels, whether it is there at the moment or not."""
+        return self._bar.sizeHint().width()
+
     def _with_bar(self, size: QSize) -> QSize:
-        return QSize(size.width() + self._bar.sizeHint().width(), size.height())
+        return QSize(size.width() + self.bar_width, size.height())
 
 
 def heading(text: str, *, larger: bool = False) -> QLabel:

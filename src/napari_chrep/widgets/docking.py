@@ -4,13 +4,48 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 T = TypeVar("T", bound=QWidget)
 
 
-class TabWhenLow(QObject):
+class _FirstShow(QObject):
+    """Looks at a widget's dock once, when it first shows and the window has laid itself out."""
+
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__(widget)
+        self._widget = widget
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._look)
+        widget.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Wait for the first show."""
+        if event is not None and event.type() == QEvent.Type.Show:
+            self._widget.removeEventFilter(self)
+            self._timer.start(0)
+        return False
+
+    def _look(self) -> None:
+        dock, window = ancestor(self._widget, QDockWidget), ancestor(self._widget, QMainWindow)
+        if dock is None or window is None or dock.isFloating():
+            return
+        area = window.dockWidgetArea(dock)
+        beside = [
+            other
+            for other in window.findChildren(QDockWidget)
+            if other is not dock and other.isVisible() and window.dockWidgetArea(other) == area
+        ]
+        if beside:
+            self._place(window, dock, beside)
+
+    def _place(self, window: QMainWindow, dock: QDockWidget, beside: list[QDockWidget]) -> None:
+        raise NotImplementedError
+
+
+class TabWhenLow(_FirstShow):
     """Turns a widget's dock into a tab when it first shows with too little height to be of use.
 
     napari stacks the docks of a side; the third of them gets a few lines on a small screen. Where the user
@@ -26,35 +61,34 @@ class TabWhenLow(QObject):
 
     def __init__(self, widget: QWidget, least: int) -> None:
         super().__init__(widget)
-        self._widget, self._least = widget, least
-        self._timer = QTimer(self)  # once the window has laid itself out
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._look)
-        widget.installEventFilter(self)
+        self._least = least
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Wait for the first show."""
-        if event is not None and event.type() == QEvent.Type.Show:
-            self._widget.removeEventFilter(self)
-            self._timer.start(0)
-        return False
-
-    def _look(self) -> None:
-        dock, window = _ancestor(self._widget, QDockWidget), _ancestor(self._widget, QMainWindow)
-        if dock is None or window is None or dock.isFloating() or self._widget.height() >= self._least:
-            return
-        area = window.dockWidgetArea(dock)
-        beside = [
-            other
-            for other in window.findChildren(QDockWidget)
-            if other is not dock and other.isVisible() and window.dockWidgetArea(other) == area
-        ]
-        if beside:
+    def _place(self, window: QMainWindow, dock: QDockWidget, beside: list[QDockWidget]) -> None:
+        if self._widget.height() < self._least:
             window.tabifyDockWidget(max(beside, key=lambda other: other.height()), dock)
             dock.raise_()
 
 
-def _ancestor(widget: QWidget, kind: type[T]) -> T | None:
+class LeaveRoom(_FirstShow):
+    """Gives the docks above a widget's the height they ask for, when it first shows, and it what remains.
+
+    Qt gives a new dock all the room it asks for, and leaves the others a few lines on a small screen.
+
+    Parameters
+    ----------
+    widget : QWidget
+        In a dock.
+    """
+
+    def _place(self, window: QMainWindow, dock: QDockWidget, beside: list[QDockWidget]) -> None:
+        heights = [other.sizeHint().height() for other in beside]
+        room = sum(each.height() for each in (dock, *beside))
+        rest = max(room - sum(heights), dock.minimumSizeHint().height())
+        window.resizeDocks([*beside, dock], [*heights, rest], Qt.Orientation.Vertical)
+
+
+def ancestor(widget: QWidget, kind: type[T]) -> T | None:
+    """Return the nearest widget of a kind around another; None where there is none."""
     above = widget.parentWidget()
     while above is not None and not isinstance(above, kind):
         above = above.parentWidget()

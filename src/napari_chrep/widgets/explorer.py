@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QScrollArea, QScrollBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_chrep.layers import heatmaps
 from napari_chrep.session import sessions
-from napari_chrep.widgets._parts import Connections
+from napari_chrep.widgets._parts import Connections, Scrolling
 from napari_chrep.widgets.model_panel import ModelPanel
 from napari_chrep.widgets.run_panel import RunPanel
 from napari_chrep.widgets.slide_panel import SlidePanel
@@ -33,37 +32,19 @@ class ExplorerWidget(QWidget):
         self.model = ModelPanel(self.session, self.engine)
         self.slide = SlidePanel(viewer, self.session)
         self.run = RunPanel(viewer, self.session, self.engine)
-        self._content = QWidget()
-        column = QVBoxLayout(self._content)
+        content = QWidget()
+        column = QVBoxLayout(content)
         column.setContentsMargins(8, 8, 8, 8)
-        column.setSpacing(14)
+        column.setSpacing(10)
         for panel in (self.model, self.slide, self.run):
             column.addWidget(panel)
         column.addStretch(1)
-        # On a small screen the panels scroll rather than push the window off it.
-        self._bar = QScrollBar()
-        self._scroll = scroll = QScrollArea()
-        scroll.setVerticalScrollBar(self._bar)
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(self._content)
+        self._scroll = Scrolling(content)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(scroll)
+        layout.addWidget(self._scroll)
         Connections(self).add(self.engine.state_changed, self._on_state)
 
     def _on_state(self, state: str) -> None:
         if state != "idle":
             self._scroll.ensureWidgetVisible(self.run.cancel)  # the one button that is needed now
-
-    def sizeHint(self) -> QSize:  # noqa: N802
-        """Ask for what the panels need, which a scroll area does not do by itself."""
-        return self._with_bar(self._content.sizeHint())
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Never be narrower than the panels; any height will do."""
-        return QSize(self._with_bar(self._content.minimumSizeHint()).width(), 160)
-
-    def _with_bar(self, size: QSize) -> QSize:
-        return QSize(size.width() + self._bar.sizeHint().width(), size.height())

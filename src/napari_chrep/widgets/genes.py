@@ -33,6 +33,7 @@ from napari_chrep.session import sessions
 from napari_chrep.truth import truths
 from napari_chrep.variability import variabilities
 from napari_chrep.widgets._parts import Connections, heading, note, sentence
+from napari_chrep.widgets.docking import LeaveRoom
 from napari_chrep.widgets.gene_list import UNNAMED, GeneListDialog
 from napari_chrep.widgets.gene_table import (
     ACCURACY,
@@ -77,6 +78,7 @@ class GenesWidget(QWidget):
         connections.add(self.session.gene_changed, self._on_gene)
         connections.add(self.variability.changed, self._on_variability)
         self.variability.attach(self)
+        LeaveRoom(self)
         self._on_bundle()
 
     def _build(self) -> None:

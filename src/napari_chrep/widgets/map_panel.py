@@ -149,7 +149,9 @@ class MapPanel(QWidget):
         self.blend.setChecked(set(BLEND) <= set(visible))
         self.side_by_side.setEnabled(can_show or self.grid.enabled)
         self.side_by_side.setChecked(self.grid.enabled)
-        self.grid.make_opaque([self.heatmaps.layer(kind) for kind in visible])
+        shown = [self.heatmaps.layer(kind) for kind in visible]
+        self.grid.make_opaque(shown)
+        self.grid.fit_titles(shown)
         self.grid.fit()
         self._describe_signature()
 

@@ -110,7 +110,7 @@ class ModelPanel(QWidget):
         self._values["Genes"].setText(f"{len(bundle.genes):,}, in tiles of {bundle.spec.um:.0f} µm")
         self._values["Accuracy"].setText(_accuracy(bundle))
         self._values["Accuracy"].setToolTip(
-            "Of training sections that were held out; gene by gene in the Genes widget"
+            "Mean over the genes that can be predicted, on held-out sections; gene by gene in Genes"
         )
         self._values["Cohort"].setText(card.cohort)
 
@@ -133,4 +133,4 @@ def _accuracy(bundle: Bundle) -> str:
     if not good:
         return "none of its genes can be predicted"
     mean = float(trust.accuracy[trust.predictable].mean())
-    return f"mean correlation {mean:.2f} for the {good:,} genes that can be predicted"
+    return f"correlation {mean:.2f}, {good:,} genes"

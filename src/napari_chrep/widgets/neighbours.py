@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QModelIndex, QSize, Qt
-from qtpy.QtWidgets import QFileDialog, QPushButton, QScrollArea, QScrollBar, QVBoxLayout, QWidget
+from qtpy.QtCore import QModelIndex, QSize
+from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 
 from chrep_model.errors import ChrepError
 from chrep_model.geometry import px_to_um
@@ -21,7 +21,7 @@ from napari_chrep.picking import PINNED_RGBA, Clicks, Frame, Pick, pick
 from napari_chrep.pictures import Pictures, Place
 from napari_chrep.session import sessions
 from napari_chrep.training_images import SectionImage, find_images, remember, usual_folders
-from napari_chrep.widgets._parts import Connections, heading, note, sentence
+from napari_chrep.widgets._parts import Connections, Scrolling, heading, note, sentence
 from napari_chrep.widgets.arithmetic import Arithmetic
 from napari_chrep.widgets.comparison import ComparisonPanel
 from napari_chrep.widgets.distribution import Distribution
@@ -83,8 +83,8 @@ class NeighboursWidget(QWidget):
         self._clear()
 
     def _build(self) -> None:
-        self._content = QWidget()
-        column = QVBoxLayout(self._content)
+        content = QWidget()
+        column = QVBoxLayout(content)
         column.setContentsMargins(_MARGIN, _MARGIN, _MARGIN, _MARGIN)
         column.setSpacing(10)
         self.message = note(HINT)
@@ -113,25 +113,20 @@ class NeighboursWidget(QWidget):
         self.table.doubleClicked.connect(self._on_double_clicked)
         self.more.clicked.connect(self._on_more)
         self.locate.clicked.connect(self._on_locate)
-        self._bar = QScrollBar()
-        self._scroll = scroll = QScrollArea()
-        scroll.setVerticalScrollBar(self._bar)
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(self._content)
+        self._scroll = Scrolling(content)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(scroll)
+        layout.addWidget(self._scroll)
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Ask for the room of a tile that is explained, or the dock would jump with the first click."""
         return QSize(340, 760)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Never be narrower than the parts; any height will do."""
-        width = self.body.minimumSizeHint().width() + 2 * _MARGIN + self._bar.sizeHint().width()
-        return QSize(width, 160)
+        """Be as wide before the first click as after it, or the dock would jump; any height will do."""
+        least = self._scroll.minimumSizeHint()
+        width = self.body.minimumSizeHint().width() + 2 * _MARGIN
+        return QSize(width + self._scroll.bar_width, least.height())
 
     def _on_clicked(self, world: tuple[float, ...]) -> None:
         former = self.picked

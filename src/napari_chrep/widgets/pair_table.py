@@ -236,7 +236,7 @@ class PairTable(QTableView):
         self.setShowGrid(False)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names of sections often differ at the end
         self.setWordWrap(True)
-        self.setMinimumSize(280, 4 * _ROW_PX)
+        self.setMinimumSize(340, 4 * _ROW_PX)
         down, across = self.verticalHeader(), self.horizontalHeader()
         assert down is not None and across is not None  # noqa: S101  (a table view has both)
         down.hide()
@@ -246,7 +246,7 @@ class PairTable(QTableView):
         across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         across.setSectionResizeMode(SECTION, QHeaderView.ResizeMode.Stretch)
         across.setSectionResizeMode(PATIENT, QHeaderView.ResizeMode.Interactive)
-        across.resizeSection(PATIENT, 56)
+        across.resizeSection(PATIENT, 84)
         across.setHighlightSections(False)
 
     @property

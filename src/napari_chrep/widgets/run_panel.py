@@ -78,16 +78,21 @@ class RunPanel(QWidget):
         row.addWidget(heading("Predict"), 1)
         row.addWidget(self.follow)
         layout.addLayout(row)
-        self.predict_view = QPushButton(_with_keys("Predict view", VIEW_SHORTCUT))
-        self.predict_view.setToolTip("Predict the tissue that is in view, from its centre outwards")
+        self.predict_view, self.predict_region, self.predict_tissue = (
+            QPushButton(what) for what in ("View", "Region", "All tissue")
+        )
+        self.predict_view.setToolTip(
+            _with_keys("Predict the tissue that is in view, from its centre outwards", VIEW_SHORTCUT)
+        )
         self.predict_view.clicked.connect(self._on_predict_view)
-        self.predict_region = QPushButton("Predict region")
         self.predict_region.clicked.connect(self._on_predict_region)
-        self.predict_tissue = QPushButton(_with_keys("Predict tissue", TISSUE_SHORTCUT))
-        self.predict_tissue.setToolTip("Predict all tissue of the slide")
+        self.predict_tissue.setToolTip(_with_keys("Predict all tissue of the slide", TISSUE_SHORTCUT))
         self.predict_tissue.clicked.connect(self._on_predict_tissue)
+        row = QHBoxLayout()
+        row.setSpacing(4)
         for button in (self.predict_view, self.predict_region, self.predict_tissue):
-            layout.addWidget(button)
+            row.addWidget(button, 1)
+        layout.addLayout(row)
         self.status = note()
         layout.addWidget(self.status)
         self.anyway = QPushButton("Predict them all")
@@ -250,7 +255,7 @@ class RunPanel(QWidget):
 
 
 def _with_keys(text: str, keys: str) -> str:
-    return f"{text}   ({QKeySequence(keys).toString(QKeySequence.SequenceFormat.NativeText)})"
+    return f"{text} ({QKeySequence(keys).toString(QKeySequence.SequenceFormat.NativeText)})"
 
 
 def _left(seconds: float) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
-from napari_chrep.widgets.docking import TabWhenLow
+from napari_chrep.widgets.docking import LeaveRoom, TabWhenLow, ancestor
 
 RIGHT = Qt.DockWidgetArea.RightDockWidgetArea
 
@@ -56,3 +56,36 @@ def test_where_the_user_puts_it_later_it_stays(stack, qtbot):
     third.show()
     qtbot.wait(100)
     assert window.tabifiedDockWidgets(third) == []
+
+
+def test_the_docks_above_keep_what_they_ask_for(stack, qtbot):
+    window, docks = stack(1400)
+    fourth = QDockWidget(window)
+    greedy = _Greedy()
+    fourth.setWidget(greedy)
+    LeaveRoom(greedy)
+    wanted = [dock.sizeHint().height() for dock in docks]
+    window.addDockWidget(RIGHT, fourth)
+    qtbot.wait(100)
+    assert all(dock.height() >= least for dock, least in zip(docks, wanted, strict=True))
+
+
+class _Greedy(QWidget):
+    def sizeHint(self):  # noqa: N802
+        return QSize(200, 5000)
+
+
+def test_a_dock_of_the_menu_is_not_opened_again(desk):
+    (menu,) = [a.menu() for a in desk.viewer.window._qt_window.menuBar().actions() if a.text() == "&Plugins"]
+    (ours,) = [a.menu() for a in menu.actions() if a.text() == "CHRep"]
+    (entry,) = [a for a in ours.actions() if a.text().startswith("Slide explorer")]
+    entry.trigger()
+    docks = desk.viewer.window.dock_widgets
+    assert list(docks.values()) == [desk.dock("Slide explorer")]
+    genes = desk.dock("Genes")
+    (entry,) = [a for a in ours.actions() if a.text().startswith("Genes")]
+    entry.trigger()
+    assert len(docks) == 2
+    dock = ancestor(genes, QDockWidget)
+    dock.hide()
+    assert desk.dock("Genes") is genes and not dock.isHidden()

@@ -60,7 +60,7 @@ def test_the_card_in_short(explorer, desk, tiny_bundle, bundle):
     assert f"{len(bundle.genes):,}" in texts[1] and f"{bundle.spec.um:.0f} µm" in texts[1]
     good = bundle.trust.predictable
     assert good.any()
-    assert f"{bundle.trust.accuracy[good].mean():.2f} for the {good.sum()} genes" in texts[2]
+    assert f"{bundle.trust.accuracy[good].mean():.2f}, {good.sum()} genes" in texts[2]
     assert explorer.model.picker.currentText() == tiny_bundle.name
 
 
