@@ -8,6 +8,8 @@ from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 T = TypeVar("T", bound=QWidget)
+#: Of the height that a new dock asks for, so much is enough for it.
+_SHARE = 0.75
 
 
 class _FirstShow(QObject):
@@ -72,7 +74,8 @@ class TabWhenLow(_FirstShow):
 class LeaveRoom(_FirstShow):
     """Gives the docks above a widget's the height they ask for, when it first shows, and it what remains.
 
-    Qt gives a new dock all the room it asks for, and leaves the others a few lines on a small screen.
+    Qt gives a new dock all the room it asks for, and leaves the others a few lines on a small screen. Here
+    the new one makes do with less, down to three quarters of what it asks for.
 
     Parameters
     ----------
@@ -83,7 +86,7 @@ class LeaveRoom(_FirstShow):
     def _place(self, window: QMainWindow, dock: QDockWidget, beside: list[QDockWidget]) -> None:
         heights = [other.sizeHint().height() for other in beside]
         room = sum(each.height() for each in (dock, *beside))
-        rest = max(room - sum(heights), dock.minimumSizeHint().height())
+        rest = max(room - sum(heights), int(_SHARE * dock.sizeHint().height()))
         window.resizeDocks([*beside, dock], [*heights, rest], Qt.Orientation.Vertical)
 
 

@@ -163,7 +163,7 @@ class GenesWidget(QWidget):
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
         """Stay the same whatever is said, or the docks would jump with each message."""
-        return QSize(220, 340)
+        return QSize(220, 310)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Carry keys between the line and the table, and take Enter in the table."""

@@ -65,14 +65,17 @@ def test_side_by_side_and_back(panel, desk, qtbot, tiny_bundle, predict):
     assert set(desk.heatmaps.visible) == {"raw", "calibrated"}
     assert grid.actual_shape(desk.viewer.layers) == (2, 2)  # with the slide
     assert camera.zoom == pytest.approx(zoom / 2)
+    title = desk.heatmaps.layer("calibrated").name_overlay
     assert desk.heatmaps.layer("calibrated").opacity == 1
+    wide = title.font_size
     click(qtbot, panel.toggles["difference"])
     click(qtbot, panel.toggles["interval"])
     assert set(desk.heatmaps.visible) == {"raw", "calibrated", "difference", "interval"}
     assert camera.zoom == pytest.approx(zoom / 3)
     assert desk.heatmaps.layer("interval").opacity == 1
+    assert title.font_size < wide  # three cells in a row
     click(qtbot, panel.side_by_side)
-    assert not grid.enabled
+    assert not grid.enabled and title.font_size == wide
     assert desk.heatmaps.visible == ("calibrated",)
     assert camera.zoom == pytest.approx(zoom)
     assert {desk.heatmaps.layer(kind).opacity for kind in desk.heatmaps.variants} == {opacity}
