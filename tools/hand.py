@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageColor
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
@@ -27,6 +27,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_chrep.picking import FRAME_RGBA, PINNED_RGBA
+from napari_chrep.widgets.curves import COLOURS
 from napari_chrep.widgets.docking import ancestor
 
 TIMEOUT_S = 300
@@ -145,13 +146,11 @@ class Hand:
         if settled:
             QTest.qWait(_SETTLED_MS)
         shot = Image.fromarray(self.viewer.window.screenshot(canvas_only=False, flash=False)).convert("RGB")
-        frames = [
-            *FRAME_RGBA[:3],
-            *PINNED_RGBA[:3],
-        ]  # thin lines, too few pixels to get a colour of their own
-        common = shot.quantize(256 - len(frames) // 3)
+        # Lines have so few pixels that they would get no colour of their own.
+        lines = [FRAME_RGBA[:3], PINNED_RGBA[:3], *(ImageColor.getrgb(name) for name in COLOURS)]
+        common = shot.quantize(256 - len(lines)).getpalette() or []
         palette = Image.new("P", (1, 1))
-        palette.putpalette([*(common.getpalette() or []), *frames])
+        palette.putpalette([*common, *(value for line in lines for value in line)])
         shot.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
         print(path, f"{path.stat().st_size / 1000:.0f} kB")
 

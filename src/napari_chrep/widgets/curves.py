@@ -14,8 +14,10 @@ from napari_chrep.retraining.messages import Curve
 _EVERY_MS = 300
 #: More names than this do not fit into the legend.
 _NAMED = 8
+#: Names of so many letters have room for four in a row, longer ones for two.
+_SHORT = 9
 #: Told apart by every eye, and readable on light and on dark (Okabe & Ito, without black and yellow).
-_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2")
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2")
 _REST = "the rest"
 
 Points = list[tuple[int, float, float | None]]
@@ -90,7 +92,7 @@ class Curves(QWidget):
             _clean(axes, ink)
         for part, points in self.lines.items():
             name = held_out_of(part)
-            colour = ink if name == _REST else _COLOURS[names.index(name) % len(_COLOURS)]
+            colour = ink if name == _REST else COLOURS[names.index(name) % len(COLOURS)]
             style = {"color": colour, "linewidth": 1.2, "marker": ".", "markersize": 3}
             self._loss.plot([p[0] for p in points], [p[1] for p in points], **style)
             scored = [(number, pcc) for number, _, pcc in points if pcc is not None]
@@ -110,10 +112,11 @@ class Curves(QWidget):
 
         shown = [name for name in names if name != _REST]
         if 0 < len(shown) <= _NAMED:
-            colours = [_COLOURS[names.index(name) % len(_COLOURS)] for name in shown]
+            colours = [COLOURS[names.index(name) % len(COLOURS)] for name in shown]
             self._figure.legend(
                 [Line2D([], [], color=colour) for colour in colours], shown, loc="outside upper center",
-                ncols=4, fontsize=7, frameon=False, labelcolor=ink, handlelength=1.2,
+                ncols=4 if max(map(len, shown)) <= _SHORT else 2, fontsize=7, frameon=False,
+                labelcolor=ink, handlelength=1.2,
             )  # fmt: skip
 
 
