@@ -97,7 +97,7 @@ def test_what_cannot_be_compared(save, cohort, look, features):
     in_use = save(cohort.only(["A1", "B1"]), "in_use")
     never = pytest.fail
     two = compare(in_use, cohort.only(["A1", "B1"]), never, look)
-    assert two.rows == () and "2 section(s)" in two.how and "Add sections" in two.how
+    assert two.rows == () and "2 sections" in two.how and "Add sections" in two.how
     assert compare(in_use, cohort, never, look, folds=0).rows == ()
     assert two.mean() is None
 

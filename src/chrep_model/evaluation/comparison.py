@@ -206,18 +206,23 @@ def _score(bundle: Bundle, section: Section, genes: Sequence[str], look: Look) -
     )
 
 
+def _sections(count: int) -> str:
+    """Say so many sections in words."""
+    return f"{count} section" if count == 1 else f"{count} sections"
+
+
 def _how(cohort: Cohort, groups: list[tuple[str, ...]], rows: Sequence[Row], folds: int) -> str:
     if not folds:
         return "Not compared: no section was to be held out."
     if not groups:
         return (
-            f"Not compared: the cohort has {len(cohort)} section(s), and with one held out at least {LEAST} "
+            f"Not compared: the cohort has {_sections(len(cohort))}, and with one held out at least {LEAST} "
             "must be left to make a model of. Add sections to learn whether the new model is better."
         )
     what = "patient" if any(len(group) > 1 for group in groups) else "section"
     tested = sum(len(group) for group in groups)
     text = (
-        f"Each of {tested} section(s) was predicted by a model made in the new way without it"
+        f"{_sections(tested)} {'was' if tested == 1 else 'were each'} predicted by a model made in the new way without it"
         f"{' and without the other sections of its patient' if what == 'patient' else ''}."
     )
     if tested < len(cohort):
