@@ -221,8 +221,9 @@ def _how(cohort: Cohort, groups: list[tuple[str, ...]], rows: Sequence[Row], fol
         )
     what = "patient" if any(len(group) > 1 for group in groups) else "section"
     tested = sum(len(group) for group in groups)
+    were = "was" if tested == 1 else "were each"
     text = (
-        f"{_sections(tested)} {'was' if tested == 1 else 'were each'} predicted by a model made in the new way without it"
+        f"{_sections(tested)} {were} predicted by a model made in the new way without it"
         f"{' and without the other sections of its patient' if what == 'patient' else ''}."
     )
     if tested < len(cohort):
