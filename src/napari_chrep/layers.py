@@ -34,7 +34,7 @@ from napari_chrep.session import PerViewer, Session, sessions
 VARIANT_KEY = "chrep_variant"
 
 #: Least time between two refreshes, in milliseconds: more often, and panning stutters.
-REFRESH_MS = 120
+REFRESH_MS = 200
 
 #: Width and height of a colour bar in pixels, small enough for a cell of a grid.
 _COLORBAR_SIZE = (15, 110)
@@ -100,7 +100,7 @@ class Heatmaps:
         self._throttle.triggered.connect(self._refresh)
         session.prediction_changed.connect(self._on_prediction)
         session.prediction_grew.connect(self._throttle.throttle)
-        session.preview_changed.connect(self._refresh)
+        session.preview_changed.connect(self._throttle.throttle)
         session.gene_changed.connect(self._refresh)
         session.second_changed.connect(self._on_choice)
         session.signature_changed.connect(self._on_choice)

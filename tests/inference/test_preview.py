@@ -69,7 +69,16 @@ def test_it_encodes_no_more_than_its_few_tiles_and_stands_in_for_all(predictor, 
     np.testing.assert_array_equal(out.reshape(-1)[few[free]], values[free])  # each stands in for itself
 
 
-def test_it_changes_nothing_of_what_is_predicted_afterwards(predictor, striped_slide):
+def test_there_is_none_where_the_first_batch_is_as_soon(predictor, striped_slide):
+    context = predictor.prepare(open_slide(striped_slide, mpp=0.7))
+    for _ in predictor.stream(context, context.tiles()):
+        pass  # everything is encoded now
+    assert predictor.preview(context, context.tiles()) is None
+
+
+def test_it_changes_nothing_of_what_is_predicted_afterwards(predictor, striped_slide, monkeypatch):
+    monkeypatch.setattr("chrep_model.inference.predictor.PREVIEW_TILES", 6)
+    monkeypatch.setattr("chrep_model.embeddings.SAMPLE", 2)
     slide = open_slide(striped_slide, mpp=0.7)
     context = predictor.prepare(slide)
     before = predictor.preview(context, context.tiles())
@@ -87,8 +96,9 @@ def test_it_changes_nothing_of_what_is_predicted_afterwards(predictor, striped_s
     assert np.isfinite(before.prediction.gene(gene)).all()
 
 
-def test_it_can_be_cancelled(predictor, striped_slide):
+def test_it_can_be_cancelled(predictor, striped_slide, monkeypatch):
+    monkeypatch.setattr("chrep_model.inference.predictor.PREVIEW_TILES", 1)
+    monkeypatch.setattr("chrep_model.embeddings.SAMPLE", 2)
     context = predictor.prepare(open_slide(striped_slide, mpp=0.7))
-    context.embeddings._known = type(context.embeddings._known)(context.grid.size, predictor.encoder.dim)
-    context.embeddings._store = None
     assert predictor.preview(context, context.tiles(), cancelled=lambda: True) is None
+    assert predictor.preview(context, context.tiles()[:1], cancelled=lambda: False) is not None

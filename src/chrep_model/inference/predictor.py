@@ -148,8 +148,11 @@ class Predictor:
         Returns
         -------
         Preview or None
-            None once `cancelled` says so.
+            None once `cancelled` says so, and where the first batch of `stream` comes as soon.
         """
+        first = context.grid.centres(indices[: self.batch_size])
+        if context.embeddings.missing(first, self.bundle.context_um) <= PREVIEW_TILES + len(first):
+            return None
         few = spread_evenly(context.grid, indices, PREVIEW_TILES)
         try:
             features = context.embeddings.at(
