@@ -17,6 +17,7 @@ from superqt.utils import QSignalThrottler
 
 from chrep_model.geometry import overlay_transform
 from napari_chrep.maps import (
+    CLOSE,
     KINDS,
     PAIR,
     FloatMap,
@@ -86,7 +87,7 @@ class Heatmaps:
         self._viewer = weakref.ref(viewer)
         self._shown: dict[str, Shown] = {}
         self._asked: set[str] = set()
-        self._writing = False
+        self._writing = self._growing = False
         self._maker = MapMaker()
         self._again = QTimer()  # the rest of a long computation, once the window has drawn itself
         self._again.setSingleShot(True)
@@ -99,8 +100,9 @@ class Heatmaps:
         self._throttle.setTimeout(REFRESH_MS)
         self._throttle.triggered.connect(self._refresh)
         session.prediction_changed.connect(self._on_prediction)
-        session.prediction_grew.connect(self._throttle.throttle)
-        session.preview_changed.connect(self._throttle.throttle)
+        session.prediction_grew.connect(self._on_grown)
+        session.preview_changed.connect(self._on_grown)
+        session.run_ended.connect(self._on_run_ended)
         session.gene_changed.connect(self._refresh)
         session.second_changed.connect(self._on_choice)
         session.signature_changed.connect(self._on_choice)
@@ -163,6 +165,15 @@ class Heatmaps:
             return None
         return Subject(session.prediction, session.gene, session.second, session.signature, session.preview)
 
+    def _on_grown(self) -> None:
+        self._growing = True
+        self._throttle.throttle()
+
+    def _on_run_ended(self) -> None:
+        """Give the colours their final limits."""
+        self._growing = False
+        self._throttle.throttle()
+
     def _on_prediction(self) -> None:
         # Another slide or bundle. Former maps would lie over the wrong tissue.
         gone = self.session.prediction is None
@@ -220,7 +231,8 @@ class Heatmaps:
         shown = self._shown[kind]
         layer = shown.layer
         theirs = tuple(layer.contrast_limits) != shown.limits  # the user moved them: leave them be
-        if shown.about != subject.of(kind):
+        other = shown.about != subject.of(kind)
+        if other:
             if layer.name == shown.title:
                 layer.name = subject.title(kind)
                 shown.title = layer.name
@@ -233,9 +245,11 @@ class Heatmaps:
         else:
             layer.data = values
             layer.scale, layer.translate = placement["scale"], placement["translate"]
-        if not theirs and not (subject.preview is not None and close(limits, shown.limits)):
-            layer.contrast_limits_range = _range(limits)
-            layer.contrast_limits = limits
+        if not theirs and (other or not close(limits, shown.limits, CLOSE if self._growing else 0.0)):
+            low, high = layer.contrast_limits_range
+            if other or limits[0] < low or limits[1] > high:
+                layer.contrast_limits_range = _range(limits)
+            layer.contrast_limits = limits  # which has the colour bar drawn anew, and takes its time
             shown.limits = limits
 
     def _add(self, viewer: Any, kind: str, values: FloatMap, limits: Limits, subject: Subject) -> None:

@@ -21,7 +21,7 @@ Limits = tuple[float, float]
 CONTRAST_PERCENTILES = (1.0, 99.0)
 
 #: Limits that move by less than this share of their width stay where they are while a prediction grows.
-CLOSE = 0.05
+CLOSE = 0.2
 
 
 #: So many values are computed in one go, in some 20 ms on one core; more, and panning would stutter.
@@ -198,9 +198,9 @@ def shared_limits(maps: list[FloatMap]) -> Limits:
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def close(limits: Limits, former: Limits) -> bool:
-    """Tell whether colours would hardly change: drawing a colour bar anew stops the window for a moment."""
-    most = CLOSE * (former[1] - former[0])
+def close(limits: Limits, former: Limits, share: float) -> bool:
+    """Tell whether limits move by no more than a share of their width, so that colours hardly change."""
+    most = share * (former[1] - former[0])
     return all(abs(new - old) <= most for new, old in zip(limits, former, strict=True))
 
 

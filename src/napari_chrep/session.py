@@ -85,6 +85,7 @@ class Session:
     bundle_changed = Signal()
     prediction_changed = Signal()  # another prediction, or none
     prediction_grew = Signal()  # a batch was added to the prediction
+    run_ended = Signal()  # nothing more comes for now
     preview_changed = Signal()  # there is another rough map, or none any more
     gene_changed = Signal()
     second_changed = Signal()
@@ -220,6 +221,11 @@ class Session:
         if preview is not self.preview:
             self.preview = preview
             self.preview_changed.emit()
+
+    def end_run(self) -> None:
+        """Take away the rough map, and tell that a run has ended, complete or not."""
+        self.foresee(None)
+        self.run_ended.emit()
 
     def show_gene(self, name: str) -> None:
         """Show another gene. No model runs.

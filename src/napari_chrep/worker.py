@@ -353,7 +353,8 @@ class Engine:
         self.failed.emit(f"{type(error).__name__}: {error}")
 
     def _on_finished(self) -> None:
-        self.session.foresee(None)
+        if self.state in ("predicting", "cancelling"):
+            self.session.end_run()
         if self._worker is not None and self._worker.abort_requested:
             self._pending = None  # napari stopped it: the window is closing, or the user said so in its list
         self._worker = None
