@@ -241,7 +241,7 @@ class Heatmaps:
         placement = self._placement()
         if layer.data.shape == values.shape and tuple(layer.scale) == placement["scale"]:
             layer.data[...] = values
-            layer.refresh(thumbnail=True, extent=False)
+            layer.refresh(thumbnail=not self._growing, highlight=False, extent=False)
         else:
             layer.data = values
             layer.scale, layer.translate = placement["scale"], placement["translate"]

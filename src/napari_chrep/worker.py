@@ -42,7 +42,7 @@ State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
 
 
 #: Niceness of the threads that compute.
-BEHIND_THE_WINDOW = 15
+BEHIND_THE_WINDOW = 10
 
 
 @dataclass(frozen=True)
