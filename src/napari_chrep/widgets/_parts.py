@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
-from qtpy.QtWidgets import QLabel, QScrollArea, QScrollBar, QSizePolicy, QWidget
+from qtpy.QtWidgets import QLabel, QScrollArea, QScrollBar, QSizePolicy, QVBoxLayout, QWidget
 
 
 class Connections:
@@ -97,3 +97,13 @@ def note(text: str = "") -> QLabel:
 def sentence(text: str) -> str:
     """Return a text with its first letter as a capital; errors start with a small one."""
     return text[:1].upper() + text[1:]
+
+
+def stack(*widgets: QWidget) -> QVBoxLayout:
+    """Put widgets below each other, close together."""
+    column = QVBoxLayout()
+    column.setContentsMargins(0, 0, 0, 0)
+    column.setSpacing(4)
+    for widget in widgets:
+        column.addWidget(widget)
+    return column

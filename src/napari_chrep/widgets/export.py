@@ -27,7 +27,7 @@ from napari_chrep.drawing import drawings
 from napari_chrep.exporting import FILE_KINDS, Export, exporters
 from napari_chrep.session import sessions
 from napari_chrep.viewport import rect_in_view
-from napari_chrep.widgets._parts import Connections, Scrolling, heading, note, sentence
+from napari_chrep.widgets._parts import Connections, Scrolling, heading, note, sentence, stack
 from napari_chrep.widgets.docking import TabWhenLow
 from napari_chrep.widgets.remembered import Remembered
 
@@ -104,7 +104,7 @@ class ExportWidget(QWidget):
         self.progress.setSizePolicy(policy)
         self.progress.hide()
         self.status = note()
-        column.addLayout(_stack(self.export, self.progress, self.status))
+        column.addLayout(stack(self.export, self.progress, self.status))
         column.addStretch(1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -225,14 +225,5 @@ class ExportWidget(QWidget):
 def _choice(title: str, *widgets: QWidget) -> QWidget:
     """Put widgets under a heading; radio buttons among them exclude each other."""
     box = QWidget()
-    box.setLayout(_stack(heading(title), *widgets))
+    box.setLayout(stack(heading(title), *widgets))
     return box
-
-
-def _stack(*widgets: QWidget) -> QVBoxLayout:
-    column = QVBoxLayout()
-    column.setContentsMargins(0, 0, 0, 0)
-    column.setSpacing(4)
-    for widget in widgets:
-        column.addWidget(widget)
-    return column

@@ -24,7 +24,7 @@ from napari_chrep.retraining.job import Job, Preset, free_place
 from napari_chrep.retraining.messages import Curve, Message, Stage, Tiles
 from napari_chrep.retraining.retrainer import Retrainer, State, retrainers
 from napari_chrep.session import sessions
-from napari_chrep.widgets._parts import Connections, Scrolling, heading, note, sentence
+from napari_chrep.widgets._parts import Connections, Scrolling, heading, note, sentence, stack
 from napari_chrep.widgets.cohort_panel import CohortPanel
 from napari_chrep.widgets.curves import Curves
 from napari_chrep.widgets.docking import TabWhenLow
@@ -101,17 +101,17 @@ class RetrainWidget(QWidget):
         self.add_spots.clicked.connect(self._on_add_spots)
         self.undo = QPushButton("Back to the former model")
         self.undo.clicked.connect(self.retrainer.undo)
-        column.addLayout(_stack(heading("Measured sections"), self.cohort))
-        column.addLayout(_stack(heading("What is learned anew"), self.form, self.estimate))
+        column.addLayout(stack(heading("Measured sections"), self.cohort))
+        column.addLayout(stack(heading("What is learned anew"), self.form, self.estimate))
         buttons = QHBoxLayout()
         for button in (self.start, self.resume, self.enough, self.cancel):
             buttons.addWidget(button)
         column.addLayout(buttons)
-        column.addLayout(_stack(self.progress, self.status))
+        column.addLayout(stack(self.progress, self.status))
         column.addWidget(self.curves)
         column.addWidget(self.outcome)
         column.addWidget(self.undo)
-        column.addLayout(_stack(heading("Correct on the open slide"), self.about_spots, self.add_spots))
+        column.addLayout(stack(heading("Correct on the open slide"), self.about_spots, self.add_spots))
         column.addStretch(1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -305,12 +305,3 @@ def _folder_for(bundle: Path) -> Path:
     if os.access(bundle.parent, os.W_OK):
         return bundle.parent.absolute()
     return Path(platformdirs.user_data_dir("chrep", appauthor=False)) / "models"
-
-
-def _stack(*widgets: QWidget) -> QVBoxLayout:
-    column = QVBoxLayout()
-    column.setContentsMargins(0, 0, 0, 0)
-    column.setSpacing(4)
-    for widget in widgets:
-        column.addWidget(widget)
-    return column
