@@ -10,6 +10,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from napari.layers import Image
 from psygnal import Signal
 from qtpy.QtCore import QTimer
@@ -207,6 +208,8 @@ class Heatmaps:
         Many tiles are computed in several turns of the event loop, and written in the last of them.
         """
         subject, viewer = self._subject(), self._viewer()
+        if subject is None:
+            self._blank()
         if viewer is None or subject is None:
             return
         wanted = dict.fromkeys((*pair(self.session.bundle), *self._shown, *sorted(self._asked)))
@@ -226,6 +229,12 @@ class Heatmaps:
         if new[1:]:
             self._again.start(0)  # napari takes its time for a layer: one each turn
         self.changed.emit()
+
+    def _blank(self) -> None:
+        """Take a rough map away of which no tile was predicted in the end."""
+        for shown in self._shown.values():
+            shown.layer.data[...] = np.nan
+            shown.layer.refresh(highlight=False, extent=False)
 
     def _write(self, kind: str, values: FloatMap, limits: Limits, subject: Subject) -> None:
         shown = self._shown[kind]

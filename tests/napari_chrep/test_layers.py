@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from chrep_model.errors import GeneError
+from chrep_model.inference.prediction import Prediction, Preview
+from chrep_model.inference.predictor import Predictor
 
 
 @pytest.fixture
@@ -176,3 +178,19 @@ def test_the_slide_shows_where_nothing_is_predicted(make_napari_viewer, qtbot):
     bare, covered = picture[rows // 2, cols // 2 - 60], picture[rows // 2, cols // 2 + 60]
     assert tuple(bare[:3]) == (255, 0, 0)
     assert tuple(covered[:3]) != (255, 0, 0)
+
+
+def test_a_rough_map_goes_when_its_run_ends_without_a_tile(desk, write_tissue, tiny_bundle, qtbot):
+    desk.open(write_tissue())
+    desk.load(tiny_bundle)
+    predictor = Predictor(desk.session.bundle, device="cpu")
+    context = predictor.prepare(desk.session.slide)
+    desk.session.prepared(predictor, context)
+    few = Prediction(desk.session.bundle, context.grid, context.slide)
+    few.add(next(predictor.stream(context, context.tiles()[:1])))
+    desk.session.foresee(Preview(few, context.tiles(), np.zeros(len(context.tiles()), np.int64)))
+    qtbot.waitUntil(lambda: desk.heatmaps.layer("calibrated") is not None)
+    assert np.isfinite(desk.heatmaps.layer("calibrated").data).sum() == len(context.tiles())
+    desk.session.end_run()  # cancelled before its first batch
+    qtbot.waitUntil(lambda: np.isnan(desk.heatmaps.layer("calibrated").data).all())
+    assert not desk.session.prediction and desk.session.preview is None
