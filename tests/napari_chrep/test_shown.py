@@ -85,6 +85,19 @@ def test_predicting_on_a_slide_that_is_gone_stops_with_a_reason(
     assert explorer.run.predict_view.isEnabled() and explorer.slide.banners.isHidden()
 
 
+def test_a_slide_that_is_gone_before_it_is_prepared_is_told_of_to_who_asks(desk, tiny_bundle, omezarr, said):
+    desk.dock("Slide explorer")
+    desk.open(omezarr)
+    shutil.rmtree(omezarr)
+    desk.qtbot.waitUntil(lambda: len(said()) == 1, timeout=5000)
+    desk.load(tiny_bundle)
+    desk.wait()
+    assert len(said()) == 1 and desk.session.context is None  # prepared ahead of its time, in vain
+    desk.engine.predict(None)
+    desk.wait()
+    assert len(said()) == 2 and "cannot be read" in said()[1] and "put it back" in said()[1]
+
+
 def test_a_file_is_told_of_even_while_it_can_still_be_read(desk, write_tissue, said, tissue):
     desk.dock("Slide explorer")
     path = write_tissue()

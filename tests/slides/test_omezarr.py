@@ -133,6 +133,13 @@ def test_fingerprint_follows_the_pixels(tmp_path):
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_the_fingerprint_of_a_slide_that_is_gone_is_an_error_with_a_remedy(tmp_path):
+    with open_slide(write(tmp_path / "a.zarr")) as slide:
+        shutil.rmtree(tmp_path / "a.zarr")
+        with pytest.raises(SlideError, match=r"a\.zarr: the slide cannot be read .* put it back"):
+            _ = slide.fingerprint
+
+
 @pytest.mark.parametrize("gone", ["folder", "chunk", "cut", "metadata"])
 def test_what_is_lost_while_it_is_open_is_an_error_and_never_black(tmp_path, gone):
     path = write(tmp_path / "he.zarr", axes="cyx", levels=1)

@@ -20,6 +20,7 @@ from chrep_model.slides.backends import (
     Backend,
     NeedsOpenSlideError,
     RgbArray,
+    how_to_mend,
     image,
     omezarr,
     openslide,
@@ -116,8 +117,17 @@ class Slide:
         """Hex digest of the content of the file; made on first use.
 
         SHA-256 of everything below 64 MiB, of the size and of blocks spread over the file above.
+
+        Raises
+        ------
+        SlideError
+            The file cannot be read any more.
         """
-        return self._backend.fingerprint
+        try:
+            return self._backend.fingerprint
+        except OSError as error:
+            what = f"the slide cannot be read ({error.strerror or error})"
+            raise SlideError(what, path=self.path, remedy=how_to_mend(self.path)) from error
 
     def require_mpp(self) -> float:
         """Return the µm per level-0 pixel.

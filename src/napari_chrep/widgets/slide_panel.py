@@ -158,12 +158,12 @@ class SlidePanel(QWidget):
             return
         try:
             self.session.set_mpp(value)
+            if self.session.slide is not None:
+                remember_scale(self.session.slide)
         except ChrepError as error:
             show_error(str(error))
             self._on_slide()
             return
-        if self.session.slide is not None:
-            remember_scale(self.session.slide)
         viewer = self._viewer()
         if viewer is not None:
             viewer.reset_view()  # the slide has just changed its size in the world

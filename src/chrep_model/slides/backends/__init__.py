@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 RgbArray = npt.NDArray[np.uint8]
 
+COPY_AGAIN = "Copy or download the file again."
+
 # A picture without tiles has to be decoded whole; beyond this it would fill the memory of most machines.
 MAX_DECODED_PX = 2_000_000_000
 
@@ -86,6 +88,13 @@ def fingerprint(path: Path) -> str:
                 file.seek((size - _BLOCK_BYTES) * i // (_BLOCKS - 1))
                 digest.update(file.read(_BLOCK_BYTES))
     return digest.hexdigest()
+
+
+def how_to_mend(path: Path) -> str:
+    """Say what to do about a slide that was opened and can no longer be read."""
+    if path.exists():
+        return COPY_AGAIN
+    return "It has been moved or deleted: put it back and open it again."
 
 
 def over_white(rgba: npt.NDArray[np.uint8], premultiplied: bool = False) -> RgbArray:

@@ -21,9 +21,9 @@ import numpy as np
 import tifffile
 
 from chrep_model.errors import SlideError
-from chrep_model.slides.backends import NeedsOpenSlideError, RgbArray, over_white
+from chrep_model.slides.backends import COPY_AGAIN, NeedsOpenSlideError, RgbArray, over_white
 from chrep_model.slides.backends.tiff_metadata import describe, scale
-from chrep_model.slides.backends.tiled import COPY_AGAIN, TiledBackend
+from chrep_model.slides.backends.tiled import TiledBackend
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 

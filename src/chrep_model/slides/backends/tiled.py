@@ -10,10 +10,7 @@ from collections import OrderedDict
 import numpy as np
 
 from chrep_model.errors import SlideError
-from chrep_model.slides.backends import Backend, RgbArray
-
-COPY_AGAIN = "Copy or download the file again."
-GONE = "It has been moved or deleted: put it back and open it again."
+from chrep_model.slides.backends import Backend, RgbArray, how_to_mend
 
 _CACHE_BYTES = 128 * 2**20
 
@@ -65,7 +62,7 @@ class TiledBackend(Backend):
             raise SlideError(
                 f"the tile at row {i * rows}, column {j * cols} of level {level} cannot be read ({error})",
                 path=self.path,
-                remedy=COPY_AGAIN if self.path.exists() else GONE,
+                remedy=how_to_mend(self.path),
             ) from error
         tile.flags.writeable = False
         with self._cache_lock:
