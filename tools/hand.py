@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from napari.utils.colormaps import ensure_colormap
 from PIL import Image, ImageColor
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
@@ -26,6 +28,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_chrep.maps import BLEND, KINDS
 from napari_chrep.picking import FRAME_RGBA, PINNED_RGBA
 from napari_chrep.widgets.curves import COLOURS
 from napari_chrep.widgets.docking import ancestor
@@ -34,6 +37,8 @@ TIMEOUT_S = 300
 _LEFT = Qt.MouseButton.LeftButton
 #: Within it lie a frame of the canvas, a thumbnail, and the throttles of the widgets.
 _SETTLED_MS = 2000
+#: Of each colour bar in a picture of 256 colours.
+_BAR_COLOURS = 16
 
 
 class Hand:
@@ -146,13 +151,24 @@ class Hand:
         if settled:
             QTest.qWait(_SETTLED_MS)
         shot = Image.fromarray(self.viewer.window.screenshot(canvas_only=False, flash=False)).convert("RGB")
-        # Lines have so few pixels that they would get no colour of their own.
-        lines = [FRAME_RGBA[:3], PINNED_RGBA[:3], *(ImageColor.getrgb(name) for name in COLOURS)]
+        # Lines and colour bars have so few pixels that they would get no colours of their own.
+        lines = [FRAME_RGBA[:3], PINNED_RGBA[:3], *(ImageColor.getrgb(name) for name in COLOURS), *_bars()]
         common = shot.quantize(256 - len(lines)).getpalette() or []
         palette = Image.new("P", (1, 1))
         palette.putpalette([*common, *(value for line in lines for value in line)])
         shot.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
         print(path, f"{path.stat().st_size / 1000:.0f} kB")
+
+
+def _bars() -> list[tuple[int, ...]]:
+    """Return some colours of every map's colour bar."""
+    steps = np.linspace(0, 1, _BAR_COLOURS, dtype=np.float32)
+    colormaps = sorted({KINDS[kind].colormap for kind in KINDS if kind not in BLEND})
+    return [
+        tuple(int(255 * part) for part in rgba[:3])
+        for colormap in colormaps
+        for rgba in ensure_colormap(colormap).map(steps)
+    ]
 
 
 def _titled(those: Any, title: str) -> Any:

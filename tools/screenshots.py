@@ -101,7 +101,7 @@ class Tour:
     def _predict(self) -> None:
         self.genes = self._dock("Genes")
         self.hand.click(self.explorer.run.predict_tissue)
-        self.hand.wait(lambda: self.explorer.run.progress.value() > 0 or self._is_idle())
+        self.hand.wait(lambda: bool(self.genes.maps.heatmaps.visible))
         self._picture("predicting", settled=False)
         self.hand.wait(self._is_idle)
 

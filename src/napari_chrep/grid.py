@@ -76,7 +76,7 @@ class SideBySide:
         """Make layers opaque until the grid goes off; an opacity that is chosen meanwhile stays.
 
         In a cell of its own a layer has nothing to shine through, and only an opaque one has the colours of
-        its colour bar.
+        its bar.
         """
         viewer = self._viewer()
         if viewer is None or not self.enabled:

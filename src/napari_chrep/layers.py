@@ -38,9 +38,6 @@ VARIANT_KEY = "chrep_variant"
 #: Least time between two refreshes, in milliseconds: more often, and panning stutters.
 REFRESH_MS = 200
 
-#: Width and height of a colour bar in pixels, small enough for a cell of a grid.
-_COLORBAR_SIZE = (15, 110)
-
 
 @dataclass
 class Shown:
@@ -93,7 +90,7 @@ class Heatmaps:
         self._again = QTimer()  # the rest of a long computation, once the window has drawn itself
         self._again.setSingleShot(True)
         self._again.timeout.connect(self._refresh)
-        self._bare: list[Image] = []  # layers that have no colour bar and title yet
+        self._bare: list[Image] = []  # layers that have no title yet
         self._dress = QTimer()
         self._dress.setSingleShot(True)
         self._dress.timeout.connect(self._on_dress)
@@ -258,7 +255,7 @@ class Heatmaps:
             low, high = layer.contrast_limits_range
             if other or limits[0] < low or limits[1] > high:
                 layer.contrast_limits_range = _range(limits)
-            layer.contrast_limits = limits  # which has the colour bar drawn anew, and takes its time
+            layer.contrast_limits = limits
             shown.limits = limits
 
     def _add(self, viewer: Any, kind: str, values: FloatMap, limits: Limits, subject: Subject) -> None:
@@ -296,22 +293,16 @@ class Heatmaps:
         return {"scale": scale, "translate": translate}
 
     def _on_dress(self) -> None:
-        """Give a visible layer its title, and in the next turn its colour bar: drawing letters is slow."""
+        """Give a visible layer its title, one each turn: drawing letters is slow."""
         viewer = self._viewer()
         self._bare = [layer for layer in self._bare if viewer is not None and layer in viewer.layers]
         for layer in self._bare:
-            if not layer.visible:
-                continue
-            if not layer.name_overlay.visible:
+            if layer.visible:
                 layer.name_overlay.box = True  # white on glass could not be read
-                layer.name_overlay.visible = True  # napari's colour bar has no title: the unit is in the name
-            else:
-                layer.colorbar.size = _COLORBAR_SIZE
-                layer.colorbar.position = "bottom_left"  # the name is above, the scale bar to the right
-                layer.colorbar.visible = True
+                layer.name_overlay.visible = True
                 self._bare.remove(layer)
-            self._dress.start(0)
-            return
+                self._dress.start(0)
+                return
 
     def _on_limits(self, event: Any) -> None:
         """Give raw the limits that the user gave to calibrated, or the other way round: colours compare."""

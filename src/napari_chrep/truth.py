@@ -214,7 +214,7 @@ class Truth:
         if layer is not None:
             self._title = layer.name
             layer.name_overlay.box = True  # white on glass could not be read
-            layer.name_overlay.visible = True  # as the maps have it, whose colour bar serves the spots too
+            layer.name_overlay.visible = True  # as the maps have it
             layer.events.visible.connect(self._update)
 
     def _on_maps(self) -> None:
@@ -252,7 +252,7 @@ class Truth:
             layer.name = title
             self._title = layer.name
             layer.name_overlay.box = True  # white on glass could not be read
-            layer.name_overlay.visible = True  # as the maps have it, whose colour bar serves the spots too
+            layer.name_overlay.visible = True  # as the maps have it
         limits, colormap = self._colours(values)
         key = (title, limits, colormap.name)
         if not layer.visible or key == self._painted:

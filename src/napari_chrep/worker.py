@@ -4,6 +4,9 @@ One worker at a time. What is asked for meanwhile waits until that one has stopp
 most; of several requests only the newest is kept. Results come to the Qt thread one batch at a time, and
 those of a request that a newer one has overtaken are dropped.
 
+The widgets say how far the work is. napari's own progress bars are not used: they handle all waiting events
+in the middle of whatever reports progress, and turn a wheel that has the window drawn again and again.
+
 torch is imported in the worker threads only: opening a widget stays instant.
 """
 
@@ -307,15 +310,11 @@ class Engine:
 
     def _start(self, state: State, work: Callable[..., Iterator[Any]], *args: Any) -> None:
         self._stop = stop = Stop()
-        worker = create_worker(
-            work, *args, stop, _progress={"desc": _DESCRIPTIONS[state]}, _start_thread=False
-        )
+        worker = create_worker(work, *args, stop, _start_thread=False)
         stop.worker = self._worker = worker
         worker.yielded.connect(partial(self._on_yielded, self._generation))
         worker.errored.connect(self._on_errored)
         worker.finished.connect(self._on_finished)
-        if state == "predicting":
-            worker.pbar.total = self._total
         self._set_state(state)
         worker.start()
 
@@ -342,8 +341,6 @@ class Engine:
     def _on_part(self, part: PredictionPart) -> None:
         self.session.add(part)
         self._done += len(part.indices)
-        if self._worker is not None:
-            self._worker.pbar.update(len(part.indices))
         rate = self._done / max(time.perf_counter() - self._started_at, 1e-6)
         self.progressed.emit(self._done, self._total, rate)
 
@@ -374,12 +371,6 @@ class Engine:
             self.state = state
             self.state_changed.emit(state)
 
-
-_DESCRIPTIONS: dict[State, str] = {
-    "loading": "Opening the bundle",
-    "preparing": "Preparing the slide",
-    "predicting": "Predicting tiles",
-}
 
 #: The engine of each viewer: ``engines.of(viewer)``.
 engines: PerViewer[Engine] = PerViewer(lambda viewer: Engine(sessions.of(viewer)))

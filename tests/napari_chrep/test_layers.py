@@ -85,7 +85,7 @@ def test_difference_interval_and_likeness_come_when_they_are_asked_for(predicted
     for kind in ("difference", "interval", "unlike"):
         maps.show_only(kind)
         assert maps.visible == (kind,)
-        predicted.qtbot.waitUntil(lambda kind=kind: maps.layer(kind).colorbar.visible)
+        predicted.qtbot.waitUntil(lambda kind=kind: maps.layer(kind).name_overlay.visible)
     difference, interval, unlike = (maps.layer(kind) for kind in ("difference", "interval", "unlike"))
     assert difference.name == f"{gene} difference [log10]"
     expected = prediction.map(gene, "calibrated") - prediction.map(gene, "raw")
@@ -99,7 +99,7 @@ def test_difference_interval_and_likeness_come_when_they_are_asked_for(predicted
     assert tuple(unlike.contrast_limits) == (0, 1)
     for layer in (difference, interval, unlike):
         np.testing.assert_array_equal(np.isnan(layer.data), np.isnan(prediction.map(gene)))
-        assert layer.colorbar.visible and layer.name_overlay.visible
+        assert layer.name_overlay.visible
         assert tuple(layer.scale) == tuple(maps.layer("raw").scale)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
@@ -31,8 +32,8 @@ class _FirstShow(QObject):
         return False
 
     def _look(self) -> None:
-        dock, window = ancestor(self._widget, QDockWidget), ancestor(self._widget, QMainWindow)
-        if dock is None or window is None or dock.isFloating():
+        dock, window = self._surroundings()
+        if dock is None or window is None:
             return
         area = window.dockWidgetArea(dock)
         beside = [
@@ -43,8 +44,30 @@ class _FirstShow(QObject):
         if beside:
             self._place(window, dock, beside)
 
+    def _surroundings(self) -> tuple[QDockWidget | None, QMainWindow | None]:
+        """The dock and the window around the widget; None where it has none, or floats."""
+        dock, window = ancestor(self._widget, QDockWidget), ancestor(self._widget, QMainWindow)
+        return (None, None) if dock is None or dock.isFloating() else (dock, window)
+
     def _place(self, window: QMainWindow, dock: QDockWidget, beside: list[QDockWidget]) -> None:
         raise NotImplementedError
+
+
+class _Content(QObject):
+    """Calls a function when what a widget holds has changed its size, once it is laid out."""
+
+    def __init__(self, widget: QWidget, changed: Callable[[], None]) -> None:
+        super().__init__(widget)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(changed)
+        widget.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Wait for the end of the turn in which the layout was asked for."""
+        if event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self._timer.start(0)
+        return False
 
 
 class TabWhenLow(_FirstShow):
@@ -75,13 +98,26 @@ class LeaveRoom(_FirstShow):
     """Gives the docks above a widget's the height they ask for, when it first shows, and it what remains.
 
     Qt gives a new dock all the room it asks for, and leaves the others a few lines on a small screen. Here
-    the new one makes do with less, down to three quarters of what it asks for.
+    the new one makes do with less, down to three quarters of what it asks for. Later, when it holds more than
+    it has room for, it gets what that needs at least, as nothing in it should be squeezed.
 
     Parameters
     ----------
     widget : QWidget
         In a dock.
     """
+
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__(widget)
+        self._content = _Content(widget, self._grow)
+
+    def _grow(self) -> None:
+        layout, (dock, window) = self._widget.layout(), self._surroundings()
+        if layout is None or dock is None or window is None or not self._widget.isVisible():
+            return
+        short = layout.totalMinimumSize().height() - self._widget.height()
+        if short > 0:
+            window.resizeDocks([dock], [dock.height() + short], Qt.Orientation.Vertical)
 
     def _place(self, window: QMainWindow, dock: QDockWidget, beside: list[QDockWidget]) -> None:
         heights = [other.sizeHint().height() for other in beside]

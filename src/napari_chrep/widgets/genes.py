@@ -162,7 +162,7 @@ class GenesWidget(QWidget):
         return QSize(280, 480)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Stay the same whatever is said, or the docks would jump with each message."""
+        """Stay the same whatever is said, or the docks would jump; see `LeaveRoom`."""
         return QSize(220, 310)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802

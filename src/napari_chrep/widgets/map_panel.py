@@ -14,6 +14,7 @@ from napari_chrep.measured import beside
 from napari_chrep.session import Session
 from napari_chrep.truth import Truth
 from napari_chrep.widgets._parts import Connections, note, sentence
+from napari_chrep.widgets.colour_bars import ColourBars
 
 #: Buttons in a row.
 _COLUMNS = 3
@@ -87,6 +88,8 @@ class MapPanel(QWidget):
         cells.addWidget(self.measured, len(_ORDER) // _COLUMNS + 1, 0, 1, _COLUMNS - 1)
         cells.addWidget(self.open_measured, len(_ORDER) // _COLUMNS + 1, _COLUMNS - 1)
         layout.addLayout(cells)
+        self.colour_bars = ColourBars(self.heatmaps)
+        layout.addWidget(self.colour_bars)
         self.agreement = note()
         layout.addWidget(self.agreement)
         self.side_by_side = QCheckBox("Side by side")

@@ -211,7 +211,9 @@ class RunPanel(QWidget):
 
     def _on_progress(self, done: int, total: int, rate: float) -> None:
         self.progress.setRange(0, total)
+        self.progress.setUpdatesEnabled(False)  # or it paints at once, and with it the whole window
         self.progress.setValue(done)
+        self.progress.setUpdatesEnabled(True)
         predictor = self.session.predictor
         speed = f"{rate:.0f} tiles/s" + (f" on {predictor.device}" if predictor is not None else "")
         if done >= total:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QVBoxLayout, QWidget
 
 from napari_chrep.widgets.docking import LeaveRoom, TabWhenLow, ancestor
 
@@ -89,3 +89,19 @@ def test_a_dock_of_the_menu_is_not_opened_again(desk):
     dock = ancestor(genes, QDockWidget)
     dock.hide()
     assert desk.dock("Genes") is genes and not dock.isHidden()
+
+
+def test_it_gets_more_room_once_it_holds_more(stack, qtbot):
+    window, docks = stack(1400)
+    content = docks[2].widget()
+    LeaveRoom(content)
+    rows = QVBoxLayout(content)
+    qtbot.wait(50)
+    former = content.height()
+    for _ in range(4):
+        row = QWidget()
+        row.setFixedHeight(former // 3)
+        rows.addWidget(row)
+        row.show()
+    qtbot.waitUntil(lambda: content.height() >= rows.totalMinimumSize().height(), timeout=2000)
+    assert content.height() > former and window.height() == 1400
