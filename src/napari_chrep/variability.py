@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 from chrep_model.errors import Cancelled, ChrepError
@@ -17,6 +18,10 @@ from napari_chrep.worker import Engine, Stop, engines
 
 if TYPE_CHECKING:
     from chrep_model.inference.prediction import Prediction
+
+
+#: So long nothing has run before it is computed, in milliseconds.
+REST_MS = 500
 
 
 def computing(prediction: Prediction, stop: Stop) -> Iterator[Variability | ChrepError]:
@@ -32,8 +37,8 @@ def computing(prediction: Prediction, stop: Stop) -> Iterator[Variability | Chre
 class SpatialVariability:
     """Keeps Moran's I of the genes in step with the prediction on show.
 
-    It is computed whenever a run has ended and left other tiles than before, never during one, and only while
-    a widget shows it.
+    It is computed when a run has ended and left other tiles than before, never during one, and only while a
+    widget shows it; after a moment of rest, as whoever follows the view starts the next run at once.
 
     Parameters
     ----------
@@ -46,8 +51,6 @@ class SpatialVariability:
     ----------
     moran : dict
         Gene -> Moran's I, of those that are computed by now; emptied once it speaks of another prediction.
-    busy : bool
-        Whether a worker is at it.
     changed : Signal
         There is more, or less, of it.
     """
@@ -57,12 +60,21 @@ class SpatialVariability:
     def __init__(self, session: Session, engine: Engine) -> None:
         self.session, self.engine = session, engine
         self.moran: dict[str, float] = {}
-        self.busy = False
+        self._computing = False
+        self._rest = QTimer()
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(REST_MS)
+        self._rest.timeout.connect(self._start)
         self._of: tuple[Prediction | None, int] = (None, 0)  # and how many tiles it had
         self._stop = Stop()
         self._shown_by = 0
         session.prediction_changed.connect(self.refresh)
         engine.state_changed.connect(self.refresh)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is computed, or about to be."""
+        return self._computing or self._rest.isActive()
 
     def attach(self, widget: QWidget) -> None:
         """Compute as long as this widget lives."""
@@ -73,6 +85,7 @@ class SpatialVariability:
     def _detach(self, _destroyed: Any = None) -> None:
         self._shown_by -= 1
         if not self._shown_by:
+            self._rest.stop()
             self._stop.request()
 
     def refresh(self, _state: str = "") -> None:
@@ -81,9 +94,10 @@ class SpatialVariability:
         if prediction is not self._of[0]:
             self._drop(prediction)
         if self.engine.state == "predicting":
+            self._rest.stop()
             self._stop.request()
         elif prediction is not None and self._shown_by and self._of[1] != len(prediction) and not self.busy:
-            self._start(prediction)
+            self._rest.start()
 
     def _drop(self, prediction: Prediction | None) -> None:
         self._stop.request()
@@ -92,11 +106,14 @@ class SpatialVariability:
             self.moran = {}
             self.changed.emit()
 
-    def _start(self, prediction: Prediction) -> None:
+    def _start(self) -> None:
+        prediction = self.session.prediction
+        if prediction is None:
+            return
         self._of = prediction, len(prediction)
         self._stop = stop = Stop()
         worker = create_worker(computing, prediction, stop, _start_thread=False)
-        stop.worker, self.busy = worker, True
+        stop.worker, self._computing = worker, True
 
         def on_yielded(result: Variability | ChrepError) -> None:
             if stop.requested():
@@ -112,7 +129,7 @@ class SpatialVariability:
         worker.start()
 
     def _on_finished(self) -> None:
-        self.busy = False
+        self._computing = False
         if self._stop.requested() and not self._stop.worker.abort_requested:
             self._of = self._of[0], 0  # it was overtaken: do it again for what there is now
             self.refresh()

@@ -35,12 +35,7 @@ class _FirstShow(QObject):
         dock, window = self._surroundings()
         if dock is None or window is None:
             return
-        area = window.dockWidgetArea(dock)
-        beside = [
-            other
-            for other in window.findChildren(QDockWidget)
-            if other is not dock and other.isVisible() and window.dockWidgetArea(other) == area
-        ]
+        beside = _beside(window, dock)
         if beside:
             self._place(window, dock, beside)
 
@@ -116,14 +111,29 @@ class LeaveRoom(_FirstShow):
         if layout is None or dock is None or window is None or not self._widget.isVisible():
             return
         short = layout.totalMinimumSize().height() - self._widget.height()
-        if short > 0:
-            window.resizeDocks([dock], [dock.height() + short], Qt.Orientation.Vertical)
+        beside = _beside(window, dock)
+        if short > 0 and beside:
+            share = 1 - short / sum(other.height() for other in beside)
+            heights = [int(share * other.height()) for other in beside]
+            window.resizeDocks([*beside, dock], [*heights, dock.height() + short], Qt.Orientation.Vertical)
 
     def _place(self, window: QMainWindow, dock: QDockWidget, beside: list[QDockWidget]) -> None:
         heights = [other.sizeHint().height() for other in beside]
         room = sum(each.height() for each in (dock, *beside))
         rest = max(room - sum(heights), int(_SHARE * dock.sizeHint().height()))
         window.resizeDocks([*beside, dock], [*heights, rest], Qt.Orientation.Vertical)
+
+
+def _beside(window: QMainWindow, dock: QDockWidget) -> list[QDockWidget]:
+    """Return the other docks of a dock's side that can be seen."""
+    return [
+        other
+        for other in window.findChildren(QDockWidget)
+        if other is not dock
+        and other.isVisible()
+        and not other.visibleRegion().isEmpty()
+        and window.dockWidgetArea(other) == window.dockWidgetArea(dock)
+    ]
 
 
 def ancestor(widget: QWidget, kind: type[T]) -> T | None:
