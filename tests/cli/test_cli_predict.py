@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -74,7 +75,75 @@ def test_a_slide_that_fails_does_not_stop_the_others(chrep, tiny_cohort, tiny_bu
     assert result.code == 1
     assert result.err.count("\n") == 1 and str(bad) in result.err
     assert "2 of 3 slides predicted" in result.out
-    assert sorted(p.name for p in out.iterdir()) == ["SYNTHETIC_P1A.h5ad", "SYNTHETIC_P1B.h5ad"]
+    assert sorted(p.name for p in out.glob("*.*") if p.is_file()) == [
+        "SYNTHETIC_P1A.h5ad",
+        "SYNTHETIC_P1B.h5ad",
+    ]
+
+
+class TestTheSameCommandAgain:
+    """Of several slides, only those are predicted that are missing."""
+
+    @pytest.fixture
+    def again(self, chrep, tiny_cohort, tiny_bundle, out, tmp_path):
+        """Predict two good slides and a damaged one; each call gives the rows by the slides' names."""
+        bad = tmp_path / "bad.jpg"
+        bad.write_bytes((tiny_cohort / "SYNTHETIC_P1A.jpg").read_bytes()[:3000])
+        slides = [tiny_cohort / "SYNTHETIC_P1A.jpg", bad, tiny_cohort / "SYNTHETIC_P1B.jpg"]
+
+        def run(*args, mpp=0.7):
+            command = ("predict", *slides, "--mpp", mpp, "-b", tiny_bundle, "-o", out, "--genes", "ERBB2")
+            result = chrep(*command, *args, "--json")
+            return {Path(row["slide"]).stem: row for row in json.loads(result.out)}
+
+        return run
+
+    @staticmethod
+    def there(rows):
+        return {name for name, row in rows.items() if row.get("already_there")}
+
+    def test_only_what_failed_is_tried_again(self, again, out, tiny_cohort, tmp_path):
+        first = again()
+        assert self.there(first) == set() and [row["attempts"] for row in first.values()] == [1, 1, 1]
+        files = {path: path.stat().st_mtime_ns for path in out.glob("*.h5ad")}
+        second = again()
+        assert self.there(second) == {"SYNTHETIC_P1A", "SYNTHETIC_P1B"}
+        assert second["bad"]["attempts"] == 2 and "damaged" in second["bad"]["error"]
+        assert {path: path.stat().st_mtime_ns for path in out.glob("*.h5ad")} == files
+        shutil.copy(tiny_cohort / "SYNTHETIC_P2A.jpg", tmp_path / "bad.jpg")
+        third = again()
+        assert third["bad"]["tiles"] > 0 and (out / "bad.h5ad").exists()
+        assert self.there(again()) == set(third)
+
+    def test_a_lost_prediction_and_another_request_are_made_anew(self, again, out):
+        again()
+        (out / "SYNTHETIC_P1A.h5ad").unlink()
+        assert self.there(again()) == {"SYNTHETIC_P1B"} and (out / "SYNTHETIC_P1A.h5ad").exists()
+        assert self.there(again("--region", "0,0,300,768")) == set()
+        assert self.there(again()) == set()  # as those of the region had taken their place
+        assert self.there(again(mpp=0.68)) == set()
+        assert self.there(again("--again", mpp=0.68)) == set()
+
+    def test_a_slide_that_has_changed_is_predicted_anew(self, chrep, tiny_cohort, tiny_bundle, out, tmp_path):
+        slides = [shutil.copy(tiny_cohort / f"SYNTHETIC_P1{x}.jpg", tmp_path / f"{x}.jpg") for x in "AB"]
+        command = ("predict", *slides, "--mpp", 0.7, "-b", tiny_bundle, "-o", out, "--genes", "ERBB2")
+        assert "2 of 2 slides predicted\n" in chrep(*command).out
+        shutil.copy(tiny_cohort / "SYNTHETIC_P2A.jpg", slides[0])
+        result = chrep(*command)
+        assert "2 of 2 slides predicted, 1 of them before" in result.out and "already there" in result.out
+
+    def test_a_record_that_is_damaged_costs_a_prediction(self, again, out):
+        again()
+        (out / ".chrep" / "SYNTHETIC_P1A.h5ad.json").write_text("{")
+        assert self.there(again()) == {"SYNTHETIC_P1B"}
+
+    def test_nothing_is_loaded_where_all_is_there(self, chrep, tiny_cohort, tiny_bundle, out, monkeypatch):
+        slides = [tiny_cohort / f"SYNTHETIC_P1{x}.jpg" for x in "AB"]
+        command = ("predict", *slides, "--mpp", 0.7, "-b", tiny_bundle, "-o", out, "--genes", "ERBB2")
+        assert chrep(*command).code == 0
+        monkeypatch.setattr("chrep_model.inference.predictor.Predictor", None)
+        assert chrep(*command).code == 0
+        assert chrep(*command, "--again").code == 1
 
 
 def test_shards_share_the_slides_out(chrep, tiny_cohort, tiny_bundle, tmp_path):
@@ -84,7 +153,7 @@ def test_shards_share_the_slides_out(chrep, tiny_cohort, tiny_bundle, tmp_path):
         folder = tmp_path / f"shard{i}"
         args = ("--mpp", 0.7, "-b", tiny_bundle, "-o", folder, "--shard", f"{i}/2", "--genes", "ERBB2")
         assert chrep("predict", *slides, *args).code == 0
-        found.append({p.stem for p in folder.iterdir()})
+        found.append({p.stem for p in folder.glob("*.h5ad")})
     assert found[0] | found[1] == {p.stem for p in slides} and not found[0] & found[1]
     empty = chrep("predict", slides[0], *args[:-4], "--shard", "2/2")
     assert empty.code == 0 and "no slide falls into this shard" in empty.err

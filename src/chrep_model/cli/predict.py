@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from chrep_model import __version__
 from chrep_model.cli import console, options
-from chrep_model.errors import Cancelled, PredictionError, SettingsError
+from chrep_model.errors import Cancelled, ChrepError, PredictionError, SettingsError
 
 if TYPE_CHECKING:
+    from chrep_model.bundle import Bundle
     from chrep_model.geometry import Rect
     from chrep_model.inference.predictor import Predictor
+    from chrep_model.inference.records import Record
     from chrep_model.slides.slide import Slide
 
 
@@ -47,6 +50,7 @@ FileFormat = Annotated[
 Shard = Annotated[
     str | None, typer.Option(metavar="I/N", help="Every Nth slide, from the Ith on; I is 1 to N.")
 ]
+Again = Annotated[bool, typer.Option("--again", help="Also predict slides that are predicted already.")]
 
 
 def predict(
@@ -62,6 +66,7 @@ def predict(
     genes: OnlyGenes = None,
     format: FileFormat = "h5ad",
     shard: Shard = None,
+    again: Again = False,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
     as_json: options.Json = False,
@@ -69,8 +74,9 @@ def predict(
 ) -> None:
     """Predict gene expression on slides.
 
-    A slide that fails does not stop the others. A prediction that is there already is replaced once the new
-    one is complete.
+    Of several slides, one that fails does not stop the others, and the same command given again predicts
+    those only that are not there yet. A prediction that is there already is replaced once the new one is
+    complete.
     """
     rect = None if region is None else options.rect(region)
     part = (1, 1) if shard is None else options.shard(shard)
@@ -83,24 +89,45 @@ def predict(
     with options.naming(bundle):
         loaded.panel.indices(wanted)
     targets = _targets(slides, out, format, len(wanted))
-    mine = list(targets.items())[part[0] - 1 :: part[1]]
-    from chrep_model.inference.predictor import Predictor
+    mine = list(targets)[part[0] - 1 :: part[1]]
+    job = _Job(loaded, wanted, rect, mpp, stride, format, keeps_records=len(slides) > 1)
+    there = {} if again else {slide: found for slide in mine if (found := _found(job, slide, targets[slide]))}
+    todo = [slide for slide in mine if slide not in there]
+    made = {}
+    if todo:
+        from chrep_model.inference.predictor import Predictor
 
-    predictor = Predictor(loaded, device=device, batch_size=batch_size or 32)
-    results = []
-    for slide, target in mine:
-        try:
-            results.append(_one(predictor, slide, target, wanted, rect, mpp, stride, format))
-        except Cancelled:
-            raise
-        except Exception as error:
-            if options.wants_debug(ctx):
-                traceback.print_exc()
-            console.complain(error)
-            results.append({"slide": slide, "error": console.one_line(error)})
+        predictor = Predictor(loaded, device=device, batch_size=batch_size or 32)
+        debug = options.wants_debug(ctx)
+        made = {slide: _attempt(job, predictor, slide, targets[slide], debug) for slide in todo}
+    results = [
+        _result(there[s], job, already_there=True) if s in there else _result(made[s], job) for s in mine
+    ]
     _summary(results, as_json)
     if any("error" in result for result in results):
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is done to every slide, and whether a record of it is kept."""
+
+    bundle: Bundle
+    genes: tuple[str, ...]
+    rect: Rect | None
+    mpp: float | None
+    stride: float
+    format: str
+    keeps_records: bool
+
+    def request(self, slide: Slide) -> str:
+        """Return a digest of all that the prediction of a slide depends on."""
+        from chrep_model.inference.records import digest
+
+        return digest(
+            slide=slide.fingerprint, mpp=slide.mpp and slide.mpp.value, bundle=self.bundle.hash,
+            genes=self.genes, region=self.rect, stride=self.stride, format=self.format, version=__version__,
+        )  # fmt: skip
 
 
 def _targets(slides: list[Path], out: Path, format: str, n_genes: int) -> dict[Path, Path]:
@@ -126,34 +153,76 @@ def _targets(slides: list[Path], out: Path, format: str, n_genes: int) -> dict[P
     return targets
 
 
-def _one(
-    predictor: Predictor,
-    path: Path,
-    target: Path,
-    genes: tuple[str, ...],
-    rect: Rect | None,
-    mpp: float | None,
-    stride: float,
-    format: str,
-) -> dict[str, Any]:
-    from chrep_model.inference.export import write_prediction
+def _found(job: _Job, path: Path, target: Path) -> Record | None:
+    """Return the record of the very prediction that is asked for, where it is there."""
+    from chrep_model.inference import records
     from chrep_model.slides.slide import open_slide
 
+    record = records.read(target) if job.keeps_records else None
+    if record is None or record.state == "failed":
+        return None
+    try:
+        with open_slide(path, mpp=job.mpp) as slide:
+            return record if record.serves(job.request(slide)) else None
+    except ChrepError:  # told of when it is predicted
+        return None
+
+
+def _attempt(job: _Job, predictor: Predictor, path: Path, target: Path, debug: bool) -> Record:
+    """Predict a slide, or say why that cannot be."""
+    from chrep_model.inference import records
+    from chrep_model.slides.slide import open_slide
+
+    former = records.read(target) if job.keeps_records else None
+    request = ""
+    try:
+        with open_slide(path, mpp=job.mpp) as slide:
+            request = job.request(slide)
+            outcome = _predict(job, predictor, slide, target)
+    except Cancelled:
+        raise
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        console.complain(error)
+        outcome = {"state": "failed", "error": console.one_line(error)}
+    attempts = former.attempts + 1 if former is not None and former.request == request else 1
+    record = records.Record(slide=str(path), file=str(target), request=request, attempts=attempts, **outcome)
+    if job.keeps_records:
+        try:
+            records.write(target, record)
+        except ChrepError as error:  # costs no more than predicting the slide again
+            console.complain(error)
+    return record
+
+
+def _predict(job: _Job, predictor: Predictor, slide: Slide, target: Path) -> dict[str, Any]:
+    from chrep_model.inference.export import write_prediction
+
     started = time.perf_counter()
-    with open_slide(path, mpp=mpp) as slide, console.progress() as (tell, report):
-        _check_region(slide, rect)
-        prediction = predictor.predict(slide, rect, stride=stride, progress=tell)
+    with console.progress() as (tell, report):
+        _check_region(slide, job.rect)
+        prediction = predictor.predict(slide, job.rect, stride=job.stride, progress=tell)
         report(f"writing {target.name}")
-        write_prediction(prediction, target, format, genes)
+        write_prediction(prediction, target, job.format, job.genes)
     if prediction.is_unlike:
-        sys.stderr.write(
-            f"chrep: {path}: the slide is unlike the training slides ({prediction.unlike_share():.0%} of its "
-            "tiles lie farther from the training spots than 5% of tiles should). Do not rely on its values.\n"
+        console.warn(
+            f"{slide.path}: the slide is unlike the training slides ({prediction.unlike_share():.0%} of its "
+            "tiles lie farther from the training spots than 5% of tiles should). Do not rely on its values."
         )
-    seconds = time.perf_counter() - started
     return {
-        "slide": path, "tiles": len(prediction), "genes": len(genes), "seconds": seconds,
-        "unlike_share": prediction.unlike_share(), "file": target,
+        "state": "done", "tiles": len(prediction), "seconds": time.perf_counter() - started,
+        "unlike_share": prediction.unlike_share(),
+    }  # fmt: skip
+
+
+def _result(record: Record, job: _Job, *, already_there: bool = False) -> dict[str, Any]:
+    if record.state == "failed":
+        return {"slide": record.slide, "error": record.error, "attempts": record.attempts}
+    return {
+        "slide": record.slide, "tiles": record.tiles, "genes": len(job.genes), "seconds": record.seconds,
+        "unlike_share": record.unlike_share, "file": record.file, "attempts": record.attempts,
+        "already_there": already_there,
     }  # fmt: skip
 
 
@@ -178,13 +247,18 @@ def _summary(results: list[dict[str, Any]], as_json: bool) -> None:
             counts = f"{result['tiles']} tiles, {result['genes']} genes"
             console.say(f"{result['file']}: {counts}, {result['seconds']:.0f} s")
     elif results:
-        header = ("slide", "tiles", "seconds", "file")
-        rows = [
-            (str(r["slide"]), str(r.get("tiles", "")), f"{r['seconds']:.0f}" if "seconds" in r else "",
-             str(r.get("file", "failed")))
-            for r in results
-        ]  # fmt: skip
-        console.table(rows, header)
-        console.say(f"{len(done)} of {len(results)} slides predicted")
+        header = ("slide", "state", "attempts", "tiles", "seconds", "file")
+        console.table([_row(result) for result in results], header)
+        there = sum(result["already_there"] for result in done)
+        known = f", {there} of them before" if there else ""
+        console.say(f"{len(done)} of {len(results)} slides predicted{known}")
     else:
-        sys.stderr.write("chrep: no slide falls into this shard\n")
+        console.warn("no slide falls into this shard")
+
+
+def _row(result: dict[str, Any]) -> tuple[str, ...]:
+    slide, attempts = result["slide"], str(result["attempts"])
+    if "error" in result:
+        return slide, "failed", attempts, "", "", ""
+    state = "already there" if result["already_there"] else "predicted"
+    return slide, state, attempts, str(result["tiles"]), f"{result['seconds']:.0f}", result["file"]
