@@ -85,7 +85,6 @@ class SpatialVariability:
     def _detach(self, _destroyed: Any = None) -> None:
         self._shown_by -= 1
         if not self._shown_by:
-            self._rest.stop()
             self._stop.request()
 
     def refresh(self, _state: str = "") -> None:
@@ -108,7 +107,7 @@ class SpatialVariability:
 
     def _start(self) -> None:
         prediction = self.session.prediction
-        if prediction is None:
+        if prediction is None or not self._shown_by:
             return
         self._of = prediction, len(prediction)
         self._stop = stop = Stop()

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
 
 
-#: Niceness of the threads that compute.
-BEHIND_THE_WINDOW = 10
+#: Niceness of the threads that compute: the last of all. With the window at rest they get all there is.
+BEHIND_THE_WINDOW = 19
 
 
 @dataclass(frozen=True)
