@@ -6,8 +6,10 @@ The camera goes round all the time, and a timer in the event loop ticks every 5 
 ticks is a gap. For each slide, in one run, in turn and over the same path of the camera: the window idle,
 with a map of the middle of the slide on it, and the window while all tissue is predicted, for the first time.
 Predicting, the 99th percentile of the gaps may be 1.5 times and the longest gap 3 times that of the idle
-window, and none may be over 100 ms; the exit code is 1 where it is not so. How long the window stood still
-when its first map came up, which happens once, is said as well.
+window, and none may be over 100 ms. The longest gap in the seconds after a run, when limits, thumbnails and
+Moran's I follow, is held to the last two, in a row of its own so that it thins out no percentile. The exit
+code is 1 where it is not so. How long the window stood still when its first map came up, which happens once,
+is said as well.
 
 The slides are a JPEG pyramid of 60,000 px made of the sample tissue and, if given, a real one; a small one is
 opened anew and predicted again, twenty times at most. Needs a display, as under
@@ -41,7 +43,7 @@ from napari_chrep.worker import Engine, engines
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIDE = 60_000
 TICK_MS, PAN_MS = 5, 30
-LAP_S, MOST_ROUNDS = 4.0, 20
+LAP_S, AFTER_S, MOST_ROUNDS = 4.0, 2.0, 20
 P99_RATIO, LONGEST_RATIO, LONGEST_MS = 1.5, 3.0, 100.0
 
 
@@ -93,7 +95,7 @@ class Gaps(QObject):
 
 def measure(viewer: Any, bundle: Path, slide: Path, seconds: float) -> dict[str, Any]:
     """Idle and predicting in turn until each has had its time."""
-    gaps: dict[str, list[float]] = {"first map": [], "idle": [], "predicting": []}
+    gaps: dict[str, list[float]] = {"first map": [], "idle": [], "predicting": [], "after": []}
     engine, tiles = engines.of(viewer), 0
     for _ in range(MOST_ROUNDS):
         os.environ["CHREP_CACHE"] = tempfile.mkdtemp()  # nothing of former rounds is found again
@@ -114,6 +116,7 @@ def measure(viewer: Any, bundle: Path, slide: Path, seconds: float) -> dict[str,
         before = len(session.prediction)
         engine.predict(None)
         gaps["predicting"] += recorder.record(left, lambda: engine.state == "idle")
+        gaps["after"] += recorder.record(AFTER_S)
         tiles += len(session.prediction) - before
         engine.cancel()
         wait(engine)
@@ -152,10 +155,11 @@ def figures(ms: list[float]) -> dict[str, float]:
 def holds(found: dict[str, Any]) -> bool:
     """Tell whether a slide stays within the bars."""
     idle, busy = found["idle"], found["predicting"]
+    longest = max(busy["longest"], found["after"]["longest"])
     return bool(
         busy["p99"] <= P99_RATIO * idle["p99"]
-        and busy["longest"] <= LONGEST_RATIO * idle["longest"]
-        and busy["longest"] <= LONGEST_MS
+        and longest <= LONGEST_RATIO * idle["longest"]
+        and longest <= LONGEST_MS
     )
 
 
@@ -163,7 +167,7 @@ def report(found: list[dict[str, Any]]) -> Table:
     """Put it into a table."""
     table = Table("slide", "phase", "ticks", "median ms", "p99 ms", "longest ms", "tiles", "holds")
     for entry in found:
-        for phase in ("first map", "idle", "predicting"):
+        for phase in ("first map", "idle", "predicting", "after"):
             numbers = [f"{entry[phase][name]:.1f}" for name in ("median", "p99", "longest")]
             verdict = (str(entry["tiles"]), "yes" if holds(entry) else "no") if phase == "predicting" else ()
             table.add_row(entry["slide"], phase, str(entry[phase]["ticks"]), *numbers, *verdict)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
 
 
-#: Niceness of the threads that compute: the last of all. With the window at rest they get all there is.
+#: Niceness of the threads that compute: the last of all. With nothing else running they get all there is.
 BEHIND_THE_WINDOW = 19
 
 
