@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,9 @@ VARIANT_KEY = "chrep_variant"
 
 #: Least time between two refreshes, in milliseconds: more often, and panning stutters.
 REFRESH_MS = 200
+
+#: New values of a growing map and the limits that follow from them are drawn in frames of their own.
+TINT_MS = 70
 
 
 @dataclass
@@ -94,9 +98,15 @@ class Heatmaps:
         self._dress = QTimer()
         self._dress.setSingleShot(True)
         self._dress.timeout.connect(self._on_dress)
+        self._tints: dict[str, Limits] = {}  # limits that are not given yet
+        self._tint = QTimer()
+        self._tint.setSingleShot(True)
+        self._tint.timeout.connect(self._on_tint)
         self._throttle = QSignalThrottler()
         self._throttle.setTimeout(REFRESH_MS)
-        self._throttle.triggered.connect(self._refresh)
+        # Through the timer: Qt would draw a window that is changed by a worker's signal, of which it may just
+        # have drawn a frame, before anything else gets its turn.
+        self._throttle.triggered.connect(partial(self._again.start, 0))
         session.prediction_changed.connect(self._on_prediction)
         session.prediction_grew.connect(self._on_grown)
         session.preview_changed.connect(self._on_grown)
@@ -217,10 +227,8 @@ class Heatmaps:
         maps = self._maker.maps(kinds, subject)
         limits = all_limits(maps)
         new = [kind for kind in maps if kind not in self._shown]
-        self._writing = True
         for kind in maps.keys() - new:
             self._write(kind, maps[kind], limits[kind], subject)
-        self._writing = False
         if new:
             self._add(viewer, new[0], maps[new[0]], limits[new[0]], subject)
         if new[1:]:
@@ -236,14 +244,12 @@ class Heatmaps:
     def _write(self, kind: str, values: FloatMap, limits: Limits, subject: Subject) -> None:
         shown = self._shown[kind]
         layer = shown.layer
-        theirs = tuple(layer.contrast_limits) != shown.limits  # the user moved them: leave them be
         other = shown.about != subject.of(kind)
         if other:
             if layer.name == shown.title:
                 layer.name = subject.title(kind)
                 shown.title = layer.name
             shown.about = subject.of(kind)
-            theirs = False
         placement = self._placement()
         if layer.data.shape == values.shape and tuple(layer.scale) == placement["scale"]:
             layer.data[...] = values
@@ -251,12 +257,32 @@ class Heatmaps:
         else:
             layer.data = values
             layer.scale, layer.translate = placement["scale"], placement["translate"]
-        if not theirs and (other or not close(limits, shown.limits, CLOSE if self._growing else 0.0)):
-            low, high = layer.contrast_limits_range
-            if other or limits[0] < low or limits[1] > high:
-                layer.contrast_limits_range = _range(limits)
-            layer.contrast_limits = limits
-            shown.limits = limits
+        if other or not self._growing:
+            self._tints.pop(kind, None)
+            self._limit(shown, limits, other)
+        else:
+            self._tints[kind] = limits
+            self._tint.start(TINT_MS)
+
+    def _on_tint(self) -> None:
+        tints, self._tints = self._tints, {}
+        for kind in tints.keys() & self._shown.keys():
+            self._limit(self._shown[kind], tints[kind])
+
+    def _limit(self, shown: Shown, limits: Limits, other: bool = False) -> None:
+        """Give a layer its limits, unless they are the user's (for `other` values they no longer are)."""
+        layer = shown.layer
+        if not other and tuple(layer.contrast_limits) != shown.limits:
+            return
+        if not other and close(limits, shown.limits, CLOSE if self._growing else 0.0):
+            return
+        self._writing = True
+        low, high = layer.contrast_limits_range
+        if other or limits[0] < low or limits[1] > high:
+            layer.contrast_limits_range = _range(limits)
+        layer.contrast_limits = limits
+        shown.limits = limits
+        self._writing = False
 
     def _add(self, viewer: Any, kind: str, values: FloatMap, limits: Limits, subject: Subject) -> None:
         layer = Image(

@@ -23,6 +23,8 @@ from napari_chrep.worker import Engine
 
 VIEW_SHORTCUT = "Ctrl+Return"
 TISSUE_SHORTCUT = "Ctrl+Shift+Return"
+#: How long after its tiles the progress is told: the window draws either in a frame of its own.
+TELL_MS = 140
 LOADING, PREPARING, READY = "Loading the model…", "Preparing the slide", "Ready."
 
 
@@ -49,6 +51,11 @@ class RunPanel(QWidget):
         self._clock = QTimer(self)  # looks at the preparations, which cannot tell by themselves
         self._clock.setInterval(200)
         self._clock.timeout.connect(self._on_clock)
+        self._so_far = (0, 0, 0.0)
+        self._telling = QTimer(self)
+        self._telling.setSingleShot(True)
+        self._telling.setInterval(TELL_MS)
+        self._telling.timeout.connect(self._tell)
         self._build()
         for keys, button in ((VIEW_SHORTCUT, self.predict_view), (TISSUE_SHORTCUT, self.predict_tissue)):
             button.setShortcut(QKeySequence(keys))
@@ -137,6 +144,7 @@ class RunPanel(QWidget):
 
     def _predict(self, area: Rect | Region | None, *, limited: bool = True, followed: bool = False) -> None:
         self._asked_for, self._followed = area, followed
+        self.anyway.hide()
         self.engine.predict(area, budget=preferences().tile_budget if limited else None)
 
     def _on_settled(self, _checked: bool = False) -> None:
@@ -210,6 +218,12 @@ class RunPanel(QWidget):
             self._say(f"{PREPARING}: {done:,} of {total:,} sample tiles")
 
     def _on_progress(self, done: int, total: int, rate: float) -> None:
+        self._so_far = done, total, rate
+        if not self._telling.isActive():
+            self._telling.start()
+
+    def _tell(self) -> None:
+        done, total, rate = self._so_far
         self.progress.setRange(0, total)
         self.progress.setUpdatesEnabled(False)  # or it paints at once, and with it the whole window
         self.progress.setValue(done)
@@ -252,6 +266,7 @@ class RunPanel(QWidget):
         self._say(text)
 
     def _say(self, text: str) -> None:
+        self._telling.stop()  # how far a run is that is over by now
         self.status.setText(text)
         self.anyway.hide()
 
