@@ -1,31 +1,28 @@
-"""``chrep predict``: slides in turn, with the model loaded once."""
+"""``chrep predict``: slides in turn with the model loaded once, or on a cluster."""
 
 from __future__ import annotations
 
-import time
 import traceback
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chrep_model import __version__
+from chrep_model.cache import default_cache
 from chrep_model.cli import console, options
-from chrep_model.errors import Cancelled, ChrepError, PredictionError, SettingsError
+from chrep_model.errors import SettingsError
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
-    from chrep_model.geometry import Rect
-    from chrep_model.inference.predictor import Predictor
-    from chrep_model.inference.records import Record
-    from chrep_model.slides.slide import Slide
+    from chrep_model.inference.many import Job, Outcome
 
 
 EXAMPLE = options.example(
     "chrep predict slide.svs -b breast.chrep -o predictions",
     "chrep predict *.svs -b breast.chrep -o out --genes ERBB2,CD3E --format geojson",
     "chrep predict scan.jpg --mpp 0.5 -b breast.chrep -o out --region 2000,1000,6000,4000",
+    "chrep predict *.svs -b breast.chrep -o out --scheduler tcp://head:8786",
 )
 
 
@@ -50,6 +47,12 @@ FileFormat = Annotated[
 Shard = Annotated[
     str | None, typer.Option(metavar="I/N", help="Every Nth slide, from the Ith on; I is 1 to N.")
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Predict on a running dask.distributed cluster; see docs/cluster.md."
+    ),
+]
 Again = Annotated[bool, typer.Option("--again", help="Also predict slides that are predicted already.")]
 
 
@@ -66,6 +69,7 @@ def predict(
     genes: OnlyGenes = None,
     format: FileFormat = "h5ad",
     shard: Shard = None,
+    scheduler: Scheduler = None,
     again: Again = False,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
@@ -83,51 +87,28 @@ def predict(
     if stride <= 0:
         raise SettingsError(f"a stride of {stride} tiles leads nowhere", remedy="It has to be above zero.")
     from chrep_model.bundle import load_bundle
+    from chrep_model.inference.many import Job
 
     loaded = load_bundle(bundle)
-    wanted = options.names(genes) or loaded.genes
+    chosen = options.names(genes)
     with options.naming(bundle):
-        loaded.panel.indices(wanted)
-    targets = _targets(slides, out, format, len(wanted))
-    mine = list(targets)[part[0] - 1 :: part[1]]
-    job = _Job(loaded, wanted, rect, mpp, stride, format, keeps_records=len(slides) > 1)
-    there = {} if again else {slide: found for slide in mine if (found := _found(job, slide, targets[slide]))}
-    todo = [slide for slide in mine if slide not in there]
-    made = {}
-    if todo:
-        from chrep_model.inference.predictor import Predictor
-
-        predictor = Predictor(loaded, device=device, batch_size=batch_size or 32)
-        debug = options.wants_debug(ctx)
-        made = {slide: _attempt(job, predictor, slide, targets[slide], debug) for slide in todo}
-    results = [
-        _result(there[s], job, already_there=True) if s in there else _result(made[s], job) for s in mine
-    ]
+        loaded.panel.indices(chosen)
+    targets = _targets(slides, out, format, len(chosen or loaded.genes))
+    mine = dict(list(targets.items())[part[0] - 1 :: part[1]])
+    job = Job(
+        bundle=bundle.absolute(), bundle_hash=loaded.hash, cache=default_cache().absolute(), genes=chosen,
+        rect=rect, mpp=mpp, stride=stride, format=format, device=device, batch_size=batch_size or 32,
+        keeps_records=len(slides) > 1,
+    )  # fmt: skip
+    if scheduler is None:
+        ended = _here(job, loaded, mine, again, options.wants_debug(ctx))
+    else:
+        ended = _on_cluster(scheduler, job, mine, again)
+    outcomes = dict(ended)
+    results = [_result(outcomes[slide], len(chosen or loaded.genes)) for slide in mine]
     _summary(results, as_json)
     if any("error" in result for result in results):
         raise typer.Exit(1)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is done to every slide, and whether a record of it is kept."""
-
-    bundle: Bundle
-    genes: tuple[str, ...]
-    rect: Rect | None
-    mpp: float | None
-    stride: float
-    format: str
-    keeps_records: bool
-
-    def request(self, slide: Slide) -> str:
-        """Return a digest of all that the prediction of a slide depends on."""
-        from chrep_model.inference.records import digest
-
-        return digest(
-            slide=slide.fingerprint, mpp=slide.mpp and slide.mpp.value, bundle=self.bundle.hash,
-            genes=self.genes, region=self.rect, stride=self.stride, format=self.format, version=__version__,
-        )  # fmt: skip
 
 
 def _targets(slides: list[Path], out: Path, format: str, n_genes: int) -> dict[Path, Path]:
@@ -153,89 +134,81 @@ def _targets(slides: list[Path], out: Path, format: str, n_genes: int) -> dict[P
     return targets
 
 
-def _found(job: _Job, path: Path, target: Path) -> Record | None:
-    """Return the record of the very prediction that is asked for, where it is there."""
-    from chrep_model.inference import records
-    from chrep_model.slides.slide import open_slide
+def _here(
+    job: Job, bundle: Bundle, targets: dict[Path, Path], again: bool, debug: bool
+) -> Iterator[tuple[Path, Outcome]]:
+    """Predict slides in turn, in this process."""
+    from chrep_model.inference import many
 
-    record = records.read(target) if job.keeps_records else None
-    if record is None or record.state == "failed":
-        return None
-    try:
-        with open_slide(path, mpp=job.mpp) as slide:
-            return record if record.serves(job.request(slide)) else None
-    except ChrepError:  # told of when it is predicted
-        return None
-
-
-def _attempt(job: _Job, predictor: Predictor, path: Path, target: Path, debug: bool) -> Record:
-    """Predict a slide, or say why that cannot be."""
-    from chrep_model.inference import records
-    from chrep_model.slides.slide import open_slide
-
-    former = records.read(target) if job.keeps_records else None
-    request = ""
-    try:
-        with open_slide(path, mpp=job.mpp) as slide:
-            request = job.request(slide)
-            outcome = _predict(job, predictor, slide, target)
-    except Cancelled:
-        raise
-    except Exception as error:
+    def describe(error: BaseException) -> str:
         if debug:
             traceback.print_exc()
-        console.complain(error)
-        outcome = {"state": "failed", "error": console.one_line(error)}
-    attempts = former.attempts + 1 if former is not None and former.request == request else 1
-    record = records.Record(slide=str(path), file=str(target), request=request, attempts=attempts, **outcome)
-    if job.keeps_records:
-        try:
-            records.write(target, record)
-        except ChrepError as error:  # costs no more than predicting the slide again
-            console.complain(error)
-    return record
+        return console.one_line(error)
+
+    there = {} if again else {s: o for s, t in targets.items() if (o := many.found(job, bundle, s, t))}
+    yield from there.items()
+    todo = [slide for slide in targets if slide not in there]
+    if not todo:
+        return
+    predictor = many.load(job, bundle)
+    if len(todo) > 1 and job.device == "auto":
+        _hint_at_gpus()
+    for slide in todo:
+        with console.progress() as (tell, _):
+            outcome = many.attempt(job, predictor, slide, targets[slide], describe, tell)
+        _tell(outcome)
+        yield slide, outcome
 
 
-def _predict(job: _Job, predictor: Predictor, slide: Slide, target: Path) -> dict[str, Any]:
-    from chrep_model.inference.export import write_prediction
+def _on_cluster(
+    address: str, job: Job, targets: dict[Path, Path], again: bool
+) -> Iterator[tuple[Path, Outcome]]:
+    """Predict slides on a cluster, in any order."""
+    from chrep_model.inference.cluster import predict_slides
 
-    started = time.perf_counter()
     with console.progress() as (tell, report):
-        _check_region(slide, job.rect)
-        prediction = predictor.predict(slide, job.rect, stride=job.stride, progress=tell)
-        report(f"writing {target.name}")
-        write_prediction(prediction, target, job.format, job.genes)
-    if prediction.is_unlike:
+        report(f"waiting for {address}")
+        ended = predict_slides(address, job, targets, console.one_line, again=again)
+        for done, (slide, outcome) in enumerate(ended, 1):
+            if tell is not None:
+                tell(done, len(targets), "slides")
+            _tell(outcome)
+            yield slide, outcome
+
+
+def _hint_at_gpus() -> None:
+    import torch
+
+    if (count := torch.cuda.device_count()) > 1:
+        console.warn(f"one of {count} GPUs is used; docs/cluster.md says how to use all")
+
+
+def _tell(outcome: Outcome) -> None:
+    """Say what the user should know of a slide that was just tried."""
+    from chrep_model.calibration.trust import UNLIKE_SHARE
+
+    record = outcome.record
+    if record.error:
+        console.warn(record.error)
+    if outcome.unkept:
+        console.warn(outcome.unkept)
+    share = record.unlike_share or 0.0
+    if share > UNLIKE_SHARE and not outcome.already_there:
         console.warn(
-            f"{slide.path}: the slide is unlike the training slides ({prediction.unlike_share():.0%} of its "
+            f"{record.slide}: the slide is unlike the training slides ({share:.0%} of its "
             "tiles lie farther from the training spots than 5% of tiles should). Do not rely on its values."
         )
-    return {
-        "state": "done", "tiles": len(prediction), "seconds": time.perf_counter() - started,
-        "unlike_share": prediction.unlike_share(),
-    }  # fmt: skip
 
 
-def _result(record: Record, job: _Job, *, already_there: bool = False) -> dict[str, Any]:
+def _result(outcome: Outcome, n_genes: int) -> dict[str, Any]:
+    record = outcome.record
     if record.state == "failed":
         return {"slide": record.slide, "error": record.error, "attempts": record.attempts}
     return {
-        "slide": record.slide, "tiles": record.tiles, "genes": len(job.genes), "seconds": record.seconds,
+        "slide": record.slide, "tiles": record.tiles, "genes": n_genes, "seconds": record.seconds,
         "unlike_share": record.unlike_share, "file": record.file, "attempts": record.attempts,
-        "already_there": already_there,
+        "already_there": outcome.already_there,
     }  # fmt: skip
-
-
-def _check_region(slide: Slide, rect: Rect | None) -> None:
-    from chrep_model.geometry import Rect
-
-    rows, cols = slide.shape
-    if rect is not None and rect.intersection(Rect(0, 0, cols, rows)) is None:
-        raise PredictionError(
-            f"the region lies outside of the slide, which has {cols} x {rows} px",
-            path=slide.path,
-            remedy="Give X,Y,WIDTH,HEIGHT in pixels of the full resolution.",
-        )
 
 
 def _summary(results: list[dict[str, Any]], as_json: bool) -> None:

@@ -49,9 +49,9 @@ class Record(BaseModel):
     seconds: float | None = None
     unlike_share: float | None = None
 
-    def serves(self, request: str) -> bool:
-        """Tell whether this is the record of a prediction that was asked for and is still there."""
-        return self.state == "done" and self.request == request and Path(self.file).exists()
+    def serves(self, request: str, target: Path) -> bool:
+        """Tell whether this is the record of a prediction that was asked for and is still at `target`."""
+        return self.state == "done" and self.request == request and target.exists()
 
 
 def digest(**facts: Any) -> str:
