@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,36 @@ def write_pyramid(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def growth_mb() -> Callable[..., float]:
+    """By how many MB a program's memory grows at most: ``growth_mb(setup, measured, arg, ...)``.
+
+    Both are Python; `setup` finds numpy as ``np`` and the arguments in ``sys.argv[1:]``. Pages of
+    mapped files count.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("only Linux tells a process's peak of memory since a given moment")
+    frame = """
+import sys
+import numpy as np
+def memory_kb(name):
+    return int(open("/proc/self/status").read().split(name + ":")[1].split()[0])
+{setup}
+before = memory_kb("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+{measured}
+print((memory_kb("VmHWM") - before) / 1000)
+"""
+
+    def measure(setup: str, measured: str, *args: object) -> float:
+        command = [sys.executable, "-c", frame.format(setup=setup, measured=measured), *map(str, args)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return float(done.stdout.split()[-1])
+
+    return measure
 
 
 def halve(image: np.ndarray) -> np.ndarray:

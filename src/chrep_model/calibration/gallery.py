@@ -1,6 +1,6 @@
 """The gallery: every training spot with its embedding, its measured expression and where it came from.
 
-Retrieval is exact, see `search`.
+Retrieval is exact, see `search`; a gallery larger than the memory is mapped from its files.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Gallery:
         exclude: Exclude = "none",
         section: NDArray[np.int64] | None = None,
         patient: NDArray[np.int64] | None = None,
+        device: str = "cpu",
     ) -> Neighbours:
         """Find the k gallery spots most similar to each query.
 
@@ -89,6 +90,8 @@ class Gallery:
         exclude : {"none", "self", "section", "patient"}
             What a query may not retrieve. "self" takes query i to be gallery row i; "section" and "patient"
             need the queries' own numbers.
+        device : str
+            Where to compute; it changes nothing but the time.
 
         Raises
         ------
@@ -97,7 +100,7 @@ class Gallery:
         """
         k = min(k, len(self))
         if exclude == "none":
-            return Neighbours(*nearest(queries, self.z, k))
+            return Neighbours(*nearest(queries, self.z, k, device=device))
         own, theirs = self._numbers(exclude, len(queries), section, patient)
         if (own == theirs[0]).any() and (theirs == theirs[0]).all():
             raise SettingsError(
@@ -108,7 +111,7 @@ class Gallery:
         def barred(rows: NDArray[np.int64], block: slice) -> torch.Tensor:
             return torch.from_numpy(own[rows][:, None] == theirs[None, block])
 
-        return Neighbours(*nearest(queries, self.z, k, barred))
+        return Neighbours(*nearest(queries, self.z, k, barred, device=device))
 
     def _numbers(
         self,
