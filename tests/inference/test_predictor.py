@@ -103,8 +103,18 @@ def test_a_region_says_what_the_whole_slide_says(make, slide, whole):
     assert_agree(region, whole)
     expected = np.intersect1d(whole.indices, whole.grid.indices_in(rect))
     np.testing.assert_array_equal(np.sort(region.indices), expected)
-    distance = np.linalg.norm(region.grid.centres(region.indices) - rect.centre, axis=1)
-    assert (np.diff(distance) >= -1e-9).all()  # centre outwards
+
+
+def test_what_is_looked_at_comes_centre_outwards(make, slide):
+    rect = Rect(301.5, 420, 350, 300)
+    predictor = make(batch_size=4)
+    context = predictor.prepare(slide)
+    parts = list(predictor.stream(context, context.tiles(rect)))
+    indices = np.concatenate([part.indices for part in parts])
+    distance = np.linalg.norm(context.grid.centres(indices) - rect.centre, axis=1)
+    assert (np.diff(distance) >= -1e-9).all()
+    given = list(predictor.stream(context, iter([part.indices for part in parts])))
+    assert [part.indices.tolist() for part in given] == [part.indices.tolist() for part in parts]
 
 
 @pytest.mark.parametrize("stride", [0.5, 2.0])

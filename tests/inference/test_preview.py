@@ -51,7 +51,7 @@ def predictor(trusting_bundle, tmp_path):
 
 def test_it_encodes_no_more_than_its_few_tiles_and_stands_in_for_all(predictor, striped_slide, monkeypatch):
     monkeypatch.setattr("chrep_model.inference.predictor.PREVIEW_TILES", 6)
-    monkeypatch.setattr("chrep_model.embeddings.SAMPLE", 2)
+    monkeypatch.setattr("chrep_model.embeddings.slide.SAMPLE", 2)
     context = predictor.prepare(open_slide(striped_slide, mpp=0.7))
     tiles = context.tiles()
     preview = predictor.preview(context, tiles)
@@ -78,7 +78,7 @@ def test_there_is_none_where_the_first_batch_is_as_soon(predictor, striped_slide
 
 def test_it_changes_nothing_of_what_is_predicted_afterwards(predictor, striped_slide, monkeypatch):
     monkeypatch.setattr("chrep_model.inference.predictor.PREVIEW_TILES", 6)
-    monkeypatch.setattr("chrep_model.embeddings.SAMPLE", 2)
+    monkeypatch.setattr("chrep_model.embeddings.slide.SAMPLE", 2)
     slide = open_slide(striped_slide, mpp=0.7)
     context = predictor.prepare(slide)
     before = predictor.preview(context, context.tiles())
@@ -98,7 +98,7 @@ def test_it_changes_nothing_of_what_is_predicted_afterwards(predictor, striped_s
 
 def test_it_can_be_cancelled(predictor, striped_slide, monkeypatch):
     monkeypatch.setattr("chrep_model.inference.predictor.PREVIEW_TILES", 1)
-    monkeypatch.setattr("chrep_model.embeddings.SAMPLE", 2)
+    monkeypatch.setattr("chrep_model.embeddings.slide.SAMPLE", 2)
     context = predictor.prepare(open_slide(striped_slide, mpp=0.7))
     assert predictor.preview(context, context.tiles(), cancelled=lambda: True) is None
     assert predictor.preview(context, context.tiles()[:1], cancelled=lambda: False) is not None

@@ -6,6 +6,7 @@ import pytest
 
 from chrep_model.errors import ScaleError, SettingsError, SlideError
 from chrep_model.geometry import Rect
+from chrep_model.slides import tiles as tiles_module
 from chrep_model.slides.slide import open_slide
 from chrep_model.slides.tiles import TileGrid, TileReader, TileSpec
 
@@ -200,3 +201,22 @@ def test_the_tile_at_a_place_is_the_one_with_the_nearest_centre(stride):
             assert grid.index_at(x + dx * grid.step_px, y + dy * grid.step_px) == index
     assert grid.index_at(centres[0, 0] - 0.51 * grid.step_px, centres[0, 1]) is None
     assert grid.index_at(*(centres[-1] + 0.51 * grid.step_px)) is None
+
+
+def test_a_scan_goes_row_by_row_in_strips_and_every_tile_of_the_file_is_decoded_once(
+    write_pyramid, monkeypatch
+):
+    monkeypatch.setattr(tiles_module, "STRIP", 4)
+    with open_slide(write_pyramid(RNG.integers(0, 255, (700, 900, 3), np.uint8), mpp=0.5, levels=1)) as slide:
+        grid = TileGrid(slide.shape, 0.5, TileSpec(0.5, 64))
+        order = grid.scan_order(RNG.permutation(grid.size))
+        np.testing.assert_array_equal(np.sort(order), np.arange(grid.size))
+        rows, cols = np.divmod(order, grid.shape[1])
+        assert (np.diff(cols // 4) >= 0).all()
+        assert list(zip(rows[:8], cols[:8], strict=True)) == [(r, c) for r in (0, 1) for c in range(4)]
+
+        decoded = []
+        decode = slide._backend.decode
+        monkeypatch.setattr(slide._backend, "decode", lambda *place: decoded.append(place) or decode(*place))
+        list(TileReader(slide, grid.spec).batches(grid.centres(order), 8, threads=4))
+        assert len(decoded) == len(set(decoded)) > 4

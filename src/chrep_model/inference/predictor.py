@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,26 +111,25 @@ class Predictor:
     def stream(
         self,
         context: SlideContext,
-        indices: NDArray[np.int64],
+        indices: NDArray[np.int64] | Iterator[NDArray[np.int64]],
         *,
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[PredictionPart]:
-        """Predict tiles in the given order, one part per batch; ends early once `cancelled` says so."""
-        own = context.grid is context.embeddings.grid
-        for start in range(0, len(indices), self.batch_size):
-            if cancelled is not None and cancelled():
-                return
-            part = indices[start : start + self.batch_size]
-            try:
-                features = context.embeddings.at(
-                    context.grid.centres(part),
-                    self.bundle.context_um,
-                    indices=part if own else None,
-                    cancelled=cancelled,
-                )
-            except Cancelled:
-                return
-            yield PredictionPart(part, self.bundle.model.respond(features))
+        """Predict tiles in the given order, one part per batch; ends early once `cancelled` says so.
+
+        Parameters
+        ----------
+        indices : ndarray or iterator of ndarray
+            (n,) int64 flat indices of the grid; or the batches themselves, each taken when there is room to
+            read ahead.
+        """
+        parts = _batches(indices, self.batch_size) if isinstance(indices, np.ndarray) else indices
+        features = context.embeddings.stream(
+            parts, self.bundle.context_um, stride=context.grid.stride, cancelled=cancelled
+        )
+        with suppress(Cancelled):
+            for part, rows in features:
+                yield PredictionPart(part, self.bundle.model.respond(rows))
 
     def preview(
         self,
@@ -151,17 +151,11 @@ class Predictor:
             None once `cancelled` says so, and where the first batch of `stream` comes as soon.
         """
         first = context.grid.centres(indices[: self.batch_size])
-        if context.embeddings.missing(first, self.bundle.context_um) <= PREVIEW_TILES + len(first):
+        if context.embeddings.missing(first, self.bundle.context_um, on_grid=True) <= PREVIEW_TILES:
             return None
         few = spread_evenly(context.grid, indices, PREVIEW_TILES)
         try:
-            features = context.embeddings.at(
-                context.grid.centres(few),
-                self.bundle.context_um,
-                indices=few,
-                rough=True,
-                cancelled=cancelled,
-            )
+            features = context.embeddings.rough(few, self.bundle.context_um, cancelled=cancelled)
         except Cancelled:
             return None
         prediction = Prediction(self.bundle, context.grid, context.slide)
@@ -185,7 +179,7 @@ class Predictor:
             There is no tissue in `rect`.
         """
         context = self.prepare(slide, stride=stride, progress=progress)
-        indices = context.tiles(rect)
+        indices = context.grid.scan_order(context.tiles(rect))  # nobody looks on: as reading is fastest
         if not len(indices):
             raise PredictionError(
                 "there is no tissue in this region",
@@ -198,6 +192,10 @@ class Predictor:
             if progress is not None:
                 progress(len(prediction), len(indices), f"predicting {slide.name}")
         return prediction
+
+
+def _batches(indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    return (indices[start : start + size] for start in range(0, len(indices), size))
 
 
 def spread_evenly(grid: TileGrid, indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:

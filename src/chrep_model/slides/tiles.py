@@ -8,10 +8,12 @@ tiles out of the nearest finer level and resamples them; a tile depends on its c
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,12 @@ if TYPE_CHECKING:
 MAX_UPSAMPLING = 1.10
 # Levels are rarely exact multiples (4.00012); one this close to what is asked for is as good as it.
 _SAME_SCALE = 1.01
+
+# Threads that read tiles: half the cores, since the encoder wants some too, and no more than a disk serves.
+THREADS = min(8, max(1, (os.cpu_count() or 2) // 2))
+
+# Tiles across a strip of a scan: what the threads come back to in its next row is still decoded.
+STRIP = 32
 
 Indices = npt.NDArray[np.int64]
 Points = npt.NDArray[np.float64]
@@ -158,6 +166,12 @@ class TileGrid:
         distance = ((self.centres(flat) - np.asarray(xy, np.float64)) ** 2).sum(axis=1)
         return flat[np.argsort(distance, kind="stable")]
 
+    def scan_order(self, indices: npt.ArrayLike) -> Indices:
+        """Return `indices` row by row in strips down the slide, so that few tiles of the file serve many."""
+        flat = np.asarray(indices, np.int64)
+        rows, cols = np.divmod(flat, max(self.shape[1], 1))
+        return flat[np.lexsort((cols, rows, cols // STRIP))]
+
     def tissue(self, mask: TissueMask, min_fraction: float = 0.25) -> Indices:
         """Return the flat indices, ascending, of the tiles that are tissue to at least `min_fraction`."""
         return np.flatnonzero(mask.fraction(self.centres(), self.tile_px) >= min_fraction).astype(np.int64)
@@ -211,14 +225,14 @@ class TileReader:
         SlideError
             Pixels cannot be read.
         """
-        corners = self._corners(centres_xy)
+        corners = self.corners(centres_xy)
         out = np.empty((len(corners), self.spec.px, self.spec.px, 3), np.uint8)
         for tile, (x, y) in zip(out, corners, strict=True):
-            tile[:] = self._tile(x, y)
+            tile[:] = self.tile(x, y)
         return out
 
     def batches(
-        self, centres_xy: npt.ArrayLike, batch_size: int, threads: int = 2, prefetch: int = 2
+        self, centres_xy: npt.ArrayLike, batch_size: int, threads: int = THREADS, prefetch: int = 2
     ) -> Iterator[tuple[slice, RgbArray]]:
         """Iterate over tiles in batches, read ahead by threads.
 
@@ -248,46 +262,35 @@ class TileReader:
             raise SettingsError(
                 f"cannot read batches of {batch_size} with {threads} threads", remedy="Give more."
             )
-        return self._batches(self._corners(centres_xy), batch_size, threads, prefetch)
+        return self._batches(np.asarray(centres_xy, np.float64), batch_size, threads, prefetch)
 
     def _batches(
-        self, corners: Points, batch_size: int, threads: int, prefetch: int
+        self, centres: Points, batch_size: int, threads: int, prefetch: int
     ) -> Iterator[tuple[slice, RgbArray]]:
-        starts = deque(range(0, len(corners), batch_size))
-        waiting: deque[tuple[slice, RgbArray, list[Future[None]]]] = deque()
-        stop = threading.Event()
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="chrep-tiles")
+        parts = deque(slice(i, min(i + batch_size, len(centres))) for i in range(0, len(centres), batch_size))
+        under_way: deque[slice] = deque()
+        with self.ahead(threads) as ahead:
+            while parts or under_way:
+                while parts and len(under_way) <= prefetch:
+                    under_way.append(parts.popleft())
+                    ahead.ask(centres[under_way[-1]])
+                yield under_way.popleft(), ahead.get()
+
+    @contextmanager
+    def ahead(self, threads: int = THREADS) -> Iterator[ReadAhead]:
+        """Read batches of tiles in threads; at the end of the block they stop within a tile."""
+        ahead = ReadAhead(self, threads)
         try:
-            while starts or waiting:
-                while starts and len(waiting) <= prefetch:
-                    start = starts.popleft()
-                    part = slice(start, min(start + batch_size, len(corners)))
-                    out = np.empty((part.stop - start, self.spec.px, self.spec.px, 3), np.uint8)
-                    # All threads work on one batch: the first is there sooner than if each took its own.
-                    jobs = [
-                        pool.submit(self._fill, out[i::threads], corners[part][i::threads], stop)
-                        for i in range(min(threads, len(out)))
-                    ]
-                    waiting.append((part, out, jobs))
-                part, out, jobs = waiting.popleft()
-                for job in jobs:
-                    job.result()
-                yield part, out
+            yield ahead
         finally:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            ahead.close()
 
-    def _fill(self, out: RgbArray, corners: Points, stop: threading.Event) -> None:
-        for tile, (x, y) in zip(out, corners, strict=True):
-            if stop.is_set():
-                return
-            tile[:] = self._tile(x, y)
-
-    def _corners(self, centres_xy: npt.ArrayLike) -> Points:
+    def corners(self, centres_xy: npt.ArrayLike) -> Points:
         """Return the top left corners of tiles in continuous pixels of the level."""
         return base_to_level(centres_xy, self._downsample) - self._side / 2
 
-    def _tile(self, x: float, y: float) -> RgbArray:
+    def tile(self, x: float, y: float) -> RgbArray:
+        """Return the tile (px, px, 3) with its top left corner at (x, y), continuous pixels of the level."""
         left, top = math.floor(x) - self._margin, math.floor(y) - self._margin
         width = math.ceil(x + self._side) + self._margin - left
         height = math.ceil(y + self._side) + self._margin - top
@@ -295,3 +298,59 @@ class TileReader:
         box = (x - left, y - top, x - left + self._side, y - top + self._side)
         size = (self.spec.px, self.spec.px)
         return np.asarray(pixels.resize(size, Image.Resampling.BILINEAR, box=box))
+
+
+class ReadAhead:
+    """Batches of tiles that threads read while their user is busy with others; see `TileReader.ahead`.
+
+    Parameters
+    ----------
+    reader
+        What reads a tile.
+    threads
+        How many threads read.
+    """
+
+    def __init__(self, reader: TileReader, threads: int) -> None:
+        self._reader, self._threads = reader, threads
+        self._under_way: deque[tuple[RgbArray, list[Future[None]]]] = deque()
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="chrep-tiles")
+
+    def __len__(self) -> int:
+        """Return how many batches were asked for and not taken yet."""
+        return len(self._under_way)
+
+    def ask(self, centres_xy: npt.ArrayLike) -> None:
+        """Ask for a batch of tiles around centres (n, 2), (x, y) in level-0 pixels."""
+        corners = self._reader.corners(centres_xy)
+        out = np.empty((len(corners), self._reader.spec.px, self._reader.spec.px, 3), np.uint8)
+        # All threads work on one batch, the first is there sooner than if each took its own; each on tiles
+        # that follow one another, which mostly lie in other tiles of the file than those of the others.
+        parts = np.array_split(np.arange(len(out)), min(self._threads, len(out)) or 1)
+        jobs = [self._pool.submit(self._fill, out, corners, part) for part in parts]
+        self._under_way.append((out, jobs))
+
+    def get(self) -> RgbArray:
+        """Return the tiles (n, px, px, 3) of the first batch not taken yet, once they are there.
+
+        Raises
+        ------
+        SlideError
+            Pixels cannot be read.
+        """
+        out, jobs = self._under_way.popleft()
+        for job in jobs:
+            job.result()
+        return out
+
+    def close(self) -> None:
+        """Stop within a tile."""
+        self._stop.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _fill(self, out: RgbArray, corners: Points, part: Indices) -> None:
+        for i in part:
+            if self._stop.is_set():
+                return
+            out[i] = self._reader.tile(*corners[i])

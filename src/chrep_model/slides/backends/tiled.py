@@ -6,6 +6,7 @@ import math
 import threading
 from abc import abstractmethod
 from collections import OrderedDict
+from concurrent.futures import Future
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class TiledBackend(Backend):
         self._cache_lock = threading.Lock()
         self._cache: OrderedDict[tuple[int, int, int], RgbArray] = OrderedDict()
         self._cached_bytes = 0
+        self._decoding: dict[tuple[int, int, int], Future[RgbArray]] = {}
 
     @abstractmethod
     def decode(self, level: int, i: int, j: int) -> RgbArray:
@@ -50,11 +52,32 @@ class TiledBackend(Backend):
             self._cached_bytes = 0
 
     def _tile(self, level: int, i: int, j: int) -> RgbArray:
+        """Return a decoded tile; of several threads that want the same, one decodes it, the others wait."""
         key = (level, i, j)
         with self._cache_lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
+            future = self._decoding.get(key)
+            mine = future is None
+            if future is None:
+                future = self._decoding[key] = Future()
+        if not mine:
+            return future.result()
+        try:
+            tile = self._decoded(level, i, j)
+        except BaseException as error:
+            future.set_exception(error)
+            raise
+        else:
+            self._keep(key, tile)
+            future.set_result(tile)
+        finally:
+            with self._cache_lock:
+                del self._decoding[key]
+        return tile
+
+    def _decoded(self, level: int, i: int, j: int) -> RgbArray:
         try:
             tile = self.decode(level, i, j)
         except Exception as error:  # decoders raise whatever the damage leads them to
@@ -65,10 +88,11 @@ class TiledBackend(Backend):
                 remedy=how_to_mend(self.path),
             ) from error
         tile.flags.writeable = False
+        return tile
+
+    def _keep(self, key: tuple[int, int, int], tile: RgbArray) -> None:
         with self._cache_lock:
-            if key not in self._cache:
-                self._cache[key] = tile
-                self._cached_bytes += tile.nbytes
+            self._cache[key] = tile
+            self._cached_bytes += tile.nbytes
             while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
                 self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
-        return tile

@@ -1,0 +1,139 @@
+"""The embeddings of the tiles of one grid, wherever they are: in memory, or in the slide's store."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.embeddings.store import SEGMENT, Indices, Rows, Store
+from chrep_model.slides.tiles import TileGrid
+
+MEMORY = 128 * 2**20
+"""Bytes of embeddings that stay in memory where there is a store to read them from again."""
+
+
+class GridRows:
+    """The embeddings of one grid's tiles, in blocks of rows that came together.
+
+    With a store, each block becomes one of its segments, and those that were not asked for lately leave the
+    memory, which so stays flat however large a slide is. Without one all of them stay.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The grid.
+    dim : int
+        Of an embedding.
+    store : Store or None
+        Where they are kept.
+    """
+
+    def __init__(self, grid: TileGrid, dim: int, store: Store | None) -> None:
+        self.grid, self.dim = grid, dim
+        self._store = store
+        self._name = f"stride-{grid.stride:g}"
+        self._block = np.full(grid.size, -1, np.int32)  # of each tile; -1 while it is not known
+        self._row = np.zeros(grid.size, np.int32)  # within its block
+        self._loaded: OrderedDict[int, Rows] = OrderedDict()  # blocks in memory, last used last
+        self._segments: dict[int, str] = {}  # blocks that the store has
+        self._members: dict[int, Indices] = {}
+        self._numbers = count()
+        self._growing = _Growing(next(self._numbers), dim)
+
+    def has(self, indices: Indices) -> NDArray[np.bool_]:
+        """Tell which tiles are known, (n,) bool; their embeddings can be had until the next call.
+
+        What other processes have added to the store meanwhile is known as well.
+        """
+        self._trim()
+        if (self._block[indices] < 0).any():
+            self._look()
+        for number in np.unique(self._block[indices]).tolist():
+            self._load(number)
+        known: NDArray[np.bool_] = self._block[indices] >= 0
+        return known
+
+    def __getitem__(self, indices: Indices) -> Rows:
+        """Return the embeddings (n, dim) of tiles that the last call of `has` found."""
+        out = np.empty((len(indices), self.dim), np.float32)
+        blocks, rows, growing = self._block[indices], self._row[indices], self._growing
+        for number in np.unique(blocks).tolist():
+            here = blocks == number
+            out[here] = (growing.values if number == growing.number else self._loaded[number])[rows[here]]
+        return out
+
+    def add(self, indices: Indices, values: Rows) -> None:
+        """Take in embeddings (n, dim) of tiles that are not known yet."""
+        while len(indices):
+            first, taken = self._growing.count, self._growing.take(indices, values)
+            part, indices, values = indices[:taken], indices[taken:], values[taken:]
+            self._block[part], self._row[part] = self._growing.number, np.arange(first, first + taken)
+            if self._growing.count == SEGMENT:
+                self._close_block()
+
+    def flush(self) -> None:
+        """Bring to the store what is not there yet."""
+        if self._store is not None and self._growing.count:
+            self._close_block()
+
+    def _close_block(self) -> None:
+        number, indices, values = self._growing.number, *self._growing.filled()
+        self._loaded[number], self._members[number] = values, indices
+        if self._store is not None:
+            self._segments[number] = self._store.add_segment(self._name, indices, values)
+        self._growing = _Growing(next(self._numbers), self.dim)
+
+    def _look(self) -> None:
+        """Take note of the segments that have come to the store since."""
+        if self._store is None:
+            return
+        known = set(self._segments.values())
+        for name in self._store.segments(self._name):
+            if name not in known:
+                number, indices = next(self._numbers), self._store.indices(self._name, name)
+                self._segments[number], self._members[number] = name, indices
+                new = self._block[indices] < 0
+                self._block[indices[new]], self._row[indices[new]] = number, np.flatnonzero(new)
+
+    def _load(self, number: int) -> None:
+        """Bring a block to memory; tiles that were trimmed from the store meanwhile are forgotten."""
+        if number in self._loaded:
+            self._loaded.move_to_end(number)
+        elif number in self._segments and self._store is not None:
+            indices = self._members[number]
+            values = self._store.values(self._name, self._segments[number], len(indices))
+            self._loaded[number] = values
+            lost = np.isnan(values[:, 0])
+            self._block[indices[lost & (self._block[indices] == number)]] = -1
+
+    def _trim(self) -> None:
+        """Drop blocks that can be read again, those not asked for longest first."""
+        held = sum(values.nbytes for values in self._loaded.values())
+        for number in [number for number in self._loaded if number in self._segments]:
+            if held <= MEMORY:
+                break
+            held -= self._loaded.pop(number).nbytes
+
+
+class _Growing:
+    """The block that takes in rows."""
+
+    def __init__(self, number: int, dim: int) -> None:
+        self.number, self.count = number, 0
+        self.values = np.empty((SEGMENT, dim), np.float32)
+        self._indices = np.empty(SEGMENT, np.int64)
+
+    def take(self, indices: Indices, values: Rows) -> int:
+        """Take in as many as there is room for; returns how many."""
+        taken = min(len(indices), SEGMENT - self.count)
+        here = slice(self.count, self.count + taken)
+        self._indices[here], self.values[here] = indices[:taken], values[:taken]
+        self.count += taken
+        return taken
+
+    def filled(self) -> tuple[Indices, Rows]:
+        """Return copies of what was taken in, (n,) and (n, dim)."""
+        return self._indices[: self.count].copy(), self.values[: self.count].copy()

@@ -1,0 +1,373 @@
+"""The embeddings of one slide: what the encoder says of its tiles, and of the tissue around them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.embeddings.encoding import Need, TileEncoding
+from chrep_model.embeddings.rows import GridRows
+from chrep_model.embeddings.store import LAYOUT, Store
+from chrep_model.errors import SlideError
+from chrep_model.networks.encoder import Encoder, SlideState
+from chrep_model.slides.slide import Slide
+from chrep_model.slides.tiles import TileGrid, TileReader
+from chrep_model.slides.tissue import TissueMask, tissue_mask
+
+SAMPLE = 256
+"""Tissue tiles by which a slide is standardised."""
+
+CLIP = 6.0
+"""Standardised numbers are cut here: a pen mark or a fold must not outweigh the tissue."""
+
+DEFAULT_CONTEXT_UM = (300.0, 600.0)
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what)."""
+
+
+class SlideEmbeddings:
+    """The embeddings of one slide, computed when asked for and kept.
+
+    Parameters
+    ----------
+    slide : Slide
+        With known µm per px.
+    encoder : Encoder
+        What turns tiles into numbers.
+    cache : Path or None
+        Folder of the store; None keeps embeddings in memory alone.
+    batch_size : int
+        Tiles per call of the encoder; halved when the device runs out of memory.
+
+    Raises
+    ------
+    ScaleError
+        The slide's µm per px are unknown or too coarse for the encoder.
+    """
+
+    def __init__(self, slide: Slide, encoder: Encoder, *, cache: Path | None, batch_size: int = 32) -> None:
+        self.slide, self.encoder = slide, encoder
+        self.reader = TileReader(slide, encoder.spec)
+        self._encoding = TileEncoding(self.reader, encoder, batch_size)
+        self.mpp = slide.require_mpp()
+        self.grid = TileGrid(slide.shape, self.mpp, encoder.spec)
+        self._store = None if cache is None else Store(cache / self._key(), encoder.dim)
+        self._rows = {1.0: GridRows(self.grid, encoder.dim, self._store)}
+        self._prepared: tuple[SlideState, NDArray[np.float32], NDArray[np.float32]] | None = None
+        self._tissue: NDArray[np.int64] | None = None
+        self._tree: Any = None
+        self._mask: TissueMask | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles per call of the encoder by now."""
+        return self._encoding.batch_size
+
+    @property
+    def mask(self) -> TissueMask:
+        """Where the slide holds tissue."""
+        if self._mask is None:
+            self._mask = tissue_mask(self.slide)
+        return self._mask
+
+    @property
+    def tissue(self) -> NDArray[np.int64]:
+        """Flat indices of the grid's tissue tiles, ascending."""
+        if self._tissue is None:
+            self._tissue = self.grid.tissue(self.mask)
+        return self._tissue
+
+    def prepare(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> None:
+        """Look at the slide's sample: fit what the encoder wants to know of it, and the standardisation."""
+        if self._prepared is not None:
+            return
+        stored = self._store.prepared() if self._store else None
+        if stored is not None:
+            state, mean, sd = stored
+        else:
+            sample = self._sample()
+            state = self.encoder.fit_slide(self.reader.read(self.grid.centres(sample)))
+            self._prepared = (state, np.zeros(1, np.float32), np.ones(1, np.float32))
+            try:
+                raw = self._embed(self._rows[1.0], sample, progress, cancelled)
+            finally:
+                self._prepared = None  # half prepared is not prepared
+            mean, sd = raw.mean(0), raw.std(0)
+            sd = np.where(sd < 1e-6, 1.0, sd).astype(np.float32)
+            if self._store:
+                self._store.set_prepared(state, mean, sd)
+        self._prepared = (state, mean, sd)
+
+    def at(
+        self,
+        centres_xy: NDArray[np.float64],
+        context_um: tuple[float, ...] = (),
+        *,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> NDArray[np.float32]:
+        """Features around any points: their own embeddings and the means over their neighbourhoods.
+
+        Parameters
+        ----------
+        centres_xy : ndarray
+            (n, 2) float, (x, y) in level-0 px.
+        context_um : tuple of float
+            Radii in µm: for each, the mean embedding of the grid's tissue tiles whose centres lie within.
+
+        Returns
+        -------
+        ndarray
+            (n, dim * (1 + len(context_um))) float32, standardised by the slide's sample.
+
+        Raises
+        ------
+        Cancelled
+            `cancelled` said so; what was computed so far is kept.
+        """
+        self.prepare(progress, cancelled)
+        near = self._neighbours(centres_xy, context_um)
+        around, values = self._around(near, progress, cancelled)
+        own = self._points(centres_xy, progress, cancelled)
+        return self._features(own, near, around, values)
+
+    def stream(
+        self,
+        parts: Iterable[NDArray[np.int64]],
+        context_um: tuple[float, ...] = (),
+        *,
+        stride: float = 1.0,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Features of tiles of a grid, part by part; tiles of later ones are read while former are encoded.
+
+        Parameters
+        ----------
+        parts : iterable of ndarray
+            Each (b,) int64 flat indices of the grid of that stride; taken when there is room to read ahead,
+            which is some batches before they are handed out.
+        context_um : tuple of float
+            See `at`.
+        stride : float
+            Of the grid.
+
+        Yields
+        ------
+        (ndarray, ndarray)
+            A part, and the features (b, dim * (1 + len(context_um))) float32 of its tiles.
+
+        Raises
+        ------
+        Cancelled
+            `cancelled` said so; what was computed so far is kept.
+        """
+        self.prepare(cancelled=cancelled)
+        rows = self._rows_of(stride)
+
+        def needs(part: NDArray[np.int64]) -> list[Need]:
+            near = self._neighbours(rows.grid.centres(part), context_um)
+            return [Need(self._rows[1.0], _union(near)), Need(rows, part)]
+
+        for part in self._encoding.of_parts(parts, needs, self._state, cancelled):
+            near = self._neighbours(rows.grid.centres(part), context_um)
+            around, values = self._around(near, None, cancelled)
+            yield part, self._features(self._embed(rows, part, None, cancelled), near, around, values)
+
+    def rough(
+        self,
+        indices: NDArray[np.int64],
+        context_um: tuple[float, ...] = (),
+        *,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> NDArray[np.float32]:
+        """Features of tiles as in `stream`, but with means over those neighbours only that are known then."""
+        self.prepare(cancelled=cancelled)
+        rows = self._rows[1.0]
+        own = self._embed(rows, indices, None, cancelled)
+        near = self._neighbours(self.grid.centres(indices), context_um)
+        near = [[some[rows.has(some)] for some in part] for part in near]
+        around, values = self._around(near, None, cancelled)
+        return self._features(own, near, around, values)
+
+    def fill(
+        self,
+        indices: NDArray[np.int64],
+        *,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        """Bring the embeddings of tiles of the grid to the store, for whoever wants them later.
+
+        Raises
+        ------
+        Cancelled
+            `cancelled` said so; what was computed so far is kept.
+        """
+        self.prepare(progress, cancelled)
+        self._encode(self._rows[1.0], indices, progress, cancelled)
+
+    def shards(self, most: int) -> list[NDArray[np.int64]]:
+        """Cut the tissue tiles into parts (n,) int64 of neighbours for `fill`, n at most `most`."""
+        tissue = self.grid.scan_order(self.tissue)
+        return np.array_split(tissue, max(1, -(-len(tissue) // most)))
+
+    def missing(
+        self, centres_xy: NDArray[np.float64], context_um: tuple[float, ...] = (), *, on_grid: bool = False
+    ) -> int:
+        """Count the tiles that the encoder would have to see for features around points; it sees none.
+
+        Parameters
+        ----------
+        on_grid : bool
+            The points are centres of the grid's tiles, which are then among those of their neighbourhoods.
+        """
+        sample = [] if self._store and self._store.prepared() else [self._sample()]
+        own = [self.grid.indices_at(centres_xy)] if on_grid else []
+        near = [some for part in self._neighbours(centres_xy, context_um) for some in part]
+        needed = _union([[*sample, *own, *near]])
+        unknown = int((~self._rows[1.0].has(needed)).sum())
+        stored = on_grid or (self._store is not None and self._store.points(_name_of(centres_xy)) is not None)
+        return unknown + (0 if stored else len(centres_xy))
+
+    @property
+    def _state(self) -> SlideState:
+        assert self._prepared is not None  # noqa: S101  (whoever asks has prepared)
+        return self._prepared[0]
+
+    def _standardised(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert self._prepared is not None  # noqa: S101  (`at` prepares)
+        _, mean, sd = self._prepared
+        return np.clip((raw - mean) / sd, -CLIP, CLIP)
+
+    def _sample(self) -> NDArray[np.int64]:
+        if not len(self.tissue):
+            raise SlideError(
+                "no tissue was found on this slide",
+                path=self.slide.path,
+                remedy="Check that it is an H&E section on a light or black background.",
+            )
+        rng = np.random.default_rng(0)  # fixed: the same tiles in training and prediction
+        return np.sort(rng.permutation(self.tissue)[:SAMPLE])
+
+    def _within(self, centres_xy: NDArray[np.float64], radius_um: float) -> list[NDArray[np.int64]]:
+        from scipy.spatial import cKDTree
+
+        if self._tree is None:
+            self._tree = cKDTree(self.grid.centres(self.tissue))
+        found = self._tree.query_ball_point(centres_xy, radius_um / self.mpp)
+        return [self.tissue[np.sort(np.asarray(near, np.int64))] for near in found]
+
+    def _neighbours(
+        self, centres_xy: NDArray[np.float64], context_um: tuple[float, ...]
+    ) -> list[list[NDArray[np.int64]]]:
+        return [self._within(centres_xy, radius) for radius in context_um]
+
+    def _around(
+        self,
+        near: list[list[NDArray[np.int64]]],
+        progress: Progress | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """All tiles that lie near any point, (m,) ascending, and their standardised embeddings (m, dim)."""
+        around = _union(near)
+        return around, self._standardised(self._embed(self._rows[1.0], around, progress, cancelled))
+
+    def _features(
+        self,
+        own: NDArray[np.float32],
+        near: list[list[NDArray[np.int64]]],
+        around: NDArray[np.int64],
+        values: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        means = [_means(values, [np.searchsorted(around, some) for some in part]) for part in near]
+        return np.concatenate([self._standardised(own), *means], axis=1)
+
+    def _rows_of(self, stride: float) -> GridRows:
+        if stride not in self._rows:
+            grid = TileGrid(self.slide.shape, self.mpp, self.encoder.spec, stride)
+            self._rows[stride] = GridRows(grid, self.encoder.dim, self._store)
+        return self._rows[stride]
+
+    def _embed(
+        self,
+        rows: GridRows,
+        indices: NDArray[np.int64],
+        progress: Progress | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> NDArray[np.float32]:
+        """Embeddings of grid tiles, from memory, else the store, else the encoder."""
+        missing = indices[~rows.has(indices)]
+        if len(missing):
+            self._encode(rows, missing, progress, cancelled)
+            rows.has(indices)
+        return rows[indices]
+
+    def _encode(
+        self,
+        rows: GridRows,
+        indices: NDArray[np.int64],
+        progress: Progress | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        step, done = self._encoding.batch_size, 0
+        parts = [indices[i : i + step] for i in range(0, len(indices), step)]
+        for part in self._encoding.of_parts(parts, lambda part: [Need(rows, part)], self._state, cancelled):
+            done += len(part)
+            if progress is not None:
+                progress(done, len(indices), f"tiles of {self.slide.name}")
+
+    def _points(
+        self, centres_xy: NDArray[np.float64], progress: Progress | None, cancelled: Callable[[], bool] | None
+    ) -> NDArray[np.float32]:
+        name = _name_of(centres_xy)
+        if self._store and (stored := self._store.points(name)) is not None:
+            return stored
+        out = np.empty((len(centres_xy), self.encoder.dim), np.float32)
+        for part, values in self._encoding.of_points(centres_xy, self._state, cancelled):
+            out[part] = values
+            if progress is not None:
+                progress(part.stop, len(out), f"tiles of {self.slide.name}")
+        if self._store:
+            self._store.set_points(name, out)
+        return out
+
+    def _key(self) -> str:
+        spec = self.encoder.spec
+        facts = [
+            self.slide.fingerprint,
+            self.encoder.id,
+            repr(spec.mpp),
+            spec.px,
+            repr(self.mpp),
+            SAMPLE,
+            LAYOUT,
+        ]
+        return f"{self.slide.fingerprint[:12]}-" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
+
+
+def _union(lists: list[list[NDArray[np.int64]]]) -> NDArray[np.int64]:
+    """All numbers in any of the lists, (n,) ascending."""
+    return np.unique(np.concatenate([np.empty(0, np.int64), *(some for part in lists for some in part)]))
+
+
+def _name_of(centres_xy: NDArray[np.float64]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(centres_xy, np.float64).tobytes()).hexdigest()[:16]
+
+
+def _means(rows: NDArray[np.float32], members: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+    """Means (n, d) of the `rows` (m, d) that each of n lists names; 0 for an empty list."""
+    from scipy.sparse import csr_array
+
+    counts = np.array([len(near) for near in members])
+    flat = np.concatenate([np.empty(0, np.int64), *members])
+    ones, ends = np.ones(len(flat), np.float32), np.concatenate([[0], np.cumsum(counts)])
+    sums = csr_array((ones, flat, ends), shape=(len(members), len(rows))) @ rows
+    out: NDArray[np.float32] = sums / np.maximum(counts, 1)[:, None].astype(np.float32)
+    return out

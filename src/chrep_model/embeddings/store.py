@@ -1,0 +1,186 @@
+"""One slide's embeddings on disk, as zarr: written once and never changed, by any number of processes.
+
+Rows come in segments, each a small group of its own that appears under its final name when it is complete.
+Nobody ever writes to what another may be reading, so that nothing has to be locked; the worst that two
+processes can do to each other is to encode the same tile twice. Checksums tell what was torn by a crash.
+
+::
+
+    STORE/
+        prepared.json         what the encoder remembers of the slide, and its standardisation
+        grids/STRIDE/*/       segments: `indices` (n,) of grid tiles and `values` (n, dim)
+        points/NAME/          embeddings `values` (n, dim) of one set of points
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
+
+from chrep_model.errors import ChrepError
+
+LAYOUT = 2
+"""Version of this layout; stores of another one are left alone until they are trimmed."""
+
+CHUNK = 256
+"""Rows that are read at least; a segment is one shard of such chunks."""
+
+SEGMENT = 1024
+"""Rows that are collected before they are written; what a crash costs at most."""
+
+Rows = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+
+class Store:
+    """The folder of one slide's embeddings.
+
+    Parameters
+    ----------
+    path : Path
+        Made where it is not there.
+    dim : int
+        Of an embedding.
+
+    Raises
+    ------
+    ChrepError
+        The store is damaged, or its disk full or not writable; in any method.
+    """
+
+    def __init__(self, path: Path, dim: int) -> None:
+        self.path, self.dim = path, dim
+        with self.told():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            zarr.open_group(path, mode="a")
+            os.utime(path)  # `trim_cache` goes by it
+
+    def prepared(self) -> tuple[dict[str, Any], Rows, Rows] | None:
+        """Return the encoder's state of the slide, and mean and sd (dim,) of its sample, if there."""
+        with self.told():
+            try:
+                facts = json.loads((self.path / "prepared.json").read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                return None
+            return facts["state"], np.array(facts["mean"], np.float32), np.array(facts["sd"], np.float32)
+
+    def set_prepared(self, state: dict[str, Any], mean: Rows, sd: Rows) -> None:
+        """Keep what `prepared` returns."""
+        text = json.dumps({"state": state, "mean": mean.tolist(), "sd": sd.tolist()})
+        with self.told(), self._appearing(self.path / "prepared.json") as part:
+            part.write_text(text, encoding="utf-8")
+
+    def points(self, name: str) -> Rows | None:
+        """Return the embeddings (n, dim) of a set of points, if they are there."""
+        folder = self.path / "points" / name
+        with self.told():
+            return _read(folder, "values") if folder.is_dir() else None
+
+    def set_points(self, name: str, values: Rows) -> None:
+        """Keep the embeddings of a set of points."""
+        with self.told(), self._appearing(self.path / "points" / name) as part:
+            _write(part, values=values)
+
+    def segments(self, grid: str) -> list[str]:
+        """Return the names of the segments of a grid that are there by now."""
+        folder = self.path / "grids" / grid
+        with self.told():
+            try:
+                return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+            except FileNotFoundError:
+                return []
+
+    def indices(self, grid: str, segment: str) -> Indices:
+        """Return the tiles (n,) of a segment; none where it was trimmed meanwhile."""
+        with self.told():
+            try:
+                found: Indices = _read(self.path / "grids" / grid / segment, "indices")
+            except FileNotFoundError:
+                return np.empty(0, np.int64)
+        return found[found >= 0]
+
+    def values(self, grid: str, segment: str, count: int) -> Rows:
+        """Return the embeddings (count, dim) of a segment; NaN where they were trimmed meanwhile."""
+        with self.told():
+            try:
+                found: Rows = _read(self.path / "grids" / grid / segment, "values")
+            except FileNotFoundError:
+                return np.full((count, self.dim), np.nan, np.float32)
+        return found
+
+    def add_segment(self, grid: str, indices: Indices, values: Rows) -> str:
+        """Keep embeddings (n, dim) of tiles of a grid; returns the segment's name."""
+        name = uuid.uuid4().hex
+        with self.told(), self._appearing(self.path / "grids" / grid / name) as part:
+            zarr.open_group(self.path, mode="a")  # another process may have trimmed the whole store
+            _write(part, indices=indices, values=values)
+        return name
+
+    @contextmanager
+    def _appearing(self, target: Path) -> Iterator[Path]:
+        """Give a name to write to; what is written takes its own once it is complete.
+
+        Where another process was faster its work stays: both say the same.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            yield part
+            if not target.is_dir():
+                part.replace(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+        finally:
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Say errors of the disk and of zarr in our words."""
+        try:
+            yield
+        except OSError as error:
+            raise ChrepError(
+                f"embeddings cannot be kept here ({error.strerror or error})",
+                path=self.path,
+                remedy="Let CHREP_CACHE name a folder that can be written and has room.",
+            ) from error
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise ChrepError(
+                "the embeddings kept here are damaged",
+                path=self.path,
+                remedy="Delete this folder; they are then computed again.",
+            ) from error
+
+
+def _write(folder: Path, **arrays: NDArray[Any]) -> None:
+    group = zarr.open_group(folder, mode="w")
+    for name, values in arrays.items():
+        rest = values.shape[1:]
+        shard = max(1, -(-len(values) // CHUNK)) * CHUNK
+        array = group.create_array(
+            name, shape=values.shape, dtype=values.dtype, chunks=(CHUNK, *rest), shards=(shard, *rest),
+            compressors=[Crc32cCodec()],  # numbers like these do not get smaller, but may get torn
+            fill_value=np.nan if values.dtype.kind == "f" else -1,  # of chunks that were trimmed
+        )  # fmt: skip
+        array[...] = values
+
+
+def _read(folder: Path, name: str) -> NDArray[Any]:
+    array: Any = zarr.open_group(folder, mode="r")[name]
+    values: NDArray[Any] = array[...]
+    return values
