@@ -134,7 +134,8 @@ class _Run:
 
         part_tiles = self.part_tiles if at_a_time is None else None
         waiting = iter(slides)
-        running = as_completed([self._submit(slide, part_tiles) for slide in islice(waiting, at_a_time)])
+        first = [self._submit(slide, part_tiles) for slide in islice(waiting, at_a_time)]
+        running = as_completed(first, loop=self.client.loop)
         for future in running:
             if (slide := self._parts.pop(future, None)) is not None:
                 if slide not in self._parts.values():  # a part that failed is computed with the whole
