@@ -40,7 +40,10 @@ MAY_IMPORT_SLOW_AT_TOP = {"networks", "calibration", "training", "methods"}
 # Loaded when a command or the viewer starts: nothing slow at their top, nor at the top of what that imports.
 FAST_UNITS = {"errors", "geometry", "config", "cache", "slides", "cohorts", "cli"}
 FAST_MODULES = {"chrep_model.inference.prediction", "chrep_model.inference.export"}
-WITHOUT_WIDGETS = {f"{PLUGIN}.{name}" for name in ("session", "viewport", "worker", "layers", "maps", "grid")}
+WITHOUT_WIDGETS = {
+    f"{PLUGIN}.{name}"
+    for name in ("session", "viewport", "scheduling", "jobs", "worker", "layers", "maps", "grid")
+}
 
 
 @dataclass(frozen=True)

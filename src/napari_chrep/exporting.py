@@ -13,8 +13,8 @@ from psygnal import Signal
 
 from chrep_model.errors import Cancelled, ChrepError, PredictionError, SettingsError
 from chrep_model.inference.export import MOST_GENES, SUFFIXES, write_prediction
+from napari_chrep.jobs import Stop
 from napari_chrep.session import PerViewer
-from napari_chrep.worker import Stop
 
 if TYPE_CHECKING:
     from chrep_model.geometry import Rect

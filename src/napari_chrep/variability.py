@@ -13,8 +13,9 @@ from qtpy.QtWidgets import QWidget
 
 from chrep_model.errors import Cancelled, ChrepError
 from chrep_model.inference.variability import Variability, variability
+from napari_chrep.jobs import Stop
 from napari_chrep.session import PerViewer, Session, sessions
-from napari_chrep.worker import Engine, Stop, engines
+from napari_chrep.worker import Engine, engines
 
 if TYPE_CHECKING:
     from chrep_model.inference.prediction import Prediction

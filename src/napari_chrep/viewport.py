@@ -1,4 +1,4 @@
-"""Which part of the slide is in view, and when that changes.
+"""Which part of the slide is in view, and that it changes.
 
 `view_rect` is arithmetic; `Viewport` connects it to a viewer. Every use of napari's camera and canvas, whose
 public names changed in napari 0.9, is in this file and in `grid`.
@@ -12,13 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from psygnal import Signal
-from superqt.utils import QSignalDebouncer
 
 from chrep_model.geometry import Rect
 from chrep_model.slides.slide import Slide
-
-#: How long the view must stand still before it counts as new, in milliseconds.
-SETTLE_MS = 250
 
 
 def view_rect(
@@ -86,28 +82,23 @@ def show_scale_bar(viewer: Any) -> None:
 
 
 class Viewport:
-    """Tells when the view of a viewer has settled on something new.
+    """Tells that the view of a viewer moves.
 
     Parameters
     ----------
     viewer : napari.Viewer
         Only a weak reference is kept.
-    parent : QObject
-        Owner of the timer; with it, the connection ends.
 
     Notes
     -----
     Zooming and panning fire several events each, in an order that changed between napari versions. They are
-    only taken as a hint to look again, once nothing has fired for `SETTLE_MS`.
+    only taken as a hint to look again; `napari_chrep.scheduling` knows when the view has come to rest.
     """
 
-    settled = Signal()
+    moved = Signal()
 
-    def __init__(self, viewer: Any, parent: Any) -> None:
+    def __init__(self, viewer: Any) -> None:
         self._viewer = weakref.ref(viewer)
-        self._timer = QSignalDebouncer(parent=parent)
-        self._timer.setTimeout(SETTLE_MS)
-        self._timer.triggered.connect(self._on_settled)
         for event in self._events():
             event.connect(self._on_moved)
 
@@ -129,7 +120,4 @@ class Viewport:
         return (camera.events.center, camera.events.zoom, viewer.canvas.events.size)
 
     def _on_moved(self, _event: Any = None) -> None:
-        self._timer.throttle()
-
-    def _on_settled(self) -> None:
-        self.settled.emit()
+        self.moved.emit()

@@ -1,174 +1,40 @@
-"""Everything slow: opening a bundle, preparing a slide, predicting tiles; each in a generator worker.
+"""Which worker runs: one at a time, for everything slow.
 
-One worker at a time. What is asked for meanwhile waits until that one has stopped, which takes a batch at
-most; of several requests only the newest is kept. Results come to the Qt thread one batch at a time, and
-those of a request that a newer one has overtaken are dropped.
+What is asked for meanwhile waits until that one has stopped, which takes a batch at most; of several requests
+only the newest is kept. A view that is followed may move under a run, though: the schedule of its tiles sees
+to that. Results come to the Qt thread one batch at a time; tiles that are predicted are kept, whoever asked.
 
 The widgets say how far the work is. napari's own progress bars are not used: they handle all waiting events
 in the middle of whatever reports progress, and turn a wheel that has the window drawn again and again.
-
-torch is imported in the worker threads only: opening a widget stays instant.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
-from chrep_model.bundle import Bundle, load_bundle
-from chrep_model.errors import Cancelled, ChrepError
+from chrep_model.bundle import Bundle
 from chrep_model.geometry import Rect
 from chrep_model.inference.prediction import Preview
-from napari_chrep.preferences import preferences
+from chrep_model.slides.region import Region
+from napari_chrep.jobs import Failed, Loaded, Prepared, Stop, loading, predicting, preparing
+from napari_chrep.scheduling import REST_S, Schedule
 from napari_chrep.session import PerViewer, Session, sessions
 
 if TYPE_CHECKING:
-    from chrep_model.inference.prediction import PredictionPart
-    from chrep_model.inference.predictor import Predictor, SlideContext
-    from chrep_model.slides.region import Region
-    from chrep_model.slides.slide import Slide
+    from chrep_model.inference.prediction import Prediction, PredictionPart
+    from chrep_model.inference.predictor import SlideContext
 
 State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A bundle whose networks are loaded."""
-
-    bundle: Bundle
-    predictor: Predictor
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A slide made ready for a bundle."""
-
-    predictor: Predictor
-    context: SlideContext
-
-
-@dataclass(frozen=True)
-class Failed:
-    """An error that the user should read as it stands."""
-
-    error: ChrepError
-
-
-class Stop:
-    """Asks a worker to stop, which looks here between batches; and holds how far its preparations are.
-
-    napari stops a worker itself (``worker.quit()``) when the window closes or from its task list; that counts
-    too.
-
-    Attributes
-    ----------
-    so_far : (int, int)
-        Done and total of what `predictor.prepare` counts; (0, 0) before it counts. Written by the worker and
-        read on the Qt thread: a generator that waits for one call has no other way to tell.
-    """
-
-    def __init__(self) -> None:
-        self._asked = threading.Event()
-        self.worker: Any = None
-        self.so_far = (0, 0)
-
-    def request(self) -> None:
-        """Ask for a stop."""
-        self._asked.set()
-
-    def requested(self) -> bool:
-        """Tell whether a stop was asked for."""
-        return self._asked.is_set() or (self.worker is not None and self.worker.abort_requested)
-
-    def report(self, done: int, total: int, _what: str = "") -> None:
-        """Take note of progress; the callback of `predictor.prepare`."""
-        self.so_far = (done, total)
-
-
-def loading(path: Path, stop: Stop) -> Iterator[Bundle | Loaded | Failed]:
-    """Open a bundle; yields it, and again once its networks are loaded, or the reason why not.
-
-    The second step is ahead of its time: it imports torch while the user still looks for a slide.
-    """
-    try:
-        bundle = load_bundle(path)
-        _ = bundle.trust, bundle.panel.names  # made here: the widgets ask for them on the Qt thread
-        yield bundle
-        if not stop.requested():
-            yield Loaded(bundle, _predictor(bundle))
-    except ChrepError as error:
-        yield Failed(error)
-
-
-def preparing(
-    bundle: Bundle, predictor: Predictor | None, slide: Slide, context: SlideContext | None, stop: Stop
-) -> Iterator[Prepared | Failed]:
-    """Load the bundle's networks and prepare the slide for them, whichever is not there yet."""
-    try:
-        _step_back()
-        predictor = predictor or _predictor(bundle)
-        if context is None and not stop.requested():
-            context = predictor.prepare(slide, progress=stop.report, cancelled=stop.requested)
-    except Cancelled:
-        return
-    except ChrepError as error:
-        yield Failed(error)
-        return
-    if context is not None:
-        yield Prepared(predictor, context)
-
-
-def predicting(
-    predictor: Predictor, context: SlideContext, indices: npt.NDArray[np.int64], stop: Stop
-) -> Iterator[Preview | PredictionPart | Failed]:
-    """Predict tiles: a rough map first, where it is worth its while, then once per batch."""
-    try:
-        _step_back()
-        if len(indices) > predictor.batch_size:
-            preview = predictor.preview(context, indices, cancelled=stop.requested)
-            if preview is not None:
-                yield preview
-        yield from predictor.stream(context, indices, cancelled=stop.requested)
-    except Cancelled:
-        return
-    except ChrepError as error:
-        yield Failed(error)
-
-
-def _predictor(bundle: Bundle) -> Predictor:
-    from chrep_model.cache import trim_cache
-    from chrep_model.inference.predictor import Predictor
-
-    wanted = preferences()
-    trim_cache(wanted.cache, wanted.cache_bytes)
-    return Predictor(bundle, device=wanted.device, batch_size=wanted.batch_size, cache_dir=wanted.cache)
-
-
-def _step_back() -> None:
-    """Leave the window a core, and let it go first: a worker that takes all there is makes panning stutter.
-
-    On Linux threads have scheduling policies of their own, and those that a thread starts inherit its. To one
-    that only fills idle time (SCHED_IDLE) a core counts as free, so that whatever draws a frame gets it at
-    once; the lowest of priorities does not have that effect. Elsewhere the thread stays as it is.
-    """
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
-    if sys.platform == "linux":
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 
 
 class Engine:
@@ -187,7 +53,8 @@ class Engine:
     progressed : Signal(int, int, float)
         Tiles done, tiles of this run, tiles per second.
     refused : Signal(int)
-        A request holds this many tiles, more than its budget; nothing was started.
+        A request holds this many tiles, more than its budget; nothing was started. Of a view that is
+        followed, so many are left now that the budget is used up.
     nothing_to_do : Signal(int)
         A request holds no tile that is not predicted yet; its number of tissue tiles.
     failed : Signal(str)
@@ -207,12 +74,19 @@ class Engine:
         self._stop = Stop()
         self._pending: Callable[[], None] | None = None
         self._request: tuple[Rect | Region | None, int | None] = (None, None)
+        self._view: tuple[Rect | None, int | None] = (None, None)  # that is followed, and its budget
+        self._followed: Schedule | None = None  # of the view, for what is prepared now
+        self._running: Schedule | None = None
+        self._rest = QTimer()  # looks again once the view may have come to rest
+        self._rest.setSingleShot(True)
+        self._rest.timeout.connect(self._on_rest)
         self._readied: tuple[int, str] | None = None
         self._quiet = False
         self._generation = 0
-        self._done = self._total = 0
+        self._done = 0
         self._started_at = 0.0
         session.slide_changed.connect(self._on_slide_changed)
+        session.prediction_changed.connect(self._on_prediction_changed)
 
     def load(self, path: Path) -> None:
         """Open a bundle and make it the current one."""
@@ -242,12 +116,35 @@ class Engine:
         budget : int or None
             With more tiles than this, `refused` is emitted instead; None for no limit.
         """
-        self._request, self._quiet = (area, budget), False
-        # What is loaded or prepared now serves any region: let it go on.
-        if self.state in ("loading", "preparing") and not self._stop.requested():
-            self._pending = self._predict_now
+        self._request = area, budget
+        self._rest.stop()
+        self._ask(self._predict_now)
+
+    def follow(self, view: Rect | None, *, budget: int | None = None) -> None:
+        """Predict what is in view as soon as it rests; to be called whenever it moves.
+
+        A run for an earlier view goes on: it drops what is no longer in view, and takes in what is new.
+
+        Parameters
+        ----------
+        view : Rect or None
+            In level-0 pixels; None beside the slide.
+        budget : int or None
+            No more tiles than this are predicted for one view; None for no limit.
+        """
+        self._view = view, budget
+        if self._followed is not None:
+            self._followed.look(view)
+            if not self._rest.isActive():
+                self._on_rest()
         else:
-            self._overtake(self._predict_now)
+            self._rest.start(math.ceil(1000 * REST_S))
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the whole tissue, or a region, is under way or waits: it goes before the view."""
+        running = self._running not in (None, self._followed) and not self._stop.requested()
+        return (running or self._pending == self._predict_now) and not isinstance(self._request[0], Rect)
 
     @property
     def prepared_so_far(self) -> tuple[int, int]:
@@ -256,6 +153,7 @@ class Engine:
 
     def cancel(self) -> None:
         """Stop within a batch; what is predicted so far stays."""
+        self._rest.stop()
         self._pending = None
         self._stop.request()
         if self.state == "loading":
@@ -268,9 +166,18 @@ class Engine:
         self._generation += 1
         self.cancel()
 
+    def _ask(self, job: Callable[[], None]) -> None:
+        """Do this next. What is loaded or prepared now serves any region: let it go on."""
+        self._quiet = False
+        if self.state in ("loading", "preparing") and not self._stop.requested():
+            self._pending = job
+        else:
+            self._overtake(job)
+
     def _overtake(self, job: Callable[[], None]) -> None:
-        """Do this next, and drop what comes from the work under way."""
-        self._generation += 1
+        """Do this next, and drop what comes from the work under way; tiles are right for anybody."""
+        if self._running is None:
+            self._generation += 1
         self._pending = job
         self._stop.request()
         if self._worker is None:
@@ -282,24 +189,61 @@ class Engine:
             job()
 
     def _predict_now(self) -> None:
-        session = self.session
-        area, budget = self._request
-        if session.bundle is None or session.slide is None:
+        ready = self._ready_for(self._predict_now)
+        if ready is None:
             return
+        (context, prediction), (area, budget) = ready, self._request
+        rows, cols = context.slide.shape
+        everything = Rect(0.0, 0.0, float(cols), float(rows))
+        schedule = Schedule(context.grid, context.tiles(area))
+        schedule.look(area.bounds if isinstance(area, Region) else area or everything)
+        schedule.begin(prediction.indices, None)
+        if budget is not None and schedule.total > budget:
+            self.refused.emit(schedule.total)
+        else:
+            self._run(schedule)
+
+    def _follow_now(self) -> None:
+        ready = self._ready_for(self._follow_now)
+        if ready is None:
+            return
+        (context, prediction), (view, budget) = ready, self._view
+        if self._followed is None:
+            self._followed = Schedule(context.grid, context.tissue)
+        self._followed.look(view)
+        self._followed.begin(prediction.indices, budget)
+        self._run(self._followed)
+
+    def _ready_for(self, job: Callable[[], None]) -> tuple[SlideContext, Prediction] | None:
+        """Return what tiles are predicted with; where it is not there yet, prepare, and then do the job."""
+        session = self.session
+        if session.bundle is None or session.slide is None:
+            return None
         if session.context is None or session.predictor is None or session.prediction is None:
             self._prepare()
-            self._pending = self._predict_now  # once this worker has finished
+            self._pending = job  # once this worker has finished
+            return None
+        return session.context, session.prediction
+
+    def _run(self, schedule: Schedule) -> None:
+        if not schedule.total:
+            self.nothing_to_do.emit(schedule.in_view)
             return
-        wanted = session.context.tiles(area)
-        todo = session.prediction.missing(wanted)
-        if todo.size == 0:
-            self.nothing_to_do.emit(int(wanted.size))
-        elif budget is not None and todo.size > budget:
-            self.refused.emit(int(todo.size))
-        else:
-            self._done, self._total, self._started_at = 0, int(todo.size), time.perf_counter()
-            self._start("predicting", predicting, session.predictor, session.context, todo)
-            self.progressed.emit(0, self._total, 0.0)
+        self._running = schedule
+        self._done, self._started_at = 0, time.perf_counter()
+        self._start("predicting", predicting, self.session.predictor, self.session.context, schedule)
+        self.progressed.emit(0, schedule.total, 0.0)
+
+    def _on_rest(self) -> None:
+        """Start a run for the view that is followed, unless it moves still, or the run under way takes it."""
+        if self._followed is not None:
+            left = self._followed.rests_in()
+            if left:
+                self._rest.start(math.ceil(1000 * left))
+                return
+            if self._running is self._followed and not self._stop.requested():
+                return
+        self._ask(self._follow_now)
 
     def _prepare(self) -> None:
         session = self.session
@@ -319,11 +263,7 @@ class Engine:
         if generation != self._generation:
             return
         if isinstance(result, Failed):
-            self._pending = None
-            if self._quiet and self.state == "preparing":
-                return
-            show_error(str(result.error))
-            self.failed.emit(str(result.error))
+            self._on_failed(str(result.error))
         elif isinstance(result, Bundle):
             self.session.use(result)
         elif isinstance(result, Loaded):
@@ -331,15 +271,28 @@ class Engine:
         elif isinstance(result, Prepared):
             self.session.prepared(result.predictor, result.context)
         elif isinstance(result, Preview):
-            self.session.foresee(result)
+            if not self._stop.requested():
+                self.session.foresee(result)
         else:
             self._on_part(result)
 
     def _on_part(self, part: PredictionPart) -> None:
         self.session.add(part)
         self._done += len(part.indices)
-        rate = self._done / max(time.perf_counter() - self._started_at, 1e-6)
-        self.progressed.emit(self._done, self._total, rate)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._running is not None:
+            rate = self._done / max(time.perf_counter() - self._started_at, 1e-6)
+            self.progressed.emit(self._done, self._running.total, rate)
+
+    def _on_failed(self, message: str) -> None:
+        overtaken = self._pending is not None and self._stop.requested()
+        if overtaken or (self._quiet and self.state == "preparing"):
+            return
+        self._pending = None
+        show_error(message)
+        self.failed.emit(message)
 
     def _on_errored(self, error: Exception) -> None:
         """Tell of an error that is a fault of ours; napari shows it with its traceback."""
@@ -351,17 +304,33 @@ class Engine:
             self.session.end_run()
         if self._worker is not None and self._worker.abort_requested:
             self._pending = None  # napari stopped it: the window is closing, or the user said so in its list
-        self._worker = None
+        if self._followed is not None and self._running is self._followed and not self._stop.requested():
+            self._on_followed(self._followed)
+        self._worker = self._running = None
         self._next()
         if self._worker is None:
             self._set_state("idle")
 
+    def _on_followed(self, schedule: Schedule) -> None:
+        """Look again where the view has moved too late for the run; tell of what the budget left out."""
+        if schedule.has_moved:
+            self._rest.start(math.ceil(1000 * schedule.rests_in()))
+            return
+        self._tell()  # what was dropped is not to be waited for
+        if schedule.beyond:
+            self.refused.emit(schedule.beyond)
+
     def _on_slide_changed(self) -> None:
         """Drop what is under way for the former slide; a bundle that is being opened serves any slide."""
+        self._rest.stop()
         if self.state == "loading":
-            self._pending = None if self._pending == self._predict_now else self._pending
+            if self._pending in (self._predict_now, self._follow_now):
+                self._pending = None
         else:
             self.drop()
+
+    def _on_prediction_changed(self) -> None:
+        self._followed = None
 
     def _set_state(self, state: State) -> None:
         if state != self.state:

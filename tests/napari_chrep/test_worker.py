@@ -83,7 +83,7 @@ def test_a_cancelled_run_keeps_what_is_done(desk, tiny_bundle, slide_path):
     np.testing.assert_array_equal(np.sort(desk.session.prediction.indices), np.sort(wanted))
 
 
-def test_results_of_an_overtaken_request_are_dropped(desk, tiny_bundle, slide_path):
+def test_of_an_overtaken_request_only_what_is_under_way_is_still_predicted(desk, tiny_bundle, slide_path):
     desk.open(slide_path)
     desk.prepare(tiny_bundle, batch_size=1)
     rows, cols = desk.session.slide.shape
@@ -101,7 +101,8 @@ def test_results_of_an_overtaken_request_are_dropped(desk, tiny_bundle, slide_pa
     desk.engine.predict(left)
     desk.wait()
     later = desk.session.prediction.indices[at_the_turn[0] :]
-    np.testing.assert_array_equal(np.sort(later), np.sort(tiles(right)))
+    assert np.isin(tiles(right), later).all()
+    assert len(later) <= len(tiles(right)) + 3 < len(tiles(right)) + len(tiles(left)) - at_the_turn[0]
 
 
 def test_a_view_that_moves_while_the_slide_is_prepared_does_not_start_it_again(desk, tiny_bundle, slide_path):

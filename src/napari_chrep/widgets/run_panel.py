@@ -44,10 +44,10 @@ class RunPanel(QWidget):
     def __init__(self, viewer: Any, session: Session, engine: Engine) -> None:
         super().__init__()
         self.session, self.engine = session, engine
-        self.viewport = Viewport(viewer, self)
+        self.viewport = Viewport(viewer)
         self.drawing = drawings.of(viewer)
         self._asked_for: Rect | Region | None = None  # None stands for the whole slide
-        self._followed = False  # nobody asked: the view came to rest
+        self._followed = False  # nobody asked: the view moved
         self._clock = QTimer(self)  # looks at the preparations, which cannot tell by themselves
         self._clock.setInterval(200)
         self._clock.timeout.connect(self._on_clock)
@@ -60,7 +60,7 @@ class RunPanel(QWidget):
         for keys, button in ((VIEW_SHORTCUT, self.predict_view), (TISSUE_SHORTCUT, self.predict_tissue)):
             button.setShortcut(QKeySequence(keys))
         connections = Connections(self)
-        connections.add(self.viewport.settled, self._on_settled)
+        connections.add(self.viewport.moved, self._on_moved)
         connections.add(self.drawing.changed, self._on_drawing)
         connections.add(session.slide_changed, self._on_inputs)
         connections.add(session.bundle_changed, self._on_inputs)
@@ -80,7 +80,7 @@ class RunPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         self.follow = QCheckBox("Follow view")
         self.follow.setToolTip("Predict whatever comes into view, once the view stands still")
-        self.follow.toggled.connect(self._on_settled)
+        self.follow.toggled.connect(self._on_moved)
         row = QHBoxLayout()
         row.addWidget(heading("Predict"), 1)
         row.addWidget(self.follow)
@@ -142,20 +142,19 @@ class RunPanel(QWidget):
     def _on_anyway(self) -> None:
         self._predict(self._asked_for, limited=False)
 
-    def _predict(self, area: Rect | Region | None, *, limited: bool = True, followed: bool = False) -> None:
-        self._asked_for, self._followed = area, followed
+    def _predict(self, area: Rect | Region | None, *, limited: bool = True) -> None:
+        self._asked_for, self._followed = area, False
         self.anyway.hide()
         self.engine.predict(area, budget=preferences().tile_budget if limited else None)
 
-    def _on_settled(self, _checked: bool = False) -> None:
+    def _on_moved(self, _checked: bool = False) -> None:
         slide = self.session.slide
-        if not self.follow.isChecked() or slide is None or self._missing():
+        if not self.follow.isChecked() or slide is None or self.engine.is_taken or self._missing():
             return
-        if not isinstance(self._asked_for, Rect) and self.engine.state in ("preparing", "predicting"):
-            return  # the whole tissue, or what was drawn, is under way: the view waits
         rect = self.viewport.rect(slide)
-        if rect is not None:
-            self._predict(rect, followed=True)
+        self._asked_for, self._followed = rect, True
+        self.anyway.hide()
+        self.engine.follow(rect, budget=preferences().tile_budget)
 
     def _missing(self) -> str:
         """Say what must be given before anything can be predicted; empty when nothing is missing."""
@@ -179,7 +178,7 @@ class RunPanel(QWidget):
         self._on_drawing()
         self._say(missing or (LOADING if self.engine.state == "loading" else READY))
         if not missing:
-            self._on_settled()
+            self._on_moved()
             self.engine.get_ready()
 
     def _on_drawing(self) -> None:
@@ -238,9 +237,11 @@ class RunPanel(QWidget):
             self._say(f"0 of {total:,} tiles: a rough map first")
 
     def _on_refused(self, tiles: int) -> None:
-        where = sentence(self._where())
-        most = preferences().tile_budget
-        self._say(f"{where} are {tiles:,} tiles to predict, more than {most:,}. Choose less, or go ahead:")
+        if self._followed:
+            self._say(f"In view are {tiles:,} more tiles to predict. Zoom in, or go ahead:")
+        else:
+            what, most = f"{sentence(self._where())} are {tiles:,} tiles", preferences().tile_budget
+            self._say(f"{what} to predict, more than {most:,}. Choose less, or go ahead:")
         self.anyway.show()
 
     def _on_nothing(self, tissue_tiles: int) -> None:
@@ -253,9 +254,9 @@ class RunPanel(QWidget):
             self._warn(f"No tissue {where}. Move to the stained tissue, or zoom out, then predict.")
 
     def _where(self) -> str:
-        if self._asked_for is None:
-            return "on the slide"
-        return "in the region" if isinstance(self._asked_for, Region) else "in view"
+        if self._followed or isinstance(self._asked_for, Rect):
+            return "in view"
+        return "on the slide" if self._asked_for is None else "in the region"
 
     def _on_failed(self, message: str) -> None:
         self._say(message)

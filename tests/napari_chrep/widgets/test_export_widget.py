@@ -17,8 +17,8 @@ from qtpy.QtWidgets import QLineEdit
 
 from napari_chrep import exporting
 from napari_chrep.exporting import FILE_KINDS
+from napari_chrep.jobs import Stop
 from napari_chrep.widgets.remembered import Remembered
-from napari_chrep.worker import Stop
 
 
 class Exports:
