@@ -133,13 +133,13 @@ def predicting(
                 preview = predictor.preview(context, step.waiting, cancelled=stop.requested)
                 if preview is not None:
                     yield preview
-                    schedule.refine()
+                    if predictor.bundle.context_um:
+                        schedule.refine()
                     continue
-            for batch in schedule.batches(size):
-                for part in predictor.stream(context, batch, cancelled=stop.requested):
-                    yield part
-                    if step.stride > 1:
-                        coarse.add(part)
+            for part in predictor.stream(context, schedule.batches(size), cancelled=stop.requested):
+                yield part
+                if step.stride > 1:
+                    coarse.add(part)
             if step.stride > 1 and not (schedule.has_moved or stop.requested()):
                 yield from _drawn_from(coarse, step)
     except Cancelled:
