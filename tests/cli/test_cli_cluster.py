@@ -9,6 +9,8 @@ import shutil
 import signal
 import socket
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -20,6 +22,7 @@ from distributed import Client, LocalCluster, WorkerPlugin
 
 from chrep_model.bundle import load_bundle
 from chrep_model.cli import console
+from chrep_model.errors import PredictionError
 from chrep_model.inference import cluster, records
 from chrep_model.inference.many import Job
 
@@ -155,25 +158,40 @@ def test_a_slide_that_kills_its_workers_fails_alone(predict, slides, out, deaths
     assert result.code == 0 and sum(row["already_there"] for row in rows.values()) == 2
 
 
+@pytest.fixture
+def job(tiny_bundle, tmp_path):
+    """Settings as the command makes them."""
+    return Job(
+        bundle=tiny_bundle, bundle_hash=load_bundle(tiny_bundle).hash, cache=tmp_path / "cache", genes=(),
+        rect=None, mpp=0.7, stride=1.0, format="h5ad", device="cpu", batch_size=4, keeps_records=True,
+    )  # fmt: skip
+
+
+def test_what_is_pending_is_cancelled(job, slides, local, out):
+    out.mkdir()
+    targets = {slide: out / f"{slide.stem}.h5ad" for slide in slides}
+    ended = cluster.predict_slides(local.scheduler.address, job, targets, console.one_line)
+    next(ended)
+    ended.close()
+    deadline = time.monotonic() + 20
+    while local.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 class TestParts:
     """A slide of many tiles is cut."""
 
     @pytest.fixture
-    def parts(self, local, slides, tiny_bundle, out, tmp_path):
-        """Predict a slide in parts of so many tiles into a folder."""
+    def parts(self, local, job, out, tmp_path):
+        """Predict a slide in parts of so many tiles, with embeddings of its own."""
 
         def run(slide, tiles, name):
-            cache = tmp_path / f"{name}-cache"
-            job = Job(
-                bundle=tiny_bundle, bundle_hash=load_bundle(tiny_bundle).hash, cache=cache, genes=(),
-                rect=None, mpp=0.7, stride=1.0, format="h5ad", device="cpu", batch_size=4,
-                keeps_records=False,
-            )  # fmt: skip
             target = out / f"{name}.h5ad"
             out.mkdir(exist_ok=True)
-            ended = cluster.predict_slides(
-                local.scheduler.address, job, {slide: target}, console.one_line, part_tiles=tiles
-            )
+            own = replace(job, cache=tmp_path / f"{name}-cache")
+            address = local.scheduler.address
+            ended = cluster.predict_slides(address, own, {slide: target}, console.one_line, part_tiles=tiles)
             return target, dict(ended)[slide]
 
         return run
@@ -214,15 +232,10 @@ def test_distributed_is_not_installed(refused, args, monkeypatch):
     assert 'pip install "napari-chrep[cluster]"' in refused(*args, "--scheduler", "tcp://127.0.0.1:8786")
 
 
-def test_workers_that_do_not_see_the_bundle(local, tiny_bundle, tmp_path):
-    job = Job(
-        bundle=tmp_path / "elsewhere.chrep", bundle_hash="", cache=tmp_path, genes=(), rect=None, mpp=None,
-        stride=1.0, format="h5ad", device="cpu", batch_size=4, keeps_records=False,
-    )  # fmt: skip
-    ended = cluster.predict_slides(
-        local.scheduler.address, job, {tmp_path / "a.svs": tmp_path / "a.h5ad"}, str
-    )
-    with pytest.raises(cluster.PredictionError, match=r"does not see .*elsewhere.chrep.*file system"):
+def test_workers_that_do_not_see_the_bundle(local, job, slides, out):
+    elsewhere = replace(job, bundle=out / "elsewhere.chrep")
+    ended = cluster.predict_slides(local.scheduler.address, elsewhere, {slides[0]: out / "a.h5ad"}, str)
+    with pytest.raises(PredictionError, match=r"does not see .*elsewhere.chrep.*file system"):
         next(ended)
 
 
