@@ -202,20 +202,20 @@ class Schedule:
     def _plan(self, view: View, coarse: bool = True) -> None:
         """Choose the tiles for a view, and their order."""
         seen = self._tiles[self._is_seen(self._tiles, view.rect)]
-        wanted = seen[~self._taken[seen]]
-        strides = [s for s in STRIDES if s == 1 or (coarse and len(wanted) >= LEAST * s * s)]
-        level = np.full(len(wanted), len(strides) - 1)  # the first pass whose lattice a tile is on
-        row, col = np.divmod(wanted, max(self.grid.shape[1], 1))
-        for place, stride in reversed(list(enumerate(strides))):
-            level[(row % stride == 0) & (col % stride == 0)] = place
-        centre = np.array(view.rect.centre if view.rect is not None else (0.0, 0.0))
-        distance = ((self.grid.centres(wanted) - centre) ** 2).sum(axis=1)
-        order = np.lexsort((distance, level))[: self._budget]
-        wanted, level = wanted[order], level[order]
-        self._passes = [(stride, wanted[level == place]) for place, stride in enumerate(strides)]
+        wanted = left = seen[~self._taken[seen]]
+        centre = view.rect.centre if view.rect is not None else (0.0, 0.0)
+        most, self._passes = len(wanted) if self._budget is None else self._budget, []
+        for stride in STRIDES:
+            if stride == 1 or (coarse and len(wanted) >= LEAST * stride**2):
+                row, col = np.divmod(left, max(self.grid.shape[1], 1))
+                here = (row % stride == 0) & (col % stride == 0)
+                tiles = self.grid.order_from(centre, left[here])[:most]
+                self._passes.append((stride, tiles))
+                left, most = left[~here], most - len(tiles)
         self._planned = self._dropped_for = view
-        self.in_view, self.beyond = len(seen), len(distance) - len(order)
         self._tidy()
+        waiting = sum(len(tiles) for _, tiles in self._passes)
+        self.in_view, self.beyond = len(seen), len(wanted) - waiting
 
     def _drop(self) -> None:
         """Forget what has left the view, at rest or not."""

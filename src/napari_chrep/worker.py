@@ -195,7 +195,7 @@ class Engine:
         (context, prediction), (area, budget) = ready, self._request
         rows, cols = context.slide.shape
         everything = Rect(0.0, 0.0, float(cols), float(rows))
-        schedule = Schedule(context.grid, context.tiles(area))
+        schedule = Schedule(context.grid, context.tissue[context.grid.is_in(area, context.tissue)])
         schedule.look(area.bounds if isinstance(area, Region) else area or everything)
         schedule.begin(prediction.indices, None)
         if budget is not None and schedule.total > budget:
@@ -290,14 +290,17 @@ class Engine:
         overtaken = self._pending is not None and self._stop.requested()
         if overtaken or (self._quiet and self.state == "preparing"):
             return
-        self._pending = None
         show_error(message)
-        self.failed.emit(message)
+        self._give_up(message)
 
     def _on_errored(self, error: Exception) -> None:
         """Tell of an error that is a fault of ours; napari shows it with its traceback."""
+        self._give_up(f"{type(error).__name__}: {error}")
+
+    def _give_up(self, why: str) -> None:
         self._pending = None
-        self.failed.emit(f"{type(error).__name__}: {error}")
+        self._stop.request()  # nothing more comes of this run, and none follows it
+        self.failed.emit(why)
 
     def _on_finished(self) -> None:
         if self.state in ("predicting", "cancelling"):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from chrep_model.errors import SlideError
+
 
 class Follower:
     """The explorer following a view of a slide; tiles come one at a time, and unhurried."""
@@ -127,3 +129,16 @@ def test_the_tissue_that_was_asked_for_is_finished_while_the_view_moves(follower
     follower.rest()
     np.testing.assert_array_equal(np.unique(follower.predicted), follower.desk.session.context.tissue)
     assert follower.workers == ["predicting", "predicting"]
+
+
+def test_what_went_wrong_is_the_last_word(follower, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise SlideError("the file is damaged", remedy="Copy it again.")
+        yield
+
+    monkeypatch.setattr(follower.desk.session.predictor, "stream", broken)
+    follower.move(540, 540, zoom=1.0)
+    follower.run.follow.click()
+    follower.rest()
+    assert "the file is damaged" in follower.run.status.text()
+    assert follower.workers == ["predicting"] and not len(follower.predicted)
