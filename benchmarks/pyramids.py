@@ -38,8 +38,9 @@ def write_pyramid(path: Path, picture: RgbArray, side: int, mpp: float) -> None:
             per_um = 10_000 / (mpp * 2**level)
             file.write(
                 _tiles(picture, extent, 2**level), shape=(extent, extent, 3), dtype=np.uint8,
-                tile=(TILE, TILE), photometric="rgb", compression="jpeg", subfiletype=int(level > 0),
-                resolution=(per_um, per_um), resolutionunit="CENTIMETER",
+                tile=(TILE, TILE), photometric="ycbcr", compression="jpeg", subsampling=(2, 2),
+                subfiletype=int(level > 0), resolution=(per_um, per_um),
+                resolutionunit="CENTIMETER",
             )  # fmt: skip
 
 
@@ -48,6 +49,8 @@ def _tiles(picture: RgbArray, extent: int, downsample: int) -> Iterator[bytes]:
     small = picture[::every, ::every]
     times = math.ceil(TILE / small.shape[0])
     tile = np.ascontiguousarray(np.tile(small, (times, times, 1))[:TILE, :TILE])
-    encoded = imagecodecs.jpeg8_encode(tile, level=85, colorspace="RGB", outcolorspace="RGB")
+    encoded = imagecodecs.jpeg8_encode(
+        tile, level=85, colorspace="RGB", outcolorspace="YCBCR", subsampling="420"
+    )
     for _ in range(math.ceil(extent / TILE) ** 2):
         yield encoded

@@ -1,23 +1,35 @@
-"""Tiles per second from a slide to embeddings, as a share of what the encoder alone does; and against peers.
+"""Tiles per second from a slide to embeddings on disk, against the encoder alone and against peers.
 
     python benchmarks/slide_throughput.py [--encoders mobilenetv2_100,resnet18,mobilenetv3_small_100]
-        [--tiles 512] [--rounds 3] [-o slide_throughput.json]
+        [--across 24] [--rounds 3] [-o slide_throughput.json]
 
-The slide is a JPEG pyramid of 20,000 px made of the sample tissue, the tiles are those of its middle, 224
-px at the slide's own scale, so that nobody has to resample. All variants see the same tiles in fp32 and run
-in turn in one process, over several rounds; medians. *alone*: the encoder on tiles in memory. *ours*:
-`TileReader` and the encoder, as every prediction runs. *plain loop*: OpenSlide's `read_region` in a torch
-Dataset, a DataLoader without workers, and timm. Networks have random weights, which are as fast as others.
-The embeddings of ours and of the plain loop are compared.
+The slide is a JPEG pyramid of 20,000 px made of the sample tissue, the tiles are those of a square in its
+middle, 224 px at the slide's own scale, so that nobody has to resample. All variants see the same tiles in
+fp32 and run in turn in one process, over several rounds; medians.
+
+- *alone*: the encoder on tiles in memory.
+- *ours*: tiles read ahead, encoded and written to a fresh store, as for every prediction.
+- *half stride*: the same for as many tiles that overlap by half.
+- *plain loop*: OpenSlide's `read_region` in a torch Dataset, a DataLoader without workers, and timm.
+- *lazyslide*: its tiles and its feature extraction, where it is installed (``pip install lazyslide``).
+- *traced*: the encoder alone, traced and frozen by torch; *bf16*: alone, under autocast to bfloat16.
+
+The allocator keeps what it was given (glibc otherwise hands activations back to the system and asks for them
+again, all the time), for all variants alike. Networks have random weights, which are as fast as others.
 """
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import json
+import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import openslide
@@ -29,98 +41,190 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from chrep_model.networks.encoder import Encoder, open_encoder
+from chrep_model.embeddings.encoding import Need, TileEncoding
+from chrep_model.embeddings.rows import GridRows
+from chrep_model.embeddings.store import Store
+from chrep_model.networks.encoder import TimmEncoder, open_encoder
 from chrep_model.networks.torchvision_compat import ensure_torchvision
-from chrep_model.slides.slide import open_slide
+from chrep_model.slides.slide import Slide, open_slide
 from chrep_model.slides.tiles import TileGrid, TileReader
 
 SIDE, MPP, PX, BATCH = 20_000, 0.5, 224, 32
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+Embeddings = NDArray[np.float32]
+
+
+class Normalise:
+    """A picture (rows, cols, 3) uint8 as the tensor that the network was trained on."""
+
+    def __init__(self, encoder: TimmEncoder) -> None:
+        self.mean, self.std = encoder._mean[0], encoder._std[0]
+
+    def __call__(self, picture: NDArray[np.uint8]) -> torch.Tensor:
+        """Return (3, rows, cols) float32."""
+        return (torch.from_numpy(picture).permute(2, 0, 1).float() / 255 - self.mean) / self.std
 
 
 class Regions(torch.utils.data.Dataset[torch.Tensor]):
     """What everybody writes: a region of the slide as a normalised tensor."""
 
-    def __init__(self, path: Path, corners: NDArray[np.int64], encoder: Any) -> None:
-        self.slide, self.corners = openslide.OpenSlide(str(path)), corners
-        self.mean, self.std = encoder._mean[0], encoder._std[0]
+    def __init__(self, path: Path, corners: NDArray[np.int64], normalise: Normalise) -> None:
+        self.slide, self.corners, self.normalise = openslide.OpenSlide(str(path)), corners, normalise
 
     def __len__(self) -> int:
         return len(self.corners)
 
     def __getitem__(self, i: int) -> torch.Tensor:
         x, y = (int(v) for v in self.corners[i])
-        picture = np.array(self.slide.read_region((x, y), 0, (PX, PX)).convert("RGB"))
-        return (torch.from_numpy(picture).permute(2, 0, 1).float() / 255 - self.mean) / self.std
+        return self.normalise(np.array(self.slide.read_region((x, y), 0, (PX, PX)).convert("RGB")))
 
 
 @torch.inference_mode()
-def plain_loop(path: Path, corners: NDArray[np.int64], encoder: Any) -> NDArray[np.float32]:
+def plain_loop(path: Path, centres: NDArray[np.float64], encoder: TimmEncoder) -> Embeddings:
     """Embeddings (n, dim) the plain way."""
-    loader = torch.utils.data.DataLoader(Regions(path, corners, encoder), batch_size=BATCH)
+    corners = np.rint(centres - PX / 2).astype(np.int64)
+    loader = torch.utils.data.DataLoader(Regions(path, corners, Normalise(encoder)), batch_size=BATCH)
     return np.concatenate([encoder.model(batch).numpy() for batch in loader])
 
 
-def ours(reader: TileReader, centres: NDArray[np.float64], encoder: Encoder) -> NDArray[np.float32]:
+def ours(slide: Slide, stride: float, tiles: NDArray[np.int64], encoder: TimmEncoder) -> Embeddings:
     """Embeddings (n, dim) our way."""
-    return np.concatenate([encoder.encode(tiles, {}) for _, tiles in reader.batches(centres, BATCH)])
+    with tempfile.TemporaryDirectory() as folder:
+        grid = TileGrid(slide.shape, MPP, encoder.spec, stride)
+        rows = GridRows(grid, encoder.dim, Store(Path(folder) / "store", encoder.dim))
+        scan = grid.scan_order(tiles)
+        parts = [scan[i : i + BATCH] for i in range(0, len(scan), BATCH)]
+        encoding = TileEncoding(TileReader(slide, encoder.spec), encoder, BATCH)
+        for _ in encoding.of_parts(parts, lambda part: [Need(rows, part)], {}):
+            pass
+        rows.has(tiles)
+        return rows[tiles]
 
 
-def alone(tiles: NDArray[np.uint8], encoder: Encoder) -> NDArray[np.float32]:
+def alone(pixels: NDArray[np.uint8], encoder: TimmEncoder) -> Embeddings:
     """Embeddings (n, dim) of tiles in memory."""
-    return np.concatenate([encoder.encode(tiles[i : i + BATCH], {}) for i in range(0, len(tiles), BATCH)])
+    return np.concatenate([encoder.encode(pixels[i : i + BATCH], {}) for i in range(0, len(pixels), BATCH)])
 
 
-def measure(name: str, path: Path, count: int, rounds: int) -> dict[str, Any]:
+@torch.inference_mode()
+def with_model(pixels: NDArray[np.uint8], encoder: TimmEncoder, model: Callable[..., Any]) -> Embeddings:
+    """Embeddings (n, dim) of tiles in memory, by another form of the network."""
+    parts = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
+    found = [model((encoder.pixels(part) - encoder._mean) / encoder._std) for part in parts]
+    return torch.cat(found).float().numpy()
+
+
+def bf16(x: torch.Tensor, model: Callable[..., Any]) -> Any:
+    """Run a network under autocast to bfloat16."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return model(x)
+
+
+def lazy(path: Path, square: tuple[float, float, float], encoder: TimmEncoder) -> Embeddings:
+    """Embeddings (n, dim), row by row, the way of lazyslide."""
+    import lazyslide
+    from shapely.geometry import box
+    from wsidata import open_wsi
+    from wsidata.io import add_tissues
+
+    with tempfile.TemporaryDirectory() as folder:
+        wsi = open_wsi(path, store=str(Path(folder) / "wsi.zarr"))
+        x, y, side = square
+        add_tissues(wsi, "tissues", [box(x, y, x + side, y + side)])
+        lazyslide.pp.tile_tissues(wsi, PX, background_filter=False)
+        found = lazyslide.tl.feature_extraction(
+            wsi, encoder.model, transform=Normalise(encoder), device="cpu", batch_size=BATCH, pbar=False,
+            return_features=True,
+        )  # fmt: skip
+        corners = wsi.shapes["tiles"].bounds
+        return np.asarray(found, np.float32)[np.lexsort((corners["minx"], corners["miny"]))]
+
+
+def measure(name: str, path: Path, across: int, rounds: int) -> dict[str, Any]:
     """Time all variants of one encoder in turn."""
+    encoder = random_encoder(name)
+    with open_slide(path) as slide:
+        grid = TileGrid(slide.shape, MPP, encoder.spec)
+        first = (grid.shape[1] - across) // 2
+        lines = np.arange(first, first + across)
+        tiles = (lines[:, None] * grid.shape[1] + lines).ravel()
+        half = TileGrid(slide.shape, MPP, encoder.spec, 0.5)
+        halves = 2 * first + np.arange(across)
+        pixels = TileReader(slide, encoder.spec).read(grid.centres(tiles))
+        example = (encoder.pixels(pixels[:BATCH]) - encoder._mean) / encoder._std
+        traced = torch.jit.freeze(torch.jit.trace(encoder.model, example))
+        work = {
+            "alone": partial(alone, pixels, encoder),
+            "ours": partial(ours, slide, 1.0, tiles, encoder),
+            "half stride": partial(
+                ours, slide, 0.5, (halves[:, None] * half.shape[1] + halves).ravel(), encoder
+            ),
+            "plain loop": partial(plain_loop, path, grid.centres(tiles), encoder),
+            "traced": partial(with_model, pixels, encoder, traced),
+            "bf16": partial(with_model, pixels, encoder, partial(bf16, model=encoder.model)),
+        }
+        if importlib.util.find_spec("lazyslide") is not None:
+            square = (first * grid.step_px, first * grid.step_px, across * grid.step_px)
+            work["lazyslide"] = partial(lazy, path, square, encoder)
+        seconds, found = in_turn(work, rounds)
+    rate = {key: across**2 / float(np.median(each)) for key, each in seconds.items()}
+    apart = {key: float(np.abs(found["alone"] - found[key]).max()) for key in work if key != "half stride"}
+    return {"encoder": name, "tiles": across**2, "tiles_per_s": rate, "largest_difference": apart}
+
+
+def in_turn(
+    work: dict[str, Callable[[], Embeddings]], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, Embeddings]]:
+    """Time each piece of work, one after the other in each round; the first round warms up."""
+    seconds: dict[str, list[float]] = {key: [] for key in work}
+    found: dict[str, Embeddings] = {}
+    for _ in range(rounds + 1):
+        for key, do in work.items():
+            started = time.perf_counter()
+            found[key] = do()
+            seconds[key].append(time.perf_counter() - started)
+    return {key: each[1:] for key, each in seconds.items()}, found
+
+
+def random_encoder(name: str) -> TimmEncoder:
+    """An encoder with random weights."""
     ensure_torchvision()
     import timm
 
     torch.manual_seed(0)
     weights = Path(tempfile.mkdtemp()) / "random.safetensors"
     save_file(timm.create_model(name, num_classes=0).state_dict(), weights, {"input_size": f"3,{PX},{PX}"})
-    encoder = open_encoder(name, weights=weights, mpp=MPP)
-    with open_slide(path) as slide:
-        grid = TileGrid(slide.shape, MPP, encoder.spec)
-        tiles = grid.order_from((SIDE / 2, SIDE / 2), np.arange(grid.size))[:count]
-        centres = grid.centres(np.sort(tiles))
-        reader = TileReader(slide, encoder.spec)
-        ready = reader.read(centres)
-        corners = np.rint(centres - PX / 2).astype(np.int64)
-        work = {
-            "alone": lambda: alone(ready, encoder),
-            "ours": lambda: ours(reader, centres, encoder),
-            "plain loop": lambda: plain_loop(path, corners, encoder),
-        }
-        seconds: dict[str, list[float]] = {key: [] for key in work}
-        found: dict[str, Any] = {}
-        for _ in range(rounds + 1):  # the first warms up
-            for key, do in work.items():
-                started = time.perf_counter()
-                found[key] = do()
-                seconds[key].append(time.perf_counter() - started)
-    rate = {key: count / float(np.median(each[1:])) for key, each in seconds.items()}
-    apart = float(np.abs(found["ours"] - found["plain loop"]).max())
-    return {"encoder": name, "tiles_per_s": rate, "largest_difference": apart}
+    return cast("TimmEncoder", open_encoder(name, weights=weights, mpp=MPP))
+
+
+def keep_memory() -> None:
+    """Have glibc keep what it was given."""
+    if sys.platform == "linux":
+        glibc = ctypes.CDLL(None)
+        glibc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        glibc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def main(
     encoders: Annotated[str, typer.Option()] = "mobilenetv2_100,resnet18,mobilenetv3_small_100",
-    tiles: Annotated[int, typer.Option()] = 512,
+    across: Annotated[int, typer.Option(help="Tiles across the square.")] = 24,
     rounds: Annotated[int, typer.Option()] = 3,
     out: Annotated[Path | None, typer.Option("-o")] = None,
 ) -> None:
     """Measure and print."""
+    keep_memory()
     with tempfile.TemporaryDirectory() as folder:
         path = sample_pyramid(Path(folder), SIDE, MPP)
-        found = [measure(name, path, tiles, rounds) for name in encoders.split(",")]
-    table = Table("encoder", "alone, tiles/s", "ours", "plain loop", "ours / alone", "ours / plain", "apart")
+        found = [measure(name, path, across, rounds) for name in encoders.split(",")]
+    table = Table("encoder", "variant", "tiles/s", "of alone", "ours is x of it", "apart from alone")
     for entry in found:
-        rate = entry["tiles_per_s"]
-        table.add_row(
-            entry["encoder"], *(f"{rate[key]:.0f}" for key in ("alone", "ours", "plain loop")),
-            f"{rate['ours'] / rate['alone']:.2f}", f"{rate['ours'] / rate['plain loop']:.2f}",
-            f"{entry['largest_difference']:.1e}",
-        )  # fmt: skip
+        rate, apart = entry["tiles_per_s"], entry["largest_difference"]
+        for key, value in rate.items():
+            table.add_row(
+                entry["encoder"], key, f"{value:.0f}", f"{value / rate['alone']:.2f}",
+                f"{rate['ours'] / value:.2f}", f"{apart[key]:.1e}" if key in apart else "",
+            )  # fmt: skip
     Console().print(table)
     if out is not None:
         out.write_text(json.dumps(found, indent=2))

@@ -171,3 +171,14 @@ def test_the_id_follows_the_weights_and_the_tile_not_the_file_name(weights, tmp_
     changed = tmp_path / "changed.safetensors"
     save_file(state, changed, metadata=facts)
     assert open_encoder("mobilenetv2_100", weights=changed).id != encoder.id
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "vit_tiny_patch16_224"])
+def test_embeddings_are_as_long_as_said(name, tiles, tmp_path):
+    """Also where a hidden layer stands between the pooling and the classifier."""
+    timm = pytest.importorskip("timm")
+    weights = tmp_path / "random.safetensors"
+    save_file(timm.create_model(name, num_classes=0).state_dict(), weights)
+    encoder = open_encoder(name, weights=weights)
+    pixels = np.zeros((1, encoder.spec.px, encoder.spec.px, 3), np.uint8)
+    assert encoder.encode(pixels, {}).shape == (1, encoder.dim)

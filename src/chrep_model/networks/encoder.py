@@ -121,7 +121,8 @@ class TimmEncoder(Encoder):
         self._config = config
         self._mean = torch.tensor(config["mean"], device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(config["std"], device=device).view(1, 3, 1, 1)
-        self.dim = int(self.model.num_features)
+        # Some have a hidden layer behind the pooling (MobileNet v3, VGG), whose length is what comes out.
+        self.dim = int(getattr(self.model, "head_hidden_size", self.model.num_features))
         facts = {k: config[k] for k in ("mean", "std", "model_args")}
         self.id = _digest({"encoder": name, "weights": weights_hash, "mpp": spec.mpp, "px": spec.px, **facts})
 
