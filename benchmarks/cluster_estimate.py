@@ -6,8 +6,8 @@
 The rates of one worker are given, as measured by benchmarks/cluster.py on the machine in question. Slides
 have log-normal numbers of tissue tiles. A worker that is free takes the next task, slides with most tiles
 first; a slide cut into parts is prepared, then encoded part by part, then predicted. Some workers are slower;
-workers die at a rate, start again and load the model anew, and what they had in hand is begun anew by the next
-one that is free. Not simulated: a file system that cannot keep up, and waiting in a batch system's queue.
+workers die at a rate, start again and load the model anew, and what they had in hand is begun anew by the
+next one that is free. Not simulated: a file system that cannot keep up, waiting in a queue.
 """
 
 from __future__ import annotations
