@@ -19,8 +19,19 @@ import pytest
 SRC = Path(__file__).resolve().parent.parent / "src"
 MODEL, PLUGIN = "chrep_model", "napari_chrep"
 ORDER = (
-    *("errors", "geometry", "config", "cache", "slides", "cohorts", "networks", "embeddings", "training"),
-    *("calibration", "methods", "bundle", "inference", "pipeline", "evaluation", "cli"),
+    *("errors", "geometry", "config", "cache", "blocks", "slides", "cohorts"),
+    *(
+        "networks",
+        "embeddings",
+        "training",
+        "calibration",
+        "methods",
+        "bundle",
+        "inference",
+        "pipeline",
+        "evaluation",
+        "cli",
+    ),
 )
 VIEWER = {
     "napari",

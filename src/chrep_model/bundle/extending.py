@@ -64,7 +64,7 @@ def with_section(
             path=bundle.path,
             remedy="Use one of chrep.",
         )
-    table = spot_table([section], {section.name: features}, old.panel, old.scale)
+    table = spot_table([section], {section.name: features}, old.panel, old.scale).in_memory()
     fitted = copy.copy(old.fitted)
     z = fitted.compare(table.features)
     fitted.gallery = _extended(old.fitted.gallery, section, z, table.targets, table.position, bundle.card)

@@ -77,6 +77,7 @@ class Gallery:
         exclude: Exclude = "none",
         section: NDArray[np.int64] | None = None,
         patient: NDArray[np.int64] | None = None,
+        row: NDArray[np.int64] | None = None,
         device: str = "cpu",
     ) -> Neighbours:
         """Find the k gallery spots most similar to each query.
@@ -88,8 +89,10 @@ class Gallery:
         k : int
             Neighbours per query; no more than the gallery holds.
         exclude : {"none", "self", "section", "patient"}
-            What a query may not retrieve. "self" takes query i to be gallery row i; "section" and "patient"
-            need the queries' own numbers.
+            What a query may not retrieve.
+        section, patient, row : ndarray, optional
+            (n,) int64 of the queries, for what is excluded by them; "self" takes query i to be gallery row i
+            unless `row` says otherwise.
         device : str
             Where to compute; it changes nothing but the time.
 
@@ -101,7 +104,7 @@ class Gallery:
         k = min(k, len(self))
         if exclude == "none":
             return Neighbours(*nearest(queries, self.z, k, device=device))
-        own, theirs = self._numbers(exclude, len(queries), section, patient)
+        own, theirs = self._numbers(exclude, len(queries), section, patient, row)
         if (own == theirs[0]).any() and (theirs == theirs[0]).all():
             raise SettingsError(
                 f"with exclude={exclude!r} nothing is left in the gallery for some spots",
@@ -119,10 +122,11 @@ class Gallery:
         queries: int,
         section: NDArray[np.int64] | None,
         patient: NDArray[np.int64] | None,
+        row: NDArray[np.int64] | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Numbers of the queries and of the gallery's spots; where they are equal, nothing is retrieved."""
         if exclude == "self":
-            return np.arange(queries), np.arange(len(self))
+            return np.arange(queries) if row is None else row, np.arange(len(self))
         own, theirs = (section, self.section) if exclude == "section" else (patient, self.patient)
         if own is None:
             raise SettingsError(f"exclude={exclude!r} needs the {exclude} of every query")

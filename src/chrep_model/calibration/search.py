@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chrep_model.calibration.blocks import blocks, read
+from chrep_model.blocks import blocks, read
 
 #: Rows of the gallery in one product.
 BLOCK = 65_536

@@ -70,6 +70,8 @@ class FittedMethod(ABC):
         Of how many gallery spots it takes the measured values; None for a method that takes none.
     temperature : float or None
         Of the weights of those spots; None where they are not weighed by a softmax.
+    device : str
+        Where gallery spots are looked for; it changes nothing but the time.
     """
 
     name: ClassVar[str]
@@ -78,11 +80,12 @@ class FittedMethod(ABC):
     trust: Trust | None = None
     k: int | None = None
     temperature: float | None = None
+    device: str = "cpu"
 
     def respond(self, features: NDArray[np.float32]) -> Response:
         """Everything that does not depend on the gene, for features (n, d)."""
         z = self.compare(features)
-        near = self.gallery.search(z, max(self.k or 0, REACH))
+        near = self.gallery.search(z, max(self.k or 0, REACH), device=self.device)
         return {
             "distance": (1 - near.similarity[:, 0]).astype(np.float32),
             "neighbours": near.index,
@@ -185,6 +188,11 @@ class Method(ABC):
 
     name: ClassVar[str]
     random: ClassVar[bool] = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether `fit` reads the features of a large table in parts, in the memory of one."""
+        return False
 
     @abstractmethod
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedMethod:

@@ -33,7 +33,6 @@ from chrep_model.calibration.gallery import (
     Exclude,
     Gallery,
     neighbour_spread,
-    unit_rows,
     weighted_mean,
 )
 from chrep_model.calibration.trust import Trust
@@ -55,6 +54,10 @@ from chrep_model.methods.simple import Simple, choose_rank
 from chrep_model.training.objective import Objective
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
+from chrep_model.training.streamed import Streamed
+
+TAUGHT = 2**16
+"""Spots of a streamed table, at random, that the corrector is trained on."""
 
 LEARNERS = ("head", "estimate", "correction", "linear", "trees")
 
@@ -114,7 +117,7 @@ class FittedChrep(FittedMethod):
 
     def compare(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """z_i, the morphology feature F_H at unit length."""
-        return unit_rows(self.phase1.feature(features))
+        return self.phase1.compared(features)
 
     def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response:
         with torch.inference_mode():
@@ -177,6 +180,7 @@ class FittedChrep(FittedMethod):
         table : SpotTable
             Spots of at least two newly measured sections, in this model's features and units.
         """
+        table = table if self.simple is None else table.in_memory()
         own = settings.model_copy(update={"k": self.k, "temperature": self.temperature})
 
         def renewed(rows: SpotTable, run: Run) -> FittedChrep:
@@ -236,6 +240,11 @@ class Chrep(Method):
 
     def __init__(self, settings: ChrepSettings | None = None) -> None:
         self.settings = settings
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is the paper's method under given settings; ridge and forest want all in memory."""
+        return self.settings is not None and self.settings.calibration == "literal"
 
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedChrep:
         """Fit on all spots; before that, once without each section to learn the combination.
@@ -320,21 +329,34 @@ def _held_out(
 def _fit_phase2(
     phase1: Phase1, table: SpotTable, s: ChrepSettings, seed: int, run: Run
 ) -> tuple[Gallery, Corrector]:
-    """Gallery of the table's spots, and the corrector trained on estimates that leave the own section out."""
-    gallery = gallery_of(table, unit_rows(phase1.feature(table.features)))
+    """Gallery of the table's spots, and the corrector trained on estimates that leave the own section out.
+
+    Of a streamed table the corrector sees some spots only: to retrieve for all of them from all of them would
+    take the square of their number.
+    """
+    gallery = gallery_of(table, phase1.compared(table.features))
     # With a single section left there is nobody else to retrieve from: the paper's exclusion has to do.
     exclude: Exclude = s.exclude if len(np.unique(table.section)) > 1 else "self"
     if exclude == "patient" and len(np.unique(table.patient)) < 2:
         exclude = "section"
-    found = gallery.search(gallery.z, s.k, exclude=exclude, section=table.section, patient=table.patient)
+    taught: NDArray[np.int64] | slice = slice(None)
+    if isinstance(table.features, Streamed):
+        taught = np.sort(
+            np.random.default_rng(seed).choice(len(table), min(TAUGHT, len(table)), replace=False)
+        )
+    asked, targets, section = gallery.z[taught], table.targets[taught], table.section[taught]
+    found = gallery.search(
+        asked, s.k, exclude=exclude, section=section, patient=table.patient[taught],
+        row=np.arange(len(table))[taught],
+    )  # fmt: skip
     watched = None
     if (spots := run.watched) is not None:
-        z = unit_rows(phase1.feature(spots.features))
+        z = phase1.compared(spots.features)
         estimate = weighted_mean(gallery.search(z, s.k), s.temperature, table.targets)
         watched = (z, estimate, spots.targets, spots.section)
     corrector = fit_corrector(
-        gallery.z, weighted_mean(found, s.temperature, table.targets), table.targets, table.section,
-        s.corrector, mae=s.phase1.mae, pcc=s.phase1.pcc, seed=seed, watched=watched,
+        asked, weighted_mean(found, s.temperature, table.targets), targets, section, s.corrector,
+        mae=s.phase1.mae, pcc=s.phase1.pcc, seed=seed, watched=watched,
         run=run.within("corrector"),
     )  # fmt: skip
     return gallery, corrector

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from chrep_model.geometry import px_to_um
 from chrep_model.methods.base import FittedMethod, Genes, Method, Response
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
+from chrep_model.training.streamed import Streamed, stacked
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,18 @@ class FeatureScale:
 
     @classmethod
     def fit(cls, features: NDArray[np.float32]) -> FeatureScale:
-        """From training features (n, d)."""
+        """From training features (n, d), which may be streamed."""
+        if isinstance(features, Streamed):
+            wide, covariance = features.moments()
+            mean, sd = wide.astype(np.float32), np.sqrt(np.maximum(np.diag(covariance), 0)).astype(np.float32)
+            return cls(mean, np.where(sd < 1e-6, 1.0, sd).astype(np.float32))
         sd = features.std(0)
         return cls(features.mean(0), np.where(sd < 1e-6, 1.0, sd).astype(np.float32))
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scale features (n, d)."""
+        """Scale features (n, d); streamed ones as they are read."""
+        if isinstance(features, Streamed):
+            return cast("NDArray[np.float32]", features.changed(self))
         return ((features - self.mean) / self.sd).astype(np.float32, copy=False)
 
 
@@ -84,21 +92,21 @@ def spot_table(
     panel: GenePanel,
     scale: FeatureScale,
 ) -> SpotTable:
-    """Put the spots of several sections into one table.
+    """Put the spots of several sections into one table, their features streamed where they are many.
 
     Parameters
     ----------
     sections : sequence of Section
         In the order of the rows.
     features : mapping
-        Section name to (n, d) features.
+        Section name to (n, d) features, in memory or mapped.
     panel, scale : GenePanel, FeatureScale
         Fitted on training sections.
     """
     patients = list(dict.fromkeys(s.patient for s in sections))
     counts = [len(s) for s in sections]
     return SpotTable(
-        features=np.concatenate([scale(features[s.name]) for s in sections]),
+        features=scale(stacked([features[s.name] for s in sections])),
         targets=np.concatenate([panel.standardise(panel.expression(s)) for s in sections]),
         section=np.repeat(np.arange(len(sections)), counts),
         patient=np.repeat([patients.index(s.patient) for s in sections], counts),
@@ -126,13 +134,21 @@ def fit_model(
     sections : sequence of Section
         Training sections.
     features : mapping
-        Section name to (n, d) features, standardised per slide; sections not named above are not read.
+        Section name to (n, d) features, standardised per slide, in memory or mapped; sections not named above
+        are not read. Those of many spots are read in parts by a method that `streams`.
     genes : int or sequence of str
         How many genes to choose, or which.
     seed : int
         The one seed.
+
+    Raises
+    ------
+    SettingsError
+        The method needs all features in memory, and they do not fit.
     """
     panel = GenePanel.fit(sections, genes)
-    scale = FeatureScale.fit(np.concatenate([features[s.name] for s in sections]))
+    scale = FeatureScale.fit(stacked([features[s.name] for s in sections]))
     table = spot_table(sections, features, panel, scale)
+    if not method.streams:
+        table = table.in_memory()
     return Model(panel, scale, method.fit(table, seed=seed, run=run))

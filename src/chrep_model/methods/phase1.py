@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from chrep_model.blocks import scratch, write
+from chrep_model.calibration.gallery import unit_rows
 from chrep_model.methods.base import ALL, Arrays, Genes
 from chrep_model.methods.inputs import Inputs
 from chrep_model.networks.heads import (
@@ -30,6 +32,7 @@ from chrep_model.training.loop import train_objective
 from chrep_model.training.objective import Objective, SpotBatch
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
+from chrep_model.training.streamed import Streamed
 
 _WIDTH = 256
 """Of F_G and of the projections."""
@@ -124,6 +127,14 @@ class Phase1:
     inputs: Inputs
     adapters: list[Adapter]
     heads: list[RegressionHead]
+
+    def compared(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """F_H at unit length, (n, members * dim); of streamed features a map of a file that goes with it."""
+        if not isinstance(features, Streamed):
+            return unit_rows(self.feature(features))
+        z = scratch((len(features), sum(adapter.linear.out_features for adapter in self.adapters)))
+        write(z, (unit_rows(self.feature(piece)) for piece in features.pieces()))
+        return z
 
     @torch.inference_mode()
     def feature(self, features: NDArray[np.float32]) -> NDArray[np.float32]:

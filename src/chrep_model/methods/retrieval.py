@@ -91,7 +91,7 @@ class FittedRetrieval(FittedMethod):
         return unit_rows(image_codes(self.image, self.inputs, features))
 
     def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response:
-        found = self.gallery.search(z, self.k)
+        found = self.gallery.search(z, self.k, device=self.device)
         weights = np.full(found.index.shape, 1 / found.index.shape[1], np.float32)
         return {"neighbours": found.index, "similarity": found.similarity, "weights": weights}
 

@@ -43,7 +43,7 @@ def spot_graph(xy: NDArray[np.floating], neighbours: int = 8) -> sp.csr_matrix:
     return graph
 
 
-def topology(graph: sp.csr_matrix, hops: int = HOPS) -> sp.csr_matrix:
+def topology(graph: sp.csr_matrix, hops: int = HOPS, rows: NDArray[np.int64] | None = None) -> sp.csr_matrix:
     """A_topo = sum over h of alpha_h A^(h), A^(h)_ij = 1 iff the shortest path from i to j has h steps.
 
     alpha_h is proportional to 2^-(h-1) and sums to one.
@@ -54,14 +54,23 @@ def topology(graph: sp.csr_matrix, hops: int = HOPS) -> sp.csr_matrix:
         (n, n) symmetric 0/1 adjacency.
     hops : int
         H.
+    rows : ndarray, optional
+        (m,) of which nodes; of all n unless given.
+
+    Returns
+    -------
+    csr_matrix
+        (m, n) float32.
     """
     n = graph.shape[0]
+    start = np.arange(n) if rows is None else rows
     alpha = 0.5 ** np.arange(hops)
     alpha /= alpha.sum()
-    reached = sp.identity(n, dtype=bool, format="csr")
+    own = (np.ones(len(start), bool), (np.arange(len(start)), start))
+    reached = sp.csr_matrix(own, shape=(len(start), n))
     frontier = reached
-    total = sp.csr_matrix((n, n), dtype=np.float32)
-    step = graph.astype(bool)
+    total = sp.csr_matrix((len(start), n), dtype=np.float32)
+    step = graph.astype(bool, copy=False)
     for weight in alpha:
         frontier = (frontier @ step).astype(bool)
         frontier = (frontier.astype(np.int8) - frontier.multiply(reached).astype(np.int8)).astype(bool)

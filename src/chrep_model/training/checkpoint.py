@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from chrep_model import __version__
 from chrep_model.training.distributed import Ranks
 from chrep_model.training.run import Run
+from chrep_model.training.streamed import Streamed
 
 EVERY_S = 20.0
 """An epoch of a small network takes less time than writing it down: at most so often."""
@@ -173,7 +174,7 @@ def identity(module: nn.Module, plan: Sequence[float | int | None], data: Sequen
         Before training; settings that its ``repr`` shows count.
     plan : sequence of numbers
         Epochs, rates, seed.
-    data : sequence of ndarray or str
+    data : sequence of ndarray, Streamed or str
         What it is trained on, and settings that show nowhere else.
     """
     # Functions are shown with their address, which is another one in every process.
@@ -185,7 +186,8 @@ def identity(module: nn.Module, plan: Sequence[float | int | None], data: Sequen
         if isinstance(part, str):
             digest.update(part.encode() + b"\0")
         else:
-            digest.update(f"{part.dtype} {part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+            for piece in part.pieces() if isinstance(part, Streamed) else [part]:
+                digest.update(f"{piece.dtype} {piece.shape}".encode() + np.ascontiguousarray(piece).tobytes())
     return digest.hexdigest()
 
 

@@ -28,6 +28,7 @@ from chrep_model.training.faults import (
 from chrep_model.training.objective import Objective
 from chrep_model.training.run import SILENT, Epoch, Run
 from chrep_model.training.samples import NeighbourBatches, SpotBatches, SpotTable
+from chrep_model.training.streamed import Streamed, kept
 
 WARM_UP = 0.05
 CLIP_NORM = 1.0
@@ -197,7 +198,8 @@ def train_objective(
     objective : Objective
         Network and loss.
     x : ndarray
-        (n, d) float32, what it reads of the table's spots.
+        (n, d) float32, what it reads of the table's spots. Of a `Streamed` every batch is read for itself,
+        and `objective.before_epoch`, which looks at all spots, is not called.
     table : SpotTable
         Training spots.
     epochs, lr, weight_decay, seed, patience, run, ranks
@@ -212,7 +214,7 @@ def train_objective(
         What it reads of spots that are not in the table, and these: for the curve alone.
     """
     seen = ~np.isin(table.section, held_out)
-    part, features = table.rows(seen), torch.from_numpy(x[seen])
+    part, features = table.rows(seen), kept(x, seen)
     batches = (
         SpotBatches(part, batch_size) if batch_size
         else NeighbourBatches(part, sections_per_batch, spots_per_section)
@@ -222,9 +224,12 @@ def train_objective(
         return spots_in_words(np.flatnonzero(seen)[rows], table.section, table.section_names)
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        batch = batches.batch(rows)
-        require_finite(rows, whose, inputs=features[rows], targets=batch.targets)
-        return objective.loss(features[rows], batch)
+        batch, inputs = batches.batch(rows), torch.from_numpy(features[rows])
+        require_finite(rows, whose, inputs=inputs, targets=batch.targets)
+        return objective.loss(inputs, batch)
+
+    def before_epoch() -> None:
+        objective.before_epoch(torch.from_numpy(features), batches.targets)
 
     scored = _scored_on(objective, x, table, ~seen) if len(held_out) else None
     if scored is None and watched is not None:
@@ -232,8 +237,7 @@ def train_objective(
     task = Task(
         objective, loss, batches.epoch, batches.per_epoch,
         data=(x, *table.arrays(), f"{sections_per_batch} {spots_per_section} {batch_size}"),
-        whose=whose, before_epoch=lambda: objective.before_epoch(features, batches.targets),
-        held_out=scored,
+        whose=whose, before_epoch=None if isinstance(features, Streamed) else before_epoch, held_out=scored,
     )  # fmt: skip
     with one_thread():
         run_epochs(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from chrep_model.errors import SettingsError
 from chrep_model.networks.graph import spot_graph, topology
 from chrep_model.training.objective import SpotBatch
+from chrep_model.training.streamed import LARGE, Streamed, kept
 
 _HALF = 1 / 3
 
@@ -24,7 +27,7 @@ class SpotTable:
     Attributes
     ----------
     features : ndarray
-        (n, d) float32 embeddings, standardised per slide.
+        (n, d) float32 embeddings, standardised per slide; of a large table a `Streamed`.
     targets : ndarray
         (n, genes) float32 expression, standardised on the training sections.
     section, patient : ndarray
@@ -48,14 +51,16 @@ class SpotTable:
     def __len__(self) -> int:
         return len(self.features)
 
-    def arrays(self) -> list[NDArray[Any]]:
+    def arrays(self) -> list[NDArray[Any] | Streamed]:
         """Everything that is measured or computed of the spots, array by array."""
-        return [value for value in vars(self).values() if isinstance(value, np.ndarray)]
+        return [value for value in vars(self).values() if isinstance(value, np.ndarray | Streamed)]
 
     def rows(self, keep: NDArray[np.bool_]) -> SpotTable:
         """Keep the spots where `keep`, (n,) bool, is true."""
+        if keep.all():
+            return self  # not a second time in the memory
         return SpotTable(
-            self.features[keep],
+            kept(self.features, keep),
             self.targets[keep],
             self.section[keep],
             self.patient[keep],
@@ -63,6 +68,25 @@ class SpotTable:
             self.section_names,
             self.depth[keep],
         )
+
+    def in_memory(self) -> SpotTable:
+        """Read streamed features as a whole; a table that is not large is itself.
+
+        Raises
+        ------
+        SettingsError
+            They are more than this machine has memory.
+        """
+        if not isinstance(self.features, Streamed):
+            return self
+        size, room = 4 * len(self) * self.features.shape[1], _memory()
+        if size > room:
+            raise SettingsError(
+                f"the features of {len(self):,} spots take {size / 1e9:.1f} GB, "
+                f"and this machine has {room / 1e9:.1f} GB of memory",
+                remedy="Use the method chrep with `calibration: literal`, which reads them in parts.",
+            )
+        return replace(self, features=self.features[:])
 
     def reliability(self) -> NDArray[np.float32]:
         """How much a spot's measured values count, (n,) in [0, 1]: its depth against counting noise.
@@ -83,13 +107,16 @@ class SpotTable:
         return out
 
     def graph(self) -> sp.csr_matrix:
-        """The sections' spot graphs as one block-diagonal matrix, (n, n)."""
-        n = len(self)
-        blocks = sp.lil_matrix((n, n), dtype=np.float32)
+        """The sections' spot graphs as one matrix, (n, n); columns are sorted."""
+        edges = []
         for s in np.unique(self.section):
-            rows = np.flatnonzero(self.section == s)
-            blocks[np.ix_(rows, rows)] = spot_graph(self.position[rows])
-        return blocks.tocsr()
+            rows = np.flatnonzero(self.section == s).astype(np.int32)
+            graph = spot_graph(self.position[rows]).tocoo()
+            edges.append((rows[graph.row], rows[graph.col]))
+        row, column = (np.concatenate(part) for part in zip(*edges, strict=True))
+        whole = sp.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=(len(self), len(self)))
+        whole.sort_indices()
+        return whole
 
 
 class SpotBatches:
@@ -105,7 +132,10 @@ class SpotBatches:
 
     def __init__(self, table: SpotTable, size: int) -> None:
         self.graph = table.graph()
-        self.topology = topology(self.graph)
+        # All of A_topo is some forty numbers per spot: of a large table each batch gets its own rows.
+        self.topology = topology(self.graph) if len(table) <= LARGE else None
+        if self.topology is None:
+            self.graph = self.graph.astype(bool)
         self.targets = torch.from_numpy(table.targets)
         self.section = torch.from_numpy(table.section)
         self.position = torch.from_numpy(table.unit_position())
@@ -128,7 +158,8 @@ class SpotBatches:
 
     def adjacency(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """A_topo among the given rows, (b, b) dense."""
-        return self.topology[rows][:, rows].toarray()
+        whole = topology(self.graph, rows=rows) if self.topology is None else self.topology[rows]
+        return whole[:, rows].toarray()
 
 
 class NeighbourBatches(SpotBatches):
@@ -149,20 +180,32 @@ class NeighbourBatches(SpotBatches):
         self.members = [np.flatnonzero(table.section == s) for s in np.unique(table.section)]
         self.sections, self.spots = min(sections, len(self.members)), spots
         super().__init__(table, self.sections * spots)
+        # A search through a graph costs what the whole graph does, also where it ends in a corner of it.
+        self.graphs = [self.graph[rows][:, rows] for rows in self.members]
         self.per_epoch = max(1, round(len(table) / self.size))
 
     def epoch(self, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Yield row numbers, one array a batch."""
         for _ in range(self.per_epoch):
             chosen = rng.choice(len(self.members), self.sections, replace=False)
-            yield np.concatenate([self._patch(self.members[s], rng) for s in chosen])
+            yield np.concatenate([self._patch(s, rng) for s in chosen])
 
-    def _patch(self, members: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    def _patch(self, section: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        members = self.members[section]
         if len(members) <= self.spots:
             return members
-        order = sp.csgraph.breadth_first_order(self.graph, rng.choice(members), return_predecessors=False)
-        patch = order[: self.spots]
+        seed = np.searchsorted(members, rng.choice(members))
+        order = sp.csgraph.breadth_first_order(self.graphs[section], seed, return_predecessors=False)
+        patch = members[order[: self.spots]]
         if len(patch) < self.spots:  # an island smaller than the batch: fill up from elsewhere on the section
             rest = np.setdiff1d(members, patch)
             patch = np.concatenate([patch, rng.choice(rest, self.spots - len(patch), replace=False)])
         return patch.astype(np.int64)
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory; without end where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 2**63

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -43,14 +44,29 @@ def read(source: Any, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
     return out
 
 
+def scratch(shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """Make a float32 map of a temporary file, which is gone once nobody uses the map."""
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
+def write(target: np.memmap[Any, Any], pieces: Iterable[NDArray[np.float32]]) -> None:
+    """Fill a map, (n, ...), with the pieces that make up its rows, and keep none in the memory."""
+    start = 0
+    for piece in pieces:
+        target[start : start + len(piece)] = piece
+        start += len(piece)
+        _forget(target)
+
+
 def _forget(mapped: np.memmap[Any, Any]) -> None:
     """Hand the pages of a map back: they would count as this process's memory up to the size of the file.
 
-    Only of a map that nobody can have written to; where the system has no such call, it takes pages back
-    itself once they are wanted.
+    What was written to a map is in its file; but of a copy on write the pages are all there is.
+    Where the system has no such call, it takes pages back itself once they are wanted.
     """
     base: object = mapped
     while isinstance(base, np.ndarray):
         base = base.base
-    if mapped.mode == "r" and isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+    if mapped.mode != "c" and isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,111 @@
+"""CHRep of spots whose features are on the disk."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from chrep_model.methods import chrep
+from chrep_model.methods.chrep import Chrep
+from chrep_model.methods.inputs import Inputs
+from chrep_model.methods.model import FeatureScale
+from chrep_model.methods.ridge import Ridge
+from chrep_model.training.run import Run
+from chrep_model.training.streamed import Streamed
+
+
+@pytest.fixture
+def literal(small_settings):
+    return Chrep(small_settings.model_copy(update={"calibration": "literal"}))
+
+
+@pytest.fixture
+def on_disk(table, tmp_path):
+    """Make the table with its features in two files."""
+    parts = []
+    for i, part in enumerate(np.split(table.features, [60])):
+        np.save(tmp_path / f"{i}.npy", part)
+        parts.append(np.load(tmp_path / f"{i}.npy", mmap_mode="r"))
+    return replace(table, features=Streamed(parts))
+
+
+def test_streamed_from_the_disk_is_streamed_from_memory_to_the_bit(
+    literal, table, on_disk, unseen, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(chrep, "TAUGHT", 50)
+    run = Run(checkpoints=tmp_path / "checkpoints")
+    a = literal.fit(replace(table, features=Streamed([table.features])), seed=3)
+    b = literal.fit(on_disk, seed=3, run=run)
+    assert list(tmp_path.glob("checkpoints/*"))
+    for name, value in a.arrays().items():
+        np.testing.assert_array_equal(value, b.arrays()[name])
+    np.testing.assert_array_equal(a.gallery.z, b.gallery.z)
+    assert isinstance(b.gallery.z, np.memmap)
+    np.testing.assert_array_equal(a.predict(unseen.features), b.predict(unseen.features))
+
+
+def test_streamed_says_what_is_said_in_memory(literal, table, on_disk, unseen):
+    """Nearly: the components' signs are free, and with another one a network starts elsewhere."""
+    phase1 = literal.settings.phase1.model_copy(update={"epochs": 100})
+    longer = Chrep(literal.settings.model_copy(update={"phase1": phase1}))
+    a, b = (longer.fit(t, seed=3).predict(unseen.features, "raw") for t in (table, on_disk))
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9
+
+
+def test_components_and_scale_in_one_pass(table, on_disk):
+    for a, b in ((Inputs.fit(table, 5), Inputs.fit(on_disk, 5)),):
+        np.testing.assert_allclose(b.centre, a.centre, atol=1e-6)
+        np.testing.assert_allclose(np.abs(b.rotation), np.abs(a.rotation), atol=1e-4)
+    a, b = FeatureScale.fit(table.features), FeatureScale.fit(on_disk.features)
+    np.testing.assert_allclose(b.mean, a.mean, atol=1e-6)
+    np.testing.assert_allclose(b.sd, a.sd, atol=1e-6)
+
+
+def test_which_methods_stream(literal, small_settings):
+    assert literal.streams
+    assert not Chrep(small_settings).streams
+    assert not Chrep().streams
+    assert not Ridge().streams
+
+
+def test_training_takes_far_less_memory_than_the_features(tmp_path, growth_mb):
+    """400,000 x 256 numbers are 410 MB; what stays are the graph of the spots, and similarities to a block."""
+    spots, sections = 400_000, 80
+    shape = (spots, 256)
+    features = np.lib.format.open_memmap(tmp_path / "features.npy", mode="w+", dtype=np.float32, shape=shape)
+    rng = np.random.default_rng(0)
+    for start in range(0, spots, 50_000):
+        features[start : start + 50_000] = rng.standard_normal((50_000, 256), np.float32)
+    features.flush()
+    setup = f"""
+from itertools import islice
+from chrep_model.calibration.corrector import CorrectorSettings
+from chrep_model.methods import chrep
+from chrep_model.methods.phase1 import Phase1Settings
+from chrep_model.training.samples import NeighbourBatches, SpotTable
+from chrep_model.training.streamed import Streamed, stacked
+
+chrep.TAUGHT = 256
+settings = chrep.ChrepSettings(
+    calibration="literal", k=20, corrector=CorrectorSettings(epochs=1),
+    phase1=Phase1Settings(members=1, epochs=1),
+)
+whole_epoch = NeighbourBatches.epoch
+NeighbourBatches.epoch = lambda self, rng: islice(whole_epoch(self, rng), 50)
+
+def table_of(features, sections):
+    n, rng = len(features), np.random.default_rng(0)
+    each = n // sections
+    row, column = np.divmod(np.arange(each), 100)
+    return SpotTable(
+        features, rng.standard_normal((n, 8), np.float32), np.repeat(np.arange(sections), each),
+        np.repeat(np.arange(sections), each), np.tile(np.stack([column, row], 1) * 1.0, (sections, 1)),
+        tuple(map(str, range(sections))), np.ones(n, np.float32),
+    )
+
+small = np.random.default_rng(0).standard_normal((10_000, 256), np.float32)
+chrep.Chrep(settings).fit(table_of(Streamed([small]), 2), seed=0)
+table = table_of(stacked([np.load(sys.argv[1], mmap_mode="r")]), {sections})
+assert isinstance(table.features, Streamed)
+"""
+    assert growth_mb(setup, "chrep.Chrep(settings).fit(table, seed=0)", tmp_path / "features.npy") < 200
