@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import mmap
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from chrep_model.errors import SettingsError
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:
@@ -44,10 +48,36 @@ def read(source: Any, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
     return out
 
 
+def mapped(file: IO[bytes], shape: tuple[int, ...], order: Any = "C") -> np.memmap[Any, Any]:
+    """Make a float32 map of an empty file that can be read and written.
+
+    Raises
+    ------
+    OSError
+        The disk has no room for it. It is taken at once: what is missing later ends the process.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
+    return np.memmap(file, "<f4", "r+", shape=shape, order=order)
+
+
 def scratch(shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    """Make a float32 map of a temporary file, which is gone once nobody uses the map."""
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float32, "w+", shape=shape)
+    """Make a float32 map of a temporary file, which is gone once nobody uses the map.
+
+    Raises
+    ------
+    SettingsError
+        There is no room for it.
+    """
+    try:
+        with tempfile.TemporaryFile() as file:
+            return mapped(file, shape)
+    except OSError as error:
+        raise SettingsError(
+            f"{4 * math.prod(shape) / 1e9:.1f} GB of temporary files cannot be written ({error.strerror})",
+            path=tempfile.gettempdir(),
+            remedy="Set TMPDIR to a folder that has room.",
+        ) from error
 
 
 def write(target: np.memmap[Any, Any], pieces: Iterable[NDArray[np.float32]]) -> None:
@@ -59,14 +89,14 @@ def write(target: np.memmap[Any, Any], pieces: Iterable[NDArray[np.float32]]) ->
         _forget(target)
 
 
-def _forget(mapped: np.memmap[Any, Any]) -> None:
+def _forget(source: np.memmap[Any, Any]) -> None:
     """Hand the pages of a map back: they would count as this process's memory up to the size of the file.
 
     What was written to a map is in its file; but of a copy on write the pages are all there is.
     Where the system has no such call, it takes pages back itself once they are wanted.
     """
-    base: object = mapped
+    base: object = source
     while isinstance(base, np.ndarray):
         base = base.base
-    if mapped.mode != "c" and isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+    if source.mode != "c" and isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)

@@ -1,13 +1,15 @@
 """Bundles: the same model from disk, and writing that leaves the old bundle or the new one."""
 
+import errno
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
-from chrep_model.bundle import check_place, describe, load_bundle, writing
+from chrep_model.bundle import check_place, describe, load_bundle, stored_gallery, writing
 from chrep_model.calibration.trust import LEVELS
 from chrep_model.errors import BundleError
 from chrep_model.methods import trees
@@ -120,7 +122,7 @@ def test_a_bundle_is_replaced_by_the_next(tmp_path, save, make_model):
     assert [p.name for p in tmp_path.iterdir()] == ["m.chrep"]
 
 
-@pytest.mark.parametrize("step", ["_write_gallery", "sync", "swap", "rename"])
+@pytest.mark.parametrize("step", ["write_gallery", "sync", "swap", "rename"])
 def test_a_failure_leaves_the_old_bundle_and_nothing_else(
     step, tmp_path, monkeypatch, save, make_model, contents
 ):
@@ -182,3 +184,63 @@ def test_a_place_that_cannot_be_written_is_noticed_first(tmp_path):
         check_place(tmp_path / "file" / "m.chrep")
     check_place(tmp_path / "new" / "m.chrep")
     assert not any((tmp_path / "new").iterdir())
+
+
+def test_a_large_gallery_is_mapped_and_any_reader_of_zarr_reads_it(
+    tmp_path, monkeypatch, save, make_model, features
+):
+    model = make_model("chrep")
+    save(tmp_path / "small.chrep", model)
+    monkeypatch.setattr(stored_gallery, "MAPPED", 100)
+    monkeypatch.setattr(stored_gallery, "_BLOCK", 7)
+    save(tmp_path / "large.chrep", model)
+    small, large = (load_bundle(tmp_path / f"{name}.chrep").model for name in ("small", "large"))
+    plain = zarr.open_group(tmp_path / "large.chrep/gallery.zarr", mode="r")
+    for name in ("z", "expression"):
+        values, expected = (getattr(m.fitted.gallery, name) for m in (large, model))
+        assert isinstance(values, np.memmap)
+        np.testing.assert_array_equal(values, expected)
+        np.testing.assert_array_equal(plain[name][:], expected)
+    assert large.fitted.gallery.expression[:, 3].flags.c_contiguous
+    assert not isinstance(small.fitted.gallery.z, np.memmap)
+    first, second = small.respond(features), large.respond(features)
+    for variant in model.fitted.variants:
+        np.testing.assert_array_equal(large.read(second, variant), small.read(first, variant))
+
+
+def test_a_gallery_without_room_on_the_disk(tmp_path, monkeypatch, save, make_model):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stored_gallery, "MAPPED", 100)
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(BundleError, match="No space left"):
+        save(tmp_path / "m.chrep", make_model())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mapped_gallery_is_opened_and_searched_in_little_memory(tmp_path, growth_mb):
+    """Embeddings of 256 MB and expression of 128 MB; two blocks of embeddings are 67 MB."""
+    setup = f"""
+import zarr
+from chrep_model.bundle import stored_gallery
+from chrep_model.blocks import scratch, write
+from chrep_model.calibration.gallery import Gallery
+
+stored_gallery.MAPPED = 1
+rng, n, path = np.random.default_rng(0), 500_000, {str(tmp_path / "gallery.zarr")!r}
+path = stored_gallery.Path(path)
+z, expression, number = scratch((n, 128)), scratch((n, 64)), np.zeros(n, np.int64)
+for values in (z, expression):
+    write(values, (rng.standard_normal((5000, values.shape[1]), np.float32) / 100 for _ in range(100)))
+gallery = Gallery(z, expression, number, number, np.zeros((n, 2)), ("A",))
+queries = rng.standard_normal((16, 128), np.float32) / 20
+gallery.search(queries, 20)
+"""
+    measured = """
+stored_gallery.write_gallery(path, gallery)
+again = stored_gallery.read_gallery(path)
+again.search(queries, 20)
+again.expression[:, 3].sum()
+"""
+    assert growth_mb(setup, measured) < 190

@@ -69,7 +69,7 @@ def test_which_methods_stream(literal, small_settings):
 
 
 def test_training_takes_far_less_memory_than_the_features(tmp_path, growth_mb):
-    """400,000 x 256 numbers are 410 MB; what stays are the graph of the spots, and similarities to a block."""
+    """400,000 x 256 numbers are 410 MB; what stays are graph and bookkeeping of the spots."""
     spots, sections = 400_000, 80
     shape = (spots, 256)
     features = np.lib.format.open_memmap(tmp_path / "features.npy", mode="w+", dtype=np.float32, shape=shape)

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chrep_model.bundle.card import REMEDY, Card, read_card
 from chrep_model.calibration.trust import Trust
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 ENCODER_FILE = "encoder.safetensors"
 FILES = ("weights.safetensors", "genes.parquet", "gallery.zarr")
-GALLERY_ARRAYS = ("z", "expression", "section", "patient", "position")
 
 
 @dataclass(frozen=True)
@@ -134,10 +133,9 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
 
 
 def _load_model(bundle: Bundle) -> Model:
-    import zarr
     from safetensors.numpy import load_file
 
-    from chrep_model.calibration.gallery import Gallery
+    from chrep_model.bundle.stored_gallery import read_gallery
     from chrep_model.methods.model import FeatureScale, Model
     from chrep_model.methods.registry import METHODS, fitted_class
 
@@ -149,10 +147,7 @@ def _load_model(bundle: Bundle) -> Model:
         )
     try:
         arrays = load_file(bundle.path / "weights.safetensors")
-        group = zarr.open_group(bundle.path / "gallery.zarr", mode="r")
-        names: Any = group.attrs["section_names"]
-        parts: dict[str, Any] = {name: group[name][:] for name in GALLERY_ARRAYS}  # type: ignore[index]
-        gallery = Gallery(**parts, section_names=tuple(names))
+        gallery = read_gallery(bundle.path / "gallery.zarr")
         own = {k.removeprefix("method."): v for k, v in arrays.items() if k.startswith("method.")}
         fitted = fitted_class(bundle.card.method).from_arrays(own, gallery)
         fitted.trust = bundle.trust

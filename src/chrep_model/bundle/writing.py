@@ -14,7 +14,8 @@ import numpy as np
 
 from chrep_model import __version__
 from chrep_model.bundle.card import Card
-from chrep_model.bundle.reading import ENCODER_FILE, FILES, GALLERY_ARRAYS, Bundle, folder_hash, load_bundle
+from chrep_model.bundle.reading import ENCODER_FILE, FILES, Bundle, folder_hash, load_bundle
+from chrep_model.bundle.stored_gallery import write_gallery
 from chrep_model.errors import BundleError
 
 if TYPE_CHECKING:
@@ -122,21 +123,11 @@ def _write_parts(folder: Path, model: Model, weights: Path | None) -> list[str]:
         genes = genes.assign(accuracy=trust.accuracy, predictable=trust.predictable)
     (folder / "weights.safetensors").write_bytes(save({**scale, **fitted}))
     genes.to_parquet(folder / "genes.parquet", index=False)
-    _write_gallery(folder / "gallery.zarr", model)
+    write_gallery(folder / "gallery.zarr", model.fitted.gallery)
     if weights is None:
         return list(FILES)
     shutil.copyfile(weights, folder / ENCODER_FILE)
     return [*FILES, ENCODER_FILE]
-
-
-def _write_gallery(path: Path, model: Model) -> None:
-    import zarr
-
-    gallery = model.fitted.gallery
-    group = zarr.open_group(path, mode="w")
-    for name in GALLERY_ARRAYS:
-        group.create_array(name, data=getattr(gallery, name))
-    group.attrs["section_names"] = list(gallery.section_names)
 
 
 def sync(path: Path) -> None:

@@ -1,0 +1,92 @@
+"""The gallery of a bundle as a zarr group; of a large one rows are read when they are wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chrep_model.calibration.gallery import Gallery
+
+ARRAYS = ("z", "expression", "section", "patient", "position")
+
+MAPPED = 2**30
+"""Embeddings and expression of more bytes than this are stored so that they can be mapped.
+
+Each is then one chunk without compression, which is the plain array to the byte and can still be read by all
+that read zarr. Smaller ones are compressed, and read as a whole: nothing of the bundle stays open then.
+"""
+
+_ORDER = {"z": "C", "expression": "F"}
+"""Embeddings lie row by row, as the search reads them; expression gene by gene, as a map is made of it."""
+
+_BLOCK = 16_384
+
+
+def write_gallery(path: Path, gallery: Gallery) -> None:
+    """Write a gallery, in one pass over arrays that may be maps of files.
+
+    Raises
+    ------
+    OSError
+        It cannot be written; a disk without room for it is noticed before anything is.
+    """
+    import zarr
+
+    group = zarr.open_group(path, mode="w")
+    for name in ARRAYS:
+        values = getattr(gallery, name)
+        if name in _ORDER and values.nbytes > MAPPED:
+            _write_mapped(group, path, name, values)
+        else:
+            group.create_array(name, data=values)
+    group.attrs["section_names"] = list(gallery.section_names)
+
+
+def read_gallery(path: Path) -> Gallery:
+    """Open a gallery.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError, OSError
+        Something is missing, or does not fit together.
+    """
+    import numpy as np
+    import zarr
+
+    from chrep_model.calibration.gallery import Gallery
+
+    group = zarr.open_group(path, mode="r")
+    parts: dict[str, Any] = {}
+    for name in ARRAYS:
+        array: Any = group[name]
+        order = array.attrs.get("mapped")
+        if order is None:
+            parts[name] = array[:]
+        else:
+            parts[name] = np.memmap(_chunk(path, name), "<f4", "r", shape=array.shape, order=order)
+    names: Any = group.attrs["section_names"]
+    return Gallery(**parts, section_names=tuple(names))
+
+
+def _write_mapped(group: Any, path: Path, name: str, values: Any) -> None:
+    from zarr.codecs import TransposeCodec
+
+    from chrep_model.blocks import blocks, mapped, read, write
+
+    order, shape = _ORDER[name], values.shape
+    group.create_array(
+        name, shape=shape, chunks=shape, dtype="<f4", compressors=None, attributes={"mapped": order},
+        filters=[TransposeCodec(order=(1, 0))] if order == "F" else None,
+    )  # fmt: skip
+    chunk = _chunk(path, name)
+    chunk.parent.mkdir(parents=True)
+    with chunk.open("w+b") as file:
+        target = mapped(file, shape, order)
+    write(target, (read(values, block) for block in blocks(len(values), _BLOCK)))
+    target.flush()
+
+
+def _chunk(path: Path, name: str) -> Path:
+    """Where zarr's third format keeps the first chunk of a matrix."""
+    return path / name / "c" / "0" / "0"
