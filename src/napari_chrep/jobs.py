@@ -123,6 +123,10 @@ def predicting(
     even a coarse pass would have nearly all tiles in view encoded; then a few tiles are predicted roughly,
     and all from the centre outwards. `Predictor.preview` tells which it is.
     """
+
+    def cancelled() -> bool:
+        return stop.requested() or schedule.is_elsewhere()
+
     size, generation = predictor.batch_size, -1
     coarse = Prediction(predictor.bundle, context.grid, context.slide)
     try:
@@ -130,16 +134,18 @@ def predicting(
         while not stop.requested() and (step := schedule.next_pass()) is not None:
             if step.view.generation != generation and len(step.waiting) > size:
                 generation = step.view.generation
-                preview = predictor.preview(context, step.waiting, cancelled=stop.requested)
+                preview = predictor.preview(context, step.waiting, cancelled=cancelled)
                 if preview is not None:
                     yield preview
                     if predictor.bundle.context_um:
                         schedule.refine()
                     continue
-            for part in predictor.stream(context, schedule.batches(size), cancelled=stop.requested):
+            for part in predictor.stream(context, schedule.batches(size), cancelled=cancelled):
+                schedule.done(part.indices)
                 yield part
                 if step.stride > 1:
                     coarse.add(part)
+            schedule.give_back()
             if step.stride > 1 and not (schedule.has_moved or stop.requested()):
                 yield from _drawn_from(coarse, step)
     except Cancelled:

@@ -103,6 +103,7 @@ class Schedule:
         self._lock = threading.Lock()
         self._budget: int | None = None
         self._taken = np.zeros(grid.size, bool)  # predicted, or handed out
+        self._under_way = np.empty(0, np.int64)  # handed out and not done
         self._handed_out = 0
         self._passes: list[tuple[int, Indices]] = []  # (stride, tiles that wait)
         self._view = self._planned = self._dropped_for = View(None, 0, -math.inf)
@@ -142,7 +143,7 @@ class Schedule:
         with self._lock:
             self._taken[:] = False
             self._taken[known] = True
-            self._budget, self._handed_out = budget, 0
+            self._budget, self._handed_out, self._under_way = budget, 0, np.empty(0, np.int64)
             self._plan(self._view)
 
     def next_pass(self) -> Pass | None:
@@ -181,6 +182,7 @@ class Schedule:
             (stride, tiles), *finer = self._passes
             batch, self._passes = tiles[:most], [(stride, tiles[most:]), *finer]
             self._taken[batch] = True
+            self._under_way = np.concatenate([self._under_way, batch])
             self._handed_out += len(batch)
             self._tidy()
             return batch
@@ -190,6 +192,23 @@ class Schedule:
         stride = self._stride
         while self._stride == stride and len(batch := self.next_batch(most)):
             yield batch
+
+    def done(self, tiles: Indices) -> None:
+        """Take note that tiles (m,) which were handed out are predicted."""
+        with self._lock:
+            self._under_way = np.setdiff1d(self._under_way, tiles)
+
+    def is_elsewhere(self) -> bool:
+        """Tell whether a view has come to rest in which nothing is that is handed out and not done."""
+        return self._is_outdated() and not self._is_seen(self._under_way, self._view.rect).any()
+
+    def give_back(self) -> None:
+        """Take back what is handed out and not done: it waits again in any view that holds it."""
+        with self._lock:
+            self._taken[self._under_way] = False
+            self._handed_out -= len(self._under_way)
+            self._under_way = np.empty(0, np.int64)
+            self._tidy()
 
     @property
     def _stride(self) -> int:

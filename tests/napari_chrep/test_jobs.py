@@ -111,6 +111,30 @@ def test_each_new_view_may_have_a_rough_map_of_its_own():
     assert not np.isin(predictor.asked[1], predictor.seen[0]).any()
 
 
+def test_what_is_under_way_is_left_for_a_view_elsewhere():
+    now = [0.0]
+    schedule = Schedule(GRID, EVERYTHING, clock=lambda: now[0])
+    schedule.look(Rect(0, 0, 1_000, 1_000))
+
+    class ReadingAhead(Counting):
+        def stream(self, context, indices, *, cancelled=None):
+            ahead = [next(indices), next(indices)]
+            while ahead and not cancelled():
+                self.seen.append(part := ahead.pop(0))
+                yield PredictionPart(part, {})
+                ahead.extend(batch for batch in [next(indices, None)] if batch is not None)
+
+    predictor = ReadingAhead()
+    coming = predicting(predictor, CONTEXT, schedule, Stop())
+    next(coming)
+    schedule.look(Rect(2_000, 2_000, 1_000, 1_000))
+    now[0] += 1.0
+    list(coming)
+    elsewhere = GRID.indices_in(Rect(2_000, 2_000, 1_000, 1_000))
+    assert len(predictor.seen[0]) == 16
+    np.testing.assert_array_equal(np.sort(np.concatenate(predictor.seen[1:])), elsewhere)
+
+
 def test_few_tiles_have_no_rough_map():
     schedule = Schedule(GRID, EVERYTHING)
     schedule.look(Rect(0, 0, 300, 300))

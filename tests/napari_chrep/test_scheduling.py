@@ -286,6 +286,27 @@ def test_what_a_cancelled_run_did_not_finish_waits_again(schedule):
     assert schedule.total == len(again) == 92
 
 
+def test_what_is_under_way_is_given_up_once_the_view_rests_where_none_of_it_is(schedule, clock):
+    here, beside, far = tiles(0, 0, 10, 10), tiles(0, 3, 10, 10), tiles(40, 40, 10, 10)
+    schedule.look(here)
+    schedule.begin(np.empty(0, np.int64), None)
+    finished, lost = schedule.next_batch(8), schedule.next_batch(8)
+    schedule.done(finished)
+    settle(schedule, clock, beside)
+    assert not schedule.is_elsewhere()  # some of it is in view
+    schedule.look(far)
+    assert not schedule.is_elsewhere()  # moves still
+    clock.now += REST_S
+    assert schedule.is_elsewhere()
+    schedule.give_back()
+    same(pulled(schedule), seen(far))
+    assert schedule.total == len(finished) + 100
+    settle(schedule, clock, here)
+    again = pulled(schedule)
+    assert np.isin(lost, again).all()
+    same(again, np.setdiff1d(seen(here), finished))
+
+
 def test_the_total_grows_and_shrinks_with_the_view(schedule, clock):
     schedule.look(tiles(0, 0, 10, 10))
     schedule.begin(np.empty(0, np.int64), None)
