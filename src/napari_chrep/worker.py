@@ -74,7 +74,8 @@ class Engine:
         self._stop = Stop()
         self._pending: Callable[[], None] | None = None
         self._request: tuple[Rect | Region | None, int | None] = (None, None)
-        self._view: tuple[Rect | None, int | None] = (None, None)  # that is followed, and its budget
+        # What is followed, and its budget; None while nothing is.
+        self._view: tuple[Rect | None, int | None] | None = None
         self._followed: Schedule | None = None  # of the view, for what is prepared now
         self._running: Schedule | None = None
         self._rest = QTimer()  # looks again once the view may have come to rest
@@ -116,8 +117,7 @@ class Engine:
         budget : int or None
             With more tiles than this, `refused` is emitted instead; None for no limit.
         """
-        self._request = area, budget
-        self._rest.stop()
+        self._request, self._view = (area, budget), None
         self._ask(self._predict_now)
 
     def follow(self, view: Rect | None, *, budget: int | None = None) -> None:
@@ -153,8 +153,7 @@ class Engine:
 
     def cancel(self) -> None:
         """Stop within a batch; what is predicted so far stays."""
-        self._rest.stop()
-        self._pending = None
+        self._view = self._pending = None
         self._stop.request()
         if self.state == "loading":
             self._generation += 1  # opening cannot be interrupted; its result is dropped
@@ -205,7 +204,7 @@ class Engine:
 
     def _follow_now(self) -> None:
         ready = self._ready_for(self._follow_now)
-        if ready is None:
+        if ready is None or self._view is None:
             return
         (context, prediction), (view, budget) = ready, self._view
         if self._followed is None:
@@ -236,6 +235,8 @@ class Engine:
 
     def _on_rest(self) -> None:
         """Start a run for the view that is followed, unless it moves still, or the run under way takes it."""
+        if self._view is None:
+            return
         if self._followed is not None:
             left = self._followed.rests_in()
             if left:
@@ -325,7 +326,7 @@ class Engine:
 
     def _on_slide_changed(self) -> None:
         """Drop what is under way for the former slide; a bundle that is being opened serves any slide."""
-        self._rest.stop()
+        self._view = None
         if self.state == "loading":
             if self._pending in (self._predict_now, self._follow_now):
                 self._pending = None
