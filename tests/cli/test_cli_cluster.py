@@ -115,6 +115,9 @@ def test_as_in_one_process_with_one_model_per_worker(
     predict("--again")
     assert set(local.run(cluster.loads).values()) <= {0, 1}
     assert sum(local.run(cluster.loads).values()) >= 1
+    assert local.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.task_prefixes)) == {
+        "predict_slide"
+    }
 
 
 def test_goes_on_with_what_one_process_began_and_the_reverse(predict, slides, out):

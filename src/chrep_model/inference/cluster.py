@@ -247,8 +247,12 @@ def _predictor(job: Job) -> Predictor:
 def _load(job: Job) -> Predictor:
     import socket
 
+    import dask
+
     from chrep_model.bundle import load_bundle
 
+    # Else what libraries compute with dask inside of a task would travel through the cluster's scheduler.
+    dask.config.set(scheduler="threads")
     try:
         bundle = load_bundle(job.bundle)
         if bundle.hash != job.bundle_hash:
