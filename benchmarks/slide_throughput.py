@@ -14,16 +14,14 @@ fp32 and run in turn in one process, over several rounds; medians.
 - *lazyslide*: its tiles and its feature extraction, where it is installed (``pip install lazyslide``).
 - *traced*: the encoder alone, traced and frozen by torch; *bf16*: alone, under autocast to bfloat16.
 
-The allocator keeps what it was given (glibc otherwise hands activations back to the system and asks for them
-again, all the time), for all variants alike. Networks have random weights, which are as fast as others.
+Opening an encoder has glibc keep freed memory, for all variants alike. Networks have random
+weights, which are as fast as others.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -50,7 +48,6 @@ from chrep_model.slides.slide import Slide, open_slide
 from chrep_model.slides.tiles import TileGrid, TileReader
 
 SIDE, MPP, PX, BATCH = 20_000, 0.5, 224, 32
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 Embeddings = NDArray[np.float32]
 
@@ -198,14 +195,6 @@ def random_encoder(name: str) -> TimmEncoder:
     return cast("TimmEncoder", open_encoder(name, weights=weights, mpp=MPP))
 
 
-def keep_memory() -> None:
-    """Have glibc keep what it was given."""
-    if sys.platform == "linux":
-        glibc = ctypes.CDLL(None)
-        glibc.mallopt(M_MMAP_THRESHOLD, 2**30)
-        glibc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
 def main(
     encoders: Annotated[str, typer.Option()] = "mobilenetv2_100,resnet18,mobilenetv3_small_100",
     across: Annotated[int, typer.Option(help="Tiles across the square.")] = 24,
@@ -213,7 +202,6 @@ def main(
     out: Annotated[Path | None, typer.Option("-o")] = None,
 ) -> None:
     """Measure and print."""
-    keep_memory()
     with tempfile.TemporaryDirectory() as folder:
         path = sample_pyramid(Path(folder), SIDE, MPP)
         found = [measure(name, path, across, rounds) for name in encoders.split(",")]

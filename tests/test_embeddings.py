@@ -169,6 +169,14 @@ def test_another_encoder_scale_or_picture_does_not_read_this_store(make, slide, 
     assert same.tiles == 0  # the content decides, not the name
 
 
+def test_each_precision_has_a_store_of_its_own(make):
+    one, two = Colours(), Colours()
+    two.precision = "bf16"
+    for encoder in (one, two):
+        make(encoder, cache=True).prepare()
+        assert encoder.tiles > 100
+
+
 def test_context_is_the_mean_over_tissue_tiles_within_the_radius(make):
     embeddings = make()
     points = np.array([[300.0, 260.0], [200.3, 180.9], [95.0, 95.0]])

@@ -182,3 +182,13 @@ def test_embeddings_are_as_long_as_said(name, tiles, tmp_path):
     encoder = open_encoder(name, weights=weights)
     pixels = np.zeros((1, encoder.spec.px, encoder.spec.px, 3), np.uint8)
     assert encoder.encode(pixels, {}).shape == (1, encoder.dim)
+
+
+def test_in_bf16_embeddings_are_those_of_fp32_but_for_rounding(weights, tiles):
+    full, half = (open_encoder("mobilenetv2_100", weights=weights, precision=p) for p in ("fp32", "bf16"))
+    one, other = full.encode(tiles, {}), half.encode(tiles, {})
+    assert other.dtype == np.float32
+    assert 0.99 < np.corrcoef(one.ravel(), other.ravel())[0, 1] < 1 - 1e-6
+    assert full.id == half.id and (full.precision, half.precision) == ("fp32", "bf16")
+    with pytest.raises(SettingsError, match="fp32 alone"):
+        open_encoder(precision="bf16")

@@ -17,7 +17,7 @@ from chrep_model.slides.tiles import TileSpec
 
 if TYPE_CHECKING:
     from chrep_model.methods.model import Model
-    from chrep_model.networks.encoder import Encoder
+    from chrep_model.networks.encoder import Encoder, Precision
 
 ENCODER_FILE = "encoder.safetensors"
 FILES = ("weights.safetensors", "genes.parquet", "gallery.zarr")
@@ -67,8 +67,11 @@ class Bundle:
         """The fitted model."""
         return _load_model(self)
 
-    def encoder(self, device: str = "cpu") -> Encoder:
-        """Return the encoder it was trained on; BundleError when only another one can be had."""
+    def encoder(self, device: str = "cpu", precision: Precision = "fp32") -> Encoder:
+        """Return the encoder it was trained on; BundleError when only another one can be had.
+
+        In bf16 its numbers differ by its rounding from those that the bundle was trained on.
+        """
         from chrep_model.networks.encoder import STAINBANK, open_encoder
 
         mpp = self.card.mpp
@@ -78,6 +81,7 @@ class Bundle:
             tile_um=mpp * self.card.px,
             mpp=mpp,
             device=device,
+            precision=precision,
         )
         if encoder.id != self.card.encoder_id:
             cause = (

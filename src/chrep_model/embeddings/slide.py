@@ -349,6 +349,8 @@ class SlideEmbeddings:
             SAMPLE,
             LAYOUT,
         ]
+        if self.encoder.precision != "fp32":
+            facts.append(self.encoder.precision)
         return f"{self.slide.fingerprint[:12]}-" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
 
 

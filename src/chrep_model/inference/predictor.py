@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from chrep_model.inference.prediction import Prediction, PredictionPart, Preview
 from chrep_model.slides.region import Region
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid
+
+if TYPE_CHECKING:
+    from chrep_model.networks.encoder import Precision
 
 PREVIEW_TILES = 64
 """So many tiles stand for all of a request in its preview; two batches."""
@@ -68,16 +72,25 @@ class Predictor:
         Tiles per batch; what comes out does not depend on it beyond rounding.
     cache_dir : Path, optional
         Where embeddings are kept; `default_cache()` unless given.
+    precision : str
+        In what the encoder computes, ``"fp32"`` or ``"bf16"``.
     """
 
     def __init__(
-        self, bundle: Bundle, *, device: str = "auto", batch_size: int = 32, cache_dir: Path | None = None
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        batch_size: int = 32,
+        cache_dir: Path | None = None,
+        precision: Precision = "fp32",
     ) -> None:
         self.bundle = bundle
         self.device = choose_device(device)
         self.batch_size = batch_size
         self.cache_dir = default_cache() if cache_dir is None else cache_dir
-        self.encoder = bundle.encoder(self.device)
+        self.encoder = bundle.encoder(self.device, precision)
+        bundle.model.fitted.device = self.device
 
     def prepare(
         self,

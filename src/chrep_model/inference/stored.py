@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from chrep_model.methods.base import Response
+    from chrep_model.networks.encoder import Precision
 
 _LEVEL = 0.9
 
@@ -61,7 +62,7 @@ class StoredBundle(Bundle):
         """The table in place of a model, a `StoredModel`."""
         return StoredModel(self)
 
-    def encoder(self, device: str = "cpu") -> NoReturn:
+    def encoder(self, device: str = "cpu", precision: Precision = "fp32") -> NoReturn:
         """Raise: there is none."""
         self.refuse()
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from chrep_model.errors import BundleError, SettingsError
 from chrep_model.networks import stainbank
+from chrep_model.networks.allocator import keep_freed_memory
 from chrep_model.networks.torchvision_compat import ensure_torchvision
 from chrep_model.slides.stain import fit_stains
 from chrep_model.slides.tiles import TileSpec
@@ -25,6 +26,10 @@ from chrep_model.slides.tiles import TileSpec
 STAINBANK = "stainbank"
 DEFAULT_TILE_UM = 150.0
 DEFAULT_PX = 224
+
+Precision = Literal["fp32", "bf16"]
+"""In what a network computes. bf16 is for GPUs; its rounding shows: a MobileNet's embeddings correlate with
+those of fp32 at 0.998."""
 
 SlideState = dict[str, Any]
 """What an encoder remembers of one slide, as plain lists and strings; stored with the slide's embeddings."""
@@ -42,13 +47,17 @@ class Encoder(ABC):
     dim : int
         Length of an embedding.
     id : str
-        Hash (16 hex digits) of everything that decides the numbers: architecture, weights, preprocessing.
+        Hash (16 hex digits) of everything that decides the numbers, but for their precision: architecture,
+        weights, preprocessing.
+    precision : str
+        In what it computes.
     """
 
     name: str
     spec: TileSpec
     dim: int
     id: str
+    precision: Precision = "fp32"
 
     def fit_slide(self, sample: NDArray[np.uint8]) -> SlideState:
         """Learn from a sample of a slide's tissue tiles, (n, px, px, 3) uint8, what the slide looks like."""
@@ -106,6 +115,8 @@ class TimmEncoder(Encoder):
         Tiles; `px` has to be the model's input size.
     device : torch.device
         Where it runs.
+    precision : str
+        ``"bf16"`` for autocast to it; what comes out is float32 all the same.
 
     Attributes
     ----------
@@ -113,9 +124,16 @@ class TimmEncoder(Encoder):
         timm's model, in eval mode.
     """
 
-    def __init__(self, name: str, weights: Path | None, spec: TileSpec, device: torch.device) -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: Path | None,
+        spec: TileSpec,
+        device: torch.device,
+        precision: Precision = "fp32",
+    ) -> None:
         config = timm_config(name, weights)
-        self.name, self.spec, self.device = name, spec, device
+        self.name, self.spec, self.device, self.precision = name, spec, device, precision
         model, weights_hash = _timm_model(name, weights, config)
         self.model: Any = model.to(device).to(memory_format=torch.channels_last).eval()
         self._config = config
@@ -129,12 +147,16 @@ class TimmEncoder(Encoder):
     @torch.inference_mode()
     def encode(self, tiles: NDArray[np.uint8], state: SlideState) -> NDArray[np.float32]:
         """Tiles (n, px, px, 3) uint8 to pooled features (n, dim) float32."""
-        out: NDArray[np.float32] = self.embed(self.pixels(tiles)).float().cpu().numpy()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            out: NDArray[np.float32] = self.embed(self.pixels(tiles)).float().cpu().numpy()
         return out
 
     def pixels(self, tiles: NDArray[np.uint8]) -> Tensor:
         """Tiles (n, px, px, 3) uint8 to (n, 3, px, px) float32 in [0, 1] on the device."""
-        return torch.from_numpy(tiles).to(self.device).permute(0, 3, 1, 2).float() / 255
+        bytes_ = torch.from_numpy(tiles)
+        if self.device.type == "cuda":  # a quarter of what floats would take, and no wait for the copy
+            bytes_ = bytes_.pin_memory().to(self.device, non_blocking=True)
+        return bytes_.to(self.device).permute(0, 3, 1, 2).float() / 255
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Pixels (n, 3, px, px) in [0, 1] to pooled features (n, dim); gradients reach the weights."""
@@ -161,6 +183,7 @@ def open_encoder(
     tile_um: float = DEFAULT_TILE_UM,
     mpp: float | None = None,
     device: str = "cpu",
+    precision: Precision = "fp32",
 ) -> Encoder:
     """Make an encoder by name.
 
@@ -177,21 +200,29 @@ def open_encoder(
         whose number of pixels is fixed, it decides the tile's side instead of `tile_um`.
     device : str
         torch device.
+    precision : str
+        In what a timm model computes; the built-in encoder knows ``"fp32"`` alone.
 
     Raises
     ------
     SettingsError
-        Unknown name, unreadable or unfitting weights, a tile too small.
+        Unknown name, unreadable or unfitting weights, a tile too small, a precision it does not have.
     """
     where = torch.device(device)
+    if where.type == "cpu":
+        keep_freed_memory()
     if name == STAINBANK:
         if weights is not None:
             raise SettingsError("the built-in encoder has no weights", remedy="Leave --weights out.")
+        if precision != "fp32":
+            raise SettingsError(
+                "the built-in encoder computes in fp32 alone", remedy="Leave --precision out."
+            )
         px = DEFAULT_PX if mpp is None else round(tile_um / mpp)
         return StainbankEncoder(TileSpec(mpp or tile_um / px, px), where)
     px = int(timm_config(name, weights)["input_size"][-1])
     spec = TileSpec.from_um(tile_um, px) if mpp is None else TileSpec(mpp, px)
-    return TimmEncoder(name, weights, spec, where)
+    return TimmEncoder(name, weights, spec, where, precision)
 
 
 def timm_config(name: str, weights: Path | None) -> dict[str, Any]:
