@@ -10,8 +10,10 @@ fp32 and run in turn in one process, over several rounds; medians.
 - *alone*: the encoder on tiles in memory.
 - *ours*: tiles read ahead, encoded and written to a fresh store, as for every prediction.
 - *half stride*: the same for as many tiles that overlap by half.
-- *plain loop*: OpenSlide's `read_region` in a torch Dataset, a DataLoader without workers, and timm.
-- *lazyslide*: its tiles and its feature extraction, where it is installed (``pip install lazyslide``).
+- *plain loop*: OpenSlide's `read_region` in a torch Dataset, a DataLoader without workers, and timm's model
+  as it comes, with the same weights.
+- *lazyslide*: its tiles and its feature extraction with the same model, where it is installed
+  (``pip install lazyslide``).
 - *traced*: the encoder alone, traced and frozen by torch; *bf16*: alone, under autocast to bfloat16.
 
 Opening an encoder has glibc keep freed memory, for all variants alike. Networks have random
@@ -78,11 +80,13 @@ class Regions(torch.utils.data.Dataset[torch.Tensor]):
 
 
 @torch.inference_mode()
-def plain_loop(path: Path, centres: NDArray[np.float64], encoder: TimmEncoder) -> Embeddings:
+def plain_loop(
+    path: Path, centres: NDArray[np.float64], encoder: TimmEncoder, model: torch.nn.Module
+) -> Embeddings:
     """Embeddings (n, dim) the plain way."""
     corners = np.rint(centres - PX / 2).astype(np.int64)
     loader = torch.utils.data.DataLoader(Regions(path, corners, Normalise(encoder)), batch_size=BATCH)
-    return np.concatenate([encoder.model(batch).numpy() for batch in loader])
+    return np.concatenate([model(batch).numpy() for batch in loader])
 
 
 def ours(slide: Slide, stride: float, tiles: NDArray[np.int64], encoder: TimmEncoder) -> Embeddings:
@@ -118,7 +122,9 @@ def bf16(x: torch.Tensor, model: Callable[..., Any]) -> Any:
         return model(x)
 
 
-def lazy(path: Path, square: tuple[float, float, float], encoder: TimmEncoder) -> Embeddings:
+def lazy(
+    path: Path, square: tuple[float, float, float], encoder: TimmEncoder, model: torch.nn.Module
+) -> Embeddings:
     """Embeddings (n, dim), row by row, the way of lazyslide."""
     import lazyslide
     from shapely.geometry import box
@@ -131,7 +137,7 @@ def lazy(path: Path, square: tuple[float, float, float], encoder: TimmEncoder) -
         add_tissues(wsi, "tissues", [box(x, y, x + side, y + side)])
         lazyslide.pp.tile_tissues(wsi, PX, background_filter=False)
         found = lazyslide.tl.feature_extraction(
-            wsi, encoder.model, transform=Normalise(encoder), device="cpu", batch_size=BATCH, pbar=False,
+            wsi, model, transform=Normalise(encoder), device="cpu", batch_size=BATCH, pbar=False,
             return_features=True,
         )  # fmt: skip
         corners = wsi.shapes["tiles"].bounds
@@ -140,7 +146,7 @@ def lazy(path: Path, square: tuple[float, float, float], encoder: TimmEncoder) -
 
 def measure(name: str, path: Path, across: int, rounds: int) -> dict[str, Any]:
     """Time all variants of one encoder in turn."""
-    encoder = random_encoder(name)
+    encoder, plain = random_encoder(name)
     with open_slide(path) as slide:
         grid = TileGrid(slide.shape, MPP, encoder.spec)
         first = (grid.shape[1] - across) // 2
@@ -157,13 +163,13 @@ def measure(name: str, path: Path, across: int, rounds: int) -> dict[str, Any]:
             "half stride": partial(
                 ours, slide, 0.5, (halves[:, None] * half.shape[1] + halves).ravel(), encoder
             ),
-            "plain loop": partial(plain_loop, path, grid.centres(tiles), encoder),
+            "plain loop": partial(plain_loop, path, grid.centres(tiles), encoder, plain),
             "traced": partial(with_model, pixels, encoder, traced),
             "bf16": partial(with_model, pixels, encoder, partial(bf16, model=encoder.model)),
         }
         if importlib.util.find_spec("lazyslide") is not None:
             square = (first * grid.step_px, first * grid.step_px, across * grid.step_px)
-            work["lazyslide"] = partial(lazy, path, square, encoder)
+            work["lazyslide"] = partial(lazy, path, square, encoder, plain)
         seconds, found = in_turn(work, rounds)
     rate = {key: across**2 / float(np.median(each)) for key, each in seconds.items()}
     apart = {key: float(np.abs(found["alone"] - found[key]).max()) for key in work if key != "half stride"}
@@ -184,15 +190,16 @@ def in_turn(
     return {key: each[1:] for key, each in seconds.items()}, found
 
 
-def random_encoder(name: str) -> TimmEncoder:
-    """An encoder with random weights."""
+def random_encoder(name: str) -> tuple[TimmEncoder, torch.nn.Module]:
+    """An encoder with random weights, and timm's model with the same."""
     ensure_torchvision()
     import timm
 
     torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=0).eval()
     weights = Path(tempfile.mkdtemp()) / "random.safetensors"
-    save_file(timm.create_model(name, num_classes=0).state_dict(), weights, {"input_size": f"3,{PX},{PX}"})
-    return cast("TimmEncoder", open_encoder(name, weights=weights, mpp=MPP))
+    save_file(model.state_dict(), weights, {"input_size": f"3,{PX},{PX}"})
+    return cast("TimmEncoder", open_encoder(name, weights=weights, mpp=MPP)), model
 
 
 def main(

@@ -166,7 +166,8 @@ def job(tiny_bundle, tmp_path):
     """Settings as the command makes them."""
     return Job(
         bundle=tiny_bundle, bundle_hash=load_bundle(tiny_bundle).hash, cache=tmp_path / "cache", genes=(),
-        rect=None, mpp=0.7, stride=1.0, format="h5ad", device="cpu", batch_size=4, keeps_records=True,
+        rect=None, mpp=0.7, stride=1.0, format="h5ad", device="cpu", batch_size=4, precision="fp32",
+        keeps_records=True,
     )  # fmt: skip
 
 

@@ -146,6 +146,12 @@ class TestTheSameCommandAgain:
         assert chrep(*command, "--again").code == 1
 
 
+@pytest.mark.parametrize(("given", "said"), [("fp8", "--precision 'fp8'"), ("bf16", "fp32 alone")])
+def test_a_precision_that_is_not_there(refused, slide, tiny_bundle, out, given, said):
+    """The tiny bundle's encoder is the built-in one."""
+    assert said in refused("predict", slide, "--mpp", 0.7, "-b", tiny_bundle, "-o", out, "--precision", given)
+
+
 def test_shards_share_the_slides_out(chrep, tiny_cohort, tiny_bundle, tmp_path):
     slides = sorted(tiny_cohort.glob("*.jpg"))
     found = []

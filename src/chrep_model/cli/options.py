@@ -13,6 +13,7 @@ from chrep_model.errors import GeneError, SettingsError
 
 if TYPE_CHECKING:
     from chrep_model.geometry import Rect
+    from chrep_model.networks.encoder import Precision
 
 _DEBUG = "chrep.debug"
 
@@ -108,6 +109,14 @@ def shard(text: str) -> tuple[int, int]:
     raise SettingsError(
         f"--shard {text!r} is no part of a whole", remedy="Write I/N with I from 1 to N, such as 1/4."
     )
+
+
+def precision(text: str) -> Precision:
+    """Read ``fp32`` or ``bf16``."""
+    known: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
+    if text in known:
+        return known[text]
+    raise SettingsError(f"--precision {text!r} is none that is known", remedy="Write fp32 or bf16.")
 
 
 def merged(config: Path | None, **given: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,6 @@ PART_TILES = 8192
 
 ANSWER_SECONDS = 30
 """So long may a scheduler take to answer."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 _NEEDED = (
     "All workers need the same version of napari-chrep, and a file system on which they see slides, bundle, "
@@ -234,11 +232,10 @@ _loads = 0
 def _predictor(job: Job) -> Predictor:
     """Return this process's model, loaded once by one of its threads; another one takes its place."""
     global _loaded, _loads
-    key = (job.bundle_hash, job.device, job.batch_size, job.cache)
+    key = (job.bundle_hash, job.device, job.batch_size, job.precision, job.cache)
     with _lock:
         if _loaded is None or _loaded[0] != key:
             _loaded = None  # never two at a time on one device
-            _reuse_memory()
             _loaded = (key, _load(job))
             _loads += 1
         return _loaded[1]
@@ -264,22 +261,6 @@ def _load(job: Job) -> Predictor:
             path=error.path,
             remedy=error.remedy or _NEEDED,
         ) from error
-
-
-def _reuse_memory() -> None:
-    """Let the C library keep what one batch has freed for the next, as it does by itself.
-
-    distributed starts workers with MALLOC_TRIM_THRESHOLD_, by which all that is freed goes back to the system
-    at once: on a CPU a tile then takes twice as long.
-    """
-    import ctypes
-    import sys
-
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # C libraries other than glibc have no mallopt, and no need of it
-            mallopt = ctypes.CDLL(None).mallopt
-            mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-            mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
 def _count_parts(job: Job, predictor: Predictor, path: Path, part_tiles: int) -> int:

@@ -20,6 +20,7 @@ from chrep_model.slides.slide import Slide, open_slide
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
     from chrep_model.inference.predictor import Predictor
+    from chrep_model.networks.encoder import Precision
 
 Describe = Callable[[BaseException], str]
 """Says an error in one line."""
@@ -45,7 +46,7 @@ class Job:
         Distance of tiles as a share of a tile.
     format : str
         See `chrep_model.inference.export`.
-    device, batch_size
+    device, batch_size, precision
         See `chrep_model.inference.predictor.Predictor`.
     keeps_records : bool
         Whether there is a record of each slide.
@@ -61,6 +62,7 @@ class Job:
     format: str
     device: str
     batch_size: int
+    precision: Precision
     keeps_records: bool
 
     def genes_of(self, bundle: Bundle) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ class Job:
         return records.digest(
             slide=slide.fingerprint, mpp=slide.mpp and slide.mpp.value, bundle=self.bundle_hash,
             genes=self.genes_of(bundle), region=self.rect, stride=self.stride, format=self.format,
-            version=__version__,
+            precision=self.precision, version=__version__,
         )  # fmt: skip
 
 
@@ -105,7 +107,9 @@ def load(job: Job, bundle: Bundle) -> Predictor:
     """
     from chrep_model.inference.predictor import Predictor
 
-    return Predictor(bundle, device=job.device, batch_size=job.batch_size, cache_dir=job.cache)
+    return Predictor(
+        bundle, device=job.device, batch_size=job.batch_size, cache_dir=job.cache, precision=job.precision
+    )
 
 
 def found(job: Job, bundle: Bundle, path: Path, target: Path) -> Outcome | None:

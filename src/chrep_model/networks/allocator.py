@@ -13,7 +13,8 @@ def keep_freed_memory() -> None:
     """Let glibc keep what one batch has freed for the next, for this process; elsewhere nothing is done.
 
     By itself it hands large pieces, such as activations are, back to the system and asks for them again with
-    every layer, to get pages that have to be cleared first: on a CPU that can double the time of a batch.
+    every layer, to get pages that have to be cleared first: on a CPU that can double the time of a batch. The
+    workers of a dask cluster are even told to hand back all at once (MALLOC_TRIM_THRESHOLD_).
     """
     if sys.platform == "linux":
         with suppress(AttributeError):  # C libraries other than glibc have no mallopt, and no need of it
