@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from napari_chrep.scheduling import Pass, Schedule
 
 
+#: Niceness of the threads that compute: about a tenth of the window's share where both want a core.
+BEHIND_THE_WINDOW = 10
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A bundle whose networks are loaded."""
@@ -177,12 +181,12 @@ def _predictor(bundle: Bundle) -> Predictor:
 def _step_back() -> None:
     """Leave the window a core, and let it go first: a worker that takes all there is makes panning stutter.
 
-    On Linux threads have scheduling policies of their own, and those that a thread starts inherit its. To one
-    that only fills idle time (SCHED_IDLE) a core counts as free, so that whatever draws a frame gets it at
-    once; the lowest of priorities does not have that effect. Elsewhere the thread stays as it is.
+    On Linux threads have priorities of their own, and those that a thread starts inherit its; elsewhere this
+    one stays as it is. No lower than this: beside other programs that keep all cores busy, a thread that
+    only gets what is left would hardly go on, and with it whoever waits for the interpreter's lock.
     """
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     if sys.platform == "linux":
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND_THE_WINDOW)

@@ -72,8 +72,8 @@ class Pass:
 class Schedule:
     """The tiles of one prepared slide that a worker should predict, in the order in which they are wanted.
 
-    One thread looks, others pull. `look` never waits for them: a worker that is given idle time only could
-    keep the lock for long, and would hold the window up.
+    One thread looks, others pull. `look` never waits for them: a worker of low priority may keep the
+    lock for long, and would hold the window up.
 
     Parameters
     ----------
