@@ -381,6 +381,14 @@ def test_a_store_that_is_trimmed_while_open_is_filled_again(make, tmp_path, monk
     assert again.tiles < len(tissue)
 
 
+@pytest.mark.parametrize("gone", ["values/c/0/0", "zarr.json", "values/zarr.json"])
+def test_points_that_are_trimmed_halfway_are_encoded_again(make, tmp_path, gone):
+    points = np.array([[300.0, 260.0], [250.5, 200.0]])
+    expected = make(cache=True).at(points)
+    next(tmp_path.glob(f"cache/*/points/*/{gone}")).unlink()
+    np.testing.assert_array_equal(make(cache=True).at(points), expected)
+
+
 def test_shards_are_all_tissue_once(make):
     embeddings = make()
     shards = embeddings.shards(50)

@@ -82,10 +82,14 @@ class Store:
             part.write_text(text, encoding="utf-8")
 
     def points(self, name: str) -> Rows | None:
-        """Return the embeddings (n, dim) of a set of points, if they are there."""
+        """Return the embeddings (n, dim) of a set of points; None where they are not there as a whole."""
         folder = self.path / "points" / name
         with self.told():
-            return _read(folder, "values") if folder.is_dir() else None
+            try:
+                values: Rows | None = _read(folder, "values") if folder.is_dir() else None
+            except FileNotFoundError:  # being trimmed
+                return None
+        return None if values is None or np.isnan(values).any() else values
 
     def set_points(self, name: str, values: Rows) -> None:
         """Keep the embeddings of a set of points."""
@@ -181,6 +185,9 @@ def _write(folder: Path, **arrays: NDArray[Any]) -> None:
 
 
 def _read(folder: Path, name: str) -> NDArray[Any]:
-    array: Any = zarr.open_group(folder, mode="r")[name]
+    group = zarr.open_group(folder, mode="r")
+    if name not in group:
+        raise FileNotFoundError(f"{folder / name} is gone")
+    array: Any = group[name]
     values: NDArray[Any] = array[...]
     return values
