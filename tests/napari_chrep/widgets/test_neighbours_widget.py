@@ -10,6 +10,7 @@ from qtpy.QtCore import QPoint, Qt
 from chrep_model.inference.comparison import compare
 from chrep_model.inference.explanation import explain
 from chrep_model.slides.tiles import TileReader
+from napari_chrep.layers import VARIANT_KEY
 from napari_chrep.widgets.arithmetic import number, signed
 from napari_chrep.widgets.neighbour_table import FIRST
 from napari_chrep.widgets.neighbours import HINT
@@ -55,12 +56,14 @@ def widget(desk):
 
 
 @pytest.fixture
-def predicted(desk, widget, tiny_bundle, write_tissue):
-    """A slide that is predicted as a whole, and the widget."""
+def predicted(desk, widget, tiny_bundle, write_tissue, qtbot):
+    """A slide that is predicted as a whole and has its maps, and the widget."""
     desk.open(write_tissue())
     desk.load(tiny_bundle)
     desk.engine.predict(None)
     desk.wait()
+    # The maps come one each turn of the event loop; what is put on top before would lie below the last.
+    qtbot.waitUntil(lambda: sum(VARIANT_KEY in layer.metadata for layer in desk.viewer.layers) == 2)
     desk.viewer.reset_view()
     return widget
 
