@@ -302,13 +302,19 @@ class Heatmaps:
         layer.events.visible.connect(self._on_visible)
         layer.events.contrast_limits.connect(self._on_limits)
         selected = viewer.layers.selection.active
-        viewer.layers.append(layer)
+        viewer.layers.insert(self._top(viewer), layer)
         self._asked.discard(kind)
         self._shown[kind] = Shown(layer, subject.of(kind), layer.name, limits)
         self._bare.append(layer)
         self._dress.start(0)
         if selected is not None:
             viewer.layers.selection.active = selected
+
+    def _top(self, viewer: Any) -> int:
+        """Place in the list for a new map: on the slide and the other maps, below what was drawn on them."""
+        below = [self.session.slide_layer, *(shown.layer for shown in self._shown.values())]
+        places = [viewer.layers.index(layer) for layer in below if layer in viewer.layers]
+        return max(places, default=len(viewer.layers) - 1) + 1
 
     def _placement(self) -> dict[str, tuple[float, float]]:
         context = self.session.context

@@ -160,6 +160,16 @@ def test_a_deleted_heatmap_comes_back_with_the_next_gene(predicted):
     assert set(predicted.heatmaps.variants) == {"raw", "calibrated"}
 
 
+def test_maps_come_below_what_was_drawn_on_the_slide(predicted):
+    raw, calibrated = (predicted.heatmaps.layer(kind) for kind in ("raw", "calibrated"))
+    predicted.viewer.layers.remove(calibrated)
+    drawn = predicted.viewer.add_shapes(np.array([[0, 0], [9, 9]]), shape_type="rectangle", name="region")
+    predicted.session.show_gene(predicted.session.bundle.genes[5])
+    back = predicted.heatmaps.layer("calibrated")
+    assert back is not calibrated
+    assert list(predicted.viewer.layers) == [predicted.session.slide_layer, raw, back, drawn]
+
+
 def test_heatmaps_leave_with_their_slide(predicted):
     predicted.session.look_at(None)
     assert predicted.heatmaps.variants == ()
