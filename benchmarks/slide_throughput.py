@@ -14,7 +14,8 @@ fp32 and run in turn in one process, over several rounds; medians.
   as it comes, with the same weights.
 - *lazyslide*: its tiles and its feature extraction with the same model, where it is installed
   (``pip install lazyslide``).
-- *traced*: the encoder alone, traced and frozen by torch; *bf16*: alone, under autocast to bfloat16.
+- *as it comes*: the network alone, with its batch normalisations, which the encoder folds into convolutions.
+- *compiled*: the encoder alone, compiled by torch; *bf16*: alone, under autocast to bfloat16.
 
 Opening an encoder has glibc keep freed memory, for all variants alike. Networks have random
 weights, which are as fast as others.
@@ -44,7 +45,7 @@ from safetensors.torch import save_file
 from chrep_model.embeddings.encoding import Need, TileEncoding
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Store
-from chrep_model.networks.encoder import TimmEncoder, open_encoder
+from chrep_model.networks.encoder import Precision, TimmEncoder, open_encoder
 from chrep_model.networks.torchvision_compat import ensure_torchvision
 from chrep_model.slides.slide import Slide, open_slide
 from chrep_model.slides.tiles import TileGrid, TileReader
@@ -109,17 +110,10 @@ def alone(pixels: NDArray[np.uint8], encoder: TimmEncoder) -> Embeddings:
 
 
 @torch.inference_mode()
-def with_model(pixels: NDArray[np.uint8], encoder: TimmEncoder, model: Callable[..., Any]) -> Embeddings:
-    """Embeddings (n, dim) of tiles in memory, by another form of the network."""
+def as_it_comes(pixels: NDArray[np.uint8], encoder: TimmEncoder) -> Embeddings:
+    """Embeddings (n, dim) of tiles in memory, with nothing folded."""
     parts = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
-    found = [model((encoder.pixels(part) - encoder._mean) / encoder._std) for part in parts]
-    return torch.cat(found).float().numpy()
-
-
-def bf16(x: torch.Tensor, model: Callable[..., Any]) -> Any:
-    """Run a network under autocast to bfloat16."""
-    with torch.autocast("cpu", torch.bfloat16):
-        return model(x)
+    return torch.cat([encoder.embed(encoder.pixels(part)) for part in parts]).numpy()
 
 
 def lazy(
@@ -155,8 +149,8 @@ def measure(name: str, path: Path, across: int, rounds: int) -> dict[str, Any]:
         half = TileGrid(slide.shape, MPP, encoder.spec, 0.5)
         halves = 2 * first + np.arange(across)
         pixels = TileReader(slide, encoder.spec).read(grid.centres(tiles))
-        example = (encoder.pixels(pixels[:BATCH]) - encoder._mean) / encoder._std
-        traced = torch.jit.freeze(torch.jit.trace(encoder.model, example))
+        compiled, narrow = random_encoder(name)[0], random_encoder(name, "bf16")[0]
+        compiled.compile(BATCH)
         work = {
             "alone": partial(alone, pixels, encoder),
             "ours": partial(ours, slide, 1.0, tiles, encoder),
@@ -164,8 +158,9 @@ def measure(name: str, path: Path, across: int, rounds: int) -> dict[str, Any]:
                 ours, slide, 0.5, (halves[:, None] * half.shape[1] + halves).ravel(), encoder
             ),
             "plain loop": partial(plain_loop, path, grid.centres(tiles), encoder, plain),
-            "traced": partial(with_model, pixels, encoder, traced),
-            "bf16": partial(with_model, pixels, encoder, partial(bf16, model=encoder.model)),
+            "as it comes": partial(as_it_comes, pixels, encoder),
+            "compiled": partial(alone, pixels, compiled),
+            "bf16": partial(alone, pixels, narrow),
         }
         if importlib.util.find_spec("lazyslide") is not None:
             square = (first * grid.step_px, first * grid.step_px, across * grid.step_px)
@@ -190,7 +185,7 @@ def in_turn(
     return {key: each[1:] for key, each in seconds.items()}, found
 
 
-def random_encoder(name: str) -> tuple[TimmEncoder, torch.nn.Module]:
+def random_encoder(name: str, precision: Precision = "fp32") -> tuple[TimmEncoder, torch.nn.Module]:
     """An encoder with random weights, and timm's model with the same."""
     ensure_torchvision()
     import timm
@@ -199,7 +194,7 @@ def random_encoder(name: str) -> tuple[TimmEncoder, torch.nn.Module]:
     model = timm.create_model(name, num_classes=0).eval()
     weights = Path(tempfile.mkdtemp()) / "random.safetensors"
     save_file(model.state_dict(), weights, {"input_size": f"3,{PX},{PX}"})
-    return cast("TimmEncoder", open_encoder(name, weights=weights, mpp=MPP)), model
+    return cast("TimmEncoder", open_encoder(name, weights=weights, mpp=MPP, precision=precision)), model
 
 
 def main(

@@ -172,10 +172,18 @@ def _drawn_from(coarse: Prediction, step: Pass) -> Iterator[Preview]:
 def _predictor(bundle: Bundle) -> Predictor:
     from chrep_model.cache import trim_cache
     from chrep_model.inference.predictor import Predictor
+    from chrep_model.networks.encoder import STAINBANK
 
     wanted = preferences()
     trim_cache(wanted.cache, wanted.cache_bytes)
-    return Predictor(bundle, device=wanted.device, batch_size=wanted.batch_size, cache_dir=wanted.cache)
+    precision = "fp32" if bundle.card.encoder == STAINBANK else wanted.precision
+    return Predictor(
+        bundle,
+        device=wanted.device,
+        batch_size=wanted.batch_size,
+        cache_dir=wanted.cache,
+        precision=precision,
+    )
 
 
 def _step_back() -> None:

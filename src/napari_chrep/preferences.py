@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari.settings import get_plugin_settings
 
 from chrep_model.cache import default_cache
+
+if TYPE_CHECKING:
+    from chrep_model.networks.encoder import Precision
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,10 @@ class Preferences:
     ----------
     device : str
         ``"auto"`` or a torch device.
-    batch_size : int
-        Tiles per batch.
+    precision : str
+        In what timm encoders compute; the built-in one knows fp32 alone.
+    batch_size : int or None
+        Tiles per batch; None for what was measured to be fastest.
     tile_budget : int
         More tiles than this are not predicted before the user has said yes.
     cache : Path
@@ -29,7 +35,8 @@ class Preferences:
     """
 
     device: str
-    batch_size: int
+    precision: Precision
+    batch_size: int | None
     tile_budget: int
     cache: Path
     cache_bytes: int
@@ -41,7 +48,8 @@ def preferences() -> Preferences:
     prediction, store = page.prediction, page.store
     return Preferences(
         device=prediction.device,
-        batch_size=prediction.batch_size,
+        precision=prediction.precision,
+        batch_size=prediction.batch_size or None,
         tile_budget=prediction.tile_budget,
         cache=Path(folder).expanduser() if (folder := store.folder.strip()) else default_cache(),
         cache_bytes=int(store.size_gb * 1e9),

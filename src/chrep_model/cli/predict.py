@@ -53,10 +53,6 @@ Scheduler = Annotated[
         metavar="ADDRESS", help="Predict on a running dask.distributed cluster; see docs/cluster.md."
     ),
 ]
-Precision = Annotated[
-    str,
-    typer.Option(help="fp32, or bf16: faster on a GPU, with rounding that shows. For encoders of timm."),
-]
 Again = Annotated[bool, typer.Option("--again", help="Also predict slides that are predicted already.")]
 
 
@@ -77,7 +73,7 @@ def predict(
     again: Again = False,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
-    precision: Precision = "fp32",
+    precision: options.InPrecision = "fp32",
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -102,7 +98,7 @@ def predict(
     mine = dict(list(targets.items())[part[0] - 1 :: part[1]])
     job = Job(
         bundle=bundle.absolute(), bundle_hash=loaded.hash, cache=default_cache().absolute(), genes=chosen,
-        rect=rect, mpp=mpp, stride=stride, format=format, device=device, batch_size=batch_size or 32,
+        rect=rect, mpp=mpp, stride=stride, format=format, device=device, batch_size=batch_size,
         precision=options.precision(precision), keeps_records=len(slides) > 1,
     )  # fmt: skip
     if scheduler is None:

@@ -61,7 +61,7 @@ class Job:
     stride: float
     format: str
     device: str
-    batch_size: int
+    batch_size: int | None
     precision: Precision
     keeps_records: bool
 
@@ -108,8 +108,9 @@ def load(job: Job, bundle: Bundle) -> Predictor:
     from chrep_model.inference.predictor import Predictor
 
     return Predictor(
-        bundle, device=job.device, batch_size=job.batch_size, cache_dir=job.cache, precision=job.precision
-    )
+        bundle, device=job.device, batch_size=job.batch_size, cache_dir=job.cache, precision=job.precision,
+        whole_slides=job.rect is None,
+    )  # fmt: skip
 
 
 def found(job: Job, bundle: Bundle, path: Path, target: Path) -> Outcome | None:

@@ -68,12 +68,16 @@ class Predictor:
         The model.
     device : str
         ``"auto"`` (a GPU where there is one), or a torch device.
-    batch_size : int
-        Tiles per batch; what comes out does not depend on it beyond rounding.
+    batch_size : int, optional
+        Tiles per batch; unless given, what `tune` found to be fastest here, else `DEFAULT_BATCH`. What comes
+        out does not depend on it beyond rounding.
     cache_dir : Path, optional
         Where embeddings are kept; `default_cache()` unless given.
     precision : str
         In what the encoder computes, ``"fp32"`` or ``"bf16"``.
+    whole_slides : bool
+        Whether so many tiles are to come that a compiled network may be waited for, where `tune` found that
+        it pays.
     """
 
     def __init__(
@@ -81,15 +85,21 @@ class Predictor:
         bundle: Bundle,
         *,
         device: str = "auto",
-        batch_size: int = 32,
+        batch_size: int | None = None,
         cache_dir: Path | None = None,
         precision: Precision = "fp32",
+        whole_slides: bool = False,
     ) -> None:
+        from chrep_model.networks.tuning import DEFAULT_BATCH, tuning_of
+
         self.bundle = bundle
         self.device = choose_device(device)
-        self.batch_size = batch_size
         self.cache_dir = default_cache() if cache_dir is None else cache_dir
         self.encoder = bundle.encoder(self.device, precision)
+        tuning = tuning_of(self.encoder, self.cache_dir)
+        self.batch_size = batch_size or (tuning.batch_size if tuning else DEFAULT_BATCH)
+        if whole_slides and tuning is not None and tuning.compiled:
+            self.encoder.compile(self.batch_size)
         bundle.model.fitted.device = self.device
 
     def prepare(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from chrep_model.errors import BundleError, SettingsError
 from chrep_model.networks import stainbank
 from chrep_model.networks.allocator import keep_freed_memory
+from chrep_model.networks.folding import folded
 from chrep_model.networks.torchvision_compat import ensure_torchvision
 from chrep_model.slides.stain import fit_stains
 from chrep_model.slides.tiles import TileSpec
@@ -51,12 +53,15 @@ class Encoder(ABC):
         weights, preprocessing.
     precision : str
         In what it computes.
+    device : device
+        Where it runs.
     """
 
     name: str
     spec: TileSpec
     dim: int
     id: str
+    device: torch.device
     precision: Precision = "fp32"
 
     def fit_slide(self, sample: NDArray[np.uint8]) -> SlideState:
@@ -66,6 +71,13 @@ class Encoder(ABC):
     @abstractmethod
     def encode(self, tiles: NDArray[np.uint8], state: SlideState) -> NDArray[np.float32]:
         """Tiles (n, px, px, 3) uint8 to embeddings (n, dim) float32."""
+
+    def compile(self, batch_size: int) -> None:
+        """Have torch compile the network for batches of this size; smaller ones are filled up to it.
+
+        The first batch then takes seconds to minutes. Embeddings are the same up to rounding.
+        """
+        raise NotImplementedError(f"{self.name} has no compiled form")
 
 
 class StainbankEncoder(Encoder):
@@ -121,7 +133,7 @@ class TimmEncoder(Encoder):
     Attributes
     ----------
     model : Module
-        timm's model, in eval mode.
+        timm's model, in eval mode. `embed` reads it; `encode` a form of it that is made at the first call.
     """
 
     def __init__(
@@ -137,6 +149,7 @@ class TimmEncoder(Encoder):
         model, weights_hash = _timm_model(name, weights, config)
         self.model: Any = model.to(device).to(memory_format=torch.channels_last).eval()
         self._config = config
+        self._compiled_for = 0
         self._mean = torch.tensor(config["mean"], device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(config["std"], device=device).view(1, 3, 1, 1)
         # Some have a hidden layer behind the pooling (MobileNet v3, VGG), whose length is what comes out.
@@ -147,9 +160,26 @@ class TimmEncoder(Encoder):
     @torch.inference_mode()
     def encode(self, tiles: NDArray[np.uint8], state: SlideState) -> NDArray[np.float32]:
         """Tiles (n, px, px, 3) uint8 to pooled features (n, dim) float32."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            out: NDArray[np.float32] = self.embed(self.pixels(tiles)).float().cpu().numpy()
+        n = len(tiles)
+        if n < self._compiled_for:  # another size would be compiled for itself
+            tiles = np.concatenate([tiles, np.zeros((self._compiled_for - n, *tiles.shape[1:]), np.uint8)])
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                found = self._for_inference(self._normalised(self.pixels(tiles)))
+        except torch.OutOfMemoryError:
+            self._compiled_for = 0  # smaller batches must be smaller
+            raise
+        out: NDArray[np.float32] = found[:n].float().cpu().numpy()
         return out
+
+    def compile(self, batch_size: int) -> None:
+        """See `Encoder.compile`."""
+        self._for_inference = torch.compile(self._for_inference, dynamic=False)
+        self._compiled_for = batch_size
+
+    @cached_property
+    def _for_inference(self) -> Any:
+        return folded(self.model)
 
     def pixels(self, tiles: NDArray[np.uint8]) -> Tensor:
         """Tiles (n, px, px, 3) uint8 to (n, 3, px, px) float32 in [0, 1] on the device."""
@@ -160,10 +190,13 @@ class TimmEncoder(Encoder):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Pixels (n, 3, px, px) in [0, 1] to pooled features (n, dim); gradients reach the weights."""
-        # In place behind the first step: a fast network spends as long on copies of its input as on itself.
-        x = (pixels - self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
-        out: Tensor = self.model(x)
+        out: Tensor = self.model(self._normalised(pixels))
         return out
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        # In place behind the first step: a fast network spends as long on copies of its input as on itself.
+        x = (pixels - self._mean).div_(self._std)
+        return x.contiguous(memory_format=torch.channels_last)
 
     def weights_file(self) -> bytes:
         """Content of a safetensors file of the weights as they are now, for `open_encoder` to read.

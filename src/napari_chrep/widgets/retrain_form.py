@@ -20,7 +20,11 @@ PRESETS: dict[Preset, tuple[str, str]] = {
         "Encoder and heads stay; gallery, correction and how they are combined are learned from these "
         "sections. For slides of another site or scanner.",
     ),
-    "train": ("Train heads", "All but the encoder is learned from these sections."),
+    "train": (
+        "Train heads",
+        "All but the encoder is learned from these sections, in a fixed number of epochs: to stop by the "
+        "sections held out would flatter the comparison.",
+    ),
     "finetune": (
         "Fine-tune",
         "The encoder learns too. Takes a GPU, or hours; it stops early by itself when the section held out "

@@ -1,0 +1,54 @@
+"""``chrep tune``: what makes an encoder fastest on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chrep_model.cache import default_cache
+from chrep_model.cli import console, options
+
+if TYPE_CHECKING:
+    from chrep_model.networks.tuning import Tuning
+
+EXAMPLE = options.example("chrep tune -b breast.chrep", "chrep tune -b breast.chrep --precision bf16")
+
+
+def tune(
+    bundle: Annotated[Path, typer.Option("-b", "--bundle", metavar="BUNDLE", help="A trained model.")],
+    device: options.Device = "auto",
+    precision: options.InPrecision = "fp32",
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Measure how many tiles at a time, and compiled or not, make a model's encoder fastest here.
+
+    Later predictions with this encoder on this machine, of `chrep predict` and of the viewer, take what is
+    found, unless they are told otherwise. Takes a minute or two.
+    """
+    from chrep_model.bundle import load_bundle
+    from chrep_model.inference.predictor import choose_device
+    from chrep_model.networks import tuning
+
+    encoder = load_bundle(bundle).encoder(choose_device(device), options.precision(precision))
+    with console.progress() as (_, report):
+        found = tuning.tune(encoder, default_cache(), report)
+    if as_json:
+        console.say_json(found.model_dump())
+    else:
+        _show(found)
+
+
+def _show(found: Tuning) -> None:
+    rows = [[str(size), f"{rate:.0f}", ""] for size, rate in found.tiles_per_s.items()]
+    if found.compiled_tiles_per_s is not None:
+        rows.append([str(found.batch_size), f"{found.compiled_tiles_per_s:.0f}", "compiled"])
+    console.table(rows, ("tiles at a time", "tiles/s", ""))
+    if found.not_compiled:
+        console.say(f"cannot be compiled here: {found.not_compiled}")
+    elif found.compile_s is not None and not found.compiled:
+        console.say(f"not compiled: that takes {found.compile_s:.0f} s, more than it saves on a slide")
+    form = ", compiled for whole slides" if found.compiled else ""
+    console.say(f"kept for later predictions: {found.batch_size} tiles at a time{form}")
