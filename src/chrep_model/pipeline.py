@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from chrep_model.blocks import scratch, write
 from chrep_model.bundle import Bundle, check_place, load_bundle, save_bundle
 from chrep_model.bundle.card import HEADS, provenance
 from chrep_model.cache import default_cache
@@ -35,6 +36,7 @@ from chrep_model.networks.encoder import DEFAULT_TILE_UM, STAINBANK, Encoder, Ti
 from chrep_model.training.distributed import Ranks, process_group
 from chrep_model.training.finetune import FinetuneSettings, finetune
 from chrep_model.training.run import SILENT, Epoch, Run
+from chrep_model.training.streamed import LARGE
 
 DEFAULT_GENES = 785
 """As many as the list on which the field compares itself on HER2+ sections."""
@@ -120,14 +122,21 @@ def section_features(
 ) -> Features:
     """Features of every section's spots, (n, dim * (1 + len(context_um))) float32, by section name.
 
-    Every section is looked at alone; nothing of one gets into the features of another.
+    Every section is looked at alone; nothing of one gets into the features of another. Those of many spots
+    are kept in a temporary file instead of the memory.
     """
-    out: Features = {}
-    for section in sections:
+
+    def features(section: Section) -> NDArray[np.float32]:
         with section.open_slide() as slide:
             embeddings = SlideEmbeddings(slide, encoder, cache=cache, batch_size=batch_size)
-            out[section.name] = embeddings.at(section.xy, context_um, progress=progress, cancelled=cancelled)
-    return out
+            return embeddings.at(section.xy, context_um, progress=progress, cancelled=cancelled)
+
+    ends = np.cumsum([len(section) for section in sections])
+    if not len(ends) or ends[-1] <= LARGE:
+        return {section.name: features(section) for section in sections}
+    file = scratch((int(ends[-1]), encoder.dim * (1 + len(context_um))))
+    write(file, map(features, sections))
+    return {section.name: file[end - len(section) : end] for section, end in zip(sections, ends, strict=True)}
 
 
 def train(

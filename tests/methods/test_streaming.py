@@ -29,19 +29,57 @@ def on_disk(table, tmp_path):
     return replace(table, features=Streamed(parts))
 
 
+@pytest.mark.parametrize("calibration", ["literal", "combined"])
 def test_streamed_from_the_disk_is_streamed_from_memory_to_the_bit(
-    literal, table, on_disk, unseen, monkeypatch, tmp_path
+    calibration, small_settings, table, on_disk, unseen, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(chrep, "TAUGHT", 50)
+    monkeypatch.setattr(chrep, "LEARNED_ON", 90)
+    method = Chrep(small_settings.model_copy(update={"calibration": calibration}))
     run = Run(checkpoints=tmp_path / "checkpoints")
-    a = literal.fit(replace(table, features=Streamed([table.features])), seed=3)
-    b = literal.fit(on_disk, seed=3, run=run)
+    a = method.fit(replace(table, features=Streamed([table.features])), seed=3)
+    b = method.fit(on_disk, seed=3, run=run)
     assert list(tmp_path.glob("checkpoints/*"))
     for name, value in a.arrays().items():
         np.testing.assert_array_equal(value, b.arrays()[name])
     np.testing.assert_array_equal(a.gallery.z, b.gallery.z)
     assert isinstance(b.gallery.z, np.memmap)
     np.testing.assert_array_equal(a.predict(unseen.features), b.predict(unseen.features))
+
+
+def test_the_combination_is_learned_on_patches_and_the_rest_on_all(
+    small_settings, table, on_disk, unseen, monkeypatch
+):
+    monkeypatch.setattr(chrep, "LEARNED_ON", 90)
+    seen = []
+    fit = chrep.Simple.fit
+    monkeypatch.setattr(chrep.Simple, "fit", lambda rows, *rest: seen.append(len(rows)) or fit(rows, *rest))
+    streamed = Chrep(small_settings).fit(on_disk, seed=3)
+    assert max(seen) <= 90
+    assert len(streamed.gallery) == len(table)
+    assert streamed.combination.weights.shape == (len(chrep.LEARNERS), table.targets.shape[1])
+    assert streamed.trust is not None
+    whole = Chrep(small_settings).fit(table, seed=3)
+    a, b = (fitted.predict(unseen.features) for fitted in (whole, streamed))
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.7
+
+
+def test_patches_are_neighbours_of_each_section(table, on_disk, monkeypatch):
+    monkeypatch.setattr(chrep, "LEARNED_ON", 30)
+    assert chrep.patches(table, 0) is table
+    few = chrep.patches(on_disk, 0)
+    sections = np.unique(table.section)
+    assert isinstance(few.features, np.ndarray)
+    np.testing.assert_array_equal(np.unique(few.section), sections)
+    for section in sections:
+        own, everyone = (t.position[t.section == section] for t in (few, table))
+        assert len(own) == 30 // len(sections)
+        reach = np.sort(np.linalg.norm(own[:, None] - everyone, axis=2), axis=1)[:, len(own) - 1]
+        apart = np.linalg.norm(own[:, None] - own, axis=2).max(1)
+        assert (apart <= reach + 1e-9).any()  # of one of them the others are the nearest of all
+    again, other = chrep.patches(on_disk, 0), chrep.patches(on_disk, 1)
+    np.testing.assert_array_equal(again.features, few.features)
+    assert not np.array_equal(other.features, few.features)
 
 
 def test_streamed_says_what_is_said_in_memory(literal, table, on_disk, unseen):
@@ -61,14 +99,13 @@ def test_components_and_scale_in_one_pass(table, on_disk):
     np.testing.assert_allclose(b.sd, a.sd, atol=1e-6)
 
 
-def test_which_methods_stream(literal, small_settings):
-    assert literal.streams
-    assert not Chrep(small_settings).streams
-    assert not Chrep().streams
+def test_which_methods_stream():
+    assert Chrep().streams
     assert not Ridge().streams
 
 
-def test_training_takes_far_less_memory_than_the_features(tmp_path, growth_mb):
+@pytest.mark.parametrize("calibration", ["literal", "combined"])
+def test_training_takes_far_less_memory_than_the_features(calibration, tmp_path, growth_mb):
     """400,000 x 256 numbers are 410 MB; what stays are graph and bookkeeping of the spots."""
     spots, sections = 400_000, 80
     shape = (spots, 256)
@@ -85,9 +122,9 @@ from chrep_model.methods.phase1 import Phase1Settings
 from chrep_model.training.samples import NeighbourBatches, SpotTable
 from chrep_model.training.streamed import Streamed, stacked
 
-chrep.TAUGHT = 256
+chrep.TAUGHT, chrep.LEARNED_ON, chrep.PATCHES = 256, 2000, 2
 settings = chrep.ChrepSettings(
-    calibration="literal", k=20, corrector=CorrectorSettings(epochs=1),
+    calibration="{calibration}", k=20, trees=5, corrector=CorrectorSettings(epochs=1),
     phase1=Phase1Settings(members=1, epochs=1),
 )
 whole_epoch = NeighbourBatches.epoch

@@ -15,7 +15,7 @@ from chrep_model.errors import Cancelled
 from chrep_model.networks.encoder import Encoder, SlideState
 from chrep_model.slides.tiles import TileReader
 
-AHEAD = 3
+AHEAD = 4
 """Batches that are read, or being read, before the encoder wants them."""
 
 
@@ -55,19 +55,26 @@ class TileEncoding:
         Tiles are gathered over the parts into whole batches: the encoder never waits for a part that needs
         few of them. A part is taken when there is room to read ahead, and not before.
 
+        Beside a GPU, reading never stops. On a CPU it takes turns with the encoder, which then lose nothing
+        to each other: a layer whose threads share their cores is as slow as the slowest of them. Turns start
+        with a single batch, for the first result to come soon.
+
         Raises
         ------
         Cancelled
             `cancelled` said so; what was encoded so far is kept.
         """
         coming, queue, ended = iter(parts), _Queue(), False
+        in_turns = self.encoder.device.type == "cpu"
+        most = 1 if in_turns else AHEAD
         waiting: deque[tuple[Indices, int]] = (
             deque()
         )  # parts, and how many tiles must have been done for them
         try:
             with self.reader.ahead() as ahead:
                 while waiting or not ended:
-                    while not ended and len(ahead) < AHEAD and not _ready(waiting, queue):
+                    refill = not (in_turns and len(ahead))
+                    while refill and not ended and len(ahead) < most and not _ready(waiting, queue):
                         part = next(coming, None)
                         ended = part is None
                         if part is not None:
@@ -78,6 +85,9 @@ class TileEncoding:
                     while _ready(waiting, queue):
                         _check(cancelled, self.reader)
                         yield waiting.popleft()[0]
+                    if in_turns and refill and len(ahead):
+                        ahead.finish()
+                        most = min(AHEAD, 2 * most)
                     if len(ahead):
                         _check(cancelled, self.reader)
                         queue.take(self.encode(ahead.get(), state))

@@ -59,6 +59,10 @@ from chrep_model.training.streamed import Streamed
 TAUGHT = 2**16
 """Spots of a streamed table, at random, that the corrector is trained on."""
 
+PATCHES, LEARNED_ON = 16, 2**17
+"""Of a streamed table, so many sections at most, and spots in all, are what ridge, forest and combination are
+learned on: a weight for each gene and learner wants no more."""
+
 LEARNERS = ("head", "estimate", "correction", "linear", "trees")
 
 
@@ -180,7 +184,6 @@ class FittedChrep(FittedMethod):
         table : SpotTable
             Spots of at least two newly measured sections, in this model's features and units.
         """
-        table = table if self.simple is None else table.in_memory()
         own = settings.model_copy(update={"k": self.k, "temperature": self.temperature})
 
         def renewed(rows: SpotTable, run: Run) -> FittedChrep:
@@ -189,7 +192,7 @@ class FittedChrep(FittedMethod):
 
         if self.simple is None:
             return renewed(table, run)
-        return _calibrated(table, renewed, own, run, elsewhere=True)
+        return _calibrated(table, patches(table, seed), renewed, own, run, elsewhere=True)
 
     def arrays(self) -> Arrays:
         """Weights of every part, flat."""
@@ -243,11 +246,14 @@ class Chrep(Method):
 
     @property
     def streams(self) -> bool:
-        """Whether it is the paper's method under given settings; ridge and forest want all in memory."""
-        return self.settings is not None and self.settings.calibration == "literal"
+        """It does: gallery and networks see all spots, what is learned beside them `patches`."""
+        return True
 
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedChrep:
         """Fit on all spots; before that, once without each section to learn the combination.
+
+        Of a streamed table the combination, its simple learners and the choice of settings are learned on
+        `patches` of it.
 
         Candidates for the settings are compared by the paper's answer, estimate plus correction.
 
@@ -260,22 +266,41 @@ class Chrep(Method):
         def literal(s: ChrepSettings, rows: SpotTable, run: Run) -> FittedChrep:
             return _fit_literal(rows, s, seed, run)
 
-        settings = self.settings or choose(self.candidates, literal, table, run)
+        few = patches(table, seed)
+        settings = self.settings or choose(self.candidates, literal, few, run)
         if settings.calibration == "literal":
             return literal(settings, table, run)
-        penalty = choose_penalty(table)
-        rank = choose_rank(table, penalty)
+        penalty = choose_penalty(few)
+        rank = choose_rank(few, penalty)
 
         def learners(rows: SpotTable, run: Run) -> FittedChrep:
             fitted = literal(settings, rows, run)
-            fitted.simple = Simple.fit(rows, penalty, rank, settings.trees, seed)
+            fitted.simple = Simple.fit(few if rows is table else rows, penalty, rank, settings.trees, seed)
             return fitted
 
-        return _calibrated(table, learners, settings, run)
+        return _calibrated(table, few, learners, settings, run)
 
     def objective(self, inputs: int, genes: int) -> Objective:
         """Phase 1."""
         return Member(inputs, genes, (self.settings or ChrepSettings()).phase1)
+
+
+def patches(table: SpotTable, seed: int) -> SpotTable:
+    """Return a streamed table's spots around one of each of some sections, in memory; another is itself.
+
+    Neighbours stay neighbours, as the topology wants them.
+    """
+    if not isinstance(table.features, Streamed):
+        return table
+    rng = np.random.default_rng(seed)
+    sections = np.unique(table.section)
+    sections = rng.choice(sections, min(PATCHES, len(sections)), replace=False)
+    keep = np.zeros(len(table), bool)
+    for section in sections:
+        rows = np.flatnonzero(table.section == section)
+        apart = np.linalg.norm(table.position[rows] - table.position[rng.choice(rows)], axis=1)
+        keep[rows[np.argsort(apart, kind="stable")[: LEARNED_ON // len(sections)]]] = True
+    return replace(table.rows(keep), features=table.features[keep], targets=np.asarray(table.targets[keep]))
 
 
 def _fit_literal(table: SpotTable, s: ChrepSettings, seed: int, run: Run) -> FittedChrep:
@@ -290,21 +315,22 @@ Fit = Callable[[SpotTable, Run], FittedChrep]
 
 
 def _calibrated(
-    table: SpotTable, fit: Fit, s: ChrepSettings, run: Run, *, elsewhere: bool = False
+    table: SpotTable, few: SpotTable, fit: Fit, s: ChrepSettings, run: Run, *, elsewhere: bool = False
 ) -> FittedChrep:
-    """Fit to all rows; learn from fits without each section how to combine the learners and trust them."""
-    answers, spread, distance = _held_out(table, fit, run)
+    """Fit to the table; learn from fits to `few` without each section how to combine and trust learners."""
+    answers, spread, distance = _held_out(few, fit, run)
+    targets, section = few.targets, few.section
     run.say("all sections")
     fitted = fit(table, run.within("all sections"))
-    combination = fit_combination(answers, table.targets, table.section, shrink=s.shrink)
-    predicted = cross_combined(answers, table.targets, table.section, shrink=s.shrink)
+    combination = fit_combination(answers, targets, section, shrink=s.shrink)
+    predicted = cross_combined(answers, targets, section, shrink=s.shrink)
     if elsewhere:
-        moved = cross_offset(predicted, table.targets, table.section)
-        if np.mean((moved - table.targets) ** 2) < np.mean((predicted - table.targets) ** 2):
-            offset = (table.targets - combination(answers, slice(None))).mean(0)
+        moved = cross_offset(predicted, targets, section)
+        if np.mean((moved - targets) ** 2) < np.mean((predicted - targets) ** 2):
+            offset = (targets - combination(answers, slice(None))).mean(0)
             combination, predicted = replace(combination, offset=offset), moved
     fitted.combination = combination
-    fitted.trust = Trust.fit(predicted, table.targets, table.section, spread, distance)
+    fitted.trust = Trust.fit(predicted, targets, section, spread, distance)
     return fitted
 
 

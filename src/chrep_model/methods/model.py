@@ -9,13 +9,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from chrep_model.blocks import scratch, write
 from chrep_model.cohorts.genes import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.geometry import px_to_um
 from chrep_model.methods.base import FittedMethod, Genes, Method, Response
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
-from chrep_model.training.streamed import Streamed, stacked
+from chrep_model.training.streamed import LARGE, Streamed, stacked
 
 
 @dataclass(frozen=True)
@@ -107,13 +108,24 @@ def spot_table(
     counts = [len(s) for s in sections]
     return SpotTable(
         features=scale(stacked([features[s.name] for s in sections])),
-        targets=np.concatenate([panel.standardise(panel.expression(s)) for s in sections]),
+        targets=_targets(sections, panel),
         section=np.repeat(np.arange(len(sections)), counts),
         patient=np.repeat([patients.index(s.patient) for s in sections], counts),
         position=np.concatenate([px_to_um(1.0, s.mpp) * s.xy for s in sections]),
         section_names=tuple(s.name for s in sections),
         depth=np.concatenate([panel.depth(s) for s in sections]),
     )
+
+
+def _targets(sections: Sequence[Section], panel: GenePanel) -> NDArray[np.float32]:
+    """Standardised expression of all spots (n, genes), in a temporary file where they are many."""
+    parts = (panel.standardise(panel.expression(s)) for s in sections)
+    spots = sum(len(s) for s in sections)
+    if spots <= LARGE:
+        return np.concatenate(list(parts))
+    file = scratch((spots, len(panel)))
+    write(file, parts)
+    return file
 
 
 def fit_model(

@@ -61,7 +61,7 @@ class Encoder(ABC):
     spec: TileSpec
     dim: int
     id: str
-    device: torch.device
+    device: torch.device = torch.device("cpu")
     precision: Precision = "fp32"
 
     def fit_slide(self, sample: NDArray[np.uint8]) -> SlideState:

@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,8 +35,8 @@ MAX_UPSAMPLING = 1.10
 # Levels are rarely exact multiples (4.00012); one this close to what is asked for is as good as it.
 _SAME_SCALE = 1.01
 
-# Threads that read tiles: half the cores, since the encoder wants some too, and no more than a disk serves.
-THREADS = min(8, max(1, (os.cpu_count() or 2) // 2))
+# Threads that read tiles: as many as cores, which an encoder on a CPU leaves to them, or as a disk serves.
+THREADS = min(8, os.cpu_count() or 2)
 
 # Tiles across a strip of a scan: what the threads come back to in its next row is still decoded.
 STRIP = 32
@@ -291,6 +291,8 @@ class TileReader:
 
     def tile(self, x: float, y: float) -> RgbArray:
         """Return the tile (px, px, 3) with its top left corner at (x, y), continuous pixels of the level."""
+        if self._side == self.spec.px and x.is_integer() and y.is_integer():  # nothing to resample
+            return self.slide.read(int(y), int(x), self.spec.px, self.spec.px, level=self.level)
         left, top = math.floor(x) - self._margin, math.floor(y) - self._margin
         width = math.ceil(x + self._side) + self._margin - left
         height = math.ceil(y + self._side) + self._margin - top
@@ -330,6 +332,11 @@ class ReadAhead:
         parts = np.array_split(np.arange(len(out)), min(self._threads, len(out)) or 1)
         jobs = [self._pool.submit(self._fill, out, corners, part) for part in parts]
         self._under_way.append((out, jobs))
+
+    def finish(self) -> None:
+        """Wait until everything that was asked for is read; what fails is raised by `get`."""
+        for _, jobs in self._under_way:
+            wait(jobs)
 
     def get(self) -> RgbArray:
         """Return the tiles (n, px, px, 3) of the first batch not taken yet, once they are there.

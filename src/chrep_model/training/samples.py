@@ -84,7 +84,7 @@ class SpotTable:
             raise SettingsError(
                 f"the features of {len(self):,} spots take {size / 1e9:.1f} GB, "
                 f"and this machine has {room / 1e9:.1f} GB of memory",
-                remedy="Use the method chrep with `calibration: literal`, which reads them in parts.",
+                remedy="Use the method chrep, which reads them in parts.",
             )
         return replace(self, features=self.features[:])
 
