@@ -146,6 +146,33 @@ def test_tiles_that_are_missing_are_those_that_will_be_encoded(make, cache):
     assert (make(cache=cache).missing(xy, (100.0, 200.0)) == 0) is cache
 
 
+def test_known_is_what_was_asked_for_before(make, monkeypatch):
+    monkeypatch.setattr(module, "SAMPLE", 10)
+
+    def opened():
+        embeddings = make(cache=True)
+        embeddings.prepare()
+        return embeddings
+
+    first = opened()
+    assert not len(first.known())
+    assert not len(opened().known())  # the sample is not what somebody asked for
+    some = first.tissue[: len(first.tissue) // 2]
+    of_tiles(first, some)
+    assert not len(first.known())
+    known = opened().known()
+    assert set(some) <= set(known)
+    assert len(known) <= len(some) + 10
+    again = opened()
+    around = again.known((150.0,))
+    assert 0 < len(around) < len(known)
+    before = again.encoder.tiles
+    of_tiles(again, around, (150.0,))
+    assert again.encoder.tiles == before
+    of_tiles(first, first.tissue)
+    np.testing.assert_array_equal(opened().known((150.0,)), first.tissue)
+
+
 def test_memory_answers_within_an_instance(make):
     encoder = Colours()
     embeddings = make(encoder)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from chrep_model.inference.prediction import PredictionPart
     from chrep_model.inference.predictor import Predictor, SlideContext
     from chrep_model.slides.slide import Slide
+    from chrep_model.slides.tiles import Indices
     from napari_chrep.scheduling import Pass, Schedule
 
 
@@ -40,10 +41,17 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A slide made ready for a bundle."""
+    """A slide made ready for a bundle.
+
+    Attributes
+    ----------
+    known : ndarray
+        (n,) int64 flat indices of the tiles that can be predicted from what is stored.
+    """
 
     predictor: Predictor
     context: SlideContext
+    known: Indices
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ def preparing(
         yield Failed(error)
         return
     if context is not None:
-        yield Prepared(predictor, context)
+        yield Prepared(predictor, context, context.embeddings.known(bundle.context_um))
 
 
 def predicting(

@@ -33,6 +33,7 @@ from napari_chrep.session import PerViewer, Session, sessions
 if TYPE_CHECKING:
     from chrep_model.inference.prediction import Prediction, PredictionPart
     from chrep_model.inference.predictor import SlideContext
+    from chrep_model.slides.tiles import Indices
 
 State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
 
@@ -77,6 +78,7 @@ class Engine:
         # What is followed, and its budget; None while nothing is.
         self._view: tuple[Rect | None, int | None] | None = None
         self._followed: Schedule | None = None  # of the view, for what is prepared now
+        self._recalled: Schedule | None = None  # of what was known when the slide was prepared
         self._running: Schedule | None = None
         self._rest = QTimer()  # looks again once the view may have come to rest
         self._rest.setSingleShot(True)
@@ -143,7 +145,7 @@ class Engine:
     @property
     def is_taken(self) -> bool:
         """Whether the whole tissue, or a region, is under way or waits: it goes before the view."""
-        running = self._running not in (None, self._followed) and not self._stop.requested()
+        running = self._running not in (None, self._followed, self._recalled) and not self._stop.requested()
         return (running or self._pending == self._predict_now) and not isinstance(self._request[0], Rect)
 
     @property
@@ -192,11 +194,8 @@ class Engine:
         if ready is None:
             return
         (context, prediction), (area, budget) = ready, self._request
-        rows, cols = context.slide.shape
-        everything = Rect(0.0, 0.0, float(cols), float(rows))
-        schedule = Schedule(context.grid, context.tissue[context.grid.is_in(area, context.tissue)])
-        schedule.look(area.bounds if isinstance(area, Region) else area or everything)
-        schedule.begin(prediction.indices, None)
+        tiles = context.tissue[context.grid.is_in(area, context.tissue)]
+        schedule = _scheduled(context, prediction, tiles, area)
         if budget is not None and schedule.total > budget:
             self.refused.emit(schedule.total)
         else:
@@ -212,6 +211,13 @@ class Engine:
         self._followed.look(view)
         self._followed.begin(prediction.indices, budget)
         self._run(self._followed)
+
+    def _recall(self, known: Indices) -> None:
+        """Predict tiles that were encoded before, which takes a moment; whatever is asked for goes first."""
+        context, prediction = self.session.context, self.session.prediction
+        if context is not None and prediction is not None:
+            self._recalled = _scheduled(context, prediction, known)
+            self._run(self._recalled)
 
     def _ready_for(self, job: Callable[[], None]) -> tuple[SlideContext, Prediction] | None:
         """Return what tiles are predicted with; where it is not there yet, prepare, and then do the job."""
@@ -271,6 +277,8 @@ class Engine:
             self.session.loaded(result.bundle, result.predictor)
         elif isinstance(result, Prepared):
             self.session.prepared(result.predictor, result.context)
+            if len(result.known) and self._pending is None:
+                self._pending = partial(self._recall, result.known)
         elif isinstance(result, Preview):
             if not self._stop.requested():
                 self.session.foresee(result)
@@ -340,6 +348,17 @@ class Engine:
         if state != self.state:
             self.state = state
             self.state_changed.emit(state)
+
+
+def _scheduled(
+    context: SlideContext, prediction: Prediction, tiles: Indices, area: Rect | Region | None = None
+) -> Schedule:
+    """Schedule those of the tiles that are not predicted, from the centre of the area outwards."""
+    rows, cols = context.slide.shape
+    schedule = Schedule(context.grid, tiles)
+    schedule.look(area.bounds if isinstance(area, Region) else area or Rect(0.0, 0.0, cols, rows))
+    schedule.begin(prediction.indices, None)
+    return schedule
 
 
 #: The engine of each viewer: ``engines.of(viewer)``.

@@ -9,6 +9,7 @@ from napari.utils.notifications import notification_manager
 from chrep_model.geometry import Rect
 from chrep_model.inference.prediction import Prediction
 from chrep_model.inference.predictor import Predictor
+from chrep_model.networks.encoder import StainbankEncoder
 from chrep_model.slides.slide import open_slide
 
 
@@ -44,6 +45,33 @@ def test_a_bundle_whose_opening_was_cancelled_is_not_used(desk, tiny_bundle):
     desk.engine.cancel()
     desk.wait()
     assert desk.session.bundle is None
+
+
+def test_a_slide_that_was_predicted_before_comes_with_its_maps(
+    desk, tiny_bundle, slide_path, make_napari_viewer, qtbot, monkeypatch
+):
+    desk.open(slide_path)
+    desk.load(tiny_bundle)
+    desk.engine.get_ready()
+    desk.wait()
+    assert not desk.session.prediction  # nothing comes unasked the first time
+    desk.engine.predict(None)
+    desk.wait()
+    before = desk.session.prediction
+    monkeypatch.setattr(StainbankEncoder, "encode", None)
+    again = type(desk)(make_napari_viewer(), qtbot)
+    again.open(slide_path)
+    again.load(tiny_bundle)
+    again.engine.get_ready()
+    again.wait()
+    assert len(again.session.prediction) == len(before)
+    assert again.heatmaps.layer("calibrated") is not None
+    tiles, column = before.indices[:20], np.array([0])
+    np.testing.assert_allclose(
+        again.session.prediction.only(tiles).values(column, "calibrated"),
+        before.only(tiles).values(column, "calibrated"),
+        atol=1e-5,
+    )
 
 
 def test_the_run_gives_what_the_predictor_gives(desk, tiny_bundle, bundle, slide_path):

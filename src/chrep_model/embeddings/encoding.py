@@ -13,7 +13,7 @@ from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Indices, Rows
 from chrep_model.errors import Cancelled
 from chrep_model.networks.encoder import Encoder, SlideState
-from chrep_model.slides.tiles import TileReader
+from chrep_model.slides.tiles import THREADS, TileReader
 
 AHEAD = 4
 """Batches that are read, or being read, before the encoder wants them."""
@@ -55,23 +55,25 @@ class TileEncoding:
         Tiles are gathered over the parts into whole batches: the encoder never waits for a part that needs
         few of them. A part is taken when there is room to read ahead, and not before.
 
-        Beside a GPU, reading never stops. On a CPU it takes turns with the encoder, which then lose nothing
-        to each other: a layer whose threads share their cores is as slow as the slowest of them. Turns start
-        with a single batch, for the first result to come soon.
+        Beside a GPU, reading never stops. On a CPU it takes turns with the encoder, on as many threads: a
+        layer whose threads share their cores with others is as slow as the slowest of them. Turns start with
+        a single batch, for the first result to come soon.
 
         Raises
         ------
         Cancelled
             `cancelled` said so; what was encoded so far is kept.
         """
+        import torch
+
         coming, queue, ended = iter(parts), _Queue(), False
         in_turns = self.encoder.device.type == "cpu"
-        most = 1 if in_turns else AHEAD
+        threads, most = (min(THREADS, torch.get_num_threads()), 1) if in_turns else (THREADS, AHEAD)
         waiting: deque[tuple[Indices, int]] = (
             deque()
         )  # parts, and how many tiles must have been done for them
         try:
-            with self.reader.ahead() as ahead:
+            with self.reader.ahead(threads) as ahead:
                 while waiting or not ended:
                     refill = not (in_turns and len(ahead))
                     while refill and not ended and len(ahead) < most and not _ready(waiting, queue):

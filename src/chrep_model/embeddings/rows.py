@@ -43,6 +43,12 @@ class GridRows:
         self._numbers = count()
         self._growing = _Growing(next(self._numbers), dim)
 
+    def listed(self, indices: Indices) -> NDArray[np.bool_]:
+        """Tell which tiles are listed as known, (n,) bool, without reading their embeddings."""
+        self._look()
+        known: NDArray[np.bool_] = self._block[indices] >= 0
+        return known
+
     def has(self, indices: Indices) -> NDArray[np.bool_]:
         """Tell which tiles are known, (n,) bool; their embeddings can be had until the next call.
 

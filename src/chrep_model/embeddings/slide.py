@@ -60,6 +60,7 @@ class SlideEmbeddings:
         self.grid = TileGrid(slide.shape, self.mpp, encoder.spec)
         self._store = None if cache is None else Store(cache / self._key(), encoder.dim)
         self._rows = {1.0: GridRows(self.grid, encoder.dim, self._store)}
+        self._is_old = False  # whether it was prepared before
         self._prepared: tuple[SlideState, NDArray[np.float32], NDArray[np.float32]] | None = None
         self._tissue: NDArray[np.int64] | None = None
         self._tree: Any = None
@@ -89,6 +90,7 @@ class SlideEmbeddings:
         if self._prepared is not None:
             return
         stored = self._store.prepared() if self._store else None
+        self._is_old = stored is not None
         if stored is not None:
             state, mean, sd = stored
         else:
@@ -212,6 +214,22 @@ class SlideEmbeddings:
         """
         self.prepare(progress, cancelled)
         self._encode(self._rows[1.0], indices, progress, cancelled)
+
+    def known(self, context_um: tuple[float, ...] = ()) -> NDArray[np.int64]:
+        """Return the tissue tiles (n,) of the grid whose features, see `at`, were asked for before.
+
+        They can be had without the encoder. There are none where nothing but the sample was looked at, or
+        the slide is prepared for the first time.
+        """
+        from scipy.spatial import cKDTree
+
+        new = self.tissue[~self._rows[1.0].listed(self.tissue)]
+        if not self._is_old or len(self.tissue) - len(new) <= SAMPLE < len(self.tissue):
+            return np.empty(0, np.int64)
+        if not len(new):
+            return self.tissue
+        to_new, _ = cKDTree(self.grid.centres(new)).query(self.grid.centres(self.tissue))
+        return self.tissue[to_new > max(context_um, default=0.0) / self.mpp]
 
     def shards(self, most: int) -> list[NDArray[np.int64]]:
         """Cut the tissue tiles into parts (n,) int64 of neighbours for `fill`, n at most `most`."""

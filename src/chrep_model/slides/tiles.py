@@ -35,7 +35,7 @@ MAX_UPSAMPLING = 1.10
 # Levels are rarely exact multiples (4.00012); one this close to what is asked for is as good as it.
 _SAME_SCALE = 1.01
 
-# Threads that read tiles: as many as cores, which an encoder on a CPU leaves to them, or as a disk serves.
+# Threads that read tiles: one for each core, and no more than a disk serves.
 THREADS = min(8, os.cpu_count() or 2)
 
 # Tiles across a strip of a scan: what the threads come back to in its next row is still decoded.
