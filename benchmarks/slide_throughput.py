@@ -15,7 +15,8 @@ fp32 and run in turn in one process, over several rounds; medians.
 - *lazyslide*: its tiles and its feature extraction with the same model, where it is installed
   (``pip install lazyslide``).
 - *as it comes*: the network alone, with its batch normalisations, which the encoder folds into convolutions.
-- *compiled*: the encoder alone, compiled by torch; *bf16*: alone, under autocast to bfloat16.
+- *compiled*: the encoder alone, compiled by torch as `chrep tune` tries it, and *ours, compiled* with it;
+  *bf16*: alone, under autocast to bfloat16.
 
 Opening an encoder has glibc keep freed memory, for all variants alike. Networks have random
 weights, which are as fast as others.
@@ -160,6 +161,7 @@ def measure(name: str, path: Path, across: int, rounds: int) -> dict[str, Any]:
             "plain loop": partial(plain_loop, path, grid.centres(tiles), encoder, plain),
             "as it comes": partial(as_it_comes, pixels, encoder),
             "compiled": partial(alone, pixels, compiled),
+            "ours, compiled": partial(ours, path, 1.0, tiles, compiled),
             "bf16": partial(alone, pixels, narrow),
         }
         if importlib.util.find_spec("lazyslide") is not None:

@@ -174,7 +174,8 @@ class TimmEncoder(Encoder):
 
     def compile(self, batch_size: int) -> None:
         """See `Encoder.compile`."""
-        self._for_inference = torch.compile(self._for_inference, dynamic=False)
+        # Frozen: weights are brought into the order that the processor likes once, not with every batch.
+        self._for_inference = torch.compile(self._for_inference, dynamic=False, options={"freezing": True})
         self._compiled_for = batch_size
 
     @cached_property
