@@ -28,7 +28,8 @@ from chrep_model.evaluation.metrics import scores
 from chrep_model.methods.chrep import Chrep, ChrepSettings, FittedChrep
 from chrep_model.methods.model import Model, fit_model, spot_table
 from chrep_model.methods.ridge import Ridge
-from chrep_model.pipeline import DEFAULT_GENES, EncoderSettings, Features, section_features
+from chrep_model.pipeline import DEFAULT_GENES
+from chrep_model.training.features import EncoderSettings, Features, section_features
 from chrep_model.training.samples import SpotTable
 
 SPOTS = 5000

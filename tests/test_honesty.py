@@ -27,7 +27,8 @@ from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
 from chrep_model.methods.phase1 import Phase1Settings
 from chrep_model.methods.registry import METHODS
-from chrep_model.pipeline import TrainSettings, calibrate, section_features, train
+from chrep_model.pipeline import TrainSettings, calibrate, train
+from chrep_model.training.features import section_features
 
 TEST, TRAIN = "SYNTHETIC_P2A", "SYNTHETIC_P1A"
 CONTEXT = (200.0,)

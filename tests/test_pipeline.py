@@ -9,13 +9,13 @@ from chrep_model.bundle import load_bundle
 from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.config import read_yaml, validated
-from chrep_model.embeddings import SlideEmbeddings
 from chrep_model.errors import BundleError, Cancelled, CohortError, GeneError, SettingsError
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
 from chrep_model.methods.phase1 import Phase1Settings
-from chrep_model.pipeline import TrainSettings, calibrate, partial_training, section_features, train
+from chrep_model.pipeline import TrainSettings, calibrate, partial_training, train
 from chrep_model.training import checkpoint
+from chrep_model.training.features import section_features
 from chrep_model.training.run import Run
 
 SMALL = ChrepSettings(
@@ -63,16 +63,6 @@ def chrep(cohort, cache, tmp_path_factory):
     """A small CHRep bundle, only to be read."""
     out = tmp_path_factory.mktemp("chrep") / "small.chrep"
     return train(cohort, settings(method="chrep", note="SYNTHETIC"), out, device="cpu", cache=cache)
-
-
-def test_features_are_the_embeddings_at_the_spots(cohort):
-    encoder = settings().open("cpu")
-    section = cohort.sections[1]
-    found = section_features([section], encoder, (200.0, 90.0))[section.name]
-    with section.open_slide() as slide:
-        expected = SlideEmbeddings(slide, encoder, cache=None).at(section.xy, (200.0, 90.0))
-    np.testing.assert_array_equal(found, expected)
-    assert found.shape == (len(section), 3 * encoder.dim)
 
 
 def test_one_seed_gives_one_model(run):

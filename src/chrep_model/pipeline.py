@@ -1,82 +1,42 @@
 """Train and calibrate: what the command line and the plugin both call.
 
-Slides become features once (`section_features`); a model is fitted on the features of training sections
-(`methods.model.fit_model`) and stored as a bundle.
+Slides become features once (`training.features.section_features`); a model is fitted on those of training
+sections (`methods.model.fit_model`) and stored as a bundle.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from chrep_model.blocks import scratch, write
 from chrep_model.bundle import Bundle, check_place, load_bundle, save_bundle
 from chrep_model.bundle.card import HEADS, provenance
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.genes import GenePanel, read_gene_list
-from chrep_model.cohorts.section import Section
-from chrep_model.embeddings import DEFAULT_CONTEXT_UM, Progress, SlideEmbeddings
+from chrep_model.embeddings import Progress
 from chrep_model.errors import BundleError, Cancelled, SettingsError
 from chrep_model.inference.predictor import choose_device
 from chrep_model.methods.base import Method
 from chrep_model.methods.chrep import ChrepSettings, FittedChrep
 from chrep_model.methods.model import FeatureScale, Model, fit_model, spot_table
 from chrep_model.methods.registry import MethodSettings, make_method
-from chrep_model.networks.encoder import DEFAULT_TILE_UM, STAINBANK, Encoder, TimmEncoder, open_encoder
+from chrep_model.networks.encoder import Encoder, TimmEncoder
 from chrep_model.training.distributed import Ranks, process_group
+from chrep_model.training.features import EncoderSettings, Features, section_features
 from chrep_model.training.finetune import FinetuneSettings, finetune
 from chrep_model.training.run import SILENT, Epoch, Run
-from chrep_model.training.streamed import LARGE
 
 DEFAULT_GENES = 785
 """As many as the list on which the field compares itself on HER2+ sections."""
-
-Features = dict[str, NDArray[np.float32]]
-
-
-class EncoderSettings(BaseModel):
-    """Which encoder sees which tiles.
-
-    Attributes
-    ----------
-    encoder : str
-        ``"stainbank"`` or a timm name.
-    weights : Path, optional
-        Local safetensors file of a timm model.
-    tile_um : float
-        Side of a tile, µm.
-    mpp : float, optional
-        µm per px of a tile; see `open_encoder`.
-    context_um : tuple of float
-        Radii of the neighbourhoods whose mean embedding is read beside the tile's own.
-    batch_size : int
-        Tiles per batch.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    encoder: str = STAINBANK
-    weights: Path | None = None
-    tile_um: float = Field(DEFAULT_TILE_UM, gt=0)
-    mpp: float | None = Field(None, gt=0)
-    context_um: tuple[float, ...] = DEFAULT_CONTEXT_UM
-    batch_size: int = Field(32, gt=0)
-
-    def open(self, device: str) -> Encoder:
-        """Make the encoder."""
-        return open_encoder(
-            self.encoder, weights=self.weights, tile_um=self.tile_um, mpp=self.mpp, device=device
-        )
 
 
 class TrainSettings(EncoderSettings, MethodSettings):
@@ -108,35 +68,6 @@ class TrainSettings(EncoderSettings, MethodSettings):
     def gene_choice(self) -> int | tuple[str, ...]:
         """Return the number of genes, or their names from the file."""
         return self.genes if isinstance(self.genes, int) else read_gene_list(self.genes)
-
-
-def section_features(
-    sections: Sequence[Section],
-    encoder: Encoder,
-    context_um: tuple[float, ...],
-    *,
-    batch_size: int = 32,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
-) -> Features:
-    """Features of every section's spots, (n, dim * (1 + len(context_um))) float32, by section name.
-
-    Every section is looked at alone; nothing of one gets into the features of another. Those of many spots
-    are kept in a temporary file instead of the memory.
-    """
-
-    def features(section: Section) -> NDArray[np.float32]:
-        with section.open_slide() as slide:
-            embeddings = SlideEmbeddings(slide, encoder, cache=cache, batch_size=batch_size)
-            return embeddings.at(section.xy, context_um, progress=progress, cancelled=cancelled)
-
-    ends = np.cumsum([len(section) for section in sections])
-    if not len(ends) or ends[-1] <= LARGE:
-        return {section.name: features(section) for section in sections}
-    file = scratch((int(ends[-1]), encoder.dim * (1 + len(context_um))))
-    write(file, map(features, sections))
-    return {section.name: file[end - len(section) : end] for section, end in zip(sections, ends, strict=True)}
 
 
 def train(

@@ -7,7 +7,8 @@ from chrep_model.bundle import load_bundle
 from chrep_model.bundle.extending import with_section
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.errors import BundleError, GeneError
-from chrep_model.pipeline import TrainSettings, section_features, train
+from chrep_model.pipeline import TrainSettings, train
+from chrep_model.training.features import section_features
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from chrep_model.methods.chrep import Chrep
 from chrep_model.methods.inputs import Inputs
 from chrep_model.methods.model import FeatureScale
 from chrep_model.methods.ridge import Ridge
+from chrep_model.methods.search import choose
 from chrep_model.training.run import Run
 from chrep_model.training.streamed import Streamed
 
@@ -62,6 +63,21 @@ def test_the_combination_is_learned_on_patches_and_the_rest_on_all(
     whole = Chrep(small_settings).fit(table, seed=3)
     a, b = (fitted.predict(unseen.features) for fitted in (whole, streamed))
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.7
+
+
+def test_settings_are_chosen_on_patches(small_settings, table, on_disk, monkeypatch):
+    monkeypatch.setattr(chrep, "LEARNED_ON", 90)
+    other = small_settings.model_copy(update={"k": 5})
+    monkeypatch.setattr(Chrep, "candidates", (small_settings, other))
+    seen = []
+    monkeypatch.setattr(chrep, "choose", lambda *args: seen.append(args) or choose(*args))
+    fitted = Chrep().fit(on_disk, seed=3)
+    ((candidates, _, rows, _),) = seen
+    assert candidates == (small_settings, other)
+    assert len(rows) <= 90
+    assert isinstance(rows.features, np.ndarray)
+    assert fitted.k in (5, small_settings.k)
+    assert len(fitted.gallery) == len(table)
 
 
 def test_patches_are_neighbours_of_each_section(table, on_disk, monkeypatch):

@@ -37,6 +37,9 @@ Debug = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")]
 BatchSize = Annotated[int | None, typer.Option(help="Tiles at a time.  [default: 32]", min=1)]
+TunedBatchSize = Annotated[
+    int | None, typer.Option(help="Tiles at a time.  [default: what `chrep tune` found here, else 32]", min=1)
+]
 InPrecision = Annotated[
     str,
     typer.Option(help="fp32, or bf16: faster on a GPU, with rounding that shows. For encoders of timm."),

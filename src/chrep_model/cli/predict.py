@@ -72,7 +72,7 @@ def predict(
     scheduler: Scheduler = None,
     again: Again = False,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = None,
+    batch_size: options.TunedBatchSize = None,
     precision: options.InPrecision = "fp32",
     as_json: options.Json = False,
     debug: options.Debug = False,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chrep_model.blocks import blocks
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Indices, Rows
 from chrep_model.errors import Cancelled
 from chrep_model.networks.encoder import Encoder, SlideState
-from chrep_model.slides.tiles import THREADS, TileReader
+from chrep_model.slides.tiles import THREADS, ReadAhead, TileReader
 
 AHEAD = 4
 """Batches that are read, or being read, before the encoder wants them."""
@@ -55,44 +57,30 @@ class TileEncoding:
         Tiles are gathered over the parts into whole batches: the encoder never waits for a part that needs
         few of them. A part is taken when there is room to read ahead, and not before.
 
-        Beside a GPU, reading never stops. On a CPU it takes turns with the encoder, on as many threads: a
-        layer whose threads share their cores with others is as slow as the slowest of them. Turns start with
-        a single batch, for the first result to come soon.
-
         Raises
         ------
         Cancelled
             `cancelled` said so; what was encoded so far is kept.
         """
-        import torch
-
-        coming, queue, ended = iter(parts), _Queue(), False
-        in_turns = self.encoder.device.type == "cpu"
-        threads, most = (min(THREADS, torch.get_num_threads()), 1) if in_turns else (THREADS, AHEAD)
-        waiting: deque[tuple[Indices, int]] = (
-            deque()
-        )  # parts, and how many tiles must have been done for them
+        coming, queue = iter(parts), _Queue()
+        more = True
         try:
-            with self.reader.ahead(threads) as ahead:
-                while waiting or not ended:
-                    refill = not (in_turns and len(ahead))
-                    while refill and not ended and len(ahead) < most and not _ready(waiting, queue):
-                        part = next(coming, None)
-                        ended = part is None
-                        if part is not None:
-                            queue.add(needs(part))
-                            waiting.append((part, queue.total))
-                        for batch in queue.batches(self.batch_size, rest=ended):
-                            ahead.ask(np.concatenate([n.rows.grid.centres(n.indices) for n in batch]))
-                    while _ready(waiting, queue):
-                        _check(cancelled, self.reader)
-                        yield waiting.popleft()[0]
-                    if in_turns and refill and len(ahead):
-                        ahead.finish()
-                        most = min(AHEAD, 2 * most)
-                    if len(ahead):
-                        _check(cancelled, self.reader)
-                        queue.take(self.encode(ahead.get(), state))
+            with self._pipeline(state) as pipeline:
+                while more or queue.waiting:
+                    while pipeline.has_room and not queue.is_ready:
+                        if batch := queue.batch(self.batch_size, rest=not more):
+                            pipeline.ask(np.concatenate([n.rows.grid.centres(n.indices) for n in batch]))
+                        elif more and (part := next(coming, None)) is not None:
+                            queue.add(part, needs(part))
+                        elif more:
+                            more = False
+                        else:
+                            break
+                    _check(cancelled, self.reader)
+                    if queue.is_ready:
+                        yield queue.pop()
+                    elif len(pipeline):
+                        queue.take(pipeline.get())
         finally:
             for rows in queue.touched:
                 rows.flush()
@@ -104,9 +92,20 @@ class TileEncoding:
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[tuple[slice, Rows]]:
         """Embeddings around any points (n, 2), (x, y) in level-0 px, batch by batch; see `of_parts`."""
-        for part, tiles in self.reader.batches(centres_xy, self.batch_size):
-            _check(cancelled, self.reader)
-            yield part, self.encode(tiles, state)
+        coming = blocks(len(centres_xy), self.batch_size)
+        under_way: deque[slice] = deque()
+        more = True
+        with self._pipeline(state) as pipeline:
+            while more or under_way:
+                while more and pipeline.has_room:
+                    part = next(coming, None)
+                    more = part is not None
+                    if part is not None:
+                        under_way.append(part)
+                        pipeline.ask(centres_xy[part])
+                _check(cancelled, self.reader)
+                if under_way:
+                    yield under_way.popleft(), pipeline.get()
 
     def encode(self, tiles: NDArray[np.uint8], state: SlideState) -> Rows:
         """Encode (n, px, px, 3), in halves of halves where the device has no room for the whole batch."""
@@ -121,9 +120,14 @@ class TileEncoding:
         self.batch_size = max(1, len(tiles) // 2)
         return np.concatenate([self.encode(half, state) for half in np.array_split(tiles, 2)])
 
+    @contextmanager
+    def _pipeline(self, state: SlideState) -> Iterator[_Pipeline]:
+        import torch
 
-def _ready(waiting: deque[tuple[Indices, int]], queue: _Queue) -> bool:
-    return bool(waiting) and waiting[0][1] <= queue.done
+        in_turns = self.encoder.device.type == "cpu"
+        threads = min(THREADS, torch.get_num_threads()) if in_turns else THREADS
+        with self.reader.ahead(threads) as ahead:
+            yield _Pipeline(ahead, lambda tiles: self.encode(tiles, state), in_turns=in_turns)
 
 
 def _check(cancelled: Callable[[], bool] | None, reader: TileReader) -> None:
@@ -131,27 +135,75 @@ def _check(cancelled: Callable[[], bool] | None, reader: TileReader) -> None:
         raise Cancelled("cancelled", path=reader.slide.path)
 
 
+class _Pipeline:
+    """Batches of tiles that are read, then encoded, in the order in which they were asked for.
+
+    Beside a GPU, reading never stops. On a CPU it takes turns with the encoder, on as many threads: a layer
+    whose threads share their cores with others is as slow as the slowest of them. Turns start with a single
+    batch, for the first result to come soon.
+    """
+
+    def __init__(
+        self, ahead: ReadAhead, encode: Callable[[NDArray[np.uint8]], Rows], *, in_turns: bool
+    ) -> None:
+        self._ahead, self._encode, self._in_turns = ahead, encode, in_turns
+        self._most = 1 if in_turns else AHEAD
+        self._is_reading = True
+
+    def __len__(self) -> int:
+        """Return how many batches were asked for and not encoded yet."""
+        return len(self._ahead)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be asked for by now."""
+        return self._is_reading and len(self) < self._most
+
+    def ask(self, centres_xy: NDArray[np.float64]) -> None:
+        """Ask for the tiles around centres (n, 2), (x, y) in level-0 px."""
+        self._ahead.ask(centres_xy)
+
+    def get(self) -> Rows:
+        """Encode the batch that was asked for first."""
+        if self._in_turns and self._is_reading:
+            self._ahead.finish()
+            self._is_reading, self._most = False, min(AHEAD, 2 * self._most)
+        values = self._encode(self._ahead.get())
+        self._is_reading = self._is_reading or not len(self)
+        return values
+
+
 class _Queue:
     """Tiles on their way to the encoder, in batches that may hold tiles of several grids.
 
     Attributes
     ----------
-    total, done : int
-        Tiles that were queued so far, and that came back.
+    waiting : deque
+        Parts that were added and not popped, and how many tiles will have come back once each is ready.
     touched : list of GridRows
         Whose they are.
     """
 
     def __init__(self) -> None:
-        self.total = self.done = 0
+        self.waiting: deque[tuple[Indices, int]] = deque()
+        self._total = self._done = 0
         self.touched: list[GridRows] = []
         self._queued: list[NDArray[np.bool_]] = []
         self._gathering: deque[Need] = deque()
         self._gathered = 0
         self._asked: deque[list[Need]] = deque()
 
-    def add(self, needs: list[Need]) -> None:
-        """Queue those tiles that are neither known nor queued."""
+    @property
+    def is_ready(self) -> bool:
+        """Whether all that the first part needs is known."""
+        return bool(self.waiting) and self.waiting[0][1] <= self._done
+
+    def pop(self) -> Indices:
+        """Take the first part."""
+        return self.waiting.popleft()[0]
+
+    def add(self, part: Indices, needs: list[Need]) -> None:
+        """Queue those tiles that a part needs and that are neither known nor queued."""
         for need in needs:
             if need.rows not in self.touched:
                 self.touched.append(need.rows)
@@ -161,24 +213,25 @@ class _Queue:
             new = new[~need.rows.has(new)]
             if len(new):
                 queued[new] = True
-                self.total += len(new)
+                self._total += len(new)
                 self._gathered += len(new)
                 self._gathering.append(Need(need.rows, new))
+        self.waiting.append((part, self._total))
 
-    def batches(self, size: int, *, rest: bool) -> Iterator[list[Need]]:
-        """Take whole batches of what was gathered; the `rest` too, if nothing more comes."""
-        while self._gathered >= size or (rest and self._gathered):
-            batch: list[Need] = []
-            room = size
-            while self._gathering and room:
-                need = self._gathering.popleft()
-                batch.append(Need(need.rows, need.indices[:room]))
-                if len(need.indices) > room:
-                    self._gathering.appendleft(Need(need.rows, need.indices[room:]))
-                room -= len(batch[-1].indices)
-            self._gathered -= size - room
+    def batch(self, size: int, *, rest: bool) -> list[Need]:
+        """Take a whole batch of what was gathered, or the `rest`, if nothing more comes; maybe nothing."""
+        batch: list[Need] = []
+        room = size if rest or self._gathered >= size else 0
+        while self._gathering and room:
+            need = self._gathering.popleft()
+            batch.append(Need(need.rows, need.indices[:room]))
+            if len(need.indices) > room:
+                self._gathering.appendleft(Need(need.rows, need.indices[room:]))
+            room -= len(batch[-1].indices)
+            self._gathered -= len(batch[-1].indices)
+        if batch:
             self._asked.append(batch)
-            yield batch
+        return batch
 
     def take(self, values: Rows) -> None:
         """Take in the embeddings (n, dim) of the batch that was taken first and has not come back yet."""
@@ -186,4 +239,4 @@ class _Queue:
         for need in self._asked.popleft():
             need.rows.add(need.indices, values[start : start + len(need.indices)])
             start += len(need.indices)
-        self.done += start
+        self._done += start

@@ -15,7 +15,7 @@ from chrep_model.embeddings.encoding import Need, TileEncoding
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import LAYOUT, Store
 from chrep_model.errors import SlideError
-from chrep_model.networks.encoder import Encoder, SlideState
+from chrep_model.networks.encoder import DEFAULT_BATCH, Encoder, SlideState
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid, TileReader
 from chrep_model.slides.tissue import TissueMask, tissue_mask
@@ -52,7 +52,9 @@ class SlideEmbeddings:
         The slide's µm per px are unknown or too coarse for the encoder.
     """
 
-    def __init__(self, slide: Slide, encoder: Encoder, *, cache: Path | None, batch_size: int = 32) -> None:
+    def __init__(
+        self, slide: Slide, encoder: Encoder, *, cache: Path | None, batch_size: int = DEFAULT_BATCH
+    ) -> None:
         self.slide, self.encoder = slide, encoder
         self.reader = TileReader(slide, encoder.spec)
         self._encoding = TileEncoding(self.reader, encoder, batch_size)

@@ -28,7 +28,8 @@ from chrep_model.evaluation.tables import Tables
 from chrep_model.inference.files import make_writable, replacing
 from chrep_model.inference.predictor import choose_device
 from chrep_model.methods.registry import METHODS, MethodSettings, make_method
-from chrep_model.pipeline import DEFAULT_GENES, EncoderSettings, section_features
+from chrep_model.pipeline import DEFAULT_GENES
+from chrep_model.training.features import EncoderSettings, section_features
 
 
 class EvaluateSettings(EncoderSettings, MethodSettings):

@@ -90,7 +90,8 @@ class Predictor:
         precision: Precision = "fp32",
         whole_slides: bool = False,
     ) -> None:
-        from chrep_model.networks.tuning import DEFAULT_BATCH, tuning_of
+        from chrep_model.networks.encoder import DEFAULT_BATCH
+        from chrep_model.networks.tuning import tuning_of
 
         self.bundle = bundle
         self.device = choose_device(device)

@@ -28,6 +28,7 @@ from chrep_model.slides.tiles import TileSpec
 STAINBANK = "stainbank"
 DEFAULT_TILE_UM = 150.0
 DEFAULT_PX = 224
+DEFAULT_BATCH = 32
 
 Precision = Literal["fp32", "bf16"]
 """In what a network computes. bf16 is for GPUs; its rounding shows: a MobileNet's embeddings correlate with

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chrep_model.networks.encoder import Encoder, SlideState
 
-DEFAULT_BATCH = 32
 SIZES = (8, 16, 32, 64, 128, 256, 512)
 BATCHES = 3
 """So many are timed; the fastest counts, as whatever else the machine does only slows them."""

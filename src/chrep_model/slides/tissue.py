@@ -43,6 +43,9 @@ _STAIN_HUE = (
 _SMALLEST_UM, _HOLE_UM = 160.0, 250.0  # side of the smallest piece kept, and of the largest gap closed
 _UNSCALED_UM = 16.0  # taken for a pixel of the thumbnail where nothing is known
 
+_DENSITY = -np.log10((np.arange(256) + 1) / 256)  # optical density of each grey value
+_STRIP = 512  # rows whose floating-point numbers are in memory at a time; a thumbnail may have 8192
+
 
 @dataclass(frozen=True)
 class TissueMask:
@@ -82,8 +85,10 @@ class TissueMask:
         return np.clip(area / size**2, 0, 1).astype(np.float32)
 
     @cached_property
-    def _integral(self) -> Plane:
-        return np.pad(self.mask.astype(np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    def _integral(self) -> npt.NDArray[np.int32]:
+        total = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), np.int32)
+        np.cumsum(self.mask, axis=0, out=total[1:, 1:])
+        return np.cumsum(total, axis=1, out=total)
 
     def _area_to(self, row: Plane, col: Plane) -> Plane:
         """Tissue area above and left of fractional positions: between corners the integral is bilinear."""
@@ -128,38 +133,42 @@ def tissue_mask(slide: Slide, um_per_px: float = 16.0) -> TissueMask:
 
 def find_tissue(image: RgbArray, um_per_px: float) -> Mask:
     """Return where a picture of a whole section, uint8 (rows, cols, 3), shows tissue: bool (rows, cols)."""
-    density = -np.log10((image.astype(np.float64) + 1) / 256)
-    seen = density.min(axis=2) < _BLACK
+    seen = _DENSITY[image.max(axis=2)] < _BLACK
     if not seen.any():
         return np.zeros(seen.shape, bool)
-    texture = _variation(density.mean(axis=2), seen)
+    texture = _variation(image, seen)
     low, high = _TEXTURE
     otsu = threshold_otsu(np.log10(texture[seen] + 1e-4))  # type: ignore[no-untyped-call]
-    threshold = np.clip(10**otsu, low, high)
-    structured = seen & (texture > threshold)
+    structured = seen & (texture > np.clip(10**otsu, low, high))
+    del texture
     smooth = seen & ~structured
     # The glass of this slide, washed and lit as it is; a picture full of tissue shows none.
-    glass = np.median(density[smooth], axis=0) if smooth.mean() > 0.05 else np.zeros(3)
-    density -= glass
-    hue = density[..., 1] - density[..., 2]
-    stained = seen & (density[..., 1] > _STAINED) & (hue > _STAIN_HUE)
+    glass = [np.median(_DENSITY[image[..., c][smooth]]) if smooth.mean() > 0.05 else 0.0 for c in range(3)]
+    green, blue = (_DENSITY - glass[c] for c in (1, 2))
+    hue_of = green[:, None] - blue  # by the values of green and blue
+    stained = seen & (green > _STAINED)[image[..., 1]] & (hue_of > _STAIN_HUE)[image[..., 1], image[..., 2]]
     # The window sees structure from a little outside of it: take that margin back.
     mask = ndimage.binary_erosion(structured, _DISK, border_value=1) | stained
     mask = ndimage.binary_closing(np.pad(mask, 4), _DISK)[4:-4, 4:-4] & seen
     mask = remove_small_holes(mask, max_size=round(um_to_px(_HOLE_UM, um_per_px) ** 2)) & seen
-    return _pieces_of_tissue(mask, hue, um_to_px(_SMALLEST_UM, um_per_px) ** 2)
+    return _pieces_of_tissue(mask, image, hue_of, um_to_px(_SMALLEST_UM, um_per_px) ** 2)
 
 
-def _variation(plane: Plane, seen: Mask) -> Plane:
-    """Return the standard deviation of the seen pixels in the window around each pixel."""
-    weight = np.maximum(ndimage.uniform_filter(seen.astype(np.float64), _WINDOW), 1e-6)
-    known = np.where(seen, plane, 0.0)
-    mean = ndimage.uniform_filter(known, _WINDOW) / weight
-    square = ndimage.uniform_filter(known**2, _WINDOW) / weight
-    return np.sqrt(np.maximum(square - mean**2, 0.0))
+def _variation(image: RgbArray, seen: Mask) -> npt.NDArray[np.float32]:
+    """Return the standard deviation of density over the seen pixels in the window around each pixel."""
+    out, margin = np.empty(seen.shape, np.float32), _WINDOW // 2
+    for start in range(0, len(seen), _STRIP):
+        stop, above = start + _STRIP, min(start, margin)
+        around = slice(start - above, stop + margin)
+        density = np.where(seen[around], _DENSITY[image[around]].mean(axis=2), 0.0)
+        weight = np.maximum(ndimage.uniform_filter(seen[around].astype(np.float64), _WINDOW), 1e-6)
+        mean = ndimage.uniform_filter(density, _WINDOW) / weight
+        square = ndimage.uniform_filter(density**2, _WINDOW) / weight
+        out[start:stop] = np.sqrt(np.maximum(square - mean**2, 0.0))[above:][:_STRIP]
+    return out
 
 
-def _pieces_of_tissue(mask: Mask, hue: Plane, smallest: float) -> Mask:
+def _pieces_of_tissue(mask: Mask, image: RgbArray, hue_of: Plane, smallest: float) -> Mask:
     """Drop pieces that are too small, or grey: dust, printed frames, bubbles, hair."""
     numbered, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     kept = np.zeros(mask.shape, bool)
@@ -169,6 +178,7 @@ def _pieces_of_tissue(mask: Mask, hue: Plane, smallest: float) -> Mask:
             continue
         place = places[number - 1]
         piece = numbered[place] == number
-        if np.median(hue[place][piece]) > _STAIN_HUE:
+        green, blue = image[place][piece].T[1:]
+        if np.median(hue_of[green, blue]) > _STAIN_HUE:
             kept[place] |= piece
     return kept

@@ -150,7 +150,7 @@ class Work:
         self, encoder: Encoder, context_um: tuple[float, ...], section: Section
     ) -> npt.NDArray[np.float32]:
         """Features of a section's spots, computed once."""
-        from chrep_model.pipeline import section_features
+        from chrep_model.training.features import section_features
 
         key = (encoder.id, context_um, section.name)
         if key not in self._features:

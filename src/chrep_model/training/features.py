@@ -1,0 +1,83 @@
+"""Slides become features once: what every method is trained on, and every section is predicted from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from chrep_model.blocks import scratch, write
+from chrep_model.cohorts.section import Section
+from chrep_model.embeddings import DEFAULT_CONTEXT_UM, Progress, SlideEmbeddings
+from chrep_model.networks.encoder import DEFAULT_BATCH, DEFAULT_TILE_UM, STAINBANK, Encoder, open_encoder
+from chrep_model.training.streamed import LARGE
+
+Features = dict[str, NDArray[np.float32]]
+"""Of each section's spots, (n, d), by section name."""
+
+
+class EncoderSettings(BaseModel):
+    """Which encoder sees which tiles.
+
+    Attributes
+    ----------
+    encoder : str
+        ``"stainbank"`` or a timm name.
+    weights : Path, optional
+        Local safetensors file of a timm model.
+    tile_um : float
+        Side of a tile, µm.
+    mpp : float, optional
+        µm per px of a tile; see `open_encoder`.
+    context_um : tuple of float
+        Radii of the neighbourhoods whose mean embedding is read beside the tile's own.
+    batch_size : int
+        Tiles per batch.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    encoder: str = STAINBANK
+    weights: Path | None = None
+    tile_um: float = Field(DEFAULT_TILE_UM, gt=0)
+    mpp: float | None = Field(None, gt=0)
+    context_um: tuple[float, ...] = DEFAULT_CONTEXT_UM
+    batch_size: int = Field(DEFAULT_BATCH, gt=0)
+
+    def open(self, device: str) -> Encoder:
+        """Make the encoder."""
+        return open_encoder(
+            self.encoder, weights=self.weights, tile_um=self.tile_um, mpp=self.mpp, device=device
+        )
+
+
+def section_features(
+    sections: Sequence[Section],
+    encoder: Encoder,
+    context_um: tuple[float, ...],
+    *,
+    batch_size: int = DEFAULT_BATCH,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Features:
+    """Features of every section's spots, (n, dim * (1 + len(context_um))) float32, by section name.
+
+    Every section is looked at alone; nothing of one gets into the features of another. Those of many spots
+    are kept in a temporary file instead of the memory.
+    """
+
+    def features(section: Section) -> NDArray[np.float32]:
+        with section.open_slide() as slide:
+            embeddings = SlideEmbeddings(slide, encoder, cache=cache, batch_size=batch_size)
+            return embeddings.at(section.xy, context_um, progress=progress, cancelled=cancelled)
+
+    ends = np.cumsum([len(section) for section in sections])
+    if not len(ends) or ends[-1] <= LARGE:
+        return {section.name: features(section) for section in sections}
+    file = scratch((int(ends[-1]), encoder.dim * (1 + len(context_um))))
+    write(file, map(features, sections))
+    return {section.name: file[end - len(section) : end] for section, end in zip(sections, ends, strict=True)}
