@@ -7,18 +7,21 @@ The slide is a JPEG pyramid of 20,000 px made of the sample tissue, the tiles ar
 middle, 224 px at the slide's own scale, so that nobody has to resample. All variants see the same tiles in
 fp32 and run in turn in one process, over several rounds; medians.
 
-- *alone*: the encoder on tiles in memory.
-- *ours*: tiles read ahead, encoded and written to a fresh store, as for every prediction.
+- *alone*: the network on tiles that are in memory as tensors, ready to be read by it.
+- *each core*: the same with every core on batches of its own.
+- *ours*: tiles read, encoded and written to a fresh store, as whole slides are: every core reads and encodes
+  batches of its own.
+- *ours, shared*: the same as in the viewer, where all cores share a batch, so that the first is there sooner.
 - *half stride*: the same for as many tiles that overlap by half.
 - *plain loop*: OpenSlide's `read_region` in a torch Dataset, a DataLoader without workers, and timm's model
   as it comes, with the same weights.
 - *lazyslide*: its tiles and its feature extraction with the same model, where it is installed
   (``pip install lazyslide``).
 - *as it comes*: the network alone, with its batch normalisations, which the encoder folds into convolutions.
-- *compiled*: the encoder alone, compiled by torch as `chrep tune` tries it, and *ours, compiled* with it;
+- *compiled*: the network alone, compiled by torch as `chrep tune` tries it, and *ours, compiled* with it;
   *bf16*: alone, under autocast to bfloat16.
 
-Opening an encoder has glibc keep freed memory, for all variants alike. Networks have random
+Compiled, all cores share a batch. Opening an encoder has glibc keep freed memory, for all variants alike. Networks have random
 weights, which are as fast as others.
 """
 
@@ -46,7 +49,8 @@ from safetensors.torch import save_file
 from chrep_model.embeddings.encoding import Need, TileEncoding
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Store
-from chrep_model.networks.encoder import Precision, TimmEncoder, open_encoder
+from chrep_model.networks.cores import each_core
+from chrep_model.networks.encoder import TimmEncoder, open_encoder
 from chrep_model.networks.torchvision_compat import ensure_torchvision
 from chrep_model.slides.slide import open_slide
 from chrep_model.slides.tiles import TileGrid, TileReader
@@ -91,30 +95,33 @@ def plain_loop(
     return np.concatenate([model(batch).numpy() for batch in loader])
 
 
-def ours(path: Path, stride: float, tiles: NDArray[np.int64], encoder: TimmEncoder) -> Embeddings:
+def ours(
+    path: Path, stride: float, tiles: NDArray[np.int64], encoder: TimmEncoder, *, in_bulk: bool = True
+) -> Embeddings:
     """Embeddings (n, dim) our way; the slide is opened anew, or its decoded tiles would still be there."""
     with tempfile.TemporaryDirectory() as folder, open_slide(path) as slide:
         grid = TileGrid(slide.shape, MPP, encoder.spec, stride)
         rows = GridRows(grid, encoder.dim, Store(Path(folder) / "store", encoder.dim))
         scan = grid.scan_order(tiles)
         parts = [scan[i : i + BATCH] for i in range(0, len(scan), BATCH)]
-        encoding = TileEncoding(TileReader(slide, encoder.spec), encoder, BATCH)
+        encoding = TileEncoding(TileReader(slide, encoder.spec), encoder, BATCH, in_bulk=in_bulk)
         for _ in encoding.of_parts(parts, lambda part: [Need(rows, part)], {}):
             pass
         rows.has(tiles)
         return rows[tiles]
 
 
-def alone(pixels: NDArray[np.uint8], encoder: TimmEncoder) -> Embeddings:
-    """Embeddings (n, dim) of tiles in memory."""
-    return np.concatenate([encoder.encode(pixels[i : i + BATCH], {}) for i in range(0, len(pixels), BATCH)])
-
-
 @torch.inference_mode()
-def as_it_comes(pixels: NDArray[np.uint8], encoder: TimmEncoder) -> Embeddings:
-    """Embeddings (n, dim) of tiles in memory, with nothing folded."""
-    parts = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
-    return torch.cat([encoder.embed(encoder.pixels(part)) for part in parts]).numpy()
+def alone(ready: list[torch.Tensor], network: Any, dtype: torch.dtype | None = None) -> Embeddings:
+    """Embeddings (n, dim) of batches in memory."""
+    with torch.autocast("cpu", dtype, enabled=dtype is not None):
+        return np.concatenate([network(batch).float().numpy() for batch in ready])
+
+
+def alone_on_each_core(ready: list[torch.Tensor], network: Any) -> Embeddings:
+    """Embeddings (n, dim) of batches in memory, several at a time."""
+    with each_core() as cores:
+        return np.concatenate(list(cores.map(lambda batch: alone([batch], network), ready)))
 
 
 def lazy(
@@ -150,19 +157,22 @@ def measure(name: str, path: Path, across: int, rounds: int) -> dict[str, Any]:
         half = TileGrid(slide.shape, MPP, encoder.spec, 0.5)
         halves = 2 * first + np.arange(across)
         pixels = TileReader(slide, encoder.spec).read(grid.centres(tiles))
-        compiled, narrow = random_encoder(name)[0], random_encoder(name, "bf16")[0]
+        ready = [encoder.ready(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
+        compiled = random_encoder(name)[0]
         compiled.compile(BATCH)
         work = {
-            "alone": partial(alone, pixels, encoder),
+            "alone": partial(alone, ready, encoder._for_inference),
+            "each core": partial(alone_on_each_core, ready, encoder._for_inference),
             "ours": partial(ours, path, 1.0, tiles, encoder),
+            "ours, shared": partial(ours, path, 1.0, tiles, encoder, in_bulk=False),
             "half stride": partial(
                 ours, path, 0.5, (halves[:, None] * half.shape[1] + halves).ravel(), encoder
             ),
             "plain loop": partial(plain_loop, path, grid.centres(tiles), encoder, plain),
-            "as it comes": partial(as_it_comes, pixels, encoder),
-            "compiled": partial(alone, pixels, compiled),
-            "ours, compiled": partial(ours, path, 1.0, tiles, compiled),
-            "bf16": partial(alone, pixels, narrow),
+            "as it comes": partial(alone, ready, encoder.model),
+            "compiled": partial(alone, ready, compiled._for_inference),
+            "ours, compiled": partial(ours, path, 1.0, tiles, compiled, in_bulk=False),
+            "bf16": partial(alone, ready, encoder._for_inference, torch.bfloat16),
         }
         if importlib.util.find_spec("lazyslide") is not None:
             square = (first * grid.step_px, first * grid.step_px, across * grid.step_px)
@@ -187,7 +197,7 @@ def in_turn(
     return {key: each[1:] for key, each in seconds.items()}, found
 
 
-def random_encoder(name: str, precision: Precision = "fp32") -> tuple[TimmEncoder, torch.nn.Module]:
+def random_encoder(name: str) -> tuple[TimmEncoder, torch.nn.Module]:
     """An encoder with random weights, and timm's model with the same."""
     ensure_torchvision()
     import timm
@@ -196,7 +206,7 @@ def random_encoder(name: str, precision: Precision = "fp32") -> tuple[TimmEncode
     model = timm.create_model(name, num_classes=0).eval()
     weights = Path(tempfile.mkdtemp()) / "random.safetensors"
     save_file(model.state_dict(), weights, {"input_size": f"3,{PX},{PX}"})
-    return cast("TimmEncoder", open_encoder(name, weights=weights, mpp=MPP, precision=precision)), model
+    return cast("TimmEncoder", open_encoder(name, weights=weights, mpp=MPP)), model
 
 
 def main(

@@ -85,9 +85,10 @@ def slide(write_pyramid: Callable[..., Path], picture: Callable[..., np.ndarray]
 def make(slide, tmp_path):
     """Make embeddings: ``make()`` in memory, ``make(cache=True)`` with the store of this test."""
 
-    def make(encoder=None, *, cache=False, batch_size=7):
+    def make(encoder=None, *, cache=False, batch_size=7, in_bulk=False):
+        where = tmp_path / "cache" if cache else None
         return SlideEmbeddings(
-            slide, encoder or Colours(), cache=tmp_path / "cache" if cache else None, batch_size=batch_size
+            slide, encoder or Colours(), cache=where, batch_size=batch_size, in_bulk=in_bulk
         )
 
     return make

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from chrep_model.errors import Cancelled
+from chrep_model.errors import Cancelled, SlideError
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -191,3 +191,58 @@ def test_points_stop_when_cancelled(make, colours):
         embeddings.at(points, cancelled=lambda: encoder.tiles >= before + 10)
     assert encoder.tiles == before + 10
     assert not [t for t in threading.enumerate() if t.name.startswith("chrep-tiles")]
+
+
+@pytest.fixture
+def _two_cores():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_two_cores")
+def test_in_bulk_each_core_has_its_own_and_the_values_are_the_same(make, colours, of_tiles):
+    two, ones = threading.Barrier(2), []
+
+    class Together(colours):
+        def encode(self, tiles, state):
+            ones.append(torch.get_num_threads())
+            if watching:
+                two.wait(10)  # for the other core
+            return super().encode(tiles, state)
+
+    watching = False
+    embeddings = make(Together(), batch_size=4, in_bulk=True)
+    embeddings.prepare()
+    outside = np.setdiff1d(np.arange(embeddings.grid.size), embeddings.tissue)[:64]
+    watching = True
+    found = of_tiles(embeddings, outside, (120.0,))
+    at_points = embeddings.at(embeddings.grid.centres(outside) + 1.5)
+    assert set(ones) == {1}
+    plain = make()
+    np.testing.assert_array_equal(found, of_tiles(plain, outside, (120.0,)))
+    np.testing.assert_array_equal(at_points, plain.at(plain.grid.centres(outside) + 1.5))
+
+
+@pytest.mark.usefixtures("_two_cores")
+def test_in_bulk_cancelling_and_failing_end_all_cores(make, colours, of_tiles):
+    class Failing(colours):
+        def encode(self, tiles, state):
+            if failing:
+                raise SlideError("gone")
+            return super().encode(tiles, state)
+
+    failing = False
+    embeddings = make(Failing(), batch_size=4, in_bulk=True)
+    embeddings.prepare()
+    every, known = np.arange(embeddings.grid.size), len(embeddings.tissue)
+    with pytest.raises(Cancelled):
+        of_tiles(embeddings, every, cancelled=lambda: embeddings._rows[1.0].has(every).sum() > known + 20)
+    assert known + 20 < embeddings._rows[1.0].has(every).sum() < len(every)
+    failing = True
+    with pytest.raises(SlideError, match="gone"):
+        of_tiles(embeddings, every)
+    failing = False
+    np.testing.assert_array_equal(of_tiles(embeddings, every), of_tiles(make(), every))
+    assert not [t for t in threading.enumerate() if t.name.startswith("chrep-core")]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -87,3 +91,43 @@ def test_a_plain_pair_is_folded():
     quick = folded(model)
     assert norms(quick) == 0
     assert_same(model, quick, (1, 3, 8, 8))
+
+
+class Slow(nn.Module):
+    """Waits in the middle of its forward method for what others do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.body[0](x)
+        self.reached.set()
+        assert self.go.wait(20)
+        return self.body[1](y)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Slow:
+        out = Slow()
+        out.body = copy.deepcopy(self.body, memo)
+        return out.eval()
+
+
+def test_networks_run_and_are_folded_in_other_threads_meanwhile():
+    slow = trained(Slow())
+    other = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+    x, call = torch.rand(1, 3, 8, 8), nn.Module.__call__
+    with torch.inference_mode(), ThreadPoolExecutor(2) as threads:
+        expected = other(x)
+        folding = threads.submit(folded, slow)
+        assert slow.reached.wait(20)
+        assert torch.equal(other(x), expected)
+        too = threads.submit(folded, other)
+        slow.go.set()
+        assert norms(folding.result()) == 0
+        assert norms(too.result()) == 0
+    assert_same(other, too.result(), (1, 3, 8, 8))
+    slow.go.set()
+    folding.result().go.set()
+    assert_same(slow, folding.result(), (1, 3, 8, 8))
+    assert nn.Module.__call__ is call

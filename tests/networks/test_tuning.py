@@ -13,6 +13,7 @@ from chrep_model.embeddings.encoding import TileEncoding
 from chrep_model.inference.predictor import Predictor
 from chrep_model.networks import tuning
 from chrep_model.networks.encoder import DEFAULT_BATCH, open_encoder
+from chrep_model.slides.slide import open_slide
 
 
 @pytest.fixture
@@ -36,7 +37,9 @@ def test_the_fastest_is_measured_and_kept(opened, tmp_path):
     assert found.tiles_per_s[found.batch_size] * tuning.GAIN >= best
     assert list(found.tiles_per_s) == list(tuning.SIZES[: len(found.tiles_per_s)])
     assert told[0] == "8 tiles at a time"
-    assert told[-1] == f"{found.batch_size} tiles at a time, compiled"
+    chosen = f"{found.batch_size} tiles at a time"
+    assert told[-2:] == [f"{chosen} on each core", f"{chosen}, compiled"]
+    assert found.each_core_tiles_per_s > 0
     assert tuning.tuning_of(opened(precision="bf16"), tmp_path) is None
 
 
@@ -99,7 +102,7 @@ def test_a_predictor_takes_what_was_measured_unless_told_otherwise(tiny_bundle, 
 
 @pytest.mark.parametrize(("pays", "whole_slides"), [(True, True), (True, False), (False, True)])
 def test_a_network_is_compiled_for_whole_slides_where_that_pays(
-    pays, whole_slides, tiny_bundle, tmp_path, monkeypatch
+    pays, whole_slides, tiny_bundle, tiny_cohort, tmp_path, monkeypatch
 ):
     bundle = load_bundle(tiny_bundle)
     compiled = []
@@ -108,5 +111,8 @@ def test_a_network_is_compiled_for_whole_slides_where_that_pays(
     file = tuning._file(encoder, tmp_path)
     file.parent.mkdir()
     file.write_text(tuning.Tuning(batch_size=8, compiled=pays, tiles_per_s={8: 1.0}).model_dump_json())
-    Predictor(bundle, cache_dir=tmp_path, device="cpu", whole_slides=whole_slides)
+    predictor = Predictor(bundle, cache_dir=tmp_path, device="cpu", whole_slides=whole_slides)
     assert compiled == ([8] if pays and whole_slides else [])
+    with open_slide(tiny_cohort / "SYNTHETIC_P1A.jpg", mpp=0.7) as slide:
+        encoding = predictor.prepare(slide).embeddings._encoding
+    assert encoding.in_bulk is (whole_slides and not pays)  # what is compiled needs all cores

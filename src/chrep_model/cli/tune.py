@@ -43,6 +43,9 @@ def tune(
 
 def _show(found: Tuning) -> None:
     rows = [[str(size), f"{rate:.0f}", ""] for size, rate in found.tiles_per_s.items()]
+    if found.each_core_tiles_per_s is not None:
+        rate = f"{found.each_core_tiles_per_s:.0f}"
+        rows.append([str(found.batch_size), rate, "on each core, as for whole slides"])
     if found.compiled_tiles_per_s is not None:
         rows.append([str(found.batch_size), f"{found.compiled_tiles_per_s:.0f}", "compiled"])
     console.table(rows, ("tiles at a time", "tiles/s", ""))

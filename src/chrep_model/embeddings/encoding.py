@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.blocks import blocks
+from chrep_model.embeddings.pipelines import Pipeline, pipeline
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Indices, Rows
 from chrep_model.errors import Cancelled
 from chrep_model.networks.encoder import Encoder, SlideState
-from chrep_model.slides.tiles import THREADS, ReadAhead, TileReader
-
-AHEAD = 4
-"""Batches that are read, or being read, before the encoder wants them."""
+from chrep_model.slides.tiles import TileReader
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,14 @@ class TileEncoding:
         Encodes them.
     batch_size : int
         Tiles per call of the encoder; halved, and left so, when the device runs out of memory.
+    in_bulk : bool
+        Many tiles are to come, and nobody waits for the first; see `pipelines`.
     """
 
-    def __init__(self, reader: TileReader, encoder: Encoder, batch_size: int) -> None:
-        self.reader, self.encoder, self.batch_size = reader, encoder, batch_size
+    def __init__(
+        self, reader: TileReader, encoder: Encoder, batch_size: int, *, in_bulk: bool = False
+    ) -> None:
+        self.reader, self.encoder, self.batch_size, self.in_bulk = reader, encoder, batch_size, in_bulk
 
     def of_parts(
         self,
@@ -65,11 +67,11 @@ class TileEncoding:
         coming, queue = iter(parts), _Queue()
         more = True
         try:
-            with self._pipeline(state) as pipeline:
+            with self._pipeline(state) as under_way:
                 while more or queue.waiting:
-                    while pipeline.has_room and not queue.is_ready:
+                    while under_way.has_room and not queue.is_ready:
                         if batch := queue.batch(self.batch_size, rest=not more):
-                            pipeline.ask(np.concatenate([n.rows.grid.centres(n.indices) for n in batch]))
+                            under_way.ask(np.concatenate([n.rows.grid.centres(n.indices) for n in batch]))
                         elif more and (part := next(coming, None)) is not None:
                             queue.add(part, needs(part))
                         elif more:
@@ -79,8 +81,8 @@ class TileEncoding:
                     _check(cancelled, self.reader)
                     if queue.is_ready:
                         yield queue.pop()
-                    elif len(pipeline):
-                        queue.take(pipeline.get())
+                    elif len(under_way):
+                        queue.take(under_way.get())
         finally:
             for rows in queue.touched:
                 rows.flush()
@@ -93,19 +95,19 @@ class TileEncoding:
     ) -> Iterator[tuple[slice, Rows]]:
         """Embeddings around any points (n, 2), (x, y) in level-0 px, batch by batch; see `of_parts`."""
         coming = blocks(len(centres_xy), self.batch_size)
-        under_way: deque[slice] = deque()
+        asked: deque[slice] = deque()
         more = True
-        with self._pipeline(state) as pipeline:
-            while more or under_way:
-                while more and pipeline.has_room:
+        with self._pipeline(state) as under_way:
+            while more or asked:
+                while more and under_way.has_room:
                     part = next(coming, None)
                     more = part is not None
                     if part is not None:
-                        under_way.append(part)
-                        pipeline.ask(centres_xy[part])
+                        asked.append(part)
+                        under_way.ask(centres_xy[part])
                 _check(cancelled, self.reader)
-                if under_way:
-                    yield under_way.popleft(), pipeline.get()
+                if asked:
+                    yield asked.popleft(), under_way.get()
 
     def encode(self, tiles: NDArray[np.uint8], state: SlideState) -> Rows:
         """Encode (n, px, px, 3), in halves of halves where the device has no room for the whole batch."""
@@ -120,57 +122,15 @@ class TileEncoding:
         self.batch_size = max(1, len(tiles) // 2)
         return np.concatenate([self.encode(half, state) for half in np.array_split(tiles, 2)])
 
-    @contextmanager
-    def _pipeline(self, state: SlideState) -> Iterator[_Pipeline]:
-        import torch
-
-        in_turns = self.encoder.device.type == "cpu"
-        threads = min(THREADS, torch.get_num_threads()) if in_turns else THREADS
-        with self.reader.ahead(threads) as ahead:
-            yield _Pipeline(ahead, lambda tiles: self.encode(tiles, state), in_turns=in_turns)
+    def _pipeline(self, state: SlideState) -> AbstractContextManager[Pipeline]:
+        return pipeline(
+            self.reader, self.encoder, lambda tiles: self.encode(tiles, state), in_bulk=self.in_bulk
+        )
 
 
 def _check(cancelled: Callable[[], bool] | None, reader: TileReader) -> None:
     if cancelled is not None and cancelled():
         raise Cancelled("cancelled", path=reader.slide.path)
-
-
-class _Pipeline:
-    """Batches of tiles that are read, then encoded, in the order in which they were asked for.
-
-    Beside a GPU, reading never stops. On a CPU it takes turns with the encoder, on as many threads: a layer
-    whose threads share their cores with others is as slow as the slowest of them. Turns start with a single
-    batch, for the first result to come soon.
-    """
-
-    def __init__(
-        self, ahead: ReadAhead, encode: Callable[[NDArray[np.uint8]], Rows], *, in_turns: bool
-    ) -> None:
-        self._ahead, self._encode, self._in_turns = ahead, encode, in_turns
-        self._most = 1 if in_turns else AHEAD
-        self._is_reading = True
-
-    def __len__(self) -> int:
-        """Return how many batches were asked for and not encoded yet."""
-        return len(self._ahead)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether more may be asked for by now."""
-        return self._is_reading and len(self) < self._most
-
-    def ask(self, centres_xy: NDArray[np.float64]) -> None:
-        """Ask for the tiles around centres (n, 2), (x, y) in level-0 px."""
-        self._ahead.ask(centres_xy)
-
-    def get(self) -> Rows:
-        """Encode the batch that was asked for first."""
-        if self._in_turns and self._is_reading:
-            self._ahead.finish()
-            self._is_reading, self._most = False, min(AHEAD, 2 * self._most)
-        values = self._encode(self._ahead.get())
-        self._is_reading = self._is_reading or not len(self)
-        return values
 
 
 class _Queue:

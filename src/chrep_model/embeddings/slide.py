@@ -45,6 +45,8 @@ class SlideEmbeddings:
         Folder of the store; None keeps embeddings in memory alone.
     batch_size : int
         Tiles per call of the encoder; halved when the device runs out of memory.
+    in_bulk : bool
+        Many tiles are to come, and nobody waits for the first; see `pipelines`.
 
     Raises
     ------
@@ -53,11 +55,17 @@ class SlideEmbeddings:
     """
 
     def __init__(
-        self, slide: Slide, encoder: Encoder, *, cache: Path | None, batch_size: int = DEFAULT_BATCH
+        self,
+        slide: Slide,
+        encoder: Encoder,
+        *,
+        cache: Path | None,
+        batch_size: int = DEFAULT_BATCH,
+        in_bulk: bool = False,
     ) -> None:
         self.slide, self.encoder = slide, encoder
         self.reader = TileReader(slide, encoder.spec)
-        self._encoding = TileEncoding(self.reader, encoder, batch_size)
+        self._encoding = TileEncoding(self.reader, encoder, batch_size, in_bulk=in_bulk)
         self.mpp = slide.require_mpp()
         self.grid = TileGrid(slide.shape, self.mpp, encoder.spec)
         self._store = None if cache is None else Store(cache / self._key(), encoder.dim)
@@ -360,15 +368,8 @@ class SlideEmbeddings:
 
     def _key(self) -> str:
         spec = self.encoder.spec
-        facts = [
-            self.slide.fingerprint,
-            self.encoder.id,
-            repr(spec.mpp),
-            spec.px,
-            repr(self.mpp),
-            SAMPLE,
-            LAYOUT,
-        ]
+        what = [self.slide.fingerprint, self.encoder.id, repr(spec.mpp), spec.px, repr(self.mpp)]
+        facts = [*what, SAMPLE, LAYOUT]
         if self.encoder.precision != "fp32":
             facts.append(self.encoder.precision)
         return f"{self.slide.fingerprint[:12]}-" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]

@@ -76,8 +76,8 @@ class Predictor:
     precision : str
         In what the encoder computes, ``"fp32"`` or ``"bf16"``.
     whole_slides : bool
-        Whether so many tiles are to come that a compiled network may be waited for, where `tune` found that
-        it pays.
+        Whether so many tiles are to come that the first may take longer: each core of a CPU then encodes
+        batches of its own, or the network is compiled, where `tune` found that it pays.
     """
 
     def __init__(
@@ -99,8 +99,10 @@ class Predictor:
         self.encoder = bundle.encoder(self.device, precision)
         tuning = tuning_of(self.encoder, self.cache_dir)
         self.batch_size = batch_size or (tuning.batch_size if tuning else DEFAULT_BATCH)
-        if whole_slides and tuning is not None and tuning.compiled:
+        compiled = whole_slides and tuning is not None and tuning.compiled
+        if compiled:
             self.encoder.compile(self.batch_size)
+        self._in_bulk = whole_slides and not compiled
         bundle.model.fitted.device = self.device
 
     def prepare(
@@ -125,7 +127,9 @@ class Predictor:
         SlideError
             It cannot be read or holds no tissue.
         """
-        embeddings = SlideEmbeddings(slide, self.encoder, cache=self.cache_dir, batch_size=self.batch_size)
+        embeddings = SlideEmbeddings(
+            slide, self.encoder, cache=self.cache_dir, batch_size=self.batch_size, in_bulk=self._in_bulk
+        )
         embeddings.prepare(progress, cancelled)
         if stride == 1.0:
             return SlideContext(slide, embeddings, embeddings.grid, embeddings.tissue)

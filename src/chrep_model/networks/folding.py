@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,7 +28,8 @@ def folded(model: nn.Module) -> nn.Module:
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return model
     try:
-        graph = _Tracer().trace(model)
+        with _ONE_AT_A_TIME:
+            graph = _Tracer().trace(model)
     except Exception:  # a forward method may do anything with the stand-in for its input, and raise anything
         return model
     pairs = _pairs(graph, dict(model.named_modules()))
@@ -42,8 +45,26 @@ def folded(model: nn.Module) -> nn.Module:
     return out.eval()
 
 
+_ONE_AT_A_TIME = threading.Lock()
+
+
 class _Tracer(fx.Tracer):
-    """Follows a forward method down to convolutions and normalisations of any kind."""
+    """Follows a forward method down to convolutions and normalisations of any kind.
+
+    Meanwhile torch.fx has all modules of the process call it; those that run in other threads just run.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Follow a call, or let it be."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)

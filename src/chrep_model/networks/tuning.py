@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from chrep_model.networks.cores import each_core
 from chrep_model.networks.encoder import Encoder, SlideState
 
 SIZES = (8, 16, 32, 64, 128, 256, 512)
@@ -25,7 +26,10 @@ GAIN = 1.03
 """More tiles at a time have to bring more than this: they need memory, and maps grow in larger steps."""
 
 LONG_ENOUGH_S = 20.0
-"""Larger batches are not tried once those of a size have taken so long, or after two without gain."""
+"""Larger batches are not tried once those of a size have taken so long."""
+
+NO_GAIN = 4
+"""Nor are those so many times as large as the best, where none between was better."""
 
 SLIDE_TILES = 10_000
 """Compiling has to save its own time within so many tiles, about a slide of 1.5 x 1.5 cm."""
@@ -42,6 +46,8 @@ class Tuning(BaseModel):
         Whether compiling pays for whole slides.
     tiles_per_s : dict
         What each batch size does.
+    each_core_tiles_per_s : float or None
+        What the chosen size does where every core of a CPU encodes batches of its own, as for whole slides.
     compiled_tiles_per_s : float or None
         What the chosen size does compiled; None where it cannot be compiled.
     compile_s : float or None
@@ -55,6 +61,7 @@ class Tuning(BaseModel):
     batch_size: int = Field(gt=0)
     compiled: bool
     tiles_per_s: dict[int, float]
+    each_core_tiles_per_s: float | None = None
     compiled_tiles_per_s: float | None = None
     compile_s: float | None = None
     not_compiled: str = ""
@@ -91,7 +98,11 @@ def tune(encoder: Encoder, cache: Path, report: Callable[[str], None] = lambda _
     rates = _rates(encoder, tiles, state, report)
     best = max(rates.values())
     chosen = min(size for size, rate in rates.items() if rate * GAIN >= best)
-    found = _compiled(encoder, tiles[:chosen], state, rates, report)
+    plain = Tuning(
+        batch_size=chosen, compiled=False, tiles_per_s=rates,
+        each_core_tiles_per_s=_each_core(encoder, tiles[:chosen], state, report),
+    )  # fmt: skip
+    found = _compiled(encoder, tiles[:chosen], state, plain, report)
     _keep(found, _file(encoder, cache))
     return found
 
@@ -113,16 +124,34 @@ def _rates(
         rates[size] = size / min(seconds[1:])
         if rates[size] > rates[best] * GAIN:
             best = size
-        if sum(seconds) > LONG_ENOUGH_S or size >= 4 * best:
+        if sum(seconds) > LONG_ENOUGH_S or size >= NO_GAIN * best:
             break
     return rates
+
+
+def _each_core(
+    encoder: Encoder, tiles: NDArray[np.uint8], state: SlideState, report: Callable[[str], None]
+) -> float | None:
+    """Tiles per second of all cores of a CPU, each on batches of its own."""
+    if encoder.device.type != "cpu":
+        return None
+    report(f"{len(tiles)} tiles at a time on each core")
+    batches = BATCHES * torch.get_num_threads()
+    with each_core() as cores:
+        seconds = []
+        for _ in range(2):  # the first time, memory is taken
+            started = time.perf_counter()
+            for done in [cores.submit(encoder.encode, tiles, state) for _ in range(batches)]:
+                done.result()
+            seconds.append(time.perf_counter() - started)
+    return batches * len(tiles) / min(seconds)
 
 
 def _compiled(
     encoder: Encoder,
     tiles: NDArray[np.uint8],
     state: SlideState,
-    rates: dict[int, float],
+    plain: Tuning,
     report: Callable[[str], None],
 ) -> Tuning:
     """Measure the chosen number of tiles with a compiled network too."""
@@ -134,12 +163,11 @@ def _compiled(
         seconds = min(_timed(encoder, tiles, state) for _ in range(BATCHES))
     except Exception as error:  # no compiler, an operator that it does not know: it raises many kinds
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return Tuning(batch_size=size, compiled=False, tiles_per_s=rates, not_compiled=why)
+        return plain.model_copy(update={"not_compiled": why})
     rate, extra = size / seconds, first - seconds
-    pays = SLIDE_TILES * (1 / rates[size] - 1 / rate) > extra
-    return Tuning(
-        batch_size=size, compiled=pays, tiles_per_s=rates, compiled_tiles_per_s=rate, compile_s=extra
-    )
+    otherwise = plain.each_core_tiles_per_s or plain.tiles_per_s[size]
+    pays = SLIDE_TILES * (1 / otherwise - 1 / rate) > extra
+    return plain.model_copy(update={"compiled": pays, "compiled_tiles_per_s": rate, "compile_s": extra})
 
 
 def _timed(encoder: Encoder, tiles: NDArray[np.uint8], state: SlideState) -> float:

@@ -72,7 +72,7 @@ def section_features(
 
     def features(section: Section) -> NDArray[np.float32]:
         with section.open_slide() as slide:
-            embeddings = SlideEmbeddings(slide, encoder, cache=cache, batch_size=batch_size)
+            embeddings = SlideEmbeddings(slide, encoder, cache=cache, batch_size=batch_size, in_bulk=True)
             return embeddings.at(section.xy, context_um, progress=progress, cancelled=cancelled)
 
     ends = np.cumsum([len(section) for section in sections])
