@@ -60,7 +60,7 @@ def trained(folder: Path, encoder: str) -> Path:
 
 def predict(bundle: Path, path: Path, most: int, cache: Path) -> dict[str, Any]:
     """Predict a square of so many tiles in the middle of a slide; what it took and the peak of memory."""
-    predictor = Predictor(load_bundle(bundle), device="cpu", cache_dir=cache)
+    predictor = Predictor(load_bundle(bundle), device="cpu", cache_dir=cache, whole_slides=True)
     with open_slide(path) as slide:
         context = predictor.prepare(slide)
         rows, cols = slide.shape

@@ -15,6 +15,7 @@ from chrep_model.embeddings.encoding import Need, TileEncoding
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import LAYOUT, Store
 from chrep_model.errors import SlideError
+from chrep_model.networks.allocator import hand_back_freed_memory
 from chrep_model.networks.encoder import DEFAULT_BATCH, Encoder, SlideState
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid, TileReader
@@ -86,6 +87,7 @@ class SlideEmbeddings:
         """Where the slide holds tissue."""
         if self._mask is None:
             self._mask = tissue_mask(self.slide)
+            hand_back_freed_memory()
         return self._mask
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from contextlib import suppress
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 
@@ -16,9 +17,18 @@ def keep_freed_memory() -> None:
     every layer, to get pages that have to be cleared first: on a CPU that can double the time of a batch. The
     workers of a dask cluster are even told to hand back all at once (MALLOC_TRIM_THRESHOLD_).
     """
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # C libraries other than glibc have no mallopt, and no need of it
-            mallopt = ctypes.CDLL(None).mallopt
-            mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-            mallopt(_M_TRIM_THRESHOLD, 512 << 20)
-            mallopt(_M_ARENA_MAX, 1)  # those of other threads than the first hold no piece above 64 MB
+    with suppress(AttributeError):  # C libraries other than glibc have no mallopt, and no need of it
+        mallopt = _c_library().mallopt
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, 512 << 20)
+        mallopt(_M_ARENA_MAX, 1)  # those of other threads than the first hold no piece above 64 MB
+
+
+def hand_back_freed_memory() -> None:
+    """Let glibc hand back what is free by now; what is done between batches would be in the way of them."""
+    with suppress(AttributeError):
+        _c_library().malloc_trim(0)
+
+
+def _c_library() -> Any:
+    return ctypes.CDLL(None) if sys.platform == "linux" else None

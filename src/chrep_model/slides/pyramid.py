@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -72,13 +73,22 @@ def thumbnail(slide: Slide, max_px: int) -> tuple[RgbArray, float]:
     levels = pyramid(slide)
     fine_enough = [array for array in levels if max(array.shape[:2]) >= max_px]
     source = fine_enough[-1] if fine_enough else levels[0]
-    # The threads of this process, also where a distributed client is the default: the file is open here.
-    pixels: RgbArray = source.compute(scheduler="threads")  # type: ignore[no-untyped-call]
-    rows, cols = pixels.shape[:2]
+    rows, cols = source.shape[:2]
     shrink = max(1.0, max(rows, cols) / max_px)
-    if shrink > 1:
-        size = max(1, round(cols / shrink)), max(1, round(rows / shrink))
-        pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+    pixels = np.empty((max(1, round(rows / shrink)), max(1, round(cols / shrink)), 3), np.uint8)
+    down, done, top, at_hand = rows / len(pixels), 0, 0, np.empty((0, cols, 3), np.uint8)
+    # One row of chunks at a time: the level may be larger than anything else that is ever in memory.
+    for bottom in np.cumsum(source.chunks[0]).tolist():
+        # The threads of this process, also where a distributed client is the default: the file is open here.
+        more = source[top + len(at_hand) : bottom].compute(scheduler="threads")
+        at_hand = np.concatenate([at_hand, more])
+        ready = len(pixels) if bottom == rows else int(bottom / down)
+        if ready > done:
+            box = (0, done * down - top, cols, min(ready * down, rows) - top)
+            size = (pixels.shape[1], ready - done)
+            pixels[done:ready] = Image.fromarray(at_hand).resize(size, Image.Resampling.BOX, box=box)
+            done, used = ready, math.floor(ready * down) - top
+            at_hand, top = at_hand[used:], top + used
     pixels.flags.writeable = False
     return pixels, max(slide.shape) / max(pixels.shape[:2])
 

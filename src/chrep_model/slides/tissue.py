@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_holes
 
+from chrep_model.blocks import blocks
 from chrep_model.geometry import base_to_level, um_to_px
 from chrep_model.slides.backends import RgbArray
 from chrep_model.slides.slide import Slide
@@ -80,25 +80,26 @@ class TissueMask:
         centres = base_to_level(centres_xy, self.downsample)
         size = max(size_px / self.downsample, 1e-9)
         low, high = centres - size / 2, centres + size / 2
-        area = self._area_to(high[:, 1], high[:, 0]) - self._area_to(low[:, 1], high[:, 0])
-        area += self._area_to(low[:, 1], low[:, 0]) - self._area_to(high[:, 1], low[:, 0])
+        total = self._integral()
+        area = _area_to(total, high[:, 1], high[:, 0]) - _area_to(total, low[:, 1], high[:, 0])
+        area += _area_to(total, low[:, 1], low[:, 0]) - _area_to(total, high[:, 1], low[:, 0])
         return np.clip(area / size**2, 0, 1).astype(np.float32)
 
-    @cached_property
     def _integral(self) -> npt.NDArray[np.int32]:
         total = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), np.int32)
         np.cumsum(self.mask, axis=0, out=total[1:, 1:])
         return np.cumsum(total, axis=1, out=total)
 
-    def _area_to(self, row: Plane, col: Plane) -> Plane:
-        """Tissue area above and left of fractional positions: between corners the integral is bilinear."""
-        rows, cols = self.mask.shape
-        row, col = np.clip(row, 0, rows), np.clip(col, 0, cols)
-        i, j = np.minimum(row.astype(int), rows - 1), np.minimum(col.astype(int), cols - 1)
-        u, v, total = row - i, col - j, self._integral
-        above = total[i, j] * (1 - v) + total[i, j + 1] * v
-        below = total[i + 1, j] * (1 - v) + total[i + 1, j + 1] * v
-        return above * (1 - u) + below * u
+
+def _area_to(total: npt.NDArray[np.int32], row: Plane, col: Plane) -> Plane:
+    """Tissue area above and left of fractional positions: between corners the integral is bilinear."""
+    rows, cols = (n - 1 for n in total.shape)
+    row, col = np.clip(row, 0, rows), np.clip(col, 0, cols)
+    i, j = np.minimum(row.astype(int), rows - 1), np.minimum(col.astype(int), cols - 1)
+    u, v = row - i, col - j
+    above = total[i, j] * (1 - v) + total[i, j + 1] * v
+    below = total[i + 1, j] * (1 - v) + total[i + 1, j + 1] * v
+    return above * (1 - u) + below * u
 
 
 def tissue_mask(slide: Slide, um_per_px: float = 16.0) -> TissueMask:
@@ -125,10 +126,10 @@ def tissue_mask(slide: Slide, um_per_px: float = 16.0) -> TissueMask:
     max_px = _MAX_PX
     if slide.mpp is not None:
         max_px = min(max(1, math.ceil(longest * slide.mpp.value / um_per_px)), longest, _MAX_PX_SCALED)
-    thumbnail, downsample = slide.thumbnail(max_px)
+    image, downsample = slide.thumbnail(max_px)
     if slide.mpp is not None:
         scale = slide.mpp.value * downsample
-    return TissueMask(find_tissue(thumbnail, scale), downsample)
+    return TissueMask(find_tissue(image, scale), downsample)
 
 
 def find_tissue(image: RgbArray, um_per_px: float) -> Mask:
@@ -157,28 +158,42 @@ def find_tissue(image: RgbArray, um_per_px: float) -> Mask:
 def _variation(image: RgbArray, seen: Mask) -> npt.NDArray[np.float32]:
     """Return the standard deviation of density over the seen pixels in the window around each pixel."""
     out, margin = np.empty(seen.shape, np.float32), _WINDOW // 2
-    for start in range(0, len(seen), _STRIP):
-        stop, above = start + _STRIP, min(start, margin)
-        around = slice(start - above, stop + margin)
+    for rows in blocks(len(seen), _STRIP):
+        above = min(rows.start, margin)
+        around = slice(rows.start - above, rows.stop + margin)
         density = np.where(seen[around], _DENSITY[image[around]].mean(axis=2), 0.0)
         weight = np.maximum(ndimage.uniform_filter(seen[around].astype(np.float64), _WINDOW), 1e-6)
         mean = ndimage.uniform_filter(density, _WINDOW) / weight
         square = ndimage.uniform_filter(density**2, _WINDOW) / weight
-        out[start:stop] = np.sqrt(np.maximum(square - mean**2, 0.0))[above:][:_STRIP]
+        out[rows] = np.sqrt(np.maximum(square - mean**2, 0.0))[above:][:_STRIP]
     return out
 
 
 def _pieces_of_tissue(mask: Mask, image: RgbArray, hue_of: Plane, smallest: float) -> Mask:
     """Drop pieces that are too small, or grey: dust, printed frames, bubbles, hair."""
-    numbered, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    numbered, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    sizes = np.zeros(count + 1, np.int64)
+    for rows in blocks(len(numbered), _STRIP):
+        sizes += np.bincount(numbered[rows].ravel(), minlength=count + 1)
     kept = np.zeros(mask.shape, bool)
     places = ndimage.find_objects(numbered)
-    for number in np.flatnonzero(np.bincount(numbered.ravel()) >= smallest):
+    for number in np.flatnonzero(sizes >= smallest):
         if number == 0:  # what is no piece
             continue
         place = places[number - 1]
         piece = numbered[place] == number
-        green, blue = image[place][piece].T[1:]
-        if np.median(hue_of[green, blue]) > _STAIN_HUE:
+        if _median_hue(image[place], piece, hue_of) > _STAIN_HUE:
             kept[place] |= piece
     return kept
+
+
+def _median_hue(image: RgbArray, piece: Mask, hue_of: Plane) -> float:
+    """Median over the pixels of a piece, by how often each green and blue come together."""
+    counts = np.zeros(hue_of.size, np.int64)
+    for rows in blocks(len(piece), _STRIP):
+        green, blue = image[rows][piece[rows]].T[1:].astype(np.int64)
+        counts += np.bincount(green * hue_of.shape[1] + blue, minlength=hue_of.size)
+    order = np.argsort(hue_of, axis=None)
+    upto = np.cumsum(counts[order])
+    middle = np.searchsorted(upto, [(upto[-1] - 1) // 2, upto[-1] // 2], side="right")
+    return float(hue_of.ravel()[order[middle]].mean())
