@@ -44,12 +44,14 @@ def read(source: Any, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         order = np.argsort(rows, kind="stable")  # the disk is read from its beginning to its end
         out = np.empty((len(rows), *source.shape[1:]), np.float32)
         out[order] = source[rows[order]]
-    _forget(source)
+    forget(source)
     return out
 
 
-def mapped(file: IO[bytes], shape: tuple[int, ...], order: Any = "C") -> np.memmap[Any, Any]:
-    """Make a float32 map of an empty file that can be read and written.
+def mapped(
+    file: IO[bytes], shape: tuple[int, ...], order: Any = "C", dtype: Any = "<f4"
+) -> np.memmap[Any, Any]:
+    """Make a map of an empty file that can be read and written.
 
     Raises
     ------
@@ -57,12 +59,12 @@ def mapped(file: IO[bytes], shape: tuple[int, ...], order: Any = "C") -> np.memm
         The disk has no room for it. It is taken at once: what is missing later ends the process.
     """
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
-    return np.memmap(file, "<f4", "r+", shape=shape, order=order)
+        os.posix_fallocate(file.fileno(), 0, np.dtype(dtype).itemsize * math.prod(shape))
+    return np.memmap(file, dtype, "r+", shape=shape, order=order)
 
 
-def scratch(shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    """Make a float32 map of a temporary file, which is gone once nobody uses the map.
+def scratch(shape: tuple[int, ...], dtype: Any = "<f4") -> np.memmap[Any, Any]:
+    """Make a map of a temporary file, which is gone once nobody uses the map.
 
     Raises
     ------
@@ -71,10 +73,11 @@ def scratch(shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     """
     try:
         with tempfile.TemporaryFile() as file:
-            return mapped(file, shape)
+            return mapped(file, shape, dtype=dtype)
     except OSError as error:
+        size = np.dtype(dtype).itemsize * math.prod(shape) / 1e9
         raise SettingsError(
-            f"{4 * math.prod(shape) / 1e9:.1f} GB of temporary files cannot be written ({error.strerror})",
+            f"{size:.1f} GB of temporary files cannot be written ({error.strerror})",
             path=tempfile.gettempdir(),
             remedy="Set TMPDIR to a folder that has room.",
         ) from error
@@ -86,10 +89,23 @@ def write(target: np.memmap[Any, Any], pieces: Iterable[NDArray[np.float32]]) ->
     for piece in pieces:
         target[start : start + len(piece)] = piece
         start += len(piece)
-        _forget(target)
+        forget(target)
 
 
-def _forget(source: np.memmap[Any, Any]) -> None:
+def on_disk(values: NDArray[Any]) -> NDArray[Any]:
+    """Move an array to a temporary file that is mapped; where there is no room for one, it stays as it is."""
+    if not values.nbytes:
+        return values
+    try:
+        file = scratch(values.shape, values.dtype)
+    except SettingsError:
+        return values
+    file[...] = values
+    forget(file)
+    return file
+
+
+def forget(source: NDArray[Any]) -> None:
     """Hand the pages of a map back: they would count as this process's memory up to the size of the file.
 
     What was written to a map is in its file; but of a copy on write the pages are all there is.
@@ -98,5 +114,6 @@ def _forget(source: np.memmap[Any, Any]) -> None:
     base: object = source
     while isinstance(base, np.ndarray):
         base = base.base
-    if source.mode != "c" and isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+    is_file = isinstance(source, np.memmap) and source.mode != "c"
+    if is_file and isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)

@@ -20,7 +20,7 @@ from napari_chrep.maps import STEP
 from napari_chrep.preferences import preferences
 
 if TYPE_CHECKING:
-    from chrep_model.inference.prediction import PredictionPart
+    from chrep_model.inference.parts import PredictionPart
     from chrep_model.inference.predictor import Predictor, SlideContext
     from chrep_model.slides.slide import Slide
     from chrep_model.slides.tiles import Indices

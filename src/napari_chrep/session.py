@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from chrep_model.bundle import Bundle
     from chrep_model.cohorts.aliases import GeneNames
-    from chrep_model.inference.prediction import PredictionPart, Preview
+    from chrep_model.inference.parts import PredictionPart
+    from chrep_model.inference.prediction import Preview
     from chrep_model.inference.predictor import Predictor, SlideContext
     from chrep_model.slides.slide import Slide
 

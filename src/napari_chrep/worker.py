@@ -31,7 +31,8 @@ from napari_chrep.scheduling import REST_S, Schedule
 from napari_chrep.session import PerViewer, Session, sessions
 
 if TYPE_CHECKING:
-    from chrep_model.inference.prediction import Prediction, PredictionPart
+    from chrep_model.inference.parts import PredictionPart
+    from chrep_model.inference.prediction import Prediction
     from chrep_model.inference.predictor import SlideContext
     from chrep_model.slides.tiles import Indices
 

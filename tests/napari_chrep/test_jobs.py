@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from chrep_model.geometry import Rect
-from chrep_model.inference.prediction import Prediction, PredictionPart, Preview
+from chrep_model.inference.parts import PredictionPart
+from chrep_model.inference.prediction import Prediction, Preview
 from chrep_model.slides.tiles import TileGrid, TileSpec
 from napari_chrep import jobs
 from napari_chrep.jobs import Stop, predicting

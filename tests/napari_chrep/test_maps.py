@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from chrep_model.bundle import load_bundle
-from chrep_model.inference.prediction import Prediction, PredictionPart, Preview
+from chrep_model.inference.parts import PredictionPart
+from chrep_model.inference.prediction import Prediction, Preview
 from chrep_model.inference.predictor import Predictor
 from chrep_model.inference.signature import Signature
 from chrep_model.slides.slide import open_slide

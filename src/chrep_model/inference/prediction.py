@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from chrep_model.calibration.trust import UNLIKE_SHARE
 from chrep_model.errors import Cancelled, PredictionError
+from chrep_model.inference.parts import Parts, PredictionPart
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid
 
@@ -29,22 +30,6 @@ if TYPE_CHECKING:
 ALL_TILES = slice(None)
 INTERVAL_LAYER = "interval_90"
 """Layer of an exported table: half width of the interval that holds 90 % of the measured values."""
-
-
-@dataclass(frozen=True)
-class PredictionPart:
-    """One batch of a prediction.
-
-    Attributes
-    ----------
-    indices : ndarray
-        (b,) int64 flat indices of the grid.
-    response : dict of ndarray
-        The method's response, one row per tile.
-    """
-
-    indices: NDArray[np.int64]
-    response: Response
 
 
 @dataclass
@@ -64,7 +49,7 @@ class Prediction:
     bundle: Bundle
     grid: TileGrid
     slide: Slide
-    _parts: list[PredictionPart] = field(default_factory=list)
+    _parts: Parts = field(default_factory=Parts)
     _known: set[int] = field(default_factory=set)
     _cancelled: Callable[[], bool] | None = None
 
@@ -81,9 +66,7 @@ class Prediction:
     @property
     def indices(self) -> NDArray[np.int64]:
         """(n,) int64 flat indices of the predicted tiles, in the order they came."""
-        if not self._parts:
-            return np.empty(0, np.int64)
-        return np.concatenate([part.indices for part in self._parts])
+        return self._parts.indices()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -99,8 +82,7 @@ class Prediction:
         """Take in a batch; tiles that are known already are left as they are."""
         new = np.array([int(i) not in self._known for i in part.indices], bool)
         if new.any():
-            response = part.response if new.all() else {k: v[new] for k, v in part.response.items()}
-            self._parts.append(PredictionPart(part.indices[new], response))
+            self._parts.add(part if new.all() else part.rows(new))
             self._known.update(int(i) for i in part.indices[new])
 
     def within(
@@ -128,10 +110,8 @@ class Prediction:
         chosen = Prediction(self.bundle, self.grid, self.slide, _cancelled=cancelled)
         wanted = np.zeros(self.grid.size, bool)
         wanted[indices] = True
-        for part in tuple(self._parts):  # another thread may be adding to them
-            kept = wanted[part.indices]
-            response = {name: values[kept] for name, values in part.response.items()}
-            chosen.add(PredictionPart(part.indices[kept], response))
+        for part in self._parts:
+            chosen.add(part.rows(wanted[part.indices]))
         return chosen
 
     def check(self) -> None:
@@ -150,7 +130,7 @@ class Prediction:
         for part in self._parts:
             place = np.flatnonzero(part.indices == index)
             if len(place):
-                return {name: values[place] for name, values in part.response.items()}
+                return part.rows(place).response
         raise PredictionError(f"tile {index} is not predicted", remedy="Predict it first.")
 
     def gene(self, name: str, variant: str | None = None) -> NDArray[np.float32]:
@@ -246,9 +226,8 @@ class Prediction:
             self.check()
             begin, end = max(first - place, 0), min(last - place, len(part.indices))
             if begin < end:
-                whole = end - begin == len(part.indices)
-                response = part.response if whole else {k: v[begin:end] for k, v in part.response.items()}
-                out[place + begin - first : place + end - first] = compute(response)
+                some = part.rows(slice(begin, end))
+                out[place + begin - first : place + end - first] = compute(some.response)
             place += len(part.indices)
         return out
 
@@ -258,9 +237,7 @@ class Prediction:
 
     def distance(self) -> NDArray[np.float32]:
         """1 - cosine to the most similar gallery spot, (n,) float32: how unlike the training tissue."""
-        if not self._parts:
-            return np.empty(0, np.float32)
-        return np.concatenate([part.response["distance"] for part in self._parts])
+        return self._parts.column("distance") if len(self) else np.empty(0, np.float32)
 
     def distance_map(self) -> NDArray[np.float32]:
         """`distance` on the tile grid, (rows, cols) float32 with NaN."""

@@ -18,7 +18,8 @@ from chrep_model.cache import default_cache
 from chrep_model.embeddings import Progress, SlideEmbeddings
 from chrep_model.errors import Cancelled, PredictionError
 from chrep_model.geometry import Rect
-from chrep_model.inference.prediction import Prediction, PredictionPart, Preview
+from chrep_model.inference.parts import PredictionPart
+from chrep_model.inference.prediction import Prediction, Preview
 from chrep_model.slides.region import Region
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid

@@ -21,7 +21,8 @@ from chrep_model.calibration.trust import FAR
 from chrep_model.cohorts.genes import GenePanel
 from chrep_model.errors import BundleError, ChrepError, PredictionError, SettingsError, SlideError
 from chrep_model.inference.export import TABLE, is_prediction
-from chrep_model.inference.prediction import INTERVAL_LAYER, Prediction, PredictionPart
+from chrep_model.inference.parts import PredictionPart
+from chrep_model.inference.prediction import INTERVAL_LAYER, Prediction
 from chrep_model.slides.absent import AbsentSlide
 from chrep_model.slides.slide import Mpp, Slide, open_slide
 from chrep_model.slides.tiles import TileGrid

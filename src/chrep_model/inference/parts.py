@@ -1,0 +1,81 @@
+"""The batches of a prediction: few in memory, many in temporary files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.blocks import forget, on_disk
+
+if TYPE_CHECKING:
+    from chrep_model.methods.base import Response
+
+BLOCK = 4096
+"""Tiles that are put into a file together, at some kB each. Were they left in memory as they come, the memory
+between them could also not be used again for anything larger."""
+
+
+@dataclass(frozen=True)
+class PredictionPart:
+    """One batch of a prediction.
+
+    Attributes
+    ----------
+    indices : ndarray
+        (b,) int64 flat indices of the grid.
+    response : dict of ndarray
+        The method's response, one row per tile.
+    """
+
+    indices: NDArray[np.int64]
+    response: Response
+
+    def rows(self, which: slice | NDArray[Any]) -> PredictionPart:
+        """Return some of its tiles."""
+        response = {name: np.asarray(values[which]) for name, values in self.response.items()}
+        return PredictionPart(self.indices[which], response)
+
+
+class Parts:
+    """Parts in the order in which they came; one thread may add to them while others read."""
+
+    def __init__(self) -> None:
+        # Never changed, but replaced: who reads keeps what it sees.
+        self._parts: tuple[PredictionPart, ...] = ()
+        self._on_disk = 0  # how many of them, the first
+        self._in_memory = 0  # tiles of the others
+
+    def __iter__(self) -> Iterator[PredictionPart]:
+        """Give those that are there by now; pages of files that were read are handed back behind each."""
+        for part in self._parts:
+            yield part
+            for values in part.response.values():
+                forget(values)
+
+    def add(self, part: PredictionPart) -> None:
+        """Add one behind the others."""
+        parts = (*self._parts, part)
+        self._in_memory += len(part.indices)
+        if self._in_memory >= BLOCK:
+            parts = (*parts[: self._on_disk], _block(parts[self._on_disk :]))
+            self._on_disk, self._in_memory = len(parts), 0
+        self._parts = parts
+
+    def indices(self) -> NDArray[np.int64]:
+        """Return the tiles of all, (n,)."""
+        return np.concatenate([np.empty(0, np.int64), *(part.indices for part in self._parts)])
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one array of the responses over all tiles, (n, ...)."""
+        return np.concatenate([part.response[name] for part in self._parts])
+
+
+def _block(parts: Sequence[PredictionPart]) -> PredictionPart:
+    whole = {name: np.concatenate([part.response[name] for part in parts]) for name in parts[0].response}
+    # A single number per tile is little, and is wanted of all tiles at a time.
+    response = {name: values if values.ndim == 1 else on_disk(values) for name, values in whole.items()}
+    return PredictionPart(np.concatenate([part.indices for part in parts]), response)
