@@ -6,7 +6,7 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -92,17 +92,25 @@ def write(target: np.memmap[Any, Any], pieces: Iterable[NDArray[np.float32]]) ->
         forget(target)
 
 
-def on_disk(values: NDArray[Any]) -> NDArray[Any]:
-    """Move an array to a temporary file that is mapped; where there is no room for one, it stays as it is."""
-    if not values.nbytes:
-        return values
+def on_disk(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Move arrays to one temporary file that is mapped; where there is no room for it, they stay as they are.
+
+    One file: each takes one of the few (1024, if nothing is set) that a process may hold open.
+    """
+    size = sum(values.nbytes for values in arrays.values())
+    if not size:
+        return dict(arrays)
     try:
-        file = scratch(values.shape, values.dtype)
+        file = scratch((size,), np.uint8)
     except SettingsError:
-        return values
-    file[...] = values
+        return dict(arrays)
+    out, start = {}, 0
+    for name, values in sorted(arrays.items(), key=lambda item: -item[1].itemsize):  # starts stay aligned
+        out[name] = file[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+        out[name][...] = values
+        start += values.nbytes
     forget(file)
-    return file
+    return out
 
 
 def forget(source: NDArray[Any]) -> None:

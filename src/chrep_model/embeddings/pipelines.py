@@ -13,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.embeddings.store import Rows
+from chrep_model.networks.allocator import hand_back_freed_memory
 from chrep_model.networks.encoder import Encoder
 from chrep_model.slides.tiles import THREADS, Points, ReadAhead, TileReader
 
 AHEAD = 4
 """Batches that are read, or being read, before the encoder wants them."""
+
+TRIMMED = 8192
+"""Tiles after which each core's freed memory is handed back: what others keep between splits it up."""
 
 Encode = Callable[[NDArray[np.uint8]], Rows]
 """Tiles (n, px, px, 3) to embeddings (n, dim)."""
@@ -117,7 +121,7 @@ class EachCore:
 
     def __init__(self, cores: ThreadPoolExecutor, count: int, reader: TileReader, encode: Encode) -> None:
         self._cores, self._reader, self._encode = cores, reader, encode
-        self._most = 2 * count
+        self._most, self._done = 2 * count, 0
         self._jobs: deque[Future[Rows]] = deque()
         self._stopped = threading.Event()
 
@@ -135,7 +139,12 @@ class EachCore:
 
     def get(self) -> Rows:
         """See `Pipeline`."""
-        return self._jobs.popleft().result()
+        values = self._jobs.popleft().result()
+        self._done += len(values)
+        if self._done >= TRIMMED:
+            hand_back_freed_memory()
+            self._done = 0
+        return values
 
     def stop(self) -> None:
         """Begin with nothing more; what is being encoded is finished."""

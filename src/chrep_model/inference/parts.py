@@ -14,7 +14,7 @@ from chrep_model.blocks import forget, on_disk
 if TYPE_CHECKING:
     from chrep_model.methods.base import Response
 
-BLOCK = 4096
+BLOCK = 2048
 """Tiles that are put into a file together, at some kB each. Were they left in memory as they come, the memory
 between them could also not be used again for anything larger."""
 
@@ -77,5 +77,5 @@ class Parts:
 def _block(parts: Sequence[PredictionPart]) -> PredictionPart:
     whole = {name: np.concatenate([part.response[name] for part in parts]) for name in parts[0].response}
     # A single number per tile is little, and is wanted of all tiles at a time.
-    response = {name: values if values.ndim == 1 else on_disk(values) for name, values in whole.items()}
-    return PredictionPart(np.concatenate([part.indices for part in parts]), response)
+    wide = on_disk({name: values for name, values in whole.items() if values.ndim > 1})
+    return PredictionPart(np.concatenate([part.indices for part in parts]), whole | wide)
