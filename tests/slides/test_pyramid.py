@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from chrep_model.slides.slide import open_slide
 
@@ -60,6 +61,19 @@ def test_thumbnail_is_the_whole_slide(write_pyramid, max_px):
         np.testing.assert_allclose(thumbnail[row, col].astype(int), source, atol=3)
         assert slide.thumbnail(max_px)[0] is thumbnail
         assert not thumbnail.flags.writeable
+
+
+@pytest.mark.parametrize("max_px", [333, 700, 2900])
+def test_a_thumbnail_in_pieces_is_that_of_the_whole(write_pyramid, max_px):
+    image = RNG.integers(0, 256, (3000, 700, 3), dtype=np.uint8)
+    with open_slide(write_pyramid(image, levels=1, tile=256)) as slide:
+        found, downsample = slide.thumbnail(max_px)
+        (source,) = (a for a in slide.pyramid() if a.shape[0] / 2 < max_px <= a.shape[0])
+        size = found.shape[1], found.shape[0]
+        whole = Image.fromarray(source.compute()).resize(size, Image.Resampling.BOX)
+    assert found.shape[0] == max_px
+    assert downsample == pytest.approx(3000 / max_px)
+    assert np.abs(found.astype(int) - np.asarray(whole)).max() <= 1
 
 
 def test_a_slide_of_sixty_thousand_pixels_needs_little_memory(tmp_path):

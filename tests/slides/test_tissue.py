@@ -123,3 +123,16 @@ def test_real_svs_has_tissue_and_glass(shared_data):
     assert 0.3 < found.mask.mean() < 0.6
     assert found.mask[-10:, 20:45].mean() > 0.9  # the dermis
     assert not found.mask[:60, -5:].any()
+
+
+def test_large_pictures_take_a_few_bytes_for_each_pixel(growth_mb):
+    """Numbers in double precision of every pixel and colour would take 24, and there are several."""
+    setup = """
+from chrep_model.slides.tissue import TissueMask, find_tissue
+rng = np.random.default_rng(0)
+image = np.full((4000, 4000, 3), (244, 240, 244), np.uint8)
+image[500:3500, 500:3500] = rng.choice(np.array([(90, 60, 140), (225, 160, 200)], np.uint8), (3000, 3000))
+find_tissue(image[:600, :600], 16.0)
+"""
+    measured = "TissueMask(find_tissue(image, 16.0), 1.0).fraction(np.zeros((9, 2)), 5.0)"
+    assert growth_mb(setup, measured) < 20 * 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -147,7 +147,7 @@ class EachCore:
         return values
 
     def stop(self) -> None:
-        """Begin with nothing more; what is being encoded is finished."""
+        """Read no more; what is being encoded is finished."""
         self._stopped.set()
         for job in self._jobs:
             job.cancel()
@@ -156,6 +156,6 @@ class EachCore:
         tiles = np.empty((len(centres_xy), self._reader.spec.px, self._reader.spec.px, 3), np.uint8)
         for tile, corner in zip(tiles, self._reader.corners(centres_xy), strict=True):
             if self._stopped.is_set():
-                break
+                raise CancelledError
             tile[:] = self._reader.tile(*corner)
-        return self._encode(tiles) if not self._stopped.is_set() else np.empty((0, 0), np.float32)
+        return self._encode(tiles)
