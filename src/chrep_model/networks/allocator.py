@@ -21,7 +21,15 @@ def keep_freed_memory() -> None:
         mallopt = _c_library().mallopt
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, 512 << 20)
-        mallopt(_M_ARENA_MAX, 1)  # those of other threads than the first hold no piece above 64 MB
+
+
+def share_one_arena() -> None:
+    """Have glibc serve threads that start from now on out of one arena, where it can; for work in bulk.
+
+    Those that it makes for threads hold no piece above 64 MB. A window would wait for the lock of the one.
+    """
+    with suppress(AttributeError):
+        _c_library().mallopt(_M_ARENA_MAX, 1)
 
 
 def hand_back_freed_memory() -> None:
