@@ -38,6 +38,7 @@ from chrep_model.embeddings import SAMPLE
 from chrep_model.geometry import Rect
 from chrep_model.inference.prediction import Prediction
 from chrep_model.inference.predictor import Predictor
+from chrep_model.networks.allocator import share_one_arena
 from chrep_model.networks.torchvision_compat import ensure_torchvision
 from chrep_model.slides.slide import open_slide
 
@@ -60,6 +61,7 @@ def trained(folder: Path, encoder: str) -> Path:
 
 def predict(bundle: Path, path: Path, most: int, cache: Path) -> dict[str, Any]:
     """Predict a square of so many tiles in the middle of a slide; what it took and the peak of memory."""
+    share_one_arena()  # as the command line does
     predictor = Predictor(load_bundle(bundle), device="cpu", cache_dir=cache, whole_slides=True)
     with open_slide(path) as slide:
         context = predictor.prepare(slide)

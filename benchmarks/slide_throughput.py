@@ -21,7 +21,8 @@ fp32 and run in turn in one process, over several rounds; medians.
 - *compiled*: the network alone, compiled by torch as `chrep tune` tries it, and *ours, compiled* with it;
   *bf16*: alone, under autocast to bfloat16.
 
-Compiled, all cores share a batch. Opening an encoder has glibc keep freed memory, for all variants alike.
+Compiled, all cores share a batch. For all variants alike, glibc keeps freed memory, as opening an encoder
+has it do, and serves all threads out of one arena, as the command line has it do.
 Networks have random weights, which are as fast as others. How far embeddings are apart is told as a share
 of the largest number in any.
 """
@@ -50,6 +51,7 @@ from safetensors.torch import save_file
 from chrep_model.embeddings.encoding import Need, TileEncoding
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Store
+from chrep_model.networks.allocator import share_one_arena
 from chrep_model.networks.cores import each_core
 from chrep_model.networks.encoder import TimmEncoder, open_encoder
 from chrep_model.networks.torchvision_compat import ensure_torchvision
@@ -220,6 +222,7 @@ def main(
     out: Annotated[Path | None, typer.Option("-o")] = None,
 ) -> None:
     """Measure and print."""
+    share_one_arena()
     with tempfile.TemporaryDirectory() as folder:
         path = sample_pyramid(Path(folder), SIDE, MPP)
         found = [measure(name, path, across, rounds) for name in encoders.split(",")]

@@ -22,6 +22,7 @@ from chrep_model import __version__
 from chrep_model.cli import console, demo, doctor, evaluate, info, predict, train, tune
 from chrep_model.cli.options import Debug, wants_debug
 from chrep_model.errors import Cancelled
+from chrep_model.networks.allocator import share_one_arena
 
 
 class _Group(TyperGroup):
@@ -92,6 +93,7 @@ def main(args: Sequence[str] | None = None) -> None:
     # Read when torch is imported. Its threads would else wait for each other at full speed: on a machine that
     # has other things to do, training takes several times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    share_one_arena()
     signal.signal(signal.SIGTERM, _interrupt)  # schedulers end a job with it: nothing is left half-written
     app(args=None if args is None else list(args), prog_name="chrep")
 

@@ -153,9 +153,8 @@ class EachCore:
             job.cancel()
 
     def _work(self, centres_xy: Points) -> Rows:
-        tiles = np.empty((len(centres_xy), self._reader.spec.px, self._reader.spec.px, 3), np.uint8)
-        for tile, corner in zip(tiles, self._reader.corners(centres_xy), strict=True):
-            if self._stopped.is_set():
-                raise CancelledError
-            tile[:] = self._reader.tile(*corner)
+        tiles = self._reader.blank(len(centres_xy))
+        self._reader.fill(tiles, self._reader.corners(centres_xy), self._stopped)
+        if self._stopped.is_set():
+            raise CancelledError
         return self._encode(tiles)

@@ -22,6 +22,7 @@ from chrep_model import __version__
 from chrep_model.errors import ChrepError, PredictionError, SettingsError
 from chrep_model.inference import many
 from chrep_model.inference.many import Describe, Job, Outcome
+from chrep_model.networks.allocator import share_one_arena
 from chrep_model.slides.slide import open_slide
 
 if TYPE_CHECKING:
@@ -250,6 +251,7 @@ def _load(job: Job) -> Predictor:
 
     # Else what libraries compute with dask inside of a task would travel through the cluster's scheduler.
     dask.config.set(scheduler="threads")
+    share_one_arena()
     try:
         bundle = load_bundle(job.bundle)
         if bundle.hash != job.bundle_hash:

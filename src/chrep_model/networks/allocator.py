@@ -24,9 +24,10 @@ def keep_freed_memory() -> None:
 
 
 def share_one_arena() -> None:
-    """Have glibc serve threads that start from now on out of one arena, where it can; for work in bulk.
+    """Have glibc serve threads that start from now on out of one arena, in a process without a window.
 
-    Those that it makes for threads hold no piece above 64 MB. A window would wait for the lock of the one.
+    Those that it makes for threads hold no piece above 64 MB, and what one has freed serves no other. A
+    window would wait for the lock of the one.
     """
     with suppress(AttributeError):
         _c_library().mallopt(_M_ARENA_MAX, 1)

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 
 import torch
 
-from chrep_model.networks.allocator import share_one_arena
-
 
 @contextmanager
 def each_core() -> Iterator[ThreadPoolExecutor]:
@@ -18,7 +16,6 @@ def each_core() -> Iterator[ThreadPoolExecutor]:
 
     Networks that run in them side by side never wait for each other, as the cores do that share a layer.
     """
-    share_one_arena()
     count = torch.get_num_threads()
     all_started = threading.Barrier(count)
 

@@ -84,7 +84,7 @@ def thumbnail(slide: Slide, max_px: int) -> tuple[RgbArray, float]:
         at_hand = np.concatenate([at_hand, more])
         ready = len(pixels) if bottom == rows else int(bottom / down)
         if ready > done:
-            box = (0, done * down - top, cols, min(ready * down, rows) - top)
+            box = (0, done * down - top, cols, min(ready * down, bottom) - top)
             size = (pixels.shape[1], ready - done)
             pixels[done:ready] = Image.fromarray(at_hand).resize(size, Image.Resampling.BOX, box=box)
             done, used = ready, math.floor(ready * down) - top

@@ -225,11 +225,20 @@ class TileReader:
         SlideError
             Pixels cannot be read.
         """
-        corners = self.corners(centres_xy)
-        out = np.empty((len(corners), self.spec.px, self.spec.px, 3), np.uint8)
-        for tile, (x, y) in zip(out, corners, strict=True):
-            tile[:] = self.tile(x, y)
+        out = self.blank(len(np.asarray(centres_xy)))
+        self.fill(out, self.corners(centres_xy))
         return out
+
+    def blank(self, n: int) -> RgbArray:
+        """Return room for n tiles, (n, px, px, 3) uint8."""
+        return np.empty((n, self.spec.px, self.spec.px, 3), np.uint8)
+
+    def fill(self, out: RgbArray, corners: Points, stopped: threading.Event | None = None) -> None:
+        """Read the tiles at `corners` (n, 2) into `out`; of no more than one once it has `stopped`."""
+        for tile, (x, y) in zip(out, corners, strict=True):
+            if stopped is not None and stopped.is_set():
+                return
+            tile[:] = self.tile(x, y)
 
     def batches(
         self, centres_xy: npt.ArrayLike, batch_size: int, threads: int = THREADS, prefetch: int = 2
@@ -326,11 +335,12 @@ class ReadAhead:
     def ask(self, centres_xy: npt.ArrayLike) -> None:
         """Ask for a batch of tiles around centres (n, 2), (x, y) in level-0 pixels."""
         corners = self._reader.corners(centres_xy)
-        out = np.empty((len(corners), self._reader.spec.px, self._reader.spec.px, 3), np.uint8)
+        out = self._reader.blank(len(corners))
         # All threads work on one batch, the first is there sooner than if each took its own; each on tiles
         # that follow one another, which mostly lie in other tiles of the file than those of the others.
-        parts = np.array_split(np.arange(len(out)), min(self._threads, len(out)) or 1)
-        jobs = [self._pool.submit(self._fill, out, corners, part) for part in parts]
+        count = min(self._threads, len(out)) or 1
+        parts = zip(np.array_split(out, count), np.array_split(corners, count), strict=True)
+        jobs = [self._pool.submit(self._reader.fill, *part, self._stop) for part in parts]
         self._under_way.append((out, jobs))
 
     def finish(self) -> None:
@@ -355,9 +365,3 @@ class ReadAhead:
         """Stop within a tile."""
         self._stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _fill(self, out: RgbArray, corners: Points, part: Indices) -> None:
-        for i in part:
-            if self._stop.is_set():
-                return
-            out[i] = self._reader.tile(*corners[i])

@@ -61,18 +61,20 @@ def section_features(
     *,
     batch_size: int = DEFAULT_BATCH,
     cache: Path | None = None,
+    in_bulk: bool = True,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Features:
     """Features of every section's spots, (n, dim * (1 + len(context_um))) float32, by section name.
 
     Every section is looked at alone; nothing of one gets into the features of another. Those of many spots
-    are kept in a temporary file instead of the memory.
+    are kept in a temporary file instead of the memory. Where a window shares the cores, `in_bulk` is better
+    off, see `embeddings.pipelines`.
     """
 
     def features(section: Section) -> NDArray[np.float32]:
         with section.open_slide() as slide:
-            embeddings = SlideEmbeddings(slide, encoder, cache=cache, batch_size=batch_size, in_bulk=True)
+            embeddings = SlideEmbeddings(slide, encoder, cache=cache, batch_size=batch_size, in_bulk=in_bulk)
             return embeddings.at(section.xy, context_um, progress=progress, cancelled=cancelled)
 
     ends = np.cumsum([len(section) for section in sections])

@@ -155,8 +155,8 @@ class Work:
         key = (encoder.id, context_um, section.name)
         if key not in self._features:
             found = section_features(
-                [section], encoder, context_um, cache=self.cache, progress=self._on_tiles,
-                cancelled=self.cancelled,
+                [section], encoder, context_um, cache=self.cache, in_bulk=False,
+                progress=self._on_tiles, cancelled=self.cancelled,
             )  # fmt: skip
             self._features[key] = found[section.name]
         return self._features[key]
