@@ -1,15 +1,20 @@
 """Exact search in a gallery: on the CPU, on a GPU, and by faiss's flat index; the same rows, queries and k.
 
     python benchmarks/search.py [--sizes 10000,100000,1000000] [--queries 64] [--rounds 5] [--mapped]
-                                [-o search.json]
+                                [--indexed] [-o search.json]
 
 As many queries as a batch of tiles asks. All sides in turn, over several rounds, medians; the rows found are
 compared, which for the CPU and the GPU have to be the same and for faiss the same but for ties. With
 ``--mapped`` the rows are in a temporary file and searched from there, as of a gallery larger than the memory:
 ``--sizes 10000000 --mapped`` writes 10 GB. What the search adds to the memory at most is told on Linux.
 
-A column of what is not there (faiss, which the package itself does not use: ``pip install faiss-cpu``; a GPU)
-stays empty; faiss is left out with ``--mapped``, as it takes all rows into its memory.
+With ``--indexed`` an index is made of the gallery too, as `chrep tune` makes it, and the share of the nearest
+rows is told that it finds for the queries, beside the share that was measured when it was made. Random rows
+have no more in common with some than with others, and no lists to be found in; so these, and the queries, lie
+near a curved sheet of 12 dimensions.
+
+A column of what is not there (faiss: ``pip install faiss-cpu``; a GPU) stays empty; faiss's flat index is
+left out with ``--mapped``, as it takes all rows into its memory.
 """
 
 from __future__ import annotations
@@ -31,12 +36,13 @@ from rich.console import Console
 from rich.table import Table
 
 from chrep_model.blocks import blocks, mapped, write
-from chrep_model.calibration.gallery import unit_rows
+from chrep_model.calibration.gallery import Gallery, unit_rows
+from chrep_model.calibration.index import Index, make_index
 from chrep_model.calibration.search import nearest
 
-DIM, K, PART = 256, 50, 100_000
+DIM, K, PART, SHEET, SECTIONS = 256, 50, 100_000, 12, 10
 STATUS = Path("/proc/self/status")
-COLUMNS = ("cpu_ms", "gpu_ms", "faiss_ms")
+COLUMNS = ("cpu_ms", "gpu_ms", "faiss_ms", "index_ms")
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -60,13 +66,20 @@ def _memory_kb(name: str) -> int:
     return int(STATUS.read_text().split(f"{name}:")[1].split()[0])
 
 
-def gallery(size: int, on_disk: bool) -> NDArray[np.float32]:
+def made_up(rng: np.random.Generator, n: int, on_sheet: bool) -> NDArray[np.float32]:
+    """Random rows (n, DIM) of unit length."""
+    if not on_sheet:
+        return unit_rows(rng.standard_normal((n, DIM), np.float32))
+    fixed = np.random.default_rng(7)  # one sheet for all
+    waves, out = (fixed.standard_normal(shape, np.float32) for shape in ((SHEET, DIM), (DIM, DIM)))
+    rows = np.sin(rng.standard_normal((n, SHEET), np.float32) @ waves / 2) @ out
+    return unit_rows(rows + rng.standard_normal((n, DIM), np.float32) / 4)
+
+
+def gallery(size: int, on_disk: bool, on_sheet: bool) -> NDArray[np.float32]:
     """Random rows of unit length, in memory or in a file that is gone with the map of it."""
     rng = np.random.default_rng(0)
-    pieces = (
-        unit_rows(rng.standard_normal((part.stop - part.start, DIM), np.float32))
-        for part in blocks(size, PART)
-    )
+    pieces = (made_up(rng, part.stop - part.start, on_sheet) for part in blocks(size, PART))
     if not on_disk:
         return np.concatenate(list(pieces))
     with TemporaryFile() as file:
@@ -75,10 +88,10 @@ def gallery(size: int, on_disk: bool) -> NDArray[np.float32]:
     return rows
 
 
-def measure(size: int, count: int, rounds: int, on_disk: bool) -> dict[str, float | None]:
+def measure(size: int, count: int, rounds: int, on_disk: bool, indexed: bool) -> dict[str, float | None]:
     """Search all ways that there are, in turn."""
-    rows = gallery(size, on_disk)
-    queries = unit_rows(np.random.default_rng(1).standard_normal((count, DIM), np.float32))
+    rows = gallery(size, on_disk, indexed)
+    queries = made_up(np.random.default_rng(1), count, indexed)
     ways: dict[str, Callable[[], Any]] = {"cpu_ms": lambda: nearest(queries, rows, K)}
     if torch.cuda.is_available():
         ways["gpu_ms"] = lambda: nearest(queries, rows, K, device="cuda")
@@ -86,15 +99,37 @@ def measure(size: int, count: int, rounds: int, on_disk: bool) -> dict[str, floa
         import faiss
 
         faiss.omp_set_num_threads(torch.get_num_threads())
-        index = faiss.IndexFlatIP(DIM)
-        index.add(rows)
-        ways["faiss_ms"] = lambda: index.search(queries, K)[::-1]
+        flat = faiss.IndexFlatIP(DIM)
+        flat.add(rows)
+        ways["faiss_ms"] = lambda: flat.search(queries, K)[::-1]
     peak = peak_mb(ways["cpu_ms"])  # the first time: later ones find the memory of this one
     expected = nearest(queries, rows, K)[0]
     same = {f"same_{name[:-3]}": float((way()[0] == expected).mean()) for name, way in ways.items()}
+    facts: dict[str, float] = {}
+    if indexed:
+        index, facts = with_index(rows, queries, expected)
+        if index is not None:
+            ways["index_ms"] = lambda: index.nearest(queries, rows, K)
     took = [{name: 1000 * seconds(way) for name, way in ways.items()} for _ in range(rounds)]
     medians = {name: float(np.median([t[name] for t in took])) for name in ways}
-    return {"rows": size, **medians, **same, "peak_mb": peak}
+    return {"rows": size, **medians, **same, **facts, "peak_mb": peak}
+
+
+def with_index(
+    rows: NDArray[np.float32], queries: NDArray[np.float32], expected: NDArray[np.int64]
+) -> tuple[Index | None, dict[str, float]]:
+    """Make an index of rows, as if they were the spots of a few sections; None where it does not pay."""
+    section = np.arange(len(rows)) * SECTIONS // len(rows)
+    nothing, place = np.empty((len(rows), 0), np.float32), np.zeros((len(rows), 2))
+    spots = Gallery(rows, nothing, section, section, place, tuple(map(str, range(SECTIONS))))
+    started = time.perf_counter()
+    index = make_index(spots, K)
+    facts = {"made_s": time.perf_counter() - started}
+    if index is not None:
+        found = index.nearest(queries, rows, K)[0]
+        hits = [np.isin(*pair).mean() for pair in zip(expected, found, strict=True)]
+        facts |= {"found": float(np.mean(hits)), "found_when_made": index.facts.recall}
+    return index, facts
 
 
 def main(
@@ -102,20 +137,29 @@ def main(
     queries: Annotated[int, typer.Option()] = 64,
     rounds: Annotated[int, typer.Option()] = 5,
     on_disk: Annotated[bool, typer.Option("--mapped")] = False,
+    indexed: Annotated[bool, typer.Option("--indexed")] = False,
     out: Annotated[Path | None, typer.Option("-o")] = None,
 ) -> None:
     """Measure and print."""
     threads = os.cpu_count() or 1
     torch.set_num_threads(threads)
-    found = [measure(int(size), queries, rounds, on_disk) for size in sizes.split(",")]
-    table = Table("rows", "CPU, ms", "GPU, ms", "faiss flat, ms", "same rows: GPU", "faiss", "peak, MB")
+    found = [measure(int(size), queries, rounds, on_disk, indexed) for size in sizes.split(",")]
+    table = Table(
+        "rows", "CPU, ms", "GPU, ms", "faiss flat, ms", "index, ms", "same rows: GPU", "faiss", "index finds",
+        "when made", "made in, s", "peak, MB",
+    )  # fmt: skip
     for row in found:
         numbers = [_shown(row.get(name), ".1f") for name in COLUMNS]
         shares = [_shown(row.get(f"same_{name}"), ".4%") for name in ("gpu", "faiss")]
-        table.add_row(f"{row['rows']:,}", *numbers, *shares, _shown(row["peak_mb"], ".0f"))
+        of_index = [_shown(row.get(name), ".2%") for name in ("found", "found_when_made")]
+        made = _shown(row.get("made_s"), ".0f")
+        table.add_row(f"{row['rows']:,}", *numbers, *shares, *of_index, made, _shown(row["peak_mb"], ".0f"))
     Console().print(table)
     if out is not None:
-        facts = {"queries": queries, "k": K, "threads": threads, "mapped": on_disk, "rows": found}
+        facts = {
+            "queries": queries, "k": K, "threads": threads, "mapped": on_disk, "indexed": indexed,
+            "rows": found,
+        }  # fmt: skip
         out.write_text(json.dumps(facts, indent=2))
 
 

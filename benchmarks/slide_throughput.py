@@ -11,8 +11,8 @@ fp32 and run in turn in one process, over several rounds; medians.
 - *each core*: the same with every core on batches of its own.
 - *ours*: tiles read, encoded and written to a fresh store, as whole slides are: every core reads and encodes
   batches of its own.
-- *ours, shared*: the same as in the viewer, where all cores share a batch, so that the first is there sooner.
 - *half stride*: the same for as many tiles that overlap by half.
+- *ours, shared*: as *ours* in the viewer, where all cores share a batch, so that the first is there sooner.
 - *plain loop*: OpenSlide's `read_region` in a torch Dataset, a DataLoader without workers, and timm's model
   as it comes, with the same weights.
 - *lazyslide*: its tiles and its feature extraction with the same model, where it is installed
@@ -167,10 +167,10 @@ def measure(name: str, path: Path, across: int, rounds: int) -> dict[str, Any]:
             "alone": partial(alone, ready, encoder._for_inference),
             "each core": partial(alone_on_each_core, ready, encoder._for_inference),
             "ours": partial(ours, path, 1.0, tiles, encoder),
-            "ours, shared": partial(ours, path, 1.0, tiles, encoder, in_bulk=False),
             "half stride": partial(
                 ours, path, 0.5, (halves[:, None] * half.shape[1] + halves).ravel(), encoder
             ),
+            "ours, shared": partial(ours, path, 1.0, tiles, encoder, in_bulk=False),
             "plain loop": partial(plain_loop, path, grid.centres(tiles), encoder, plain),
             "as it comes": partial(alone, ready, encoder.model),
             "compiled": partial(alone, ready, compiled._for_inference),

@@ -98,8 +98,9 @@ def _extended(
     }  # fmt: skip
     joined = {name: np.concatenate([getattr(gallery, name)[kept], new]) for name, new in parts.items()}
     return replace(
-        gallery, **joined, section_names=names if section.name in names else (*names, section.name)
-    )
+        gallery, **joined, index=None,
+        section_names=names if section.name in names else (*names, section.name),
+    )  # fmt: skip
 
 
 def _patient(gallery: Gallery, section: Section, card: Card) -> int:

@@ -57,6 +57,11 @@ class Bundle:
         file = self.path / ENCODER_FILE
         return file if file.exists() else None
 
+    @property
+    def recall(self) -> float:
+        """Share of the nearest gallery spots that its search finds, see `Gallery.recall`."""
+        return self.model.fitted.gallery.recall
+
     @cached_property
     def trust(self) -> Trust | None:
         """How far to trust it; None for a method that does not say."""

@@ -1,13 +1,14 @@
 """The gallery: every training spot with its embedding, its measured expression and where it came from.
 
-Retrieval is exact, see `search`; a gallery larger than the memory is mapped from its files.
+Retrieval is exact, see `search`, unless it is told to go by an index, see `index`; a gallery larger than the
+memory is mapped from its files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 
 from chrep_model.calibration.search import nearest
 from chrep_model.errors import SettingsError
+
+if TYPE_CHECKING:
+    from chrep_model.calibration.index import Index
 
 Exclude = Literal["none", "self", "section", "patient"]
 
@@ -57,6 +61,8 @@ class Gallery:
         (n, 2) float64, spot centre in µm.
     section_names : tuple of str
         Names behind `section`.
+    index : Index or None
+        Of these very spots, for a CPU to look in; None to look at all of them.
     """
 
     z: NDArray[np.float32]
@@ -65,9 +71,15 @@ class Gallery:
     patient: NDArray[np.int64]
     position: NDArray[np.float64]
     section_names: tuple[str, ...]
+    index: Index | None = None
 
     def __len__(self) -> int:
         return len(self.z)
+
+    @property
+    def recall(self) -> float:
+        """Share of the nearest spots that a search on a CPU finds; 1 where it is exact."""
+        return 1.0 if self.index is None else self.index.facts.recall
 
     def search(
         self,
@@ -82,6 +94,8 @@ class Gallery:
     ) -> Neighbours:
         """Find the k gallery spots most similar to each query.
 
+        Where something is excluded or the device is no CPU, they are looked for without the index.
+
         Parameters
         ----------
         queries : ndarray
@@ -94,7 +108,7 @@ class Gallery:
             (n,) int64 of the queries, for what is excluded by them; "self" takes query i to be gallery row i
             unless `row` says otherwise.
         device : str
-            Where to compute; it changes nothing but the time.
+            Where to compute.
 
         Raises
         ------
@@ -103,6 +117,8 @@ class Gallery:
         """
         k = min(k, len(self))
         if exclude == "none":
+            if self.index is not None and device == "cpu":
+                return Neighbours(*self.index.nearest(queries, self.z, k))
             return Neighbours(*nearest(queries, self.z, k, device=device))
         own, theirs = self._numbers(exclude, len(queries), section, patient, row)
         if (own == theirs[0]).any() and (theirs == theirs[0]).all():

@@ -152,6 +152,8 @@ def _here(
     if not todo:
         return
     predictor = many.load(job, bundle)
+    if bundle.recall < 1:
+        console.warn(f"neighbours are looked for in an index, which finds {bundle.recall:.1%} of the nearest")
     if len(todo) > 1 and job.device == "auto":
         _hint_at_gpus()
     for slide in todo:

@@ -12,7 +12,7 @@ from chrep_model import __version__
 from chrep_model.embeddings import Progress
 from chrep_model.errors import Cancelled, ChrepError, PredictionError
 from chrep_model.geometry import Rect
-from chrep_model.inference import records
+from chrep_model.inference import indexes, records
 from chrep_model.inference.export import write_prediction
 from chrep_model.inference.records import Record
 from chrep_model.slides.slide import Slide, open_slide
@@ -71,10 +71,12 @@ class Job:
 
     def request(self, slide: Slide, bundle: Bundle) -> str:
         """Return a digest of all that the prediction of a slide depends on."""
+        index = indexes.kept(bundle, self.cache)
         return records.digest(
             slide=slide.fingerprint, mpp=slide.mpp and slide.mpp.value, bundle=self.bundle_hash,
             genes=self.genes_of(bundle), region=self.rect, stride=self.stride, format=self.format,
             precision=self.precision, version=__version__,
+            **({} if index is None else {"index": index.model_dump()}),
         )  # fmt: skip
 
 

@@ -331,6 +331,7 @@ class Prediction:
             "tile_px_level0": self.grid.tile_px, "stride": self.grid.stride,
             "context_um": list(card.context_um),
             "units": card.units, "note": card.note, "chrep_version": card.chrep_version,
+            "search_recall": self.bundle.recall,
             **({} if share is None else {"unlike_share": share}),
         }  # fmt: skip
 

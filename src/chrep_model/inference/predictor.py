@@ -18,6 +18,7 @@ from chrep_model.cache import default_cache
 from chrep_model.embeddings import Progress, SlideEmbeddings
 from chrep_model.errors import Cancelled, PredictionError
 from chrep_model.geometry import Rect
+from chrep_model.inference import indexes
 from chrep_model.inference.parts import PredictionPart
 from chrep_model.inference.prediction import Prediction, Preview
 from chrep_model.slides.region import Region
@@ -105,6 +106,8 @@ class Predictor:
             self.encoder.compile(self.batch_size)
         self._in_bulk = whole_slides and not compiled
         bundle.model.fitted.device = self.device
+        if self.device == "cpu":
+            indexes.use(bundle, self.cache_dir)
 
     def prepare(
         self,

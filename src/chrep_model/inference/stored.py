@@ -53,6 +53,11 @@ class StoredBundle(Bundle):
         """Unlike that of the bundle itself, which can do more."""
         return f"{self.card.seal} in {self.path}"
 
+    @property
+    def recall(self) -> float:
+        """That of the search which the predictions were made with."""
+        return float(self.table.uns["chrep"].get("search_recall", 1.0))
+
     @cached_property
     def trust(self) -> Any:
         """How far to trust it, a `StoredTrust`; None where the file does not say."""

@@ -217,6 +217,10 @@ class NeighboursWidget(QWidget):
         listed = why.neighbours if self.listed_all else why.neighbours[:FIRST]
         kind = "Neighbours" if why.from_neighbours else "Nearest training spots"
         self.spots.setText(f"{kind}: {len(listed)} of {count}" if len(listed) < count else f"{kind}: {count}")
+        recall = self.picked.prediction.bundle.recall
+        self.spots.setToolTip(
+            "" if recall == 1 else f"Found by an index, which finds {recall:.1%} of the nearest"
+        )
         self.more.setVisible(count > FIRST)
         self.more.setText(f"Show the first {FIRST} only" if self.listed_all else f"Show all {count}")
         self.locate.setVisible(any(n.section not in self.images for n in why.neighbours))
