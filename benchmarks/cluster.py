@@ -57,7 +57,8 @@ class Bench:
         out.mkdir()
         job = Job(
             bundle=BUNDLE, bundle_hash=self.bundle.hash, cache=out / "cache", genes=(), rect=None,
-            mpp=None, stride=1.0, format="h5ad", device="cpu", batch_size=32, keeps_records=True,
+            mpp=None, stride=1.0, format="h5ad", device="cpu", batch_size=32, precision="fp32",
+            keeps_records=True,
         )  # fmt: skip
         return job, {slide: out / f"{slide.stem}.h5ad" for slide in self.slides}
 

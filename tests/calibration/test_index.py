@@ -121,6 +121,14 @@ def test_it_is_the_same_from_a_file_and_for_a_mapped_gallery(gallery, made, tmp_
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_what_cannot_be_written_or_read_is_said(made, tmp_path):
+    with pytest.raises(OSError, match="the disk may be full"):
+        made.save(tmp_path / "nowhere" / "index.faiss")
+    (tmp_path / "torn.faiss").write_bytes(b"IwPf")
+    with pytest.raises(RuntimeError):
+        Index.open(tmp_path / "torn.faiss", made.facts)
+
+
 def test_a_gallery_goes_by_its_index_where_nothing_is_excluded(gallery, made):
     with_index = dataclasses.replace(
         gallery, index=Index(made.lists, made.facts.model_copy(update={"probes": 1}))

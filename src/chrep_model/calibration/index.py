@@ -9,6 +9,7 @@ gallery, against the exact search.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import math
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,13 +96,15 @@ class Index:
 
     @classmethod
     def open(cls, path: Path, facts: IndexFacts) -> Index:
-        """Map the lists of a file; RuntimeError where it is damaged."""
-        faiss = _faiss()
-        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY), facts)
+        """Read the lists from a file; RuntimeError where it is damaged."""
+        return cls(_faiss().read_index(str(path)), facts)
 
     def save(self, path: Path) -> None:
-        """Write the lists to a file; RuntimeError where that cannot be."""
-        _faiss().write_index(self.lists, str(path))
+        """Write the lists to a file; OSError where that cannot be."""
+        try:
+            _faiss().write_index(self.lists, str(path))
+        except RuntimeError as error:
+            raise OSError(errno.EIO, "the disk may be full", str(path)) from error
 
     def nearest(self, queries: NDArray[np.float32], rows: Any, k: int) -> Found:
         """Find k rows for each query, as `search.nearest` does, most of them the nearest.
@@ -161,30 +164,12 @@ def make_index(
     rng = np.random.default_rng(seed)
     lists = _filled(gallery.z, rng, seed, report)
     report("measuring the index")
-    own = np.sort(rng.choice(len(gallery), min(QUERIES, len(gallery)), replace=False))
-    queries, section = read(gallery.z, own), gallery.section[own]
-    several = len(gallery.section_names) > 1
-
-    def exact() -> NDArray[np.int64]:
-        if several:
-            return gallery.search(queries, k, exclude="section", section=section).index
-        return gallery.search(queries, k, exclude="self", row=own).index
-
-    def by_index(probes: int) -> NDArray[np.int64]:
-        if not several:  # finds the spot itself, which is not among those that are looked for
-            return _ranked(lists, probes, queries, gallery.z, k + 1)[0]
-        out = np.empty((len(own), k), np.int64)
-        for number in np.unique(section):
-            asks = section == number
-            elsewhere = gallery.section != number
-            out[asks] = _ranked(lists, probes, queries[asks], gallery.z, k, elsewhere)[0]
-        return out
-
-    exact()  # rows come from the disk the first time
-    expected, exact_seconds = _timed(exact)
+    spots = _Sample.of(gallery, k, rng)
+    spots.nearest()  # rows come from the disk the first time
+    expected, exact_seconds = _timed(spots.nearest)
     for power in range(lists.nlist.bit_length() + 1):
         probes = min(2**power, lists.nlist)
-        found, seconds = _timed(partial(by_index, probes))
+        found, seconds = _timed(partial(spots.nearest_in, lists, probes))
         if seconds >= exact_seconds:
             break
         recall = float(np.mean([np.isin(*pair).mean() for pair in zip(expected, found, strict=True)]))
@@ -195,6 +180,43 @@ def make_index(
             )  # fmt: skip
             return Index(lists, facts)
     return None
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Spots of a gallery that look for others: outside of their own section, if there is more than one."""
+
+    gallery: Gallery
+    k: int
+    rows: NDArray[np.int64]
+    queries: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, gallery: Gallery, k: int, rng: np.random.Generator) -> _Sample:
+        rows = np.sort(rng.choice(len(gallery), min(QUERIES, len(gallery)), replace=False))
+        return cls(gallery, k, rows, read(gallery.z, rows))
+
+    def nearest(self) -> NDArray[np.int64]:
+        """The k nearest, (queries, k) int64."""
+        section = self.gallery.section[self.rows]
+        exclude: Literal["section", "self"] = "section" if self._several() else "self"
+        return self.gallery.search(
+            self.queries, self.k, exclude=exclude, section=section, row=self.rows
+        ).index  # fmt: skip
+
+    def nearest_in(self, lists: Any, probes: int) -> NDArray[np.int64]:
+        """Those that the lists give, (queries, k) int64; in a single section one more, which is the spot."""
+        if not self._several():
+            return _ranked(lists, probes, self.queries, self.gallery.z, self.k + 1)[0]
+        out = np.empty((len(self.rows), self.k), np.int64)
+        section = self.gallery.section[self.rows]
+        for number in np.unique(section):
+            asks, elsewhere = section == number, self.gallery.section != number
+            out[asks] = _ranked(lists, probes, self.queries[asks], self.gallery.z, self.k, elsewhere)[0]
+        return out
+
+    def _several(self) -> bool:
+        return len(self.gallery.section_names) > 1
 
 
 def _filled(rows: Any, rng: np.random.Generator, seed: int, report: Callable[[str], None]) -> Any:
