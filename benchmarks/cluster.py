@@ -96,7 +96,8 @@ def timed(work: Callable[[], list[many.Outcome]]) -> tuple[float, int]:
 
 def measure(bench: Bench, client: Client, rounds: int) -> dict[str, Any]:
     """Run both sides in turn."""
-    work = {"single": bench.single, "cluster": lambda: bench.cluster(client.scheduler.address)}
+    address = client.scheduler_info()["address"]
+    work = {"single": bench.single, "cluster": lambda: bench.cluster(address)}
     seconds: dict[str, list[float]] = {key: [] for key in work}
     tiles = 0
     for _ in range(rounds + 1):

@@ -47,7 +47,7 @@ MPP, PX, DIM, K, VIEW = 0.5, 224, 256, 50, 64
 
 def seconds(work: Callable[[], Any], device: torch.device, repeats: int = 10) -> float:
     """Time a call, the median of several after a warm-up; the device has finished at both ends."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+    wait: Callable[[], Any] = torch.cuda.synchronize if device.type == "cuda" else _nothing
     took = []
     for _ in range(3 + repeats):
         wait()
@@ -56,6 +56,10 @@ def seconds(work: Callable[[], Any], device: torch.device, repeats: int = 10) ->
         wait()
         took.append(time.perf_counter() - started)
     return float(np.median(took[3:]))
+
+
+def _nothing() -> None:
+    """A CPU is done when it returns."""
 
 
 def matrix_rate(device: torch.device, side: int) -> float:
@@ -71,7 +75,8 @@ def images_per_second(
     """Rate of a network on ready tensors, as it is and compiled, at its best batch size."""
     import timm
 
-    model = timm.create_model(name, num_classes=0).eval().to(device, memory_format=torch.channels_last)
+    model: Any = timm.create_model(name, num_classes=0).eval()
+    model = model.to(device, memory_format=torch.channels_last)
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, PX, PX, device=device))
     model = model.to(torch.bfloat16)

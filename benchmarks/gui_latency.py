@@ -32,13 +32,13 @@ import numpy as np
 import typer
 from pyramids import sample_pyramid
 from qtpy.QtCore import QObject, Qt, QTimer
-from qtpy.QtTest import QTest
 from rich.console import Console
 from rich.table import Table
+from windows import live, settle, there
 
 from chrep_model.geometry import Rect
 from napari_chrep.session import sessions
-from napari_chrep.worker import Engine, engines
+from napari_chrep.worker import engines
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIDE = 60_000
@@ -75,7 +75,7 @@ class Gaps(QObject):
         self._pan.start()
         end = time.perf_counter() + seconds
         while time.perf_counter() < end and not until():
-            QTest.qWait(50)
+            live(50)
         self._ticks.stop()
         self._pan.stop()
         return self.ms
@@ -102,28 +102,28 @@ def measure(viewer: Any, bundle: Path, slide: Path, seconds: float) -> dict[str,
     viewer.reset_view()
     recorder, middle = path(viewer, layer, session.slide)
     recorder.record(LAP_S)  # from here on the pixels of the path are decoded and cached
-    tiles, mpp = 0, session.slide.require_mpp()
+    tiles, mpp = 0, there(session.slide).require_mpp()
     for again in range(MOST_ROUNDS):
         os.environ["CHREP_CACHE"] = tempfile.mkdtemp()  # nothing of former rounds is found again
         session.set_mpp(mpp * (1 + 1e-6 * again))  # another scale: former predictions are dropped
         engine.load(bundle)
-        wait(engine)
+        settle(engine)
         engine.predict(middle)
         gaps["first map"] += recorder.record(60, lambda: engine.state == "idle")
-        QTest.qWait(500)
+        live(500)
         gaps["idle"] += recorder.record(max(1.0, seconds - sum(gaps["idle"]) / 1000))
-        before = len(session.prediction)
+        before = len(there(session.prediction))
         engine.predict(None)
         left = seconds - sum(gaps["predicting"]) / 1000
         gaps["predicting"] += recorder.record(left, lambda: engine.state == "idle")
         gaps["after"] += recorder.record(AFTER_S)
-        tiles += len(session.prediction) - before
+        tiles += len(there(session.prediction)) - before
         engine.cancel()
-        wait(engine)
+        settle(engine)
         if sum(gaps["predicting"]) >= 1000 * seconds:
             break
     viewer.layers.clear()
-    QTest.qWait(200)
+    live(200)
     return {"slide": slide.name, "tiles": tiles, **{phase: figures(ms) for phase, ms in gaps.items()}}
 
 
@@ -137,13 +137,6 @@ def path(viewer: Any, layer: Any, slide: Any) -> tuple[Gaps, Rect]:
     rows, cols = slide.shape
     side = 100 / slide.require_mpp()  # less than a tile: four at most
     return Gaps(viewer, (row, col), radius), Rect.around(cols / 2, rows / 2, side, side)
-
-
-def wait(engine: Engine) -> None:
-    """Let the window live until nothing is under way."""
-    QTest.qWait(100)
-    while engine.state != "idle":
-        QTest.qWait(20)
 
 
 def figures(ms: list[float]) -> dict[str, float]:

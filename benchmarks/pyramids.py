@@ -53,4 +53,4 @@ def _tiles(picture: RgbArray, extent: int, downsample: int) -> Iterator[bytes]:
         tile, level=85, colorspace="RGB", outcolorspace="YCBCR", subsampling="420"
     )
     for _ in range(math.ceil(extent / TILE) ** 2):
-        yield encoded
+        yield bytes(encoded)

@@ -21,7 +21,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,37 +30,28 @@ import numpy as np
 import torch
 import typer
 from pyramids import sample_pyramid
-from qtpy.QtTest import QTest
 from rich.console import Console
 from rich.table import Table
+from windows import live, settle, there, until
 
 from chrep_model.geometry import Rect
 from napari_chrep.layers import Heatmaps, heatmaps
 from napari_chrep.session import sessions
-from napari_chrep.worker import Engine, engines
+from napari_chrep.worker import engines
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MPP, BATCHES, PLACES = 0.5, 5, 5
-
-
-def until(done: Callable[[], bool]) -> float:
-    """Let the window live until it is done; give the seconds."""
-    started = time.perf_counter()
-    while not done():
-        QTest.qWait(1)
-    return time.perf_counter() - started
-
-
-def idle(engine: Engine) -> None:
-    """Wait until nothing is under way."""
-    QTest.qWait(100)
-    until(lambda: engine.state == "idle")
 
 
 def holds_values(maps: Heatmaps) -> bool:
     """Tell whether there is a value to be seen."""
     layer = maps.layer("calibrated") or maps.layer("raw")
     return layer is not None and bool(np.isfinite(layer.data).any())
+
+
+def shows(maps: Heatmaps, gene: str) -> bool:
+    """Tell whether all maps are of a gene."""
+    return all(there(maps.layer(kind)).name.startswith(gene) for kind in maps.variants)
 
 
 def encoder_alone(predictor: Any, context: Any) -> float:
@@ -84,24 +75,24 @@ def first_maps(viewer: Any, bundle: Path, slide: Path, *, prepared: bool) -> lis
     for place in range(PLACES):
         os.environ["CHREP_CACHE"] = tempfile.mkdtemp()
         engine.load(bundle)
-        idle(engine)
+        settle(engine)
         (layer,) = viewer.open(slide, plugin="napari-chrep")
         session.look_at(layer)
         if prepared:
             engine.get_ready()
         else:
             engine.cancel()
-        idle(engine)
+        settle(engine)
         side = 3000 / MPP  # a view of 3 mm
-        rows, cols = session.slide.shape
+        rows, cols = there(session.slide).shape
         engine.predict(Rect((place + 0.5) * (cols - side) / PLACES, (rows - side) / 2, side, side))
         seconds.append(until(lambda: holds_values(maps)))
         engine.cancel()
-        idle(engine)
+        settle(engine)
         batch = encoder_alone(session.predictor, session.context)
         print(f"{'prepared' if prepared else 'new'} slide: {seconds[-1]:.2f} s, batch {batch:.3f} s")
         viewer.layers.clear()
-        QTest.qWait(200)
+        live(200)
         seconds[-1] /= BATCHES * batch
     return seconds
 
@@ -111,22 +102,22 @@ def switches(viewer: Any, bundle: Path, slide: Path) -> dict[str, float]:
     engine, maps, session = engines.of(viewer), heatmaps.of(viewer), sessions.of(viewer)
     os.environ["CHREP_CACHE"] = tempfile.mkdtemp()
     engine.load(bundle)
-    idle(engine)
+    settle(engine)
     (layer,) = viewer.open(slide, plugin="napari-chrep")
     session.look_at(layer)
     engine.get_ready()
-    idle(engine)
+    settle(engine)
     started = time.perf_counter()
     engine.predict(None)
-    idle(engine)
+    settle(engine)
     run = time.perf_counter() - started
     seconds = []
-    for gene in session.bundle.genes[1 : 1 + 2 * PLACES]:
+    for gene in there(session.bundle).genes[1 : 1 + 2 * PLACES]:
         started = time.perf_counter()
         session.show_gene(gene)
-        until(lambda gene=gene: all(maps.layer(kind).name.startswith(gene) for kind in maps.variants))
+        until(partial(shows, maps, gene))
         seconds.append(time.perf_counter() - started)
-    return {"tiles": len(session.prediction), "run_s": run, "switch_s": float(np.median(seconds)),
+    return {"tiles": len(there(session.prediction)), "run_s": run, "switch_s": float(np.median(seconds)),
             "slowest_switch_s": max(seconds), "share": float(np.median(seconds)) / run}  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def made_up(rng: np.random.Generator, n: int, on_sheet: bool) -> NDArray[np.floa
     fixed = np.random.default_rng(7)  # one sheet for all
     waves, out = (fixed.standard_normal(shape, np.float32) for shape in ((SHEET, DIM), (DIM, DIM)))
     rows = np.sin(rng.standard_normal((n, SHEET), np.float32) @ waves / 2) @ out
-    return unit_rows(rows + rng.standard_normal((n, DIM), np.float32) / 4)
+    return unit_rows((rows + rng.standard_normal((n, DIM), np.float32) / 4).astype(np.float32))
 
 
 def gallery(size: int, on_disk: bool, on_sheet: bool) -> NDArray[np.float32]:

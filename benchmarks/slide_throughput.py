@@ -163,7 +163,7 @@ def measure(name: str, path: Path, across: int, rounds: int) -> dict[str, Any]:
         ready = [encoder.ready(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
         compiled = random_encoder(name)[0]
         compiled.compile(BATCH)
-        work = {
+        work: dict[str, Callable[[], Embeddings]] = {
             "alone": partial(alone, ready, encoder._for_inference),
             "each core": partial(alone_on_each_core, ready, encoder._for_inference),
             "ours": partial(ours, path, 1.0, tiles, encoder),

@@ -23,9 +23,9 @@ import psutil
 import typer
 from napari.utils import resize_dask_cache
 from pyramids import sample_pyramid
-from qtpy.QtTest import QTest
 from rich.console import Console
 from rich.table import Table
+from windows import settle, there
 
 from napari_chrep.session import sessions
 from napari_chrep.worker import engines
@@ -39,7 +39,7 @@ GROWTH_MB = 50.0
 def resident_mb() -> float:
     """Memory of this process, in MB, with nothing left to collect."""
     gc.collect()
-    return psutil.Process().memory_info().rss / 1e6
+    return float(psutil.Process().memory_info().rss) / 1e6
 
 
 def main(
@@ -57,17 +57,12 @@ def main(
     viewer.window.add_plugin_dock_widget("napari-chrep", "Genes")
     session, engine = sessions.of(viewer), engines.of(viewer)
 
-    def settle(ms: int) -> None:
-        QTest.qWait(ms)
-        while engine.state != "idle":
-            QTest.qWait(20)
-
     engine.load(bundle)
-    settle(100)
+    settle(engine)
     with tempfile.TemporaryDirectory() as folder:
         slide = sample_pyramid(Path(folder), SIDE)
         (layer,) = viewer.open(slide, plugin="napari-chrep")
-        settle(100)
+        settle(engine)
         middle = float(layer.extent.world.mean(axis=0)[-1])
         viewer.scene.camera.zoom = 0.5
         explorer.run.follow.setChecked(True)
@@ -77,15 +72,17 @@ def main(
             viewer.scene.camera.center = (
                 middle + 2000 * math.sin(angle), middle + 2000 * math.cos(angle)
             )  # fmt: skip
-            settle(300 if pan < WARM * STOPS else 30)  # the view is only followed once it stands still
+            # A view is only followed once it stands still.
+            settle(engine, 300 if pan < WARM * STOPS else 30)
             if (pan + 1) % max(1, pans // 10) == 0:
                 seen.append((f"{pan + 1} pans", resident_mb()))
         for number in range(genes):
-            session.show_gene(session.bundle.genes[number % len(session.bundle.genes)])
-            settle(20)
+            known = there(session.bundle).genes
+            session.show_gene(known[number % len(known)])
+            settle(engine, 20)
             if (number + 1) % max(1, genes // 4) == 0:
                 seen.append((f"{number + 1} genes", resident_mb()))
-        tiles = len(session.prediction)
+        tiles = len(there(session.prediction))
         viewer.close()
     grown = seen[-1][1] - seen[0][1]
     table = Table("after", "resident MB")
