@@ -18,12 +18,13 @@ import cloudpickle
 import dask
 import numpy as np
 import pytest
+import torch
 from distributed import Client, LocalCluster, WorkerPlugin
 
 from chrep_model.bundle import load_bundle
 from chrep_model.cli import console
 from chrep_model.errors import PredictionError
-from chrep_model.inference import cluster, records
+from chrep_model.inference import cluster, predictor, records
 from chrep_model.inference.many import Job
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
@@ -118,6 +119,49 @@ def test_as_in_one_process_with_one_model_per_worker(
     assert local.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.task_prefixes)) == {
         "predict_slide"
     }
+
+
+def test_each_of_several_gpus_has_a_process_of_its_own(predict, slides, out, monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # where starting a worker leaves it
+    with cluster.one_worker_each(["7", "GPU-8"]) as address, Client(address, set_as_default=False) as client:
+        seen = client.run(lambda: (os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]))
+    assert len({process for process, _ in seen.values()}) == 2
+    assert {gpu for _, gpu in seen.values()} == {"7", "GPU-8"}
+
+    started = []
+    monkeypatch.setattr(predictor, "gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(cluster, "one_worker_each", spied(cluster.one_worker_each, started))
+    result, rows = predict(scheduler=False)
+    assert (result.code, result.err) == (0, "")
+    assert not any(row["already_there"] for row in rows.values())
+    there = [values(out / f"{slide.stem}.h5ad") for slide in slides]
+    predict(scheduler=False)  # nothing is left to do
+    predict("--again", "--device", "cpu", scheduler=False)
+    for slide, found in zip(slides, there, strict=True):
+        np.testing.assert_array_equal(values(out / f"{slide.stem}.h5ad"), found)
+    assert started == [["0", "1"]]
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result, _ = predict("--again", scheduler=False)
+    assert 'one of 2 GPUs is used; for all: pip install "napari-chrep[cluster]"' in result.err
+    assert started == [["0", "1"]]
+
+
+def spied(function, calls):
+    def spy(argument):
+        calls.append(argument)
+        return function(argument)
+
+    return spy
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"), [("", ["0", "1"]), ("3,5", ["3", "5"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"])]
+)
+def test_gpus_have_the_names_by_which_they_can_be_shown(visible, names, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert predictor.gpus() == names
 
 
 def test_goes_on_with_what_one_process_began_and_the_reverse(predict, slides, out):

@@ -138,8 +138,9 @@ def _targets(slides: list[Path], out: Path, format: str, n_genes: int) -> dict[P
 def _here(
     job: Job, bundle: Bundle, targets: dict[Path, Path], again: bool, debug: bool
 ) -> Iterator[tuple[Path, Outcome]]:
-    """Predict slides in turn, in this process."""
+    """Predict slides in turn, in this process; or on all of several GPUs, in a process for each."""
     from chrep_model.inference import many
+    from chrep_model.inference.cluster import one_worker_each
 
     def describe(error: BaseException) -> str:
         if debug:
@@ -151,16 +152,31 @@ def _here(
     todo = [slide for slide in targets if slide not in there]
     if not todo:
         return
+    if len(todo) > 1 and job.device == "auto" and (places := _several_gpus()):
+        with one_worker_each(places) as address:
+            yield from _on_cluster(address, job, {slide: targets[slide] for slide in todo}, again)
+        return
     predictor = many.load(job, bundle)
     if bundle.recall < 1:
         console.warn(f"neighbours are looked for in an index, which finds {bundle.recall:.1%} of the nearest")
-    if len(todo) > 1 and job.device == "auto":
-        _hint_at_gpus()
     for slide in todo:
         with console.progress() as (tell, _):
             outcome = many.attempt(job, predictor, slide, targets[slide], describe, tell)
         _tell(outcome)
         yield slide, outcome
+
+
+def _several_gpus() -> list[str]:
+    """GPUs that can have a process each; none where there are not several."""
+    from importlib.util import find_spec
+
+    from chrep_model.inference.predictor import gpus
+
+    places = gpus()
+    if len(places) > 1 and find_spec("distributed") is None:
+        console.warn(f'one of {len(places)} GPUs is used; for all: pip install "napari-chrep[cluster]"')
+        return []
+    return places if len(places) > 1 else []
 
 
 def _on_cluster(
@@ -177,13 +193,6 @@ def _on_cluster(
                 tell(done, len(targets), "slides")
             _tell(outcome)
             yield slide, outcome
-
-
-def _hint_at_gpus() -> None:
-    import torch
-
-    if (count := torch.cuda.device_count()) > 1:
-        console.warn(f"one of {count} GPUs is used; docs/cluster.md says how to use all")
 
 
 def _tell(outcome: Outcome) -> None:

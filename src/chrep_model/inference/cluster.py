@@ -11,6 +11,8 @@ then.
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,6 +85,33 @@ def predict_slides(
     with _connected(address) as client:
         _check_workers(client, job, targets)
         yield from _Run(client, job, targets, describe, again, part_tiles).outcomes()
+
+
+@contextmanager
+def one_worker_each(gpus: Sequence[str]) -> Iterator[str]:
+    """Start a cluster on this machine, a process for each GPU, and end it; give its scheduler's address.
+
+    Parameters
+    ----------
+    gpus : sequence of str
+        By the names in which `predictor.gpus` gives them; each process sees its own alone.
+    """
+    import dask
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    here: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "dashboard_address": ":0"}
+    quiet = {"silence_logs": logging.CRITICAL}
+    options = {**here, **quiet, "nthreads": 1, "memory_limit": None}
+    workers = {
+        gpu: {"cls": Nanny, "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpu}}} for gpu in gpus
+    }
+    scheduler = {"cls": Scheduler, "options": {**here, "dashboard": False}}
+    warn = os.environ.get("PYTHONWARNINGS", "ignore")  # libraries warn their programmers, by default
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ.PYTHONWARNINGS": warn}),
+        SpecCluster(workers=workers, scheduler=scheduler, **quiet) as started,
+    ):
+        yield started.scheduler_address
 
 
 class _Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -238,6 +239,15 @@ def spread_evenly(grid: TileGrid, indices: NDArray[np.int64], most: int) -> NDAr
         if 0 < chosen.sum() <= most:
             return indices[chosen]
     return indices[:most]
+
+
+def gpus() -> list[str]:
+    """Names of this process's CUDA devices, as the environment variable CUDA_VISIBLE_DEVICES takes them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:count] or [str(number) for number in range(count)]
 
 
 def choose_device(wanted: str) -> str:
