@@ -142,7 +142,7 @@ def difference(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
     return {
         name
         for name in a
-        if (a[name] != b[name] if isinstance(a[name], tuple) else a[name].tobytes() != b[name].tobytes())
+        if (a[name].tobytes() != b[name].tobytes() if isinstance(a[name], np.ndarray) else a[name] != b[name])
     }
 
 
