@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from chrep_model.cohorts.findings import Finding
 from chrep_model.errors import ChrepError, CohortError
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class CountsFile:
         What else the genes are called, an Ensembl id as a rule; None where `var` does not say.
     facts : dict
         Those of ``uns``' section, patient, individual, um_per_px, spot_diameter_px that are there.
+    array : ndarray or None
+        (n, 2) int64, (row, col) of each spot on its array; None where the source does not say.
+    findings : tuple of Finding
+        What was noticed, left out or put right while reading.
     """
 
     counts: sparse.csr_matrix
@@ -59,6 +64,8 @@ class CountsFile:
     xy: np.ndarray
     gene_ids: tuple[str, ...] | None
     facts: dict[str, Any]
+    array: np.ndarray | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 def read_counts_file(path: str | os.PathLike[str]) -> CountsFile:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy.spatial import KDTree
 
+from chrep_model.cohorts.findings import LEVELS, Finding, Level, worst
 from chrep_model.cohorts.h5ad import CountsFile, read_counts_file
 from chrep_model.cohorts.pairing import Pair
 from chrep_model.cohorts.probe import probe
@@ -25,9 +25,6 @@ from chrep_model.errors import ChrepError
 from chrep_model.geometry import FloatArray, base_to_level, px_to_um, um_to_px
 from chrep_model.slides.slide import Slide, open_slide
 from chrep_model.slides.tissue import TissueMask, tissue_mask
-
-Level = Literal["ok", "warning", "error"]
-LEVELS: tuple[Level, ...] = ("ok", "warning", "error")
 
 THUMBNAIL_PX = 256
 #: Another orientation counts as better when so many more of the spots lie on tissue, of all.
@@ -44,23 +41,6 @@ _COARSE_MPP = 2.0
 _PITCH_UM = (1.0, 500.0)
 _MIN_SHARED_GENES = 0.5
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was noticed.
-
-    Attributes
-    ----------
-    level : {"ok", "warning", "error"}
-        A pair with an error cannot be used.
-    text, remedy : str
-        What it is, and what to do about it; whole sentences, the second may be empty.
-    """
-
-    level: Level
-    text: str
-    remedy: str = ""
 
 
 NO_PATIENT = Finding(
@@ -147,11 +127,6 @@ class PairCheck:
     def median_counts(self) -> float | None:
         """Median counts of a spot, where they are known."""
         return None if self.overlay is None else float(np.median(self.overlay.totals))
-
-
-def worst(findings: Collection[Finding]) -> Level:
-    """Return the worst level among findings; ``"ok"`` without any."""
-    return max((finding.level for finding in findings), key=LEVELS.index, default="ok")
 
 
 def check_pair(pair: Pair) -> PairCheck:

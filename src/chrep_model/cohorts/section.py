@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.h5ad import CountsFile, read_counts_file
 from chrep_model.errors import CohortError
 from chrep_model.slides.slide import MPP_RANGE, Slide, open_slide
@@ -37,6 +38,8 @@ class Section:
     spot_diameter_px : float or None
     gene_ids : tuple of str or None
         What else the genes are called, an Ensembl id as a rule; None where the h5ad does not say.
+    findings : tuple of Finding
+        What was noticed, left out or put right while its counts were read.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Section:
     mpp: float
     spot_diameter_px: float | None
     gene_ids: tuple[str, ...] | None = None
+    findings: tuple[Finding, ...] = ()
 
     def __len__(self) -> int:
         return len(self.spot_ids)
@@ -124,6 +128,7 @@ def join_section(
         mpp=_scale(um_per_px, own_mpp, table, counts_path),
         spot_diameter_px=_positive(table.facts.get("spot_diameter_px"), "spot_diameter_px", counts_path),
         gene_ids=table.gene_ids,
+        findings=table.findings,
     )
 
 

@@ -10,7 +10,8 @@ from psygnal import Signal
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
-from chrep_model.cohorts.pair_check import Finding, Level, PairCheck, compare_genes, worst
+from chrep_model.cohorts.findings import Finding, Level, worst
+from chrep_model.cohorts.pair_check import PairCheck, compare_genes
 from chrep_model.cohorts.pairing import Pair
 from chrep_model.cohorts.section import Section
 

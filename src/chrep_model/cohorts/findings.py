@@ -1,0 +1,32 @@
+"""What was noticed about the data of a section, in words that a user can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["ok", "warning", "error"]
+LEVELS: tuple[Level, ...] = ("ok", "warning", "error")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was noticed.
+
+    Attributes
+    ----------
+    level : {"ok", "warning", "error"}
+        Data with an error cannot be used.
+    text, remedy : str
+        What it is, and what to do about it; whole sentences, the second may be empty.
+    """
+
+    level: Level
+    text: str
+    remedy: str = ""
+
+
+def worst(findings: Collection[Finding]) -> Level:
+    """Return the worst level among findings; ``"ok"`` without any."""
+    return max((finding.level for finding in findings), key=LEVELS.index, default="ok")
