@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from chrep_model.errors import SlideError
 
 RgbArray = npt.NDArray[np.uint8]
 
@@ -38,19 +41,30 @@ class Backend(ABC):
     path
         The file (or folder) that was opened.
     shapes
-        (rows, cols) of each level, the largest first, strictly decreasing.
+        (rows, cols) of each level, the largest first, strictly decreasing: of the picture alone, where a file
+        pads its levels.
+    downsamples
+        Level-0 pixels per pixel of each level, where the format says it; ``None`` where it follows from the
+        sizes.
     chunks
         (rows, cols) of what each level is decoded in, so that callers can ask for whole ones.
     mpp_xy
         µm per pixel of level 0 across and down as the file gives them, unchecked; ``None`` where it does not.
     properties
         What else is known: ``format``, and where known ``vendor``, ``objective``, ``compression``.
+    scenes
+        Names of the pictures in the file that could be the slide, where it holds several; else empty.
     part
-        Which image it is, where the file holds several; else empty.
+        Which of `scenes` it is; empty where there is one picture.
+    bounds
+        (x, y, width, height) in level-0 pixels of the scanned part, where the format has a larger canvas.
     """
 
     path: Path
     part: str = ""
+    scenes: tuple[str, ...] = ()
+    bounds: tuple[int, int, int, int] | None = None
+    downsamples: tuple[float, ...] | None = None
     shapes: tuple[tuple[int, int], ...]
     chunks: tuple[tuple[int, int], ...]
     mpp_xy: tuple[float, float] | None
@@ -95,6 +109,27 @@ def how_to_mend(path: Path) -> str:
     if path.exists():
         return COPY_AGAIN
     return "It has been moved or deleted: put it back and open it again."
+
+
+def chosen_scene(scene: str, scenes: Sequence[str], path: Path) -> int:
+    """Return the place of a scene among the pictures of a file.
+
+    Parameters
+    ----------
+    scene
+        A name of `scenes`, or the number of one, counted from 1.
+
+    Raises
+    ------
+    SlideError
+        There is no such scene; the message names those that there are.
+    """
+    if scene in scenes:
+        return scenes.index(scene)
+    if scene.isdecimal() and 1 <= int(scene) <= len(scenes):
+        return int(scene) - 1
+    known = ", ".join(f"{number} ({name})" for number, name in enumerate(scenes, 1))
+    raise SlideError(f"there is no scene {scene!r}", path=path, remedy=f"Choose from {known or 'one alone'}.")
 
 
 def over_white(rgba: npt.NDArray[np.uint8], premultiplied: bool = False) -> RgbArray:
