@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from chrep_model.errors import SettingsError
 from chrep_model.geometry import overlay_transform
 from chrep_model.inference.prediction import INTERVAL_LAYER, Prediction
+from chrep_model.zarr_check import read_metadata
 
 FACTS = "chrep"
 """Attribute of the image that says where the values come from."""
@@ -86,7 +86,7 @@ def channels(prediction: Prediction) -> tuple[str, ...]:
 def is_ome_zarr(path: Path) -> bool:
     """Tell whether a folder was written by `to_ome_zarr`."""
     attributes = path / ".zattrs"
-    return attributes.is_file() and FACTS in json.loads(attributes.read_text(encoding="utf-8"))
+    return attributes.is_file() and FACTS in read_metadata(attributes)
 
 
 def check_installed() -> None:

@@ -26,6 +26,7 @@ from chrep_model.inference.prediction import INTERVAL_LAYER, Prediction
 from chrep_model.slides.absent import AbsentSlide
 from chrep_model.slides.slide import Mpp, Slide, open_slide
 from chrep_model.slides.tiles import TileGrid
+from chrep_model.zarr_check import read_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -192,6 +193,9 @@ def read_prediction(path: Path, slides: Iterable[Slide] = ()) -> Prediction:
         bundle = _bundle(path, table, facts)
         grid = TileGrid(slide.shape, mpp.value, bundle.spec, float(facts["stride"]))
         rows, cols = (table.obs[name].to_numpy(np.int64) for name in ("row", "col"))
+        if isinstance(slide, AbsentSlide) and "slide_bounds" in facts:
+            x, y, width, height = (int(n) for n in facts["slide_bounds"])
+            slide.bounds = x, y, width, height
         prediction = Prediction(bundle, grid, slide)
         distance = table.obs["gallery_distance"].to_numpy(np.float32)
         response = {"row": np.arange(len(rows)), "distance": distance}
@@ -232,7 +236,7 @@ def _table_path(path: Path) -> Path | None:
 def _read(path: Path) -> AnnData:
     import anndata
 
-    return anndata.read_zarr(path) if path.is_dir() else anndata.read_h5ad(path)
+    return read_table(path, PredictionError) if path.is_dir() else anndata.read_h5ad(path)
 
 
 def _bundle(path: Path, table: AnnData, facts: Mapping[str, Any]) -> StoredBundle:
