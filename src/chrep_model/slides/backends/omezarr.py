@@ -41,9 +41,8 @@ _CONVERT = (
 class OmeZarrBackend(TiledBackend):
     """An H&E image in an OME-Zarr folder.
 
-    Of several images, as in a SpatialData store, the largest that is RGB in uint8, unless one is chosen; those
-    that are called label, macro or thumbnail, hires or lowres come last. Of a stack or a series the first
-    plane.
+    Of several images, as in a SpatialData store, the largest that is RGB in uint8 unless one is chosen; what
+    is called label, macro, thumbnail, hires or lowres comes last. Of a stack or a series the first plane.
 
     Parameters
     ----------

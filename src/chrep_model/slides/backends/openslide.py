@@ -97,8 +97,8 @@ class OpenSlideBackend(Backend):
                 return _pixels(handle, region)
             except Exception:
                 broken = handle
-        # After one failure OpenSlide refuses all reads of a handle, so another thread's region may be the cause:
-        # a handle that nobody shares tells.
+        # After one failure OpenSlide refuses all reads of a handle, so the cause may be a region of another
+        # thread: a handle that nobody shares tells.
         try:
             fresh = self._open()
         except Exception as error:
