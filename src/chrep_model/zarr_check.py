@@ -129,6 +129,9 @@ def check_zarr(
         store.walk()
         if store.whole:
             store.weigh()
+    except _DamagedError as damage:
+        remedy = "Copy or download the folder again."
+        raise error(f"this zarr folder is damaged: {damage}", path=path, remedy=remedy) from None
     except _RefusedError as refused:
         raise error(f"this zarr folder is not opened: {refused}", path=path, remedy=_REMEDY) from None
 
@@ -153,7 +156,7 @@ def read_metadata(file: Path) -> Any:
     except RecursionError:
         raise _RefusedError(f"{file.name} is nested too deeply") from None
     except ValueError as error:
-        raise _RefusedError(f"{file.name} is damaged ({error})") from None
+        raise _DamagedError(f"{file.name} cannot be read ({error})") from None
 
 
 def check_blosc(file: Path) -> None:
@@ -173,13 +176,17 @@ def check_blosc(file: Path) -> None:
         size = os.fstat(stream.fileno()).st_size
     stored = int.from_bytes(head[12:16], "little")
     if len(head) < _BLOSC_HEADER or stored != size:
-        raise _RefusedError(f"its chunk {file.name} is damaged ({size} of {stored} bytes are there)")
+        raise _DamagedError(f"its chunk {file.name} is not whole ({size} of {stored} bytes are there)")
     if (decoded := int.from_bytes(head[4:8], "little")) > MAX_CHUNK_BYTES:
         raise _RefusedError(f"its chunk {file.name} has {_size(decoded)}, more than {_size(MAX_CHUNK_BYTES)}")
 
 
 class _RefusedError(ValueError):
     """Why a folder is not opened."""
+
+
+class _DamagedError(_RefusedError):
+    """What of a folder cannot be understood."""
 
 
 @dataclass
@@ -233,26 +240,24 @@ class _Store:
         """Check the metadata in a folder, and return the array that it is."""
         name = folder.relative_to(self.root).as_posix()
         array = None
+        where = "" if name == "." else f" (in {name})"
         for file in METADATA:
             try:
-                found = read_metadata(folder / file)
+                array = self._metadata(file, read_metadata(folder / file), name, folder) or array
             except FileNotFoundError:
                 continue
             except NotADirectoryError:
                 raise _RefusedError("it is no folder") from None
             except _RefusedError as refused:
-                raise _RefusedError(f"{refused} (in {name})" if name != "." else str(refused)) from None
-            try:
-                array = self._metadata(file, found, name, folder) or array
+                raise type(refused)(f"{refused}{where}") from None
             except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-                why = error if isinstance(error, _RefusedError) else f"{file} is damaged ({error!r})"
-                raise _RefusedError(f"{why} (in {name})" if name != "." else str(why)) from None
+                raise _DamagedError(f"{file} cannot be understood ({error!r}){where}") from None
         return array
 
     def _metadata(self, file: str, found: Any, name: str, folder: Path | None) -> _Array | None:
         """Check the content of one metadata file; `folder` is None for what is consolidated."""
         if not isinstance(found, Mapping):
-            raise _RefusedError(f"{file} is damaged")
+            raise _DamagedError(f"{file} is no list of names and values")
         if not found:  # which is nothing to zarr
             return None
         if file == ".zattrs":

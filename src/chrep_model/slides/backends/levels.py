@@ -37,10 +37,10 @@ def measured_levels(
     shapes, scales, any_said = [base], [1.0], False
     for size, tile, given in zip(smaller, tiles[1:], said[1:], strict=True):
         scale = given_scale(given)
+        if not has_proportions(base, size) and (scale is None or _is_of_sizes(base, size, scale)):
+            halved = (float(f) for f in _POWERS_OF_TWO if _whole_tiles(base, size, f, tile))
+            scale = next(halved, scale)
         picture = None if scale is None else without_padding(base, size, scale, tile)
-        if picture is None and not has_proportions(base, size):
-            scale = next((float(f) for f in _POWERS_OF_TWO if _whole_tiles(base, size, f, tile)), None)
-            picture = None if scale is None else without_padding(base, size, scale, tile)
         any_said |= picture is not None
         shapes.append(picture or size)
         scales.append(scale if picture and scale else _scale_of_sizes(base, size))
@@ -70,6 +70,11 @@ def has_proportions(base: Shape, size: Shape) -> bool:
     """Say whether a level is of the same proportions as level 0 but for rounding."""
     factor = max(base) / max(size)
     return abs(min(base) / factor - min(size)) <= ROUNDING_PX
+
+
+def _is_of_sizes(base: Shape, size: Shape, scale: float) -> bool:
+    """Say whether a scale is the ratio of two sides, as programs write it that do not know of the padding."""
+    return any(abs(whole / side - scale) < 1e-3 * scale for whole, side in zip(base, size, strict=True))
 
 
 def _whole_tiles(base: Shape, size: Shape, factor: int, tile: Shape) -> bool:
