@@ -70,7 +70,8 @@ def pixels(path, **options):
     [
         ("micrometer", 1), ("Micrometer", 1), ("micron", 1), ("microns", 1), ("micrometre", 1), ("µm", 1),
         ("μm", 1), ("um", 1), ("nanometer", 1e-3), ("nm", 1e-3), ("angstrom", 1e-4), ("picometer", 1e-6),
-        ("millimeter", 1e3), ("mm", 1e3), ("centimeter", 1e4), ("decimeter", 1e5), ("meter", 1e6), ("inch", 25400),
+        ("millimeter", 1e3), ("mm", 1e3), ("centimeter", 1e4), ("decimeter", 1e5), ("meter", 1e6),
+        ("inch", 25400),
         ("foot", 304800), ("yard", 914400), ("kilometer", 1e9), ("yottameter", 1e30), ("yoctometer", 1e-18),
         ("Mm", None), ("pixel", None), ("second", None), ("", None), (None, None), (1, None), ({}, None),
     ],

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import tifffile
 
 pytest.importorskip("openslide")
 
@@ -95,32 +94,9 @@ def test_a_damaged_header_beside_the_slide_is_no_reason_to_refuse_it(tmp_path):
     slide.close()
 
 
-def scn(path, image, offset, canvas, nm=500):
-    """Write a Leica slide: an image (rows, cols, 3) at an offset (x, y) in a canvas (width, height)."""
-    rows, cols = image.shape[:2]
-    xml = (
-        '<?xml version="1.0"?>'
-        '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01" uuid="urn:uuid:0">'
-        f'<collection name="c" uuid="urn:uuid:1" sizeX="{canvas[0] * nm}" sizeY="{canvas[1] * nm}">'
-        '<image name="i" uuid="urn:uuid:2"><creationDate>2020-01-01T00:00:00Z</creationDate>'
-        f'<device model="M" version="1"/><pixels sizeX="{cols}" sizeY="{rows}">'
-        f'<dimension sizeX="{cols}" sizeY="{rows}" r="0" ifd="0"/></pixels>'
-        f'<view sizeX="{cols * nm}" sizeY="{rows * nm}" offsetX="{offset[0] * nm}" offsetY="{offset[1] * nm}"'
-        ' spacingZ="0"/><scanSettings><objectiveSettings><objective>20</objective></objectiveSettings>'
-        "<illuminationSettings><numericalAperture>0.4</numericalAperture><illuminationSource>brightfield"
-        "</illuminationSource></illuminationSettings></scanSettings></image></collection></scn>"
-    )
-    with tifffile.TiffWriter(path, bigtiff=True) as writer:
-        writer.write(
-            image, photometric="rgb", tile=(256, 256), compression="jpeg", description=xml, metadata=None,
-            software=None, resolution=(20000, 20000), resolutionunit=3,
-        )  # fmt: skip
-    return path
-
-
-def test_the_scanned_part_is_known_and_the_rest_is_glass(tmp_path):
+def test_the_scanned_part_is_known_and_the_rest_is_glass(write_scn):
     dark = np.full((300, 400, 3), 90, np.uint8)
-    with open_slide(scn(tmp_path / "a.scn", dark, (600, 500), (2000, 1500))) as slide:
+    with open_slide(write_scn("a.scn", dark, (600, 500), (2000, 1500))) as slide:
         assert slide.shape == (1500, 2000) and slide.bounds == (600, 500, 400, 300)
         whole = slide.read(0, 0, 1500, 2000)
         inside = np.zeros((1500, 2000), bool)

@@ -22,7 +22,8 @@ from chrep_model.errors import SlideError
 from chrep_model.slides.backends import RgbArray, chosen_scene, over_white
 from chrep_model.slides.backends.omezarr_metadata import Picture, find_pictures
 from chrep_model.slides.backends.tiled import TiledBackend
-from chrep_model.zarr_check import METADATA, check_blosc
+from chrep_model.zarr_check import METADATA
+from chrep_model.zarr_check.arrays import check_blosc
 
 if TYPE_CHECKING:
     import zarr
