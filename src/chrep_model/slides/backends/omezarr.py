@@ -59,7 +59,7 @@ class OmeZarrBackend(TiledBackend):
         There is no image in it, or it is not RGB in uint8, or the metadata are damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, scene: str | None = None) -> None:
         super().__init__()
         self.path = path
         try:

@@ -1,0 +1,269 @@
+"""How a level of a pyramid lies on level 0: by which factor it is reduced, and what of it is padding.
+
+Sizes alone do not always tell. 768 x 1024 pixels of 3003 x 4003 may be a reduction by 3.91, or one by 4 that is
+padded to whole tiles of 256. Where several readings are possible, the pixels decide: the level is compared with
+a finer one, reduced, at a few places that show structure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from chrep_model.slides.backends import RgbArray
+
+Shape = tuple[int, int]
+Read = Callable[[int, int, int, int], RgbArray]
+"""Takes row, col, height and width of a region inside a level, and returns its pixels."""
+Pixels = npt.NDArray[np.float32]
+
+_SAME = 0.002  # factors this near to a whole number were computed from rounded sizes
+_ALIGNMENTS = (16, 8)  # pixels, besides those of a tile, that encoders pad pictures to
+_WHOLE_PX = 4_000_000  # a level up to this size is looked at as a whole
+_BLOCK = 16  # pixels a side within which variation is looked for
+_WINDOW, _REGION = 48, 1024  # pixels a side of what is compared, in the coarser and in the finer level
+_STRUCTURE = 4.0  # standard deviation of grey values; less is glass and noise
+_SAME_GLASS = 12.0  # largest difference of grey values where nothing but glass is seen
+# How well a level has to agree with the finer one: (correlation, difference of grey values).
+_OWN, _OTHERS = (0.3, 64.0), (0.6, 32.0)
+_CLEARLY_BETTER = 0.05
+
+
+@dataclass(frozen=True)
+class Placing:
+    """How a level lies on level 0.
+
+    Attributes
+    ----------
+    factor
+        Level-0 pixels per pixel of the level.
+    shape
+        (rows, cols) of the level that are picture; what lies to the right of them and below is padding.
+    """
+
+    factor: float
+    shape: Shape
+
+
+def whole_factors(base: Shape, shape: Shape) -> list[int]:
+    """Return the whole factors that lead from the size of level 0 to that of a level, the likeliest first.
+
+    Both sides have to be those of level 0 divided by the factor and rounded to one of the two whole numbers
+    beside: programs cut off, round, or round up.
+    """
+    low, high = 1, min(base)
+    for whole, part in zip(base, shape, strict=True):
+        low = max(low, math.floor(whole / (part + 1)) + 1)
+        if part > 1:
+            high = min(high, math.ceil(whole / (part - 1)) - 1)
+    ratio = max(base) / max(shape)
+
+    def unlikely(factor: int) -> tuple[bool, bool, float]:
+        exact = all(whole == part * factor for whole, part in zip(base, shape, strict=True))
+        return not exact, factor & (factor - 1) != 0, abs(factor - ratio)
+
+    return sorted(range(low, high + 1), key=unlikely)
+
+
+def factor_by_size(base: Shape, shape: Shape) -> float:
+    """Return by which factor a level is reduced, from its (rows, cols) and those of level 0."""
+    whole = whole_factors(base, shape)
+    # The longer side has the smaller error from rounding to whole pixels.
+    return float(whole[0]) if whole else max(base) / max(shape)
+
+
+def placings(base: Shape, shape: Shape, tile: Shape | None, said: float | None = None) -> list[Placing]:
+    """Return how a level of this size can lie on level 0, the likeliest first; empty where it cannot.
+
+    Parameters
+    ----------
+    base, shape
+        (rows, cols) of level 0 and of the level as it is stored.
+    tile
+        (rows, cols) of the tiles of the level; ``None`` where it has none.
+    said
+        The factor that the file gives, if it does.
+    """
+    if not all(1 <= part < whole for part, whole in zip(shape, base, strict=True)):
+        return []
+    whole = whole_factors(base, shape)
+    found: list[Placing] = []
+    if said is not None and _can_be(base, shape, tile, said):
+        near = round(said)
+        factor = float(near) if abs(said - near) <= _SAME * said else said
+        found.append(Placing(factor, _unpadded(base, shape, factor)))
+    found += [Placing(float(factor), shape) for factor in whole]
+    grids = [tile] if tile else []
+    grids += [(side, side) for side in _ALIGNMENTS]
+    # Programs halve and quarter as a rule, and some pad each level before they make the next one of it.
+    halved = [2**power for power in range(1, max(base).bit_length())]
+    found += [_padded(base, shape, f) for f in halved if any(_fills(base, shape, f, grid) for grid in grids)]
+    ratio = max(base) / max(shape)
+    if not whole and abs(min(base) / ratio - min(shape)) <= 1.5:
+        found.append(Placing(ratio, shape))
+    if tile:
+        found += [_padded(base, shape, f) for f in halved if _fills(base, shape, f, tile, more=tile)]
+        others = range(math.floor(ratio), 2 * math.ceil(ratio) + 1)
+        found += [_padded(base, shape, f) for f in others if f > 1 and _fills(base, shape, f, tile)]
+    return list(dict.fromkeys(found))
+
+
+def busiest(read: Read, shape: Shape, count: int = 4) -> list[tuple[float, float]]:
+    """Return places, as shares (down, across) of a picture, where it varies most; spread over it.
+
+    A picture of up to 4 megapixels is looked at as a whole, of a larger one nine parts.
+    """
+    rows, cols = shape
+    if rows * cols <= _WHOLE_PX:
+        corners, side = [(0, 0)], max(shape)
+    else:
+        side = 256
+        thirds = [[max(0, n * i // 6 - side // 2) for i in (1, 3, 5)] for n in shape]
+        corners = [(row, col) for row in thirds[0] for col in thirds[1]]
+    found: dict[tuple[int, int], tuple[float, float, float]] = {}
+    for top, left in corners:
+        height, width = min(side, rows - top), min(side, cols - left)
+        try:
+            grey = read(top, left, height, width).mean(axis=2)
+        except Exception:  # damaged there: told of when it is read
+            continue
+        for row in range(0, height, _BLOCK):
+            for col in range(0, width, _BLOCK):
+                part = grey[row : row + _BLOCK, col : col + _BLOCK]
+                v, u = (top + row + part.shape[0] / 2) / rows, (left + col + part.shape[1] / 2) / cols
+                best = found.setdefault((int(v * 2), int(u * 2)), (-1.0, 0.0, 0.0))
+                found[int(v * 2), int(u * 2)] = max(best, (float(part.std()), v, u))
+    return [(v, u) for _, v, u in sorted(found.values(), reverse=True)[:count]] or [(0.5, 0.5)]
+
+
+def fitting(
+    possible: Sequence[Placing],
+    level: Read,
+    finer: Read,
+    finer_placing: Placing,
+    places: Sequence[tuple[float, float]],
+    own: bool,
+) -> Placing | None:
+    """Return the placing under which a level shows what a finer one shows; ``None`` where none does.
+
+    Parameters
+    ----------
+    possible
+        See `placings`; of equally good ones the first is taken.
+    level, finer
+        Read the level, and the finer one that it is compared with.
+    finer_placing
+        How the finer one lies on level 0.
+    places
+        Where to compare, see `busiest`.
+    own
+        Whether the file itself says that it is a level of this very picture; then it must only not be another
+        one. Else it has to show the same beyond doubt.
+    """
+    least, most = _OWN if own else _OTHERS
+    area = min(p.shape[0] for p in possible), min(p.shape[1] for p in possible)
+    scores: list[tuple[float, Placing]] = []
+    compared = False
+    for placing in possible:
+        factor = placing.factor / finer_placing.factor
+        side = max(1, min(_WINDOW, *area, max(_REGION // math.ceil(factor), 12)))
+        windows = []
+        for place in places:
+            row, col = (
+                min(max(round(at * n - side / 2), 0), n - side) for at, n in zip(place, area, strict=True)
+            )
+            try:
+                seen = level(row, col, side, side).astype(np.float32)
+                windows.append((seen, _reductions(finer, finer_placing.shape, factor, row, col, side)))
+            except Exception:  # damaged there: told of when it is read
+                continue
+        if windows:
+            compared = True
+            alike, different = _agreement(windows)
+            if alike >= least and different <= most:
+                scores.append((alike, placing))
+    if not compared:
+        return possible[0] if own else None
+    best = max((alike for alike, _ in scores), default=0.0)
+    return next((placing for alike, placing in scores if alike >= best - _CLEARLY_BETTER), None)
+
+
+def _agreement(windows: Sequence[tuple[Pixels, list[Pixels]]]) -> tuple[float, float]:
+    """Return the correlation of a level with a finer one over some windows, and their mean difference.
+
+    Each window comes with what the finer level looks like there, reduced in one way or another; the way that
+    agrees best is the one that the file was written with.
+    """
+    structured = [window for window in windows if window[0].mean(axis=2).std() >= _STRUCTURE]
+    best = (-1.0, math.inf)
+    for way in range(len(windows[0][1])):
+        different = float(np.mean([np.abs(seen - ways[way]).mean() for seen, ways in windows]))
+        if not structured:
+            best = max(best, (1.0, different) if different <= _SAME_GLASS else (0.0, different))
+            continue
+        for smooth in (False, True):
+            pairs = [(seen.mean(axis=2), ways[way].mean(axis=2)) for seen, ways in structured]
+            if smooth and min(pairs[0][0].shape) > 4:
+                pairs = [(_smoothed(a), _smoothed(b)) for a, b in pairs]
+            a, b = (np.concatenate([(x - x.mean()).ravel() for x in side]) for side in zip(*pairs, strict=True))
+            norm = math.sqrt(float(a @ a) * float(b @ b))
+            alike = float(a @ b) / norm if norm > 0 else 0.0
+            best = max(best, (alike, different))
+    return best
+
+
+def _reductions(
+    finer: Read, shape: Shape, factor: float, row: int, col: int, side: int
+) -> list[Pixels]:
+    """Return a window as it would be made of the finer level: by means, or by taking every nth pixel."""
+    corner = math.floor(row * factor), math.floor(col * factor)
+    size = math.ceil(side * factor) + 1
+    inside = min(corner[0] + size, shape[0]) - corner[0], min(corner[1] + size, shape[1]) - corner[1]
+    region = np.full((size, size, 3), 255, np.uint8)
+    if min(inside) > 0:
+        region[: inside[0], : inside[1]] = finer(*corner, *inside)
+    top, left = row * factor - corner[0], col * factor - corner[1]
+    box = (left, top, left + side * factor, top + side * factor)
+    mean = Image.fromarray(region).resize((side, side), Image.Resampling.BOX, box=box)
+    ways = [np.asarray(mean, np.float32)]
+    for shift in (0.0, 0.5):
+        rows, cols = (((np.arange(side) + shift) * factor + start).astype(int) for start in (top, left))
+        ways.append(region[np.ix_(rows, cols)].astype(np.float32))
+    return ways
+
+
+def _smoothed(grey: Pixels) -> Pixels:
+    rows = grey[:-2] + grey[1:-1] + grey[2:]
+    return (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
+
+
+def _can_be(base: Shape, shape: Shape, tile: Shape | None, factor: float) -> bool:
+    """Say whether a factor from the file agrees with the sizes: cut off, rounded, or padded by part of a tile."""
+    room = tile or (0, 0)
+    return factor > 1 + _SAME and all(
+        whole / factor - 1 < part < whole / factor + 1 + more
+        for whole, part, more in zip(base, shape, room, strict=True)
+    )
+
+
+def _unpadded(base: Shape, shape: Shape, factor: float) -> Shape:
+    rows, cols = (min(part, math.ceil(whole / factor)) for part, whole in zip(shape, base, strict=True))
+    return rows, cols
+
+
+def _padded(base: Shape, shape: Shape, factor: int) -> Placing:
+    return Placing(float(factor), _unpadded(base, shape, factor))
+
+
+def _fills(base: Shape, shape: Shape, factor: int, grid: Shape, more: Shape = (0, 0)) -> bool:
+    """Say whether a level is level 0 divided by a factor and padded to a multiple of `grid`, and at most `more`."""
+    for whole, part, side, extra in zip(base, shape, grid, more, strict=True):
+        least = math.ceil(math.ceil(whole / factor) / side) * side
+        if part % side or not least <= part <= least + extra:
+            return False
+    return True
