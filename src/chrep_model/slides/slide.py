@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 MPP_RANGE = (0.05, 100.0)
 _MPP_SIDES_DIFFER = 0.01
 _GIVE_MPP = "Give the µm per pixel: --mpp on the command line, or the field in the plugin's panel."
-_READABLE = "CHRep reads Aperio SVS, TIFF, OME-TIFF and OME-Zarr in 8-bit RGB, JPEG, PNG, JPEG 2000, WebP and BMP"
+_READABLE = (
+    "CHRep reads Aperio SVS, TIFF, OME-TIFF and OME-Zarr in 8-bit RGB, JPEG, PNG, JPEG 2000, WebP and BMP"
+)
 _FOLDER_SUFFIXES = (".zarr", ".sdata", ".ome")
 
 
@@ -81,7 +83,8 @@ class Slide:
     mpp
         µm per level-0 pixel and their source, or ``None``.
     scene, scenes
-        Which picture of the file it is, and the names of all that could be the slide; empty where there is one.
+        Which picture of the file it is, and the names of all that could be the slide; empty where there is
+        one.
     properties
         What else the reader knows: ``format``, and where known ``vendor``, ``objective``, ``compression``.
     """
@@ -235,17 +238,15 @@ class Slide:
             return self._thumbnails[max_px]
 
 
-def open_slide(
-    path: str | os.PathLike[str], *, mpp: float | None = None, scene: str | None = None
-) -> Slide:
+def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None, scene: str | None = None) -> Slide:
     """Open a slide.
 
     Parameters
     ----------
     path
-        Aperio SVS, TIFF or OME-TIFF in 8-bit RGB, JPEG, PNG, JPEG 2000, WebP or BMP; the folder of an OME-Zarr
-        image or a SpatialData store; with OpenSlide installed also NDPI, MRXS, DICOM (a file, or the folder of
-        one slide) and the other formats of that library.
+        Aperio SVS, TIFF or OME-TIFF in 8-bit RGB, JPEG, PNG, JPEG 2000, WebP or BMP; the folder of an
+        OME-Zarr image or a SpatialData store; with OpenSlide installed also NDPI, MRXS, DICOM (a file, or the
+        folder of one slide) and the other formats of that library.
     mpp
         µm per level-0 pixel, for files that do not say it or say it wrongly.
     scene
@@ -278,8 +279,8 @@ def open_slide(
 def is_slide(path: str | os.PathLike[str]) -> bool:
     """Say whether a file looks like a slide that can be read; a cheap look inside that never raises.
 
-    A TIFF has to be tiled, pyramidal or large, or to say its scale: small plain ones are pictures of other kinds
-    more often than slides.
+    A TIFF has to be tiled, pyramidal or large, or to say its scale: small plain ones are pictures of other
+    kinds more often than slides.
     Tiles are not looked at, so that `open_slide` may still find the file damaged and say so.
     """
     try:

@@ -1,4 +1,7 @@
-"""Plain JPEG, PNG, JPEG 2000, WebP and BMP: no levels, tiles or scale; decoded whole, once, when pixels are first asked for."""
+"""Plain JPEG, PNG, JPEG 2000, WebP and BMP: no levels, tiles or scale.
+
+They are decoded whole, once, when pixels are first asked for.
+"""
 
 from __future__ import annotations
 

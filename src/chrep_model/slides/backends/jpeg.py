@@ -35,8 +35,8 @@ def frame_size(data: bytes) -> tuple[int, int]:
 def complete(data: bytes, decode: Decode) -> bytes:
     """Return a JPEG stream that is known to hold all of its pixels.
 
-    Whatever lies behind its end mark is no part of it. A stream without the mark is taken where its pixels are
-    the same whichever bits follow it, so that none of them can be missing.
+    Whatever lies behind its end mark is no part of it. A stream without the mark is taken where its pixels
+    are the same whichever bits follow it, so that none of them can be missing.
 
     Parameters
     ----------

@@ -1,15 +1,17 @@
 """How a level of a pyramid lies on level 0: by which factor it is reduced, and what of it is padding.
 
-Sizes alone do not always tell. 768 x 1024 pixels of 3003 x 4003 may be a reduction by 3.91, or one by 4 that is
-padded to whole tiles of 256. Where several readings are possible, the pixels decide: the level is compared with
-a finer one, reduced, at a few places that show structure.
+Sizes alone do not always tell. 768 x 1024 pixels of 3003 x 4003 may be a reduction by 3.91, or one by 4 that
+is padded to whole tiles of 256. Where several readings are possible, the pixels decide: the level is compared
+with a finer one, reduced, at a few places that show structure.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +22,13 @@ from chrep_model.slides.backends import RgbArray
 Shape = tuple[int, int]
 Read = Callable[[int, int, int, int], RgbArray]
 """Takes row, col, height and width of a region inside a level, and returns its pixels."""
+Claim = Literal["of this", "some", "nothing"]
 Pixels = npt.NDArray[np.float32]
 
 _SAME = 0.002  # factors this near to a whole number were computed from rounded sizes
 _ALIGNMENTS = (16, 8)  # pixels, besides those of a tile, that encoders pad pictures to
 _WHOLE_PX = 4_000_000  # a level up to this size is looked at as a whole
-_BLOCK = 16  # pixels a side within which variation is looked for
+_PART, _BLOCK = 512, 16  # pixels a side of what is read at once, and within which variation is looked for
 _WINDOW, _REGION = 48, 1024  # pixels a side of what is compared, in the coarser and in the finer level
 _STRUCTURE = 4.0  # standard deviation of grey values; less is glass and noise
 _SAME_GLASS = 12.0  # largest difference of grey values where nothing but glass is seen
@@ -113,32 +116,30 @@ def placings(base: Shape, shape: Shape, tile: Shape | None, said: float | None =
     return list(dict.fromkeys(found))
 
 
-def busiest(read: Read, shape: Shape, count: int = 4) -> list[tuple[float, float]]:
-    """Return places, as shares (down, across) of a picture, where it varies most; spread over it.
+def busiest(read: Read, shape: Shape) -> list[tuple[float, float]]:
+    """Return the place in each quarter of a picture, as shares (down, across), where it varies most.
 
     A picture of up to 4 megapixels is looked at as a whole, of a larger one nine parts.
     """
     rows, cols = shape
     if rows * cols <= _WHOLE_PX:
-        corners, side = [(0, 0)], max(shape)
+        starts = [list(range(0, n, _PART)) for n in shape]
     else:
-        side = 256
-        thirds = [[max(0, n * i // 6 - side // 2) for i in (1, 3, 5)] for n in shape]
-        corners = [(row, col) for row in thirds[0] for col in thirds[1]]
+        starts = [[max(0, n * i // 6 - _PART // 2) for i in (1, 3, 5)] for n in shape]
+    corners = [(row, col) for row in starts[0] for col in starts[1]]
     found: dict[tuple[int, int], tuple[float, float, float]] = {}
     for top, left in corners:
-        height, width = min(side, rows - top), min(side, cols - left)
-        try:
+        height, width = min(_PART, rows - top), min(_PART, cols - left)
+        grey = np.zeros((height, width))
+        with suppress(Exception):  # damaged or empty there: told of when it is read
             grey = read(top, left, height, width).mean(axis=2)
-        except Exception:  # damaged there: told of when it is read
-            continue
         for row in range(0, height, _BLOCK):
             for col in range(0, width, _BLOCK):
                 part = grey[row : row + _BLOCK, col : col + _BLOCK]
                 v, u = (top + row + part.shape[0] / 2) / rows, (left + col + part.shape[1] / 2) / cols
-                best = found.setdefault((int(v * 2), int(u * 2)), (-1.0, 0.0, 0.0))
-                found[int(v * 2), int(u * 2)] = max(best, (float(part.std()), v, u))
-    return [(v, u) for _, v, u in sorted(found.values(), reverse=True)[:count]] or [(0.5, 0.5)]
+                quarter = int(v * 2), int(u * 2)
+                found[quarter] = max(found.get(quarter, (-1.0, 0.0, 0.0)), (float(part.std()), v, u))
+    return [(v, u) for _, v, u in sorted(found.values(), reverse=True)]
 
 
 def fitting(
@@ -147,7 +148,7 @@ def fitting(
     finer: Read,
     finer_placing: Placing,
     places: Sequence[tuple[float, float]],
-    own: bool,
+    claim: Claim,
 ) -> Placing | None:
     """Return the placing under which a level shows what a finer one shows; ``None`` where none does.
 
@@ -161,11 +162,12 @@ def fitting(
         How the finer one lies on level 0.
     places
         Where to compare, see `busiest`.
-    own
-        Whether the file itself says that it is a level of this very picture; then it must only not be another
-        one. Else it has to show the same beyond doubt.
+    claim
+        What the file says: that it is a level ``"of this"`` very picture, which it then must only not
+        contradict; that it is one of ``"some"`` picture; or ``"nothing"``. What cannot be compared is taken
+        for what the file says that it is.
     """
-    least, most = _OWN if own else _OTHERS
+    least, most = _OWN if claim == "of this" else _OTHERS
     area = min(p.shape[0] for p in possible), min(p.shape[1] for p in possible)
     scores: list[tuple[float, Placing]] = []
     compared = False
@@ -177,18 +179,16 @@ def fitting(
             row, col = (
                 min(max(round(at * n - side / 2), 0), n - side) for at, n in zip(place, area, strict=True)
             )
-            try:
+            with suppress(Exception):  # damaged or empty there: told of when it is read
                 seen = level(row, col, side, side).astype(np.float32)
                 windows.append((seen, _reductions(finer, finer_placing.shape, factor, row, col, side)))
-            except Exception:  # damaged there: told of when it is read
-                continue
         if windows:
             compared = True
             alike, different = _agreement(windows)
             if alike >= least and different <= most:
                 scores.append((alike, placing))
     if not compared:
-        return possible[0] if own else None
+        return None if claim == "nothing" else possible[0]
     best = max((alike for alike, _ in scores), default=0.0)
     return next((placing for alike, placing in scores if alike >= best - _CLEARLY_BETTER), None)
 
@@ -210,16 +210,16 @@ def _agreement(windows: Sequence[tuple[Pixels, list[Pixels]]]) -> tuple[float, f
             pairs = [(seen.mean(axis=2), ways[way].mean(axis=2)) for seen, ways in structured]
             if smooth and min(pairs[0][0].shape) > 4:
                 pairs = [(_smoothed(a), _smoothed(b)) for a, b in pairs]
-            a, b = (np.concatenate([(x - x.mean()).ravel() for x in side]) for side in zip(*pairs, strict=True))
+            a, b = (
+                np.concatenate([(x - x.mean()).ravel() for x in side]) for side in zip(*pairs, strict=True)
+            )
             norm = math.sqrt(float(a @ a) * float(b @ b))
             alike = float(a @ b) / norm if norm > 0 else 0.0
             best = max(best, (alike, different))
     return best
 
 
-def _reductions(
-    finer: Read, shape: Shape, factor: float, row: int, col: int, side: int
-) -> list[Pixels]:
+def _reductions(finer: Read, shape: Shape, factor: float, row: int, col: int, side: int) -> list[Pixels]:
     """Return a window as it would be made of the finer level: by means, or by taking every nth pixel."""
     corner = math.floor(row * factor), math.floor(col * factor)
     size = math.ceil(side * factor) + 1
@@ -243,7 +243,7 @@ def _smoothed(grey: Pixels) -> Pixels:
 
 
 def _can_be(base: Shape, shape: Shape, tile: Shape | None, factor: float) -> bool:
-    """Say whether a factor from the file agrees with the sizes: cut off, rounded, or padded by part of a tile."""
+    """Say whether a factor from the file agrees with the sizes, be they rounded or padded by up to a tile."""
     room = tile or (0, 0)
     return factor > 1 + _SAME and all(
         whole / factor - 1 < part < whole / factor + 1 + more
@@ -261,7 +261,7 @@ def _padded(base: Shape, shape: Shape, factor: int) -> Placing:
 
 
 def _fills(base: Shape, shape: Shape, factor: int, grid: Shape, more: Shape = (0, 0)) -> bool:
-    """Say whether a level is level 0 divided by a factor and padded to a multiple of `grid`, and at most `more`."""
+    """Say whether a level is level 0 divided by a factor and padded to a multiple of `grid`, or `more`."""
     for whole, part, side, extra in zip(base, shape, grid, more, strict=True):
         least = math.ceil(math.ceil(whole / factor) / side) * side
         if part % side or not least <= part <= least + extra:

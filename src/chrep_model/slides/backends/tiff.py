@@ -11,7 +11,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ import tifffile
 
 from chrep_model.errors import SlideError
 from chrep_model.slides.backends import COPY_AGAIN, NeedsOpenSlideError, RgbArray, chosen_scene, fingerprint
-from chrep_model.slides.backends.level_geometry import Placing, busiest, fitting, placings
+from chrep_model.slides.backends.level_geometry import Claim, Placing, busiest, fitting, placings
 from chrep_model.slides.backends.tiff_levels import TiffLevel, make_level
 from chrep_model.slides.backends.tiff_metadata import describe, resolution, scale
 from chrep_model.slides.backends.tiff_pages import (
@@ -103,7 +103,7 @@ class TiffBackend(TiledBackend):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the content of the file, and of which scene it is unless it is the one opened unasked."""
+        """Hex digest of the content of the file; for a scene that has to be asked for, of its name too."""
         digest = fingerprint(self.path)
         return digest if self._is_default else hashlib.sha256(f"{digest}:{self.part}".encode()).hexdigest()
 
@@ -129,7 +129,7 @@ class TiffBackend(TiledBackend):
         return sorted(pyramids, key=lambda pyramid: found.index(pyramid.picture))
 
     def _pyramid(self, left: Sequence[Picture], found: Sequence[Picture], rank: int) -> _Pyramid:
-        """Return the first picture with its levels: those of its own, and smaller pictures that show the same.
+        """Return the first picture with its levels: its own, and smaller pictures that show the same.
 
         The others of `left` are compared too: what is smaller and shows the same is no scene.
         """
@@ -167,7 +167,8 @@ class TiffBackend(TiledBackend):
                 continue
             if counts:
                 self._refuse_if_cut_short(level, len(levels))
-            placing = fitting(possible, level.read, above.read, placing_above, places, own)
+            claim: Claim = "of this" if own else "some" if candidate.picture.is_reduced else "nothing"
+            placing = fitting(possible, level.read, above.read, placing_above, places, claim)
             if placing is not None:
                 reductions.append(candidate.picture)
                 if counts:
@@ -180,11 +181,9 @@ class TiffBackend(TiledBackend):
         for candidate in reversed(candidates):
             if candidate.picture is not picture and not may_be_level(candidate.picture):
                 continue
-            try:
+            with suppress(Exception):  # damaged: told of when it is its turn
                 level = make_level(candidate.pages, self._bytes)
-            except Exception:  # told of when it is its turn
-                continue
-            return busiest(level.read, candidate.placings(self._tif, picture)[0].shape)
+                return busiest(level.read, candidate.placings(self._tif, picture)[0].shape)
         return [(0.5, 0.5)]
 
     def _refuse_if_cut_short(self, level: TiffLevel, number: int) -> None:
@@ -199,7 +198,7 @@ class TiffBackend(TiledBackend):
             )
 
     def _refuse_dark(self, picture: Picture) -> None:
-        """Refuse three channels without names that are no H&E: glass is bright, and fluorescence is on black."""
+        """Refuse three channels without names that are dark: glass is bright, fluorescence is on black."""
         if picture.named_channels:
             return
         rows, cols = self.shapes[-1]
@@ -253,6 +252,8 @@ def is_slide(path: Path) -> bool:
     with tifffile.TiffFile(path, _multifile=False) as tif:
         found = pictures(tif)
         picture = slides(found, path)[0]
+        if not picture.named_channels:  # their pixels decide
+            TiffBackend(path).close()
         levels = len(picture.levels) > 1 or any(other.is_reduced for other in found)
         scaled = scale(tif, picture.page, picture.image) is not None
         return bool(picture.page.is_tiled or levels or scaled or picture.area >= _LARGE_PX)
@@ -261,7 +262,8 @@ def is_slide(path: Path) -> bool:
 def _unique(names: Sequence[str]) -> list[str]:
     """Return names of which none occurs twice."""
     return [
-        f"{name} #{names[:i].count(name) + 1}" if names.count(name) > 1 else name for i, name in enumerate(names)
+        f"{name} #{names[:i].count(name) + 1}" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
     ]
 
 

@@ -88,7 +88,18 @@ class TiffLevel:
         return self._colours(self._segments(i, j), self._segment_shape)
 
     def read(self, row: int, col: int, height: int, width: int) -> RgbArray:
-        """Decode a region that lies inside the level; nothing is kept."""
+        """Decode a region that lies inside the level; nothing is kept.
+
+        Raises
+        ------
+        ValueError
+            A tile of it is damaged, or was left out by the scanner.
+        """
+        rows, cols = self._segment_shape
+        down = np.arange(row // rows, (row + height - 1) // rows + 1)
+        across = np.arange(col // cols, (col + width - 1) // cols + 1)
+        if not self.counts[(down[:, None] * self._grid[1] + across).ravel()].all():
+            raise ValueError("it is not in the file")
         return region(self.decode, self.chunk, row, col, height, width)
 
     def _segments(self, i: int, j: int) -> list[Any] | None:

@@ -13,13 +13,13 @@ import tifffile
 
 # Lengths of the OME schema (UnitsLength); its "pixel" and "reference frame" are none.
 _UM = {
-    **{"Ym": 1e30, "Zm": 1e27, "Em": 1e24, "Pm": 1e21, "Tm": 1e18, "Gm": 1e15, "Mm": 1e12, "km": 1e9},
-    **{"hm": 1e8, "dam": 1e7, "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "um": 1.0},
-    **{"\u00b5m": 1.0, "\u03bcm": 1.0, "\u00c5": 1e-4, "\u212b": 1e-4},  # micro and angstrom have two signs each
-    **{"nm": 1e-3, "pm": 1e-6, "fm": 1e-9, "am": 1e-12, "zm": 1e-15, "ym": 1e-18},
-    **{"thou": 25.4, "li": 25400 / 12, "in": 25400.0, "ft": 304800.0, "yd": 914400.0, "mi": 1609344e3},
-    **{"ua": 149597870700e6, "ly": 9460730472580800e6, "pc": 3.0856775814913673e22, "pt": 25400 / 72},
-}
+    "Ym": 1e30, "Zm": 1e27, "Em": 1e24, "Pm": 1e21, "Tm": 1e18, "Gm": 1e15, "Mm": 1e12, "km": 1e9, "hm": 1e8,
+    "dam": 1e7, "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "fm": 1e-9,
+    "am": 1e-12, "zm": 1e-15, "ym": 1e-18, "thou": 25.4, "li": 25400 / 12, "in": 25400.0, "ft": 304800.0,
+    "yd": 914400.0, "mi": 1609344e3, "ua": 149597870700e6, "ly": 9460730472580800e6,
+    "pc": 3.0856775814913673e22, "pt": 25400 / 72,
+}  # fmt: skip
+_UM |= {"\u00b5m": 1.0, "\u03bcm": 1.0, "\u00c5": 1e-4, "\u212b": 1e-4}  # Unicode has each sign twice
 # How ImageJ and its users spell units.
 _IMAGEJ_UM = {name: um for name, um in _UM.items() if name not in ("Mm", "ua", "pt", "li")}
 _IMAGEJ_UM |= dict.fromkeys(("micron", "microns", "micrometer", "micrometre"), 1.0)
@@ -66,7 +66,7 @@ class OmeImage:
 def ome_images(tif: tifffile.TiffFile) -> dict[int, OmeImage]:
     """Return the images that OME metadata describe, by the number of their first directory in the file."""
     found: dict[int, OmeImage] = {}
-    for image in _named(ElementTree.fromstring(tif.ome_metadata or "<OME/>"), "Image"):
+    for image in _named(ElementTree.fromstring(tif.ome_metadata or "<OME/>"), "Image"):  # noqa: S314 - expat bounds what it expands
         for pixels in _named(image, "Pixels"):
             data = next(_named(pixels, "TiffData"), None)
             first = int(data.get("IFD", 0)) if data is not None else 0
@@ -81,7 +81,9 @@ def _named(element: Any, name: str) -> Any:
 
 def _ome_scale(pixels: Any) -> tuple[float, float] | None:
     x, y = (
-        _length(pixels.get(f"PhysicalSize{axis}"), _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm").strip()))
+        _length(
+            pixels.get(f"PhysicalSize{axis}"), _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm").strip())
+        )
         for axis in "XY"
     )
     return None if x is None or y is None else (x, y)
@@ -93,7 +95,7 @@ def _length(text: str | None, um: float | None) -> float | None:
 
 
 def number(text: Any) -> float | None:
-    """Return a number from a text, which may have a comma for the decimal point; ``None`` where it is none."""
+    """Return a number from a text, which may have a decimal comma; ``None`` where it is none."""
     try:
         return float(str(text).strip().replace(",", "."))
     except ValueError:
@@ -129,22 +131,17 @@ def resolution(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[float, 
     return mpp[0], mpp[1]
 
 
-def describe(
-    tif: tifffile.TiffFile, page: tifffile.TiffPage, image: OmeImage | None
-) -> dict[str, str]:
+def describe(tif: tifffile.TiffFile, page: tifffile.TiffPage, image: OmeImage | None) -> dict[str, str]:
     """Return format, vendor, objective, compression, orientation; nothing that could name a patient."""
     compression = getattr(page.compression, "name", str(page.compression))
     found = {"format": "TIFF", "compression": compression}
     if tif.is_svs or _aperio(page):
         found |= {"format": "Aperio SVS", "vendor": "aperio"}
-        objective = _aperio(page).get("AppMag")
-        if objective is not None:
-            power = number(objective)
-            found["objective"] = objective if power is None else f"{power:g}"
+        if (power := number(_aperio(page).get("AppMag"))) is not None:
+            found["objective"] = f"{power:g}"
     elif image is not None or tif.is_ome:
         found["format"] = "OME-TIFF"
-        objective = re.search(r'NominalMagnification="([^"]+)"', tif.ome_metadata or "")
-        if objective:
+        if objective := re.search(r'NominalMagnification="([^"]+)"', tif.ome_metadata or ""):
             found["objective"] = objective[1]
     return found | orientation(page.tags.valueof(274, 1))
 

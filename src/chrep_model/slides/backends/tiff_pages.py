@@ -111,8 +111,8 @@ def pictures(tif: tifffile.TiffFile) -> list[Picture]:
 def slides(found: Sequence[Picture], path: Path) -> list[Picture]:
     """Return those pictures that could be the slide, the likeliest first.
 
-    That is the largest RGB picture in tiles, or the largest one where none has tiles. What is called a label, a
-    mask or an overview, and what says that it is a reduction, never is.
+    That is the largest RGB picture in tiles, or the largest one where none has tiles. What is called a label,
+    a mask or an overview, and what says that it is a reduction, never is.
 
     Raises
     ------
@@ -121,7 +121,9 @@ def slides(found: Sequence[Picture], path: Path) -> list[Picture]:
     """
     usable = [picture for picture in found if not picture.unusable and not picture.is_reduced]
     if not usable:
-        reason = max(found, key=lambda picture: picture.area).unusable or "it holds nothing but reduced pictures"
+        reason = (
+            max(found, key=lambda picture: picture.area).unusable or "it holds nothing but reduced pictures"
+        )
         raise SlideError(reason, path=path, remedy=f"CHRep reads H&E in 8-bit RGB. {CONVERT}")
     if len(found) > 1:
         usable = [picture for picture in usable if not _is_no_slide(picture)]
@@ -162,14 +164,14 @@ def _why_no_pixels(page: tifffile.TiffPage) -> str:
         return "it has no pixels, or is a volume"
     if page.is_tiled:
         tile = int(page.tilewidth) * int(page.tilelength)
-        return "" if 0 < tile and min(tile, area) <= _MAX_TILE_PX else "it is one huge tile"
+        return "" if tile > 0 and min(tile, area) <= _MAX_TILE_PX else "it is one huge tile"
     if page.rowsperstrip == 0:
         return "it has no rows"
     strip = min(int(page.rowsperstrip) * int(page.imagewidth), area)
     if page.compression != _UNCOMPRESSED and strip > _MAX_TILE_PX and area > MAX_DECODED_PX:
         return (
-            f"it is one picture of {page.imagewidth} x {page.imagelength} pixels without tiles, so it would have "
-            "to be decoded whole"
+            f"it is one picture of {page.imagewidth} x {page.imagelength} pixels without tiles, so it would "
+            "have to be decoded whole"
         )
     return ""
 
@@ -189,7 +191,9 @@ def _ome_pictures(tif: tifffile.TiffFile) -> list[Picture]:
 
 def _ome_picture(series: Any, image: OmeImage | None, number: int) -> Picture:
     name = (image.name if image is not None else "") or f"image {number}"
-    planes = {axis: n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXS" and n > 1}
+    planes = {
+        axis: n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXS" and n > 1
+    }
     if not planes:
         first, *smaller = ((level.keyframe,) for level in series.levels)
         levels = (first, *(pages for pages in smaller if not why_not_rgb(pages[0])))
@@ -198,8 +202,8 @@ def _ome_picture(series: Any, image: OmeImage | None, number: int) -> Picture:
     order, named, reason = _colour_order(image.channels if image is not None else ())
     if planes != {"C": 3} or page.samplesperpixel != 1 or page.dtype != np.uint8:
         reason = (
-            f"it is a stack or has separate channels (axes {series.axes}, shape {series.shape}, {page.dtype}), "
-            "not one RGB image as H&E is"
+            f"it is a stack or has separate channels (axes {series.axes}, shape {series.shape}, "
+            f"{page.dtype}), not one RGB image as H&E is"
         )
     reason = reason or _why_no_pixels(page)
     if reason:
@@ -216,7 +220,7 @@ def _layout(page: tifffile.TiffPage) -> tuple[Any, ...]:
 
 
 def _colour_order(channels: Sequence[Mapping[str, str]]) -> tuple[tuple[int, ...], bool, str]:
-    """Return the places of red, green and blue, whether the file names them so, and why they are none of these."""
+    """Return the places of red, green and blue, whether they are named so, and why they are not those."""
     names = [channel.get("Name", "").strip() for channel in channels]
     known = [_COLOURS.get(name.lower()) for name in names]
     if sorted(place for place in known if place is not None) == [0, 1, 2] and len(known) == 3:
@@ -224,7 +228,11 @@ def _colour_order(channels: Sequence[Mapping[str, str]]) -> tuple[tuple[int, ...
     glowing = any(channel.get(key) for channel in channels for key in _FLUORESCENT)
     if glowing or not all(_UNNAMED.fullmatch(name) for name in names):
         called = ", ".join(name or "unnamed" for name in names)
-        return (), False, f"its channels are separate ({called}), as of fluorescence, and not red, green and blue"
+        return (
+            (),
+            False,
+            f"its channels are separate ({called}), as of fluorescence, and not red, green and blue",
+        )
     painted = [_PRIMARIES.get((int(channel.get("Color", 0)) >> 8) & 0xFFFFFF) for channel in channels]
     if sorted(place for place in painted if place is not None) == [0, 1, 2] and len(painted) == 3:
         return tuple(painted.index(place) for place in range(3)), False, ""
@@ -236,7 +244,9 @@ def _is_no_slide(picture: Picture) -> bool:
     page, text = picture.page, picture.page.description
     if kind := re.search(r"<ImageType>\s*(\w+)", text):  # PerkinElmer
         text = kind[1]
-    elif text.startswith("Aperio"):  # "label 387x463" in the second line, "4443x3567 -> 956x768" of a thumbnail
+    elif text.startswith(
+        "Aperio"
+    ):  # "label 387x463" in the second line, "4443x3567 -> 956x768" of a thumbnail
         text = "".join(text.split("|")[0].splitlines()[1:2])[:_SHORT]
     names = [text if len(text) < _SHORT else "", str(page.tags.valueof(285, ""))]
     if picture.image is not None:

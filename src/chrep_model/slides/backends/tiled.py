@@ -91,7 +91,12 @@ class TiledBackend(Backend):
 
 
 def region(
-    tile_at: Callable[[int, int], RgbArray], size: tuple[int, int], row: int, col: int, height: int, width: int
+    tile_at: Callable[[int, int], RgbArray],
+    size: tuple[int, int],
+    row: int,
+    col: int,
+    height: int,
+    width: int,
 ) -> RgbArray:
     """Put a region (height, width, 3) together from tiles of a size (rows, cols)."""
     out = np.empty((height, width, 3), np.uint8)
