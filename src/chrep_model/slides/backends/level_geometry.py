@@ -35,6 +35,9 @@ _SAME_GLASS = 12.0  # largest difference of grey values where nothing but glass 
 # How well a level has to agree with the finer one: (correlation, difference of grey values).
 _OWN, _OTHERS = (0.3, 64.0), (0.6, 32.0)
 _CLEARLY_BETTER = 0.05
+_CONTRAST = 2.5  # how many times the contrast of the finer level, at most, and at least one part in so many
+_COLOUR = (4.0, 0.6)  # largest difference in colour: grey values, and share of the colour that there is
+_FLAT = 0.99  # share of pixels in the four commonest colours; more is drawn, not photographed
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,8 @@ def _agreement(windows: Sequence[tuple[Pixels, list[Pixels]]]) -> tuple[float, f
     """Return the correlation of a level with a finer one over some windows, and their mean difference.
 
     Each window comes with what the finer level looks like there, reduced in one way or another; the way that
-    agrees best is the one that the file was written with.
+    agrees best is the one that the file was written with. A mask follows the tissue as a level does, but is
+    colourless or far richer in contrast: it correlates with nothing.
     """
     structured = [window for window in windows if window[0].mean(axis=2).std() >= _STRUCTURE]
     best = (-1.0, math.inf)
@@ -206,17 +210,31 @@ def _agreement(windows: Sequence[tuple[Pixels, list[Pixels]]]) -> tuple[float, f
         if not structured:
             best = max(best, (1.0, different) if different <= _SAME_GLASS else (0.0, different))
             continue
-        for smooth in (False, True):
-            pairs = [(seen.mean(axis=2), ways[way].mean(axis=2)) for seen, ways in structured]
-            if smooth and min(pairs[0][0].shape) > 4:
-                pairs = [(_smoothed(a), _smoothed(b)) for a, b in pairs]
-            a, b = (
-                np.concatenate([(x - x.mean()).ravel() for x in side]) for side in zip(*pairs, strict=True)
-            )
-            norm = math.sqrt(float(a @ a) * float(b @ b))
-            alike = float(a @ b) / norm if norm > 0 else 0.0
-            best = max(best, (alike, different))
+        pairs = [(seen, ways[way]) for seen, ways in structured]
+        if not _same_colours(pairs):
+            best = max(best, (0.0, different))
+            continue
+        grey = [(seen.mean(axis=2), reduced.mean(axis=2)) for seen, reduced in pairs]
+        alike, contrast = _correlation(grey)
+        if min(grey[0][0].shape) > 4:  # scanners sharpen, and place pixels half a pixel off
+            alike = max(alike, _correlation([(_smoothed(a), _smoothed(b)) for a, b in grey])[0])
+        best = max(best, (alike if 1 / _CONTRAST <= contrast <= _CONTRAST else 0.0, different))
     return best
+
+
+def _correlation(pairs: Sequence[tuple[Pixels, Pixels]]) -> tuple[float, float]:
+    """Return the correlation over all windows, each about its own mean, and the ratio of their contrasts."""
+    a, b = (np.concatenate([(x - x.mean()).ravel() for x in side]) for side in zip(*pairs, strict=True))
+    first, second = math.sqrt(float(a @ a)), math.sqrt(float(b @ b))
+    return (float(a @ b) / (first * second), first / second) if first * second > 0 else (0.0, 0.0)
+
+
+def _same_colours(pairs: Sequence[tuple[Pixels, Pixels]]) -> bool:
+    seen, reduced = (
+        np.concatenate([(x - x.mean(axis=2, keepdims=True)).reshape(-1, 3) for x in side])
+        for side in zip(*pairs, strict=True)
+    )
+    return bool(np.abs(seen - reduced).mean() <= _COLOUR[0] + _COLOUR[1] * np.abs(reduced).mean())
 
 
 def _reductions(finer: Read, shape: Shape, factor: float, row: int, col: int, side: int) -> list[Pixels]:
@@ -267,3 +285,17 @@ def _fills(base: Shape, shape: Shape, factor: int, grid: Shape, more: Shape = (0
         if part % side or not least <= part <= least + extra:
             return False
     return True
+
+
+def is_drawn(read: Read, shape: Shape) -> bool:
+    """Say whether a picture, looked at in nine places, has no more than a few colours, as masks do."""
+    parts = []
+    for row, col in ((v, u) for v in (0.1, 0.5, 0.9) for u in (0.1, 0.5, 0.9)):
+        height, width = min(_PART, shape[0]), min(_PART, shape[1])
+        with suppress(Exception):  # damaged or empty there: told of when it is read
+            part = read(int(row * (shape[0] - height)), int(col * (shape[1] - width)), height, width)
+            parts.append((part >> 5).reshape(-1, 3).astype(np.int64) @ np.array([64, 8, 1]))
+    if not parts:
+        return False
+    counts = np.bincount(np.concatenate(parts), minlength=4)
+    return bool(np.sort(counts)[-4:].sum() > _FLAT * counts.sum())

@@ -21,7 +21,7 @@ import tifffile
 
 from chrep_model.errors import SlideError
 from chrep_model.slides.backends import COPY_AGAIN, NeedsOpenSlideError, RgbArray, chosen_scene, fingerprint
-from chrep_model.slides.backends.level_geometry import Claim, Placing, busiest, fitting, placings
+from chrep_model.slides.backends.level_geometry import Claim, Placing, busiest, fitting, is_drawn, placings
 from chrep_model.slides.backends.tiff_levels import TiffLevel, make_level
 from chrep_model.slides.backends.tiff_metadata import describe, resolution, scale
 from chrep_model.slides.backends.tiff_pages import (
@@ -121,6 +121,8 @@ class TiffBackend(TiledBackend):
     def _pyramids(self, found: Sequence[Picture]) -> list[_Pyramid]:
         """Return the pictures that could be the slide with their levels, in the order of the file."""
         left = slides(found, self.path)
+        if len(left) > 1:
+            left = [picture for picture in left if not self._is_drawn(picture)] or left
         pyramids: list[_Pyramid] = []
         while left and len(pyramids) < _MAX_SCENES:
             pyramid = self._pyramid(left, found, len(pyramids))
@@ -175,6 +177,10 @@ class TiffBackend(TiledBackend):
                     level.shape = placing.shape
                     levels.append((level, placing))
         return _Pyramid(picture, levels, reductions, rank)
+
+    def _is_drawn(self, picture: Picture) -> bool:
+        level = make_level(picture.levels[0], self._bytes)
+        return is_drawn(level.read, level.shape)
 
     def _places(self, picture: Picture, candidates: Sequence[_Candidate]) -> list[tuple[float, float]]:
         """Return where to compare levels: where the smallest of them shows structure."""
