@@ -37,7 +37,8 @@ _OWN, _OTHERS = (0.3, 64.0), (0.6, 32.0)
 _CLEARLY_BETTER = 0.05
 _CONTRAST = 2.5  # how many times the contrast of the finer level, at most, and at least one part in so many
 _COLOUR = (4.0, 0.6)  # largest difference in colour: grey values, and share of the colour that there is
-_FLAT = 0.99  # share of pixels in the four commonest colours; more is drawn, not photographed
+# Drawings have a high standard deviation of grey values and most pixels in the four commonest colours.
+_EDGES, _FLAT = 25.0, 0.85
 
 
 @dataclass(frozen=True)
@@ -288,13 +289,17 @@ def _fills(base: Shape, shape: Shape, factor: int, grid: Shape, more: Shape = (0
 
 
 def is_drawn(read: Read, shape: Shape) -> bool:
-    """Say whether a picture, looked at in nine places, has no more than a few colours, as masks do."""
+    """Say whether a picture has no more than a few colours even where it varies most, as masks have."""
     parts = []
-    for row, col in ((v, u) for v in (0.1, 0.5, 0.9) for u in (0.1, 0.5, 0.9)):
-        height, width = min(_PART, shape[0]), min(_PART, shape[1])
+    for place in busiest(read, shape):
+        side = min(_WINDOW, *shape)
+        row, col = (
+            min(max(round(at * n - side / 2), 0), n - side) for at, n in zip(place, shape, strict=True)
+        )
         with suppress(Exception):  # damaged or empty there: told of when it is read
-            part = read(int(row * (shape[0] - height)), int(col * (shape[1] - width)), height, width)
-            parts.append((part >> 5).reshape(-1, 3).astype(np.int64) @ np.array([64, 8, 1]))
+            part = read(row, col, side, side)
+            if part.mean(axis=2).std() >= _EDGES:
+                parts.append((part >> 4).reshape(-1, 3).astype(np.int64) @ np.array([256, 16, 1]))
     if not parts:
         return False
     counts = np.bincount(np.concatenate(parts), minlength=4)

@@ -121,13 +121,15 @@ class TiffBackend(TiledBackend):
     def _pyramids(self, found: Sequence[Picture]) -> list[_Pyramid]:
         """Return the pictures that could be the slide with their levels, in the order of the file."""
         left = slides(found, self.path)
-        if len(left) > 1:
-            left = [picture for picture in left if not self._is_drawn(picture)] or left
         pyramids: list[_Pyramid] = []
         while left and len(pyramids) < _MAX_SCENES:
             pyramid = self._pyramid(left, found, len(pyramids))
             pyramids.append(pyramid)
             left = [picture for picture in left[1:] if picture not in pyramid.reductions]
+        if len(pyramids) > 1:
+            pyramids = [
+                p for p in pyramids if not is_drawn(p.levels[0][0].read, p.levels[0][0].shape)
+            ] or pyramids
         return sorted(pyramids, key=lambda pyramid: found.index(pyramid.picture))
 
     def _pyramid(self, left: Sequence[Picture], found: Sequence[Picture], rank: int) -> _Pyramid:
@@ -177,10 +179,6 @@ class TiffBackend(TiledBackend):
                     level.shape = placing.shape
                     levels.append((level, placing))
         return _Pyramid(picture, levels, reductions, rank)
-
-    def _is_drawn(self, picture: Picture) -> bool:
-        level = make_level(picture.levels[0], self._bytes)
-        return is_drawn(level.read, level.shape)
 
     def _places(self, picture: Picture, candidates: Sequence[_Candidate]) -> list[tuple[float, float]]:
         """Return where to compare levels: where the smallest of them shows structure."""
