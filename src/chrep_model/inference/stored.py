@@ -264,7 +264,7 @@ def _slide(path: Path, facts: Mapping[str, Any], mpp: Mpp, slides: Iterable[Slid
             return slide
     for place in (was, path.parent / was.name, path.parent.parent / was.name):
         try:
-            slide = open_slide(place)
+            slide = open_slide(place, scene=facts.get("slide_scene"))
         except SlideError:
             continue
         if slide.fingerprint == fingerprint:
