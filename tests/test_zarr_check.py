@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import zarr
 
-from chrep_model.errors import BundleError, ChrepError, PredictionError, SlideError
-from chrep_model.zarr_check import MAX_METADATA_BYTES, check_zarr, open_group, read_table
+from chrep_model.errors import BundleError, ChrepError, CohortError, PredictionError, SlideError
+from chrep_model.zarr_check import MAX_METADATA_BYTES, check_zarr, open_group, read_spatialdata, read_table
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 DEMO = Path(__file__).resolve().parent.parent / "sample_data" / "SYNTHETIC_demo.chrep"
@@ -131,7 +131,7 @@ def read_stored(path: Path) -> object:
 def look(path: Path) -> object:
     from chrep_model.cli import info
 
-    return info._look(path)
+    return info.info(path)
 
 
 def reopen(path: Path) -> object:
@@ -156,6 +156,18 @@ def drop_slide(path: Path) -> object:
 def make_sdata(folder: Path) -> Path:
     zarr.open_group(folder, mode="w", zarr_format=2)
     make_table(folder / "tables" / "prediction")
+    return folder
+
+
+def make_store_of_spatialdata(folder: Path) -> Path:
+    spatialdata = pytest.importorskip("spatialdata")
+    import anndata
+    import pandas as pd
+    from spatialdata.models import Image2DModel
+
+    table = anndata.AnnData(np.ones((4, 3), np.float32), obs=pd.DataFrame(index=list("abcd")))
+    image = Image2DModel.parse(PIXELS, dims=("c", "y", "x"), c_coords=["r", "g", "b"], scale_factors=[2])
+    spatialdata.SpatialData(images={"he": image}, tables={"prediction": table}).write(folder)
     return folder
 
 
@@ -187,7 +199,12 @@ def read_store(path: Path) -> object:
     return Store(path, 4).points("spots")
 
 
+def read_sdata(path: Path) -> object:
+    return read_spatialdata(path, CohortError).tables["prediction"].obs_names.tolist()
+
+
 DOORS = {
+    "measured SpatialData": Door(make_sdata, "tables/prediction/obs/_index", read_sdata, CohortError),
     "slide": Door(make_slide, "0", read_slide, SlideError),
     "prediction": Door(make_table, "obs/_index", read_stored, PredictionError),
     "SpatialData": Door(make_sdata, "tables/prediction/obs/_index", read_stored, PredictionError),
@@ -230,6 +247,8 @@ def test_the_poison_works_without_the_check(tmp_path, monkeypatch):
 def test_what_libraries_write_is_opened(tmp_path, zarr_format):
     table = read_table(make_table(tmp_path / "a.zarr", zarr_format), PredictionError)
     assert list(table.obs_names) == list("abcd") and table.uns["chrep"]["bundle"] == "a"
+    store = make_store_of_spatialdata(tmp_path / "c.zarr")
+    assert read_sdata(store) == list("abcd")
     group = open_group(make_slide(tmp_path / "b.zarr", zarr_format), SlideError)
     np.testing.assert_array_equal(group["0"][:], PIXELS)
 

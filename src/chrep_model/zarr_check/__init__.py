@@ -32,6 +32,7 @@ from chrep_model.zarr_check.arrays import (
 if TYPE_CHECKING:
     import zarr
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 """Names of the files that zarr takes for metadata."""
@@ -79,6 +80,17 @@ def read_table(path: Path, error: type[ChrepError]) -> AnnData:
     import anndata
 
     return anndata.read_zarr(open_group(path, error))
+
+
+def read_spatialdata(path: Path, error: type[ChrepError]) -> SpatialData:
+    """Check a zarr folder, and open it as SpatialData, whose images are read when they are asked for.
+
+    Raises like `open_group`; ImportError where the package spatialdata is not installed.
+    """
+    import spatialdata
+
+    check_zarr(path, error, whole=False)
+    return spatialdata.read_zarr(path)
 
 
 def check_zarr(
