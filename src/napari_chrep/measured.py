@@ -41,7 +41,8 @@ class Measured:
     bundle : str
         Hash of the bundle on whose genes `expression` is; empty without one.
     expression : ndarray or None
-        (n, G) float32, log10-spot over the bundle's panel; None where its genes were not measured.
+        (n, G) float32, log10-spot over the bundle's panel, NaN for genes that are not `listed`; None where
+        the section names its genes otherwise.
     listed : frozenset of str
         The genes that were measured at all.
     trouble : str
