@@ -160,3 +160,5 @@ def test_gaps_are_said(sections):
     assert lines[2].startswith("1 of the 20 genes were measured by fewer than half of the 3 sections (G18)")
     (*_, line) = panel.gaps([without(a), without(b)])
     assert "2 of the 20 genes were measured by none of the sections (G17, G18)" in line
+    with pytest.raises(GeneError, match="section D lists only 4 of the panel's 20 genes"):
+        panel.gaps([a, without(make("D", 4), GENES[4:])])

@@ -70,6 +70,8 @@ def with_section(
     z = fitted.compare(table.features)
     fitted.gallery = _extended(old.fitted.gallery, section, z, table, bundle.card)
     added = f"{len(section)} measured spots of {section.name} were added to the gallery of {bundle.card.name}"
+    if missing := old.panel.missing(section):
+        added += f" ({len(missing)} of the genes were not measured there)"
     former = [s for s in bundle.card.sections if s["name"] != section.name]
     return save_bundle(
         out, Model(old.panel, old.scale, fitted), encoder, weights=bundle.encoder_weights,

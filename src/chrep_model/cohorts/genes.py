@@ -157,6 +157,16 @@ class GenePanel:
         GeneError
             The section lists fewer than half of the panel's genes: its names are of another kind.
         """
+        missing = self._checked_missing(section)
+        present = self.measured(section)
+        values = log10_spot(aligned(section, self.genes), coverage(self.share, present))
+        out: np.ndarray = values.toarray().astype(np.float32)
+        if missing:
+            out[:, ~present] = np.nan
+        return out
+
+    def _checked_missing(self, section: Section) -> tuple[str, ...]:
+        """See `missing`; GeneError where it is more than half of the genes."""
         missing = self.missing(section)
         if len(missing) > len(self.genes) * (1 - MIN_PRESENT):
             raise GeneError(
@@ -166,12 +176,7 @@ class GenePanel:
                 path=section.counts_path,
                 remedy="Use the same kind of gene names (symbols or Ensembl ids, same species) in both.",
             )
-        present = self.measured(section)
-        values = log10_spot(aligned(section, self.genes), coverage(self.share, present))
-        out: np.ndarray = values.toarray().astype(np.float32)
-        if missing:
-            out[:, ~present] = np.nan
-        return out
+        return missing
 
     def depth(self, section: Section) -> np.ndarray:
         """Give each spot's counts over the panel's genes, float32 (n,).
@@ -198,12 +203,17 @@ class GenePanel:
         -------
         list of str
             Sentences for the user; none where every section measured every gene.
+
+        Raises
+        ------
+        GeneError
+            See `expression`.
         """
         lines = [
             f"section {section.name} did not measure {len(missing)} of the {len(self)} genes "
             f"({_first(missing)}): they are taken as missing there, not as zero"
             for section in sections
-            if (missing := self.missing(section))
+            if (missing := self._checked_missing(section))
         ]
         count = np.sum([self.measured(section) for section in sections], axis=0)
         none = [name for name, n in zip(self.genes, count, strict=True) if not n]

@@ -185,7 +185,7 @@ def _row(in_use: Bundle, new: Bundle, section: Section, look: Look) -> Row:
     known, listed = set(in_use.genes), set(section.genes)
     measured = [gene for gene in new.genes if gene in listed]
     common = [gene for gene in measured if gene in known]
-    genes = common or measured
+    genes = common or measured or list(new.genes)
     try:
         old = _score(in_use, section, common, look) if common else None
     except GeneError:  # the section names its genes otherwise
