@@ -63,6 +63,10 @@ class Measured:
             return None
         return self.expression[:, bundle.panel.index(gene)]
 
+    def lacks(self, gene: str | None) -> bool:
+        """Tell whether the section measured other genes of the bundle but not this one."""
+        return self.expression is not None and gene is not None and gene not in self.listed
+
 
 def reading(
     slide: Slide, counts: Path | None, section: Section | None, panel: GenePanel | None, bundle: str
@@ -136,8 +140,7 @@ def agreement(
     """
     truth = measured.of(gene, prediction.bundle)
     if truth is None or not len(prediction):
-        unlisted = measured.expression is not None and gene not in measured.listed
-        return f"{gene} was not measured on this section." if unlisted else ""
+        return f"{gene} was not measured on this section." if measured.lacks(gene) else ""
     tiles = prediction.grid.indices_at(measured.section.xy)
     maps = {kind: values_of(kind) for kind in reversed(PAIR)}
     on_spots = {kind: held.ravel()[tiles] for kind, held in maps.items() if held is not None}
