@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import anndata
 import numpy as np
@@ -112,10 +113,27 @@ def test_unknown_names(refused, tiny_cohort, out, tmp_path):
     assert "SYNTHETIC_P1A" in refused(*common, "--exclude-sections", "SYNTHETIC_P1")
     assert "Choose from mean" in refused(*common, "--method", "magic")
     assert "stainbank" in refused(*common, "--encoder", "nosuch")
-    (tmp_path / "genes.txt").write_text("ERBB2\nERBB22\n")
+    (tmp_path / "genes.txt").write_text("ERBB22\nERBB23\n")
     line = refused(*common, "--genes", tmp_path / "genes.txt", "--method", "mean")
     assert "genes.txt" in line and "ERBB22" in line and "Nearest" in line
     assert "no.txt" in refused(*common, "--genes", tmp_path / "no.txt")
+
+
+def test_genes_that_sections_lack_are_told_of(chrep, tiny_cohort, out, tmp_path):
+    cohort = tmp_path / "cohort"
+    shutil.copytree(tiny_cohort, cohort)
+    path = spoil(cohort, lambda table: table[:, table.var_names != "ERBB2"].copy())
+    assert "ERBB2" not in anndata.read_h5ad(path).var_names
+    genes = ["ERBB2", "NOSUCH", *anndata.read_h5ad(path).var_names[:6]]
+    (tmp_path / "genes.txt").write_text("\n".join(genes))
+    options = ("--genes", tmp_path / "genes.txt", "--tile-um", 100, "--mpp", 2.0, "--context-um", "200")
+    trained = chrep("train", cohort, "-o", out / "b.chrep", "--method", "mean", *options)
+    evaluated = chrep("evaluate", cohort, "-o", out / "e", "--methods", "mean", "--jobs", 1, *options)
+    for result in (trained, evaluated):
+        assert result.code == 0, result.err
+        assert "1 of 8 listed genes are in no training section and are left out: NOSUCH" in result.err
+        assert "section SYNTHETIC_P1B did not measure 1 of the 7 genes (ERBB2)" in result.err
+    assert load_bundle(out / "b.chrep").genes == (genes[0], *genes[2:])
 
 
 def test_the_place_of_the_bundle_is_taken(refused, tiny_cohort, tmp_path):

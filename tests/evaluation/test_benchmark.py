@@ -16,7 +16,7 @@ from .conftest import make_cohort, settings
 COLUMNS = ["method", "variant", "split", "fold", "patient", "seed", "space", "metric", "value"]
 LOG_FIGURES = (
     *("pcc_acg", "pcc_heg50", "pcc_top50", "pcc_ceiling", "variance_explained", "mse", "mae", "ssim", "rvd"),
-    *("genes_without_truth", "genes_without_prediction"),
+    *("genes_not_measured", "genes_without_truth", "genes_without_prediction"),
 )
 
 

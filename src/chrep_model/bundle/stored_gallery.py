@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 ARRAYS = ("z", "expression", "section", "patient", "position")
 
+MEASURED = "measured"
+"""Which section measured which gene, (sections, genes) 0 or 1; only there where something is missing."""
+
 MAPPED = 2**30
 """Embeddings and expression of more bytes than this are stored so that they can be mapped.
 
@@ -44,6 +47,8 @@ def write_gallery(path: Path, gallery: Gallery) -> None:
         else:
             group.create_array(name, data=values)
     group.attrs["section_names"] = list(gallery.section_names)
+    if gallery.measured is not None:
+        group.create_array(MEASURED, data=gallery.measured.astype("u1"))
 
 
 def read_gallery(path: Path) -> Gallery:
@@ -70,6 +75,12 @@ def read_gallery(path: Path) -> Gallery:
         else:
             parts[name] = np.memmap(_chunk(path, name), "<f4", "r", shape=array.shape, order=order)
     names: Any = group.attrs["section_names"]
+    if MEASURED in group:
+        stored: Any = group[MEASURED]
+        parts[MEASURED] = stored[:].astype(bool)
+        expected = (len(names), parts["expression"].shape[1])
+        if parts[MEASURED].shape != expected:
+            raise ValueError(f"what was measured has the shape {parts[MEASURED].shape}, not {expected}")
     return Gallery(**parts, section_names=tuple(names))
 
 

@@ -115,8 +115,9 @@ def calibrate(
     with console.progress() as (tell, report):
         old = load_bundle(bundle)
         new = pipeline.calibrate(
-            old, open_cohort(cohort), out, device=device, progress=tell, run=Run(say=report)
-        )
+            old, open_cohort(cohort), out, device=device, progress=tell,
+            run=Run(say=report, warn=console.warn),
+        )  # fmt: skip
     _tell_of(new, time.perf_counter() - started, as_json)
 
 

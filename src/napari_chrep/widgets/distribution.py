@@ -43,11 +43,12 @@ class Distribution(QWidget):
 
     def show_explanation(self, why: Explanation) -> None:
         """Draw it."""
-        near = np.array([n.measured for n in why.neighbours], np.float32)
-        weights = np.array([1.0 if n.weight is None else n.weight for n in why.neighbours])
+        shown = [n for n in why.neighbours if n.measured is not None]
+        near = np.array([n.measured for n in shown], np.float32)
+        weights = np.array([1.0 if n.weight is None else n.weight for n in shown])
         half = why.half_width or 0.0
-        low = min(float(why.gallery.min()), why.value - half)
-        high = max(float(why.gallery.max()), why.value + half)
+        low = min(float(why.gallery.min(initial=np.inf)), why.value - half)
+        high = max(float(why.gallery.max(initial=-np.inf)), why.value + half)
         self._range = (low, high) if high > low else (low - 0.5, low + 0.5)
         self._gallery, self._near = bars(why.gallery, None, *self._range), bars(near, weights, *self._range)
         self._why = why
