@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 
 from chrep_model.cli import demo, doctor
 
@@ -24,6 +25,22 @@ def test_a_slide(chrep, write_pyramid):
 def test_a_slide_without_scale(chrep, tiny_cohort):
     result = chrep("info", tiny_cohort / "SYNTHETIC_P1A.jpg")
     assert result.code == 0 and "unknown" in result.out and "--mpp" in result.out
+
+
+def test_a_slide_of_several_scenes(chrep, refused, tmp_path):
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for name, side, mpp in [("left", 256, 0.5), ("right", 512, 0.25)]:
+            about = {"axes": "YXS", "Name": name, "PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
+            writer.write(
+                np.full((side, side, 3), 200, np.uint8), photometric="rgb", tile=(64, 64), metadata=about
+            )
+    facts = json.loads(chrep("info", path, "--json").out)
+    assert (facts["scene"], facts["scenes"], facts["um_per_px"]) == ("right", ["left", "right"], 0.25)
+    facts = json.loads(chrep("info", path, "--scene", "left", "--json").out)
+    assert (facts["scene"], facts["width_px"], facts["um_per_px"]) == ("left", 256, 0.5)
+    assert "left, right" in chrep("info", path).out
+    assert "1 (left), 2 (right)" in refused("info", path, "--scene", "middle")
 
 
 def test_a_cohort(chrep, tiny_cohort):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ _REMEDY = (
     "Do not open it with other programs unless you trust where it came from; write or download it again."
 )
 
+_CHUNK = re.compile(r"(c\.)?\d+(\.\d+)*|c")
 _OF_PATHS = ("multiscales", "plate", "well")
 
 
@@ -196,7 +198,7 @@ class _Store:
             raise RefusedError(f"{Path(entry.path).relative_to(self.root).as_posix()} is {kind}")
         if self.whole:
             self.stored += entry.stat(follow_symlinks=False).st_size
-        if blosc and not entry.name.startswith(".") and entry.name not in METADATA:
+        if blosc and _CHUNK.fullmatch(entry.name):
             check_blosc(Path(entry.path))
         return False
 
