@@ -310,8 +310,6 @@ def _error_variance(
         nothing is known of it, and it then gets the mean of the others.
     """
     mean = _weighted(weights, square)
-    if weights.ndim == 2 and (none := ~weights.any(0)).any():
-        mean[none] = mean[~none].mean() if not none.all() else 1.0
     near = np.maximum(_weighted(weights, spread**2), _LEAST_SPREAD)
     far = max(float(of_spot @ distance**2), _LEAST_DISTANCE)
     ones = np.ones_like(square)
@@ -329,9 +327,13 @@ def _error_variance(
 
 
 def _weighted(weights: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weighted sums (genes,) over the spots, by weights (n,) or (n, genes)."""
-    out: NDArray[np.float32] = weights @ values if weights.ndim == 1 else (weights * values).sum(0)
-    return out
+    """Weighted means (genes,) over the spots, see `_error_variance`."""
+    if weights.ndim == 1:
+        plain: NDArray[np.float32] = weights @ values
+        return plain
+    by_gene: NDArray[np.float32] = (weights * values).sum(0)
+    known = weights.any(0)
+    return np.where(known, by_gene, by_gene[known].mean())
 
 
 def _expected_square(
