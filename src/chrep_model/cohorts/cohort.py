@@ -6,18 +6,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from chrep_model.cohorts.probe import probe
+from chrep_model.cohorts.readers import find_source, find_sources, hdf5_files
 from chrep_model.cohorts.section import Section, read_section
+from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import CohortError
 
-# What a slide's file name can end with. Longer endings first: "a.ome.tif" is the slide "a".
-SLIDE_SUFFIXES = (
-    *(".ome.tiff", ".ome.tif", ".ome.btf", ".qptiff", ".svslide", ".tiff", ".tif", ".btf", ".svs"),
-    *(".jpeg", ".jpg", ".png", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".czi", ".dcm"),
-)
 MANIFEST_SUFFIXES = (".yaml", ".yml")
 
 
@@ -124,11 +122,13 @@ class Cohort:
 def open_cohort(
     path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
 ) -> Cohort:
-    """Open a cohort: a folder of pairs, or a manifest in YAML.
+    """Open a cohort: a folder of pairs, what a reader of `cohorts.readers` knows, or a manifest in YAML.
 
     A folder holds pairs ``NAME.<slide suffix>`` + ``NAME.h5ad`` and is taken in the order of the names; a
-    picture without an h5ad is left alone. A manifest lists ``sections``, each with ``slide`` and ``counts``
-    (paths relative to the manifest) and optionally ``name``, ``patient`` and ``um_per_px``.
+    picture without an h5ad is left alone. Without any h5ad it may be the output folder of a program such as
+    Space Ranger, or hold several of them. A manifest lists ``sections``, each with ``slide`` and ``counts``
+    (paths relative to the manifest) and optionally ``name``, ``patient``, ``um_per_px`` and ``bin_um``;
+    `counts` may be such an output folder, and `slide` left out where its picture lies in a usual place.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def open_cohort(
     """
     path = Path(path)
     if path.is_dir():
-        name, entries = path.resolve().name, _pairs(path)
+        name, entries = path.resolve().name, _sources(path) or _pairs(path)
     elif path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
         name, entries = manifest_entries(path)
     else:
@@ -152,7 +152,7 @@ def open_cohort(
             path=path,
             remedy="Give a folder of pairs NAME.<image> + NAME.h5ad, or a YAML manifest.",
         )
-    probe([entry["counts_path"] for entry in entries])
+    probe(list(chain.from_iterable(hdf5_files(entry["counts_path"]) for entry in entries)))
     sections = []
     for entry in entries:
         sections.append(read_section(**entry))
@@ -161,13 +161,13 @@ def open_cohort(
     return Cohort(path, name, tuple(sections))
 
 
-def slide_stem(file_name: str) -> str | None:
-    """Give the name of the slide in a file of this name, or None for a file that is no slide."""
-    lower = file_name.lower()
-    for suffix in SLIDE_SUFFIXES:
-        if lower.endswith(suffix) and len(lower) > len(suffix):
-            return file_name[: -len(suffix)]
-    return None
+def _sources(folder: Path) -> list[dict[str, Any]]:
+    """Give what readers find in a folder, as keywords of `read_section`; nothing beside pairs of our own."""
+    source = find_source(folder)
+    if source is None and any(file.suffix.lower() == ".h5ad" for file in folder.iterdir()):
+        return []
+    found = [source] if source is not None else find_sources(folder)
+    return [{"slide_path": None, "counts_path": each.place, "name": each.name} for each in found]
 
 
 def _pairs(folder: Path) -> list[dict[str, Any]]:
@@ -182,7 +182,7 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
             slides.setdefault(stem, []).append(file)
     if not counts:
         raise CohortError(
-            "this folder has no pair of a slide and an h5ad",
+            "this folder has no pair of a slide and an h5ad, and is no output of a program that is known",
             path=folder,
             remedy="Put NAME.<image> and NAME.h5ad side by side, or write a YAML manifest.",
         )
@@ -240,11 +240,12 @@ def manifest_entries(path: Path) -> tuple[str, list[dict[str, Any]]]:
         ) from error
     entries = [
         {
-            "slide_path": path.parent / entry.slide,
+            "slide_path": None if entry.slide is None else path.parent / entry.slide,
             "counts_path": path.parent / entry.counts,
             "name": entry.name,
             "patient": entry.patient,
             "um_per_px": entry.um_per_px,
+            **({} if entry.bin_um is None else {"bin_um": entry.bin_um}),
         }
         for entry in manifest.sections
     ]

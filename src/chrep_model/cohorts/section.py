@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 from scipy import sparse
 
 from chrep_model.cohorts.findings import Finding
-from chrep_model.cohorts.h5ad import CountsFile, read_counts_file
+from chrep_model.cohorts.h5ad import CountsFile
+from chrep_model.cohorts.readers import read_pair
 from chrep_model.errors import CohortError
 from chrep_model.slides.slide import MPP_RANGE, Slide, open_slide
 
@@ -40,6 +41,8 @@ class Section:
         What else the genes are called, an Ensembl id as a rule; None where the h5ad does not say.
     findings : tuple of Finding
         What was noticed, left out or put right while its counts were read.
+    bin_um : float or None
+        Side in µm of the squares that were asked for, where cells or bins were summed.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Section:
     spot_diameter_px: float | None
     gene_ids: tuple[str, ...] | None = None
     findings: tuple[Finding, ...] = ()
+    bin_um: float | None = None
 
     def __len__(self) -> int:
         return len(self.spot_ids)
@@ -64,25 +68,30 @@ class Section:
 
 
 def read_section(
-    slide_path: str | os.PathLike[str],
+    slide_path: str | os.PathLike[str] | None,
     counts_path: str | os.PathLike[str],
     *,
     name: str | None = None,
     patient: str | None = None,
     um_per_px: float | None = None,
+    bin_um: float | None = None,
 ) -> Section:
-    """Read a slide's header and its h5ad, and check that the two can belong together.
+    """Read a slide's header and the counts of its spots, and check that the two can belong together.
 
     Parameters
     ----------
-    slide_path, counts_path : path-like
-        The picture and the AnnData file with the raw counts.
+    slide_path : path-like or None
+        The picture; may be left out where the counts are in a folder that a reader knows.
+    counts_path : path-like
+        The AnnData file with the raw counts, or what `chrep_model.cohorts.readers` reads.
     name : str, optional
-        Defaults to the slide's name.
+        Defaults to the source's own name where it has one, then to the slide's.
     patient : str, optional
         Defaults to ``uns["patient"]``, then ``uns["individual"]``, then the section's name.
     um_per_px : float, optional
         Scale of the full-resolution image; defaults to ``uns["um_per_px"]``, then to the slide's own.
+    bin_um : float, optional
+        Side of the squares in µm that cells or bins are summed into, where the counts have no spots.
 
     Raises
     ------
@@ -91,9 +100,12 @@ def read_section(
     SlideError
         The slide cannot be opened.
     """
-    table = read_counts_file(counts_path)
-    with open_slide(slide_path) as slide:
-        return join_section(table, slide, Path(counts_path), name=name, patient=patient, um_per_px=um_per_px)
+    table, picture, known_as = read_pair(slide_path, counts_path, bin_um)
+    with open_slide(picture) as slide:
+        section = join_section(
+            table, slide, Path(counts_path), name=name or known_as, patient=patient, um_per_px=um_per_px
+        )
+    return replace(section, bin_um=bin_um)
 
 
 def join_section(
