@@ -164,7 +164,8 @@ def open_cohort(
 def _sources(folder: Path) -> list[dict[str, Any]]:
     """Give what readers find in a folder, as keywords of `read_section`; nothing beside pairs of our own."""
     source = find_source(folder)
-    if source is None and any(file.suffix.lower() == ".h5ad" for file in folder.iterdir()):
+    ours = any(file.suffix.lower() == ".h5ad" for file in folder.iterdir())
+    if ours and (source is None or source.place.suffix.lower() != ".h5ad"):
         return []
     found = [source] if source is not None else find_sources(folder)
     return [{"slide_path": None, "counts_path": each.place, "name": each.name} for each in found]

@@ -36,7 +36,7 @@ class Made:
     mpp: float = MPP
 
 
-def write_h5(path: Path, counts: np.ndarray, barcodes: Any, names: Any, ids: Any, types: Any) -> None:
+def _write_h5(path: Path, counts: np.ndarray, barcodes: Any, names: Any, ids: Any, types: Any) -> None:
     """Write a count matrix (barcodes x features) as Space Ranger stores it."""
     stored = sparse.csc_matrix(np.asarray(counts).T.astype(np.int32))
     with h5py.File(path, "w") as file:
@@ -49,7 +49,7 @@ def write_h5(path: Path, counts: np.ndarray, barcodes: Any, names: Any, ids: Any
         features["feature_type"] = np.array(types, "S")
 
 
-def write_mex(folder: Path, counts: np.ndarray, barcodes: Any, names: Any, ids: Any, types: Any) -> None:
+def _write_mex(folder: Path, counts: np.ndarray, barcodes: Any, names: Any, ids: Any, types: Any) -> None:
     """Write the same as a MEX folder, gzipped."""
     folder.mkdir()
     text = io.BytesIO()
@@ -62,6 +62,12 @@ def write_mex(folder: Path, counts: np.ndarray, barcodes: Any, names: Any, ids: 
     ):
         with gzip.open(folder / name, "wb") as stream:
             stream.write(content)
+
+
+@pytest.fixture(scope="session")
+def write_h5() -> Callable[..., None]:
+    """Give `_write_h5`."""
+    return _write_h5
 
 
 MakeOuts = Callable[..., Made]
@@ -122,9 +128,9 @@ def make_outs(tissue: dict[str, Path], tmp_path: Path) -> MakeOuts:
         stem = f"{'raw' if raw else 'filtered'}_feature_bc_matrix"
         content = (counts[order], spots["barcode"].to_numpy()[order], names, ids, types)
         if matrix == "h5":
-            write_h5(run / "outs" / f"{stem}.h5", *content)
+            _write_h5(run / "outs" / f"{stem}.h5", *content)
         else:
-            write_mex(run / "outs" / stem, *content)
+            _write_mex(run / "outs" / stem, *content)
         if positions == "list":
             spots.to_csv(spatial / "tissue_positions_list.csv", header=False, index=False)
         elif positions == "csv":

@@ -76,12 +76,12 @@ def test_reduced_and_foreign_pictures_are_not_taken(make_outs, tmp_path):
     with Image.open(made.outs / "spatial" / "tissue_hires_image.png") as hires:
         hires.resize((900, 850)).save(made.outs.parent / "other.png")
         size = hires.size
-    with pytest.raises(CohortError, match="full-resolution picture is not here.*another picture.*--image"):
+    with pytest.raises(CohortError, match=r"full-resolution picture is not here.*another picture.*--image"):
         find_source(made.outs).picture()
     reduced = made.outs / "spatial" / "tissue_hires_image.png"
-    with pytest.raises(CohortError, match=f"{size[0]} x {size[1]} px.*reduced"):
+    with pytest.raises(CohortError, match=rf"{size[0]} x {size[1]} px.*reduced"):
         read_section(reduced, made.outs)
-    with pytest.raises(SlideError, match="no such|cannot be opened"):
+    with pytest.raises(SlideError, match=r"no such|cannot be opened"):
         read_section(tmp_path / "gone.tif", made.outs)
 
 
@@ -90,7 +90,7 @@ def test_a_reduced_picture_is_seen_by_the_spots_alone(make_outs):
     small = made.outs.parent / "small.png"
     with Image.open(made.picture) as full:
         full.resize((full.width // 3, full.height // 3)).save(small)
-    with pytest.raises(CohortError, match="spots lie as far as x .*reduced or another"):
+    with pytest.raises(CohortError, match=r"spots lie as far as x .*reduced or another"):
         read_section(small, made.outs)
 
 
@@ -106,7 +106,7 @@ def test_a_turned_picture_is_told(make_outs):
             spatial / "tissue_hires_image.png"
         )
         full.transpose(Image.Transpose.ROTATE_90).save(made.picture.with_name("turned.png"))
-    with pytest.raises(CohortError, match="turned by 90°"):
+    with pytest.raises(CohortError, match=r"turned by 90°"):
         read_section(made.picture.with_name("turned.png"), made.outs)
 
 
@@ -115,7 +115,7 @@ def test_two_pictures_that_fit_are_told_apart_by_name_or_not_at_all(make_outs):
     shutil.copyfile(made.picture, made.picture.with_name("B.jpg"))
     assert find_source(made.outs).picture() == made.picture
     made.picture.rename(made.picture.with_name("C.jpg"))
-    with pytest.raises(CohortError, match="several pictures could be that of A.*--image"):
+    with pytest.raises(CohortError, match=r"several pictures could be that of A.*--image"):
         find_source(made.outs).picture()
 
 
@@ -216,14 +216,14 @@ def test_truncated_and_swelling_gzip_is_refused(make_outs, monkeypatch):
     matrix = made.outs / "filtered_feature_bc_matrix" / "matrix.mtx.gz"
     whole = matrix.read_bytes()
     matrix.write_bytes(whole[:-40])
-    with pytest.raises(CohortError, match="matrix.mtx.gz: this file is truncated.*again"):
+    with pytest.raises(CohortError, match=r"matrix.mtx.gz: this file is truncated.*again"):
         read_pair(None, made.outs)
     matrix.write_bytes(gzip.compress(b"0" * 300_000_000))
-    with pytest.raises(CohortError, match="decompresses to more than"):
+    with pytest.raises(CohortError, match=r"decompresses to more than"):
         read_pair(None, made.outs)
     text = gzip.decompress(whole).decode().split("\n")
     matrix.write_bytes(gzip.compress("\n".join(text[: len(text) // 2]).encode()))
-    with pytest.raises(CohortError, match="declares .* entries and holds fewer|truncated or damaged"):
+    with pytest.raises(CohortError, match=r"declares .* entries and holds fewer|truncated or damaged"):
         read_pair(None, made.outs)
 
 
@@ -250,19 +250,19 @@ def test_a_manifest_mixes_folders_and_pairs(make_outs, make_pair, tmp_path):
     assert (again.name, again.mpp) == ("again", 0.71)
     assert pair.name == "P"
     (tmp_path / "none.yaml").write_text("sections: [{counts: P.h5ad}]")
-    with pytest.raises(CohortError, match="which picture goes with this h5ad"):
+    with pytest.raises(CohortError, match=r"which picture goes with this h5ad"):
         open_cohort(tmp_path / "none.yaml")
     (tmp_path / "bins.yaml").write_text("sections: [{counts: A/outs, bin_um: 16}]")
-    with pytest.raises(CohortError, match="has spots of its own"):
+    with pytest.raises(CohortError, match=r"has spots of its own"):
         open_cohort(tmp_path / "bins.yaml")
 
 
 def test_what_is_no_source_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     assert find_source(tmp_path / "empty") is None
-    with pytest.raises(CohortError, match="no reader knows this.*Space Ranger folder"):
+    with pytest.raises(CohortError, match=r"no reader knows this.*Space Ranger folder"):
         open_source(tmp_path / "empty")
-    with pytest.raises(CohortError, match="no such file"):
+    with pytest.raises(CohortError, match=r"no such file"):
         open_source(tmp_path / "gone", Options())
 
 
@@ -283,7 +283,7 @@ def test_real_space_ranger_1_folder(shared_data):
     assert table.facts["um_per_px"] * scale["spot_diameter_fullres"] == pytest.approx(65, rel=0.01)
     with pytest.raises(CohortError, match=r"picture is not here.*about 11287 x 11757 px.*--image"):
         read_section(None, folder)
-    with pytest.raises(CohortError, match="reduced"):
+    with pytest.raises(CohortError, match=r"reduced"):
         read_section(folder / "spatial/tissue_lowres_image.png", folder)
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from chrep_model.cohorts.h5ad import CountsFile, read_counts_file
-from chrep_model.cohorts.readers import spaceranger, visium_hd
+from chrep_model.cohorts.readers import hest, legacy_st, spaceranger, spatialdata_store, visium_hd, xenium
 from chrep_model.cohorts.readers.source import Options, Reader, Source
 from chrep_model.errors import CohortError
 
@@ -22,9 +22,18 @@ __all__ = [
 ]
 
 H5AD = ".h5ad"
+# Where collections of many sections keep their tables of counts.
+_FOLDERS = ("st", "h5ad", "ST-cnts")
 
 # The first one that knows a folder reads it.
-READERS: tuple[Reader, ...] = (visium_hd.READER, spaceranger.READER)
+READERS: tuple[Reader, ...] = (
+    visium_hd.READER,
+    spaceranger.READER,
+    xenium.READER,
+    spatialdata_store.READER,
+    hest.READER,
+    legacy_st.READER,
+)
 
 
 def find_source(path: str | os.PathLike[str], options: Options = Options()) -> Source | None:  # noqa: B008
@@ -38,9 +47,14 @@ def find_source(path: str | os.PathLike[str], options: Options = Options()) -> S
 
 
 def find_sources(folder: Path) -> list[Source]:
-    """Return the sections of a folder of such folders or files, by name."""
-    found = [find_source(inside) for inside in sorted(folder.iterdir()) if not inside.name.startswith(".")]
-    return [source for source in found if source is not None]
+    """Return the sections of a folder of such folders or files, also of those in folders for tables."""
+    places = [folder, *(folder / name for name in _FOLDERS if (folder / name).is_dir())]
+    found: dict[Path, Source] = {}
+    for path in (path for place in places for path in sorted(place.iterdir())):
+        source = None if path.name.startswith(".") else find_source(path)
+        if source is not None:
+            found.setdefault(source.place.absolute(), source)
+    return list(found.values())
 
 
 def hdf5_files(counts: str | os.PathLike[str]) -> list[Path]:

@@ -108,9 +108,8 @@ def locate_h5(file: Any, path: Path) -> dict[str, Any]:
     CohortError
         One is missing, leads out of the file, or declares more than the file can hold.
     """
-    pieces = {
-        key: found for key in (*_NEEDED, *_OPTIONAL) if (found := _dataset(file, key, path)) is not None
-    }
+    known = {key: stored(file, f"matrix/{key}", path) for key in (*_NEEDED, *_OPTIONAL)}
+    pieces = {key: found for key, found in known.items() if found is not None}
     missing = [key for key in _NEEDED if key not in pieces]
     if missing:
         raise CohortError(
@@ -118,7 +117,13 @@ def locate_h5(file: Any, path: Path) -> dict[str, Any]:
             path=path,
             remedy="Give the folder with filtered_feature_bc_matrix.h5 as Space Ranger 1 or later writes it.",
         )
-    declared = sum(int(piece.size or 0) * piece.dtype.itemsize for piece in pieces.values())
+    check_budget(list(pieces.values()), path)
+    return pieces
+
+
+def check_budget(pieces: list[Any], path: Path) -> None:
+    """Refuse HDF5 datasets that declare more than this file can reasonably hold."""
+    declared = sum(int(piece.size or 0) * piece.dtype.itemsize for piece in pieces)
     size = path.stat().st_size
     if declared > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * size):
         raise CohortError(
@@ -126,31 +131,37 @@ def locate_h5(file: Any, path: Path) -> dict[str, Any]:
             path=path,
             remedy="It is damaged: copy or download the file again.",
         )
-    return pieces
 
 
-def _dataset(file: Any, key: str, path: Path) -> Any:
+def stored(file: Any, key: str, path: Path) -> Any:
+    """Return a dataset of an HDF5 file, None where there is none.
+
+    Raises
+    ------
+    CohortError
+        Its values, or a group on the way to it, lie in another place.
+    """
     import h5py
 
     node = file
-    for part in ("matrix", *key.split("/")):
+    for part in key.split("/"):
         link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
         if link is None:
             return None
         if not isinstance(link, h5py.HardLink):
             raise CohortError(
-                f"'matrix/{key}' is a link to another place, which is not followed",
+                f"'{key}' is a link to another place, which is not followed",
                 path=path,
-                remedy="Use the file as Space Ranger wrote it.",
+                remedy="Use the file as its program wrote it.",
             )
         node = node[part]
     if not isinstance(node, h5py.Dataset):
         return None
     if node.is_virtual or node.external:
         raise CohortError(
-            f"'matrix/{key}' keeps its values in other files, which are not opened",
+            f"'{key}' keeps its values in other files, which are not opened",
             path=path,
-            remedy="Use the file as Space Ranger wrote it.",
+            remedy="Use the file as its program wrote it.",
         )
     return node
 
@@ -160,15 +171,15 @@ def _read_h5(path: Path) -> Matrix:
     from scipy import sparse
 
     with h5py.File(path, "r") as file:
-        stored = {key: piece[()] for key, piece in locate_h5(file, path).items()}
-    n_features, n_barcodes = (int(side) for side in stored["shape"])
-    indices, indptr = (_whole(stored[key], key) for key in ("indices", "indptr"))
+        values = {key: piece[()] for key, piece in locate_h5(file, path).items()}
+    n_features, n_barcodes = (int(side) for side in values["shape"])
+    indices, indptr = (_whole(values[key], key) for key in ("indices", "indptr"))
     return Matrix(
-        counts=sparse.csr_matrix((stored["data"], indices, indptr), shape=(n_barcodes, n_features)),
-        barcodes=_texts(stored["barcodes"]),
-        names=_texts(stored["features/name"]),
-        ids=_texts(stored["features/id"]) if "features/id" in stored else None,
-        types=_texts(stored["features/feature_type"]) if "features/feature_type" in stored else None,
+        counts=sparse.csr_matrix((values["data"], indices, indptr), shape=(n_barcodes, n_features)),
+        barcodes=_texts(values["barcodes"]),
+        names=_texts(values["features/name"]),
+        ids=_texts(values["features/id"]) if "features/id" in values else None,
+        types=_texts(values["features/feature_type"]) if "features/feature_type" in values else None,
         path=path,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,9 +62,15 @@ def nearby(folder: Path, *, up: int) -> Iterator[Path]:
 
 
 def find_picture(
-    folder: Path, name: str, options: Options, *, up: int, fits: Callable[[Size], str], wanted: str
+    folder: Path,
+    name: str,
+    options: Options,
+    *,
+    among: Iterable[Path],
+    fits: Callable[[Size], str],
+    wanted: str,
 ) -> Path:
-    """Return the picture that was named, or the only one nearby that fits.
+    """Return the picture that was named, or the only one of some that fits.
 
     Parameters
     ----------
@@ -73,8 +79,8 @@ def find_picture(
     name : str
         Of the section; among several pictures the one of this name is taken.
     options : Options
-    up : int
-        How many folders above `folder` are looked into.
+    among : iterable of Path
+        Pictures to look at where none was named, see `nearby`.
     fits : callable
         Says in words why a picture of this size cannot be the one; empty where it can.
     wanted : str
@@ -92,7 +98,7 @@ def find_picture(
             raise CohortError(why, path=options.image, remedy=f"Give {wanted} with --image.")
         return options.image
     seen, found = [], []
-    for file in dict.fromkeys(nearby(folder, up=up)):
+    for file in dict.fromkeys(among):
         try:
             why = fits(size_of(file))
         except ChrepError as error:

@@ -11,7 +11,7 @@ from chrep_model.cohorts.h5ad import CountsFile
 from chrep_model.cohorts.readers.genes import gene_counts
 from chrep_model.cohorts.readers.lattice import OtherArray, fit_lattice
 from chrep_model.cohorts.readers.matrix import Matrix, find_matrix, read_matrix
-from chrep_model.cohorts.readers.pictures import find_picture
+from chrep_model.cohorts.readers.pictures import find_picture, nearby
 from chrep_model.cohorts.readers.source import Options, Reader
 from chrep_model.cohorts.readers.spot_folder import (
     Positions,
@@ -69,7 +69,7 @@ def _picture(folder: Path, options: Options) -> Path:
         folder,
         section_name(folder),
         options,
-        up=2 if folder.name.lower() == "outs" else 1,
+        among=nearby(folder, up=2 if folder.name.lower() == "outs" else 1),
         fits=lambda found: why_not(found, full, positions),
         wanted=f"the microscope's own picture{size}, which Space Ranger got by --image (a TIFF or JPEG; not "
         "tissue_hires_image.png)",

@@ -12,7 +12,7 @@ from chrep_model.cohorts.h5ad import CountsFile
 from chrep_model.cohorts.readers.genes import gene_counts
 from chrep_model.cohorts.readers.lattice import Lattice, fit_lattice
 from chrep_model.cohorts.readers.matrix import find_matrix, read_matrix
-from chrep_model.cohorts.readers.pictures import find_picture
+from chrep_model.cohorts.readers.pictures import find_picture, nearby
 from chrep_model.cohorts.readers.source import Options, Reader
 from chrep_model.cohorts.readers.spaceranger import FILTERED, RAW, match, section_name
 from chrep_model.cohorts.readers.spot_folder import (
@@ -88,7 +88,7 @@ def _picture(place: Path, options: Options) -> Path:
         place,
         _name(place),
         options,
-        up=4 if _BIN.fullmatch(place.name) else 3,
+        among=nearby(place, up=4 if _BIN.fullmatch(place.name) else 3),
         fits=lambda found: why_not(found, full, positions),
         wanted=f"the microscope's own picture{size}, which Space Ranger got by --image (a TIFF or JPEG; "
         "neither tissue_hires_image.png nor the one of the CytAssist)",
