@@ -12,6 +12,7 @@ from chrep_model.errors import ChrepError
 
 if TYPE_CHECKING:
     from chrep_model.calibration.trust import Trust
+    from chrep_model.cohorts.readers import Source
 
 Facts = dict[str, Any]
 
@@ -40,6 +41,7 @@ def info(
 
 
 def _look(path: Path) -> Facts:
+    from chrep_model.cohorts.readers import find_source, find_sources
     from chrep_model.inference.export import is_prediction
 
     if not path.exists():
@@ -52,6 +54,10 @@ def _look(path: Path) -> Facts:
         if any((path / name).exists() for name in (".zgroup", "zarr.json")):
             return _zarr(path) if is_prediction(path) else _slide(path)
         if any(path.glob("*.[hH]5[aA][dD]")):
+            return _cohort(path)
+        if (source := find_source(path)) is not None:
+            return _source(source)
+        if find_sources(path):
             return _cohort(path)
     elif path.suffix.lower() in (".yaml", ".yml"):
         return _cohort(path)
@@ -107,6 +113,26 @@ def _cohort(path: Path) -> Facts:
             }
             for section in cohort
         ],
+    }  # fmt: skip
+
+
+def _source(source: Source) -> Facts:
+    """Say what another program's output is, also where its picture is not found."""
+    from chrep_model.cohorts.probe import probe
+    from chrep_model.cohorts.readers import Options
+
+    try:
+        picture: Path | None = source.picture()
+        missing = {}
+    except ChrepError as error:
+        picture, missing = None, {"no_slide": f"{error.what}. {error.remedy}"}
+    probe(source.hdf5())
+    spots = source.with_options(Options(image=picture)).read()
+    return {
+        "kind": source.kind, "section": source.name, "slide": None if picture is None else picture.name,
+        **missing, "spots": len(spots.spot_ids), "genes": len(spots.genes),
+        "first_genes": options.shown(spots.genes), "median_counts": _median_counts(spots.counts),
+        **spots.facts, "noticed": " ".join(finding.text for finding in spots.findings),
     }  # fmt: skip
 
 

@@ -161,7 +161,7 @@ def _scale(given: float | None, own: float | None, table: CountsFile, path: Path
             "uns['um_per_px'] is missing and the slide does not say its scale either",
             path=path,
             remedy="Store the µm per px of the full-resolution image as uns['um_per_px'], "
-            "or give um_per_px in the cohort's manifest.",
+            "or give um_per_px in the cohort's manifest (--um-per-px of chrep import).",
         )
     low, high = MPP_RANGE
     if not low <= mpp <= high:

@@ -18,11 +18,11 @@ from chrep_model.errors import CohortError
 
 
 @pytest.fixture
-def sample(tmp_path: Path, tissue) -> Path:
+def sample(tmp_path: Path, tissue_pictures) -> Path:
     """``st/T1.h5ad``, ``wsis/T1.png``, ``metadata/T1.json``; tissue in the left half of a square picture."""
     for folder in ("st", "wsis", "metadata"):
         (tmp_path / folder).mkdir()
-    with Image.open(next(iter(tissue.values()))) as opened:
+    with Image.open(next(iter(tissue_pictures.values()))) as opened:
         half = opened.convert("RGB").resize((400, 800))
     picture = Image.new("RGB", (800, 800), (244, 244, 244))
     picture.paste(half, (0, 0))

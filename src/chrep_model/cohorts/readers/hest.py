@@ -94,9 +94,7 @@ def _read(table: Path, options: Options) -> CountsFile:
     with h5py.File(table, "r") as file:
         placed = "obsm" in file and "spatial" in file["obsm"]
     counts = read_counts_file(table) if placed else _read_unplaced(table)
-    if options.image is None:
-        raise ValueError("positions of HEST are those in a picture")
-    xy, findings = _in_order(counts.xy, options.image)
+    xy, findings = _in_order(counts.xy, options.image or _picture(table, options))
     facts, said = dict(counts.facts), _facts(table)
     pixel_um = _number(said.get("pixel_size_um_estimated")) or _number(said.get("pixel_size_um_embedded"))
     if pixel_um is not None:

@@ -43,7 +43,8 @@ class Reader:
         ``picture(place, options)`` gives the full-resolution picture, checked where the format allows it, or
         raises CohortError that says which file is wanted.
     read : callable
-        ``read(place, options)`` gives a `CountsFile`; `options.image` is set where the format needs it.
+        ``read(place, options)`` gives a `CountsFile`. Where positions follow from the picture, it is that of
+        `options.image`, or is looked for.
     hdf5 : callable
         ``hdf5(place)`` gives the HDF5 files that `read` opens, to be tried in another process first.
     binned : bool

@@ -80,8 +80,7 @@ def _alignment(folder: Path, picture: Path) -> Path:
 
 
 def _read(folder: Path, options: Options) -> CountsFile:
-    if options.image is None:
-        raise ValueError("positions of Xenium are those in a picture")
+    picture = options.image or _picture(folder, options)
     path = find_matrix(folder, _MATRIX)
     if path is None:  # deleted since it was found
         raise CohortError("the count matrix is missing", path=folder, remedy="Copy the folder again.")
@@ -96,10 +95,10 @@ def _read(folder: Path, options: Options) -> CountsFile:
             remedy="Put the cells.parquet of the same run beside it.",
         )
     um = np.array([cells[barcode] for barcode in matrix.barcodes])
-    xy, mpp = _onto_picture(um, xenium_mpp, _alignment(folder, options.image))
-    size = size_of(options.image)
+    xy, mpp = _onto_picture(um, xenium_mpp, _alignment(folder, picture))
+    size = size_of(picture)
     kept = (xy >= 0).all(axis=1) & (xy[:, 0] < size.width) & (xy[:, 1] < size.height)
-    findings = _outside(kept, size, options.image)
+    findings = _outside(kept, size, picture)
     side = bin_um / mpp
     squares = np.floor(xy[kept][:, ::-1] / side).astype(np.int64)
     whole = ((squares + 1) * side <= (size.height, size.width)).all(axis=1)
