@@ -25,6 +25,8 @@ from chrep_model.geometry import base_to_level
 from chrep_model.slides.slide import open_slide
 
 PICTURE_PX = 1600
+# Cells are drawn larger than they are, or nobody would see them; bins without gaps are not.
+_SMALLEST_DOT_PX, _MANY_SPOTS = 3.0, 20_000
 # Formats of one file and a folder beside it, whose names must stay as they are.
 _KEEP_THEIR_NAMES = (".mrxs", ".vms", ".vmu")
 _STEPS = (
@@ -203,7 +205,8 @@ def _draw(section: Section, check: PairCheck, path: Path) -> None:
     colours = (colormaps["viridis"](shades) * 255).astype(int)
     colours[:, 3] = 150
     colours[~check.overlay.on_tissue] = (230, 30, 30, 230)
-    radius = max((section.spot_diameter_px or 1.0) / downsample / 2, 0.5)
+    least = _SMALLEST_DOT_PX if len(section) < _MANY_SPOTS else 0.5
+    radius = max((section.spot_diameter_px or 0.0) / downsample / 2, least)
     for (x, y), colour in zip(base_to_level(section.xy, downsample), colours, strict=True):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=tuple(colour))
     Image.alpha_composite(picture, over).convert("RGB").save(path)
