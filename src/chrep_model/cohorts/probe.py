@@ -55,7 +55,7 @@ def probe(paths: Sequence[str | os.PathLike[str]]) -> None:
 def _read_everything(path: Path) -> None:
     import h5py
 
-    from chrep_model.cohorts.h5ad import locate
+    from chrep_model.cohorts.tables.pieces import locate
 
     with h5py.File(path, "r") as file:
         waiting: list[Any] = list(locate(file, path).values())
