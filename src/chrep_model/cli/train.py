@@ -115,14 +115,8 @@ def calibrate(
     started = time.perf_counter()
     with console.progress() as (tell, report):
         old = load_bundle(bundle)
-        new = pipeline.calibrate(
-            old,
-            checked_cohort(cohort, progress=tell),
-            out,
-            device=device,
-            progress=tell,
-            run=Run(say=report, warn=console.warn),
-        )
+        sections = checked_cohort(cohort, progress=tell)
+        new = pipeline.calibrate(old, sections, out, device=device, progress=tell, run=Run(say=report))
     _tell_of(new, time.perf_counter() - started, as_json)
 
 

@@ -219,12 +219,11 @@ def _choose_counts(
         elif (fault := counts.doubtful(table)) is not None:
             wrong[key] = fault
             unsure = unsure or (key, table)
-        elif not wrong:
+        elif key == "X":
             return key, table, ()
         else:
-            first = next(iter(wrong))
-            text = f"{_called(first)} {wrong[first]}; the counts are taken from {_called(key)}."
-            return key, table, (Finding("ok", text),)
+            why = next((f"{_called(first)} {fault}" for first, fault in wrong.items()), "there is no X")
+            return key, table, (Finding("ok", f"{why}; the counts are taken from {_called(key)}."),)
     if unsure is not None:
         text = f"{_called(unsure[0])} {wrong[unsure[0]]}."
         remedy = "Make sure that these are raw counts; write them into X if they are elsewhere."

@@ -188,7 +188,7 @@ def _scale(
         ("slide", own),
         ("scale factors", _positive(table.facts.get("microns_per_pixel"), "microns_per_pixel", path)),
     )
-    source, mpp = next(((who, value) for who, value in says if value is not None), ("", None))
+    source, mpp = next((said for said in says if said[1] is not None), says[0])
     if mpp is None:
         raise CohortError(
             "uns['um_per_px'] is missing and the slide does not say its scale either",

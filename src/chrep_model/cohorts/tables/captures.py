@@ -34,6 +34,8 @@ COLUMNS = (*_CERTAIN, *_PERHAPS)
 _PLACE = re.compile(r"[ACGT]{14,}|s_\d{3}um_\d+_\d+|(?<![\d.])\d+x\d+(?![\d.])")
 #: So many of the spots share their place with another, and the places are those of several arrays.
 _SHARED = 0.05
+#: Fewer spots, and a few that share their place say nothing.
+_FEWEST_SPOTS = 10
 _MOST_CAPTURES = 200
 #: Nearer together than this, of the distance within each, and two lattices lie over one another.
 _TOO_NEAR = 0.8
@@ -136,7 +138,7 @@ def choose_rows(
         return everything, (
             Finding(
                 "ok",
-                f"{apart.where} has several values ({_shown(apart.names)}) whose spots lie apart: all are used.",
+                f"{apart.where} has several values ({_shown(apart.names)}) whose spots lie apart: all count.",
                 "Choose one with library: NAME in a YAML manifest if they are different sections.",
             ),
         )
@@ -199,7 +201,7 @@ def _boxes_overlap(one: FloatArray, other: FloatArray) -> bool:
 def _twice(xy: FloatArray, array: np.ndarray | None) -> bool:
     """Whether many spots have exactly the same place as another."""
     for places in (xy, array):
-        if places is not None and len(places) > 1:
+        if places is not None and len(places) >= _FEWEST_SPOTS:
             _, counts = np.unique(places, axis=0, return_counts=True)
             if counts[counts > 1].sum() > _SHARED * len(places):
                 return True

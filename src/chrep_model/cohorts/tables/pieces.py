@@ -105,9 +105,8 @@ def _position_pieces(file: Any, pieces: dict[str, Any], path: Path) -> dict[str,
             index = stored.attrs.get("_index", "_index")
             return {f"xy/{name}": _member(stored, name, path) for name in stored if name != index}
     columns = {plain(key.rpartition("/")[2]): key for key in pieces if key.startswith("obs/")}
-    pair = [columns.get(plain(name)) for name in positions.OBS_PAIR]
-    if pair[0] is not None and pair[1] is not None:
-        return {f"xy/{name}": pieces[key] for name, key in zip(positions.OBS_PAIR, pair, strict=True)}
+    if all(plain(name) in columns for name in positions.OBS_PAIR):
+        return {f"xy/{name}": pieces[columns[plain(name)]] for name in positions.OBS_PAIR}
     obs = _member(file, "obs", path)
     raise positions.missing(obs if _is_group(obs) else (), obsm if _is_group(obsm) else (), path)
 
