@@ -85,3 +85,12 @@ def test_a_manifest_stands_for_its_sections(make_pair, tmp_path):
     write_manifest(open_cohort(tmp_path / "one"), tmp_path / "cohort.yaml")
     (pair,) = suggest_pairs([tmp_path / "cohort.yaml"]).pairs
     assert pair == Pair(tmp_path / "one" / "A.png", tmp_path / "one" / "A.h5ad", "A", "p", 0.5)
+
+
+def test_a_slide_that_is_a_folder_pairs_by_its_name(tmp_path, make_pair, write_omezarr):
+    for name in ("A.ome.zarr", "b.c.OME.Zarr"):
+        write_omezarr(tmp_path / name)
+        stem = name[: -len(".ome.zarr")]
+        make_pair(stem)[0].unlink()
+    assert [section.slide_path.name for section in open_cohort(tmp_path)] == ["A.ome.zarr", "b.c.OME.Zarr"]
+    assert [pair.slide.name for pair in suggest_pairs([tmp_path]).pairs] == ["A.ome.zarr", "b.c.OME.Zarr"]

@@ -1,4 +1,4 @@
-"""Tables of counts as other programs write them: where the counts, names and positions are, and which rows."""
+"""Tables of counts as other programs write them: where counts, names and positions are, and which rows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from chrep_model.errors import CohortError
 
 N_SPOTS, N_GENES = 30, 70
 XY = np.stack(np.meshgrid(np.arange(6) * 100.0 + 50, np.arange(5) * 80.0 + 40), -1).reshape(-1, 2)
+OFFSET = np.array([31.0, 17.0])
 
 
 @pytest.fixture
@@ -208,7 +209,7 @@ def test_spots_off_tissue_are_left_out(written, counts, kind):
 
 
 def test_no_spot_under_tissue_is_an_error(written):
-    with pytest.raises(CohortError, match="in_tissue.* is 0 for every spot"):
+    with pytest.raises(CohortError, match=r"in_tissue.* is 0 for every spot"):
         read_counts_file(written(lambda table: table.obs.insert(0, "in_tissue", 0)))
 
 
@@ -216,7 +217,7 @@ def two_captures(column="library_id", names=("V1", "V2"), ids=lambda i: f"spot{i
     """Two captures of 15 spots, each with positions of its own that lie over the other's."""
 
     def alter(table):
-        table.obsm["spatial"] = np.concatenate([XY[:15], XY[:15] + [31.0, 17.0]])
+        table.obsm["spatial"] = np.concatenate([XY[:15], XY[:15] + OFFSET])
         if column:
             table.obs[column] = pd.Categorical([names[0]] * 15 + [names[1]] * 15)
         table.obs_names = [ids(i) for i in range(N_SPOTS)]
@@ -236,10 +237,10 @@ def test_several_captures_are_never_mixed(written, counts, column):
         read_counts_file(path)
     table = read_counts_file(path, library="V2")
     np.testing.assert_array_equal(table.counts.toarray(), counts[15:])
-    np.testing.assert_array_equal(table.xy, XY[:15] + [31.0, 17.0])
+    np.testing.assert_array_equal(table.xy, XY[:15] + OFFSET)
     assert table.facts["spot_diameter_fullres"] == 60.0
     assert said(table) == "15 of 30 spots are of other captures than V2."
-    with pytest.raises(CohortError, match="no capture 'V3'.*It has V1, V2"):
+    with pytest.raises(CohortError, match=r"no capture 'V3'.*It has V1, V2"):
         read_counts_file(path, library="V3")
 
 
