@@ -9,7 +9,7 @@ import anndata
 import numpy as np
 import pytest
 
-TRAIN = ("--method", "mean", "--genes", "10", "--tile-um", "100", "--context-um", "none")
+TRAIN = ("--method", "mean", "--genes", "10", "--tile-um", "100", "--mpp", "1", "--context-um", "none")
 NAMES = ("SYNTHETIC_P1A", "SYNTHETIC_P1B", "SYNTHETIC_P2A")
 
 
