@@ -240,7 +240,7 @@ def test_several_captures_are_never_mixed(written, counts, column):
     np.testing.assert_array_equal(table.xy, XY[:15] + OFFSET)
     assert table.facts["spot_diameter_fullres"] == 60.0
     assert said(table) == "15 of 30 spots are of other captures than V2."
-    with pytest.raises(CohortError, match=r"no capture 'V3'.*It has V1, V2"):
+    with pytest.raises(CohortError, match=r"no spots of a capture 'V3'.*It has V1, V2"):
         read_counts_file(path, library="V3")
 
 
@@ -259,6 +259,20 @@ def test_captures_that_nothing_names_are_refused(written):
 
     with pytest.raises(CohortError, match="nothing says which spot is of which"):
         read_counts_file(written(alter))
+
+
+def test_libraries_that_obs_does_not_tell_apart(written):
+    def alter(table):
+        two_captures(None)(table)
+        table.obsm["spatial"] = XY
+
+    path = written(alter)
+    table = read_counts_file(path)
+    (finding,) = table.findings
+    assert finding.level == "warning" and "names several captures (V1, V2)" in finding.text
+    assert table.facts == {}
+    with pytest.raises(CohortError, match=r"no spots of a capture 'V1'.*leave library out"):
+        read_counts_file(path, library="V1")
 
 
 def test_labels_on_one_array_are_no_captures(written):

@@ -173,6 +173,8 @@ def _h5ad(path: Path) -> Facts:
 
         return _prediction(anndata.read_h5ad(path, backed="r"))
     spots = read_counts_file(path)
+    for finding in spots.findings:
+        console.warn(f"{finding.text} {finding.remedy}".rstrip())
     return {
         "kind": "measured spots", "spots": len(spots.spot_ids), "genes": len(spots.genes),
         "first_genes": options.shown(spots.genes), "median_counts": _median_counts(spots.counts),

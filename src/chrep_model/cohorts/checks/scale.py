@@ -19,6 +19,7 @@ _PITCH_UM = (1.0, 500.0)
 #: A known array's pitch may be measured so much off; with more the scale is doubtful, or wrong for certain.
 _PITCH_DOUBTFUL, _PITCH_WRONG = 0.08, 0.20
 _HD_BIN = re.compile(r"s_(\d{3})um_")
+_BARCODE = re.compile(r"[ACGT]{16}-\d")
 _VISIUM_PITCH_UM = 100.0
 
 
@@ -57,7 +58,8 @@ def known_pitch(look: Look) -> tuple[str, float] | None:
             return f"Visium HD in bins of {min(um)} µm", float(um.pop())
     # Every second place of Visium's rows is empty, so that row and column are both even or both odd.
     alternating = look.array is not None and not (look.array.sum(axis=1) % 2).any()
-    if alternating and look.regular and _six_neighbours(look):
+    barcodes = look.array is None and all(map(_BARCODE.search, look.spot_ids[:20]))
+    if (alternating or barcodes) and look.regular and _six_neighbours(look):
         return "Visium", _VISIUM_PITCH_UM
     return None
 

@@ -149,6 +149,16 @@ def choose_rows(
             path=path,
             remedy="Write a file for each capture, or name them in obs['library_id'].",
         )
+    one = {grouping.names[0] for grouping in found if len(grouping.names) == 1}
+    if len(libraries) > 1 and not one & set(libraries):
+        return everything, (
+            Finding(
+                "warning",
+                f"uns['spatial'] names several captures ({_shown(libraries)}), and obs does not say of which "
+                "one the spots are: no scale factor is used.",
+                "Say it in obs['library_id'].",
+            ),
+        )
     return everything, ()
 
 
@@ -167,9 +177,9 @@ def _wanted(
             return kept, (note,) if others else ()
     if list(libraries) == [wanted]:
         return everything, ()
-    known = next((grouping.names for grouping in found if len(grouping.names) > 1), list(libraries))
-    has = f"It has {_shown(known)}." if known else "It holds one capture without a name: leave library out."
-    raise CohortError(f"there is no capture {wanted!r} in this file", path=path, remedy=has)
+    known = [name for grouping in found if len(grouping.names) > 1 for name in grouping.names]
+    has = f"It has {_shown(known)}." if known else "Nothing in obs names captures: leave library out."
+    raise CohortError(f"there are no spots of a capture {wanted!r} in this file", path=path, remedy=has)
 
 
 def _collide(xy: FloatArray, array: np.ndarray | None, labels: npt.NDArray[np.str_]) -> bool:

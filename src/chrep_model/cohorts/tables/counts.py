@@ -17,6 +17,8 @@ LAYERS = ("counts", "rawcounts", "raw", "count", "umi", "umis", "umicounts", "ra
 REMEDY = "Put raw counts into X (not normalised, not log-transformed, not scaled)."
 #: Spots with so many genes have one of a single count, unless all counts were multiplied.
 _MANY_GENES = 50
+#: Spots with so many genes have one that was counted twice, unless counts were cut to 0 and 1.
+_SEVERAL_GENES = 20
 #: Totals that differ by less, of their mean, are those of normalised values that were rounded.
 _SAME_TOTALS = 0.005
 #: Totals below this may be the same by design, such as in a table made for a test.
@@ -77,7 +79,7 @@ def doubtful(counts: sparse.csr_matrix) -> str | None:
         return None
     totals = np.asarray(counts.sum(axis=1)).ravel()
     filled = totals[totals > 0]
-    if counts.data.max() == 1 and np.diff(counts.indptr).max() >= _MANY_GENES:
+    if counts.data.max() == 1 and np.diff(counts.indptr).max() >= _SEVERAL_GENES:
         return "holds only 0 and 1: whether a gene was detected, not how often it was counted"
     middle = float(np.median(filled))
     same = np.abs(filled - middle) <= _SAME_TOTALS * middle
