@@ -253,6 +253,7 @@ def calibrate(
             remedy="Use one of chrep.",
         )
     cohort.require(2, "calibrating holds sections out in turn")
+    cohort = cohort.named_as(old.panel.genes, old.panel.ids, "the model")
     encoder = bundle.encoder(choose_device(device))
     features = features or section_features(
         cohort.sections, encoder, bundle.context_um,

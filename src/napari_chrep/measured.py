@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from chrep_model.cohorts.matching import matched
 from chrep_model.cohorts.probe import probe
 from chrep_model.cohorts.section import Section, read_section
 from chrep_model.errors import ChrepError, GeneError
@@ -84,6 +85,7 @@ def reading(
     if panel is None:
         yield Measured(section)
         return
+    section = matched(section, panel.genes, panel.ids, "the model")
     try:
         yield Measured(section, bundle, panel.expression(section), frozenset(section.genes))
     except GeneError as error:

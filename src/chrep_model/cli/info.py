@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 
+#: What of a cohort cannot be right: told after all else.
+_WRONG = "wrong"
+
 EXAMPLE = options.example("chrep info slide.svs", "chrep info cohort/ --json")
 
 
@@ -26,10 +29,19 @@ def info(
 ) -> None:
     """Say what a slide, cohort, bundle or prediction is."""
     facts = _look(path)
+    wrong = facts.pop(_WRONG, None)
     if as_json:
         console.say_json(facts)
-        return
+    else:
+        _say(facts)
+    if wrong is not None:
+        raise wrong
+
+
+def _say(facts: Facts) -> None:
     rows = facts.pop("sections", None) or facts.pop("levels", None)
+    for row in rows or ():
+        row.pop("findings", None)  # said already, on stderr
     width = max(len(key) for key in facts) + 2
     for key, value in facts.items():
         console.say(f"{key.replace('_', ' '):{width}}{_text(value)}".rstrip())
@@ -93,13 +105,14 @@ def _slide(path: Path) -> Facts:
 
 
 def _cohort(path: Path) -> Facts:
-    from chrep_model.cohorts.cohort import open_cohort
+    from chrep_model.cli.cohorts import first_error, read_and_check, tell_findings
 
     with console.progress() as (tell, _):
-        counted = None if tell is None else lambda done, total: tell(done, total, "reading sections")
-        cohort = open_cohort(path, progress=counted)
+        cohort, found = read_and_check(path, progress=tell)
+    tell_findings(cohort, found)
     shared = set.intersection(*(set(section.genes) for section in cohort))
     return {
+        _WRONG: first_error(cohort, found),
         "kind": "cohort",
         "name": cohort.name,
         "patients": len(cohort.patients),
@@ -110,6 +123,10 @@ def _cohort(path: Path) -> Facts:
                 "section": section.name, "patient": section.patient, "slide": section.slide_path.name,
                 "um_per_px": section.mpp, "spots": len(section), "genes": len(section.genes),
                 "median_counts": _median_counts(section.counts),
+                "findings": [
+                    {"level": finding.level, "text": finding.text, "remedy": finding.remedy}
+                    for finding in found[section.name]
+                ],
             }
             for section in cohort
         ],
@@ -182,6 +199,8 @@ def _h5ad(path: Path) -> Facts:
 
         return _prediction(anndata.read_h5ad(path, backed="r"))
     spots = read_counts_file(path)
+    for finding in spots.findings:
+        console.warn(f"{finding.text} {finding.remedy}".rstrip())
     return {
         "kind": "measured spots", "spots": len(spots.spot_ids), "genes": len(spots.genes),
         "first_genes": options.shown(spots.genes), "median_counts": _median_counts(spots.counts),

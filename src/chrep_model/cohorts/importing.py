@@ -163,6 +163,8 @@ def _write_h5ad(section: Section, path: Path) -> None:
     import pandas as pd
 
     obs = pd.DataFrame(index=pd.Index(section.spot_ids, dtype=object))
+    if section.array is not None:
+        obs["array_row"], obs["array_col"] = section.array.T
     var = pd.DataFrame(index=pd.Index(section.genes, dtype=object))
     if section.gene_ids is not None:
         var["gene_ids"] = list(section.gene_ids)

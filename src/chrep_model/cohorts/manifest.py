@@ -32,6 +32,7 @@ class ManifestSection(_Strict):
     patient: str | None = Field(default=None, min_length=1)
     um_per_px: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     bin_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    library: str | None = Field(default=None, min_length=1)
 
 
 class Manifest(_Strict):
@@ -72,6 +73,7 @@ def write_manifest(cohort: Cohort, path: str | os.PathLike[str]) -> None:
             patient=section.patient,
             um_per_px=section.mpp,
             bin_um=section.bin_um,
+            library=section.library,
         )
         for section in cohort
     ]

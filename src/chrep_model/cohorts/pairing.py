@@ -14,6 +14,7 @@ from chrep_model.errors import ChrepError
 from chrep_model.slides.slide import is_slide, slide_name
 
 COUNTS_SUFFIX = ".h5ad"
+_OF_MANIFEST = ("name", "patient", "um_per_px", "library")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Pair:
         Of the section, where they are not to be taken from the files.
     um_per_px : float or None
         Scale of the full-resolution image, where it is not to be taken from the files.
+    library : str or None
+        Which capture of an h5ad that holds several.
     """
 
     slide: Path
@@ -34,6 +37,7 @@ class Pair:
     name: str | None = None
     patient: str | None = None
     um_per_px: float | None = None
+    library: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,7 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
 
 
 def _listed(entry: dict[str, Any]) -> Pair:
-    return Pair(
-        entry["slide_path"], entry["counts_path"], entry["name"], entry["patient"], entry["um_per_px"]
-    )
+    return Pair(entry["slide_path"], entry["counts_path"], *map(entry.get, _OF_MANIFEST))
 
 
 def _no_pair(folder: Path) -> str:

@@ -55,8 +55,8 @@ def probe(paths: Sequence[str | os.PathLike[str]]) -> None:
 def _read_everything(path: Path) -> None:
     import h5py
 
-    from chrep_model.cohorts.h5ad import locate
     from chrep_model.cohorts.readers.matrix import locate_h5
+    from chrep_model.cohorts.tables.pieces import locate
 
     with h5py.File(path, "r") as file:
         pieces = (locate_h5 if file.get("matrix", getlink=True) is not None else locate)(file, path)

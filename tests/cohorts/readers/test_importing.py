@@ -35,6 +35,7 @@ def test_a_run_becomes_a_pair_with_a_picture_of_its_spots(make_outs, tmp_path):
     right = made.counts.loc[list(table.obs_names), list(table.var_names)]
     assert (table.to_df().to_numpy() == right.to_numpy()).all() and table.shape == made.counts.shape
     assert (table.obsm["spatial"] == made.xy.loc[list(table.obs_names)].to_numpy()).all()
+    assert len(table.obs[["array_row", "array_col"]].drop_duplicates()) == len(table)
     assert table.uns["patient"] == "P1" and table.uns["um_per_px"] == pytest.approx(0.7, rel=2e-3)
     assert dict(zip(table.var_names, table.var["gene_ids"], strict=True)) == made.ids
     assert (out / "T7.jpg").read_bytes() == made.picture.read_bytes()

@@ -85,7 +85,11 @@ def open_source(path: str | os.PathLike[str], options: Options = Options()) -> S
 
 
 def read_pair(
-    slide: str | os.PathLike[str] | None, counts: str | os.PathLike[str], bin_um: float | None = None
+    slide: str | os.PathLike[str] | None,
+    counts: str | os.PathLike[str],
+    *,
+    bin_um: float | None = None,
+    library: str | None = None,
 ) -> tuple[CountsFile, Path, str | None]:
     """Read the counts of a section, and say which picture goes with them.
 
@@ -97,6 +101,8 @@ def read_pair(
         An h5ad file, or what `find_source` finds.
     bin_um : float, optional
         See `Options`.
+    library : str, optional
+        Which capture is read of an h5ad that holds several.
 
     Returns
     -------
@@ -125,7 +131,13 @@ def read_pair(
                 path=counts,
                 remedy="Name the slide: slide in the manifest, or --image.",
             )
-        return read_counts_file(counts), Path(slide), None
+        return read_counts_file(counts, library=library), Path(slide), None
     source = source or open_source(counts, options)
+    if library is not None:
+        raise CohortError(
+            f"a {source.kind} holds one section, and none called {library!r}",
+            path=counts,
+            remedy="Leave out library.",
+        )
     picture = source.picture()
     return source.with_options(Options(picture, bin_um)).read(), picture, source.name
