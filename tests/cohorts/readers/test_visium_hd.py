@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from chrep_model.cohorts.pair_check import check_section
 from chrep_model.cohorts.readers import Options, find_source
 from chrep_model.cohorts.section import read_section
 from chrep_model.errors import CohortError
@@ -106,6 +108,14 @@ def test_what_cannot_be_made_is_refused(hd):
     scale.write_text(json.dumps(said | {"microns_per_pixel": 0.3}))
     with pytest.raises(CohortError, match=r"say 0.3 µm per px, and the bins 0.5"):
         source.read()
+
+
+def test_columns_that_run_from_right_to_left_are_not_doubted(hd):
+    section = read_section(None, hd, bin_um=16)
+    mirrored = replace(section, xy=np.array([300, 0]) + section.xy * np.array([-1, 1]))
+    named = replace(mirrored, spot_ids=tuple(f"spot{i}" for i in range(len(section))))
+    said = [" ".join(finding.text for finding in check_section(each)) for each in (mirrored, named)]
+    assert "mirrored" not in said[0] and "mirrored" in said[1]
 
 
 def test_real_bins(shared_data):

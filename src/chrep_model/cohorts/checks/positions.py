@@ -8,6 +8,7 @@ import numpy as np
 
 from chrep_model.cohorts.checks import orientation
 from chrep_model.cohorts.checks.look import FEWEST_SPOTS, Look
+from chrep_model.cohorts.checks.scale import is_visium_hd
 from chrep_model.cohorts.findings import Finding
 from chrep_model.geometry import FloatArray
 
@@ -155,7 +156,7 @@ def _against_array(look: Look) -> Iterator[Finding]:
             f"The positions do not go with array_row and array_col ({explained:.0%} of them is explained).",
             "See that every row of obsm['spatial'] belongs to the spot of that row.",
         )
-    elif np.linalg.det(turn) < 0:
+    elif np.linalg.det(turn) < 0 and not is_visium_hd(look):
         yield Finding(
             "warning",
             "Against array_row and array_col the positions are mirrored, as they are with x and y swapped.",

@@ -52,7 +52,8 @@ def known_pitch(look: Look) -> tuple[str, float] | None:
     """Return the kind of array, where that is beyond doubt, and the µm between its neighbouring spots."""
     if len(look.xy) < 10 or not look.pitch > 0:
         return None
-    if (found := [_HD_BIN.search(name) for name in look.spot_ids[:20]]) and all(found):
+    found = [_HD_BIN.search(name) for name in look.spot_ids[:20]]
+    if is_visium_hd(look):
         um = {int(match.group(1)) for match in found if match is not None}
         if len(um) == 1:
             return f"Visium HD in bins of {min(um)} µm", float(um.pop())
@@ -62,6 +63,11 @@ def known_pitch(look: Look) -> tuple[str, float] | None:
     if (alternating or barcodes) and look.regular and _six_neighbours(look):
         return "Visium", _VISIUM_PITCH_UM
     return None
+
+
+def is_visium_hd(look: Look) -> bool:
+    """Tell by their names whether spots are bins of Visium HD, whose columns run from right to left."""
+    return bool(look.spot_ids) and all(_HD_BIN.search(name) for name in look.spot_ids[:20])
 
 
 def _six_neighbours(look: Look) -> bool:
