@@ -258,6 +258,7 @@ def calibrate(
             remedy="Use one of chrep.",
         )
     cohort.require(2, "calibrating holds sections out in turn")
+    cohort = cohort.named_as(old.panel.genes, old.panel.ids, "the model")
     for line in old.panel.gaps(cohort.sections):
         run.warn(line)
     encoder = bundle.encoder(choose_device(device))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from chrep_model.cohorts.matching import matched
 from chrep_model.cohorts.probe import probe
 from chrep_model.cohorts.section import Section, read_section
 from chrep_model.errors import ChrepError, GeneError
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 #: Key of a layer's ``metadata`` under which the `Section` lies whose spots it shows.
 SECTION_KEY = "chrep_section"
+
+#: Key under which lie the name and the colours that such a layer has while no gene is on show.
+AT_REST_KEY = "chrep_at_rest"
 
 #: With fewer spots a correlation says nothing.
 LEAST_SPOTS = 3
@@ -86,6 +90,7 @@ def reading(
     if panel is None:
         yield Measured(section)
         return
+    section = matched(section, panel.genes, panel.ids, "the model")
     try:
         yield Measured(section, bundle, panel.expression(section), frozenset(section.genes))
     except GeneError as error:
@@ -117,6 +122,31 @@ def spots_layer_data(section: Section, scale: tuple[float, float], units: tuple[
         "border_width": 0.06,
     }
     return xy_to_rowcol(section.xy) - 0.5, kwargs, "points"  # napari centres pixel 0 on 0
+
+
+def totals_layer_data(section: Section, scale: tuple[float, float], units: tuple[str, str]) -> LayerData:
+    """Turn a section's spots into data for a Points layer, coloured by their total counts.
+
+    The layer's ``features`` hold the counts; colours follow their logarithm, from its 1st to its 99th
+    percentile.
+
+    Parameters
+    ----------
+    section : Section
+    scale, units
+        Of the layer of its slide.
+    """
+    from napari.utils.colormaps import ensure_colormap
+
+    data, kwargs, kind = spots_layer_data(section, scale, units)
+    totals = np.asarray(section.counts.sum(axis=1), np.float64).ravel()
+    shades = np.log10(1 + totals)
+    low, high = np.percentile(shades, [1, 99])
+    colours = ensure_colormap("viridis").map(np.clip((shades - low) / max(high - low, 1e-9), 0, 1))
+    name = f"{section.name} total counts"
+    metadata = {**kwargs["metadata"], AT_REST_KEY: (name, colours)}
+    more = {"name": name, "face_color": colours, "features": {"total counts": totals}, "metadata": metadata}
+    return data, {**kwargs, **more}, kind
 
 
 def agreement(

@@ -1,4 +1,4 @@
-"""What napari calls when a slide, a bundle or a prediction is dropped on it."""
+"""What napari calls when a slide, a bundle, a prediction or a Space Ranger folder is dropped on it."""
 
 from __future__ import annotations
 
@@ -43,16 +43,18 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     Returns
     -------
     callable or None
-        `read_slides`, `read_bundle`, `read_stored`, or None to leave the path to other plugins.
+        `read_slides`, `read_bundle`, `read_stored` or `read_source`; None leaves the path to other plugins.
     """
     paths = _as_list(path)
     if len(paths) == 1 and is_bundle(paths[0]):
         return read_bundle
     if len(paths) == 1 and _is_stored(paths[0]):
         return read_stored
-    if not paths or not all(is_slide(p) for p in paths):
-        return None
-    return read_slides
+    if paths and all(is_slide(p) for p in paths):
+        return read_slides
+    if len(paths) == 1 and is_source(paths[0]):
+        return read_source
+    return None
 
 
 def read_slides(path: PathOrPaths) -> list[LayerData]:
@@ -104,6 +106,38 @@ def read_stored(path: PathOrPaths) -> list[tuple[None]]:
     error = PredictionError("a prediction opens in a viewer, and there is none", path=file, remedy=remedy)
     reopen(_viewer(error), file)
     return NO_LAYER
+
+
+def read_source(path: PathOrPaths) -> list[Any]:
+    """Show the section in a folder of another program, such as Space Ranger: its slide and measured spots.
+
+    With a viewer it is read in a worker, which tells of a damaged one; so no layer is returned then.
+
+    Raises
+    ------
+    CohortError, SlideError
+        Without a viewer: it cannot be read, or its full-resolution picture is not found.
+    """
+    import napari
+
+    from napari_chrep.sources import layers_of, section_of, show
+
+    (folder,) = _as_list(path)
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return layers_of(section_of(folder))
+    show(viewer, folder)
+    return NO_LAYER
+
+
+def is_source(path: Path) -> bool:
+    """Tell whether this is a folder with the counts of one section; never raises."""
+    from chrep_model.cohorts.readers import find_source
+
+    try:
+        return path.is_dir() and find_source(path) is not None
+    except (OSError, ChrepError):  # a folder that we may not look into, or with two of what there is one of
+        return False
 
 
 def is_bundle(path: Path) -> bool:

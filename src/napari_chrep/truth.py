@@ -24,7 +24,7 @@ from qtpy.QtCore import QTimer
 from chrep_model.errors import ChrepError
 from napari_chrep.layers import Heatmaps, heatmaps
 from napari_chrep.maps import KINDS, Limits, pair, shared_limits
-from napari_chrep.measured import SECTION_KEY, Measured, agreement, reading, spots_layer_data
+from napari_chrep.measured import AT_REST_KEY, SECTION_KEY, Measured, agreement, reading, spots_layer_data
 from napari_chrep.session import PerViewer, Session, sessions
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class Truth:
     def _paint(self, layer: Points, measured: Measured) -> None:
         """Give the spots the values of the gene on show, or outlines where there are none."""
         values = measured.of(self.session.gene, self.session.bundle)
-        title = f"{measured.section.name} spots"
+        title, at_rest = layer.metadata.get(AT_REST_KEY, (f"{measured.section.name} spots", "transparent"))
         if values is not None:
             title = f"{self.session.gene} measured [{KINDS['calibrated'].unit}]"
         elif measured.lacks(self.session.gene):
@@ -262,7 +262,7 @@ class Truth:
         self._painted = key
         low, high = limits
         shares = None if values is None else np.clip((values - low) / (high - low), 0, 1)
-        layer.face_color = "transparent" if shares is None else colormap.map(shares)
+        layer.face_color = at_rest if shares is None else colormap.map(shares)
 
     def _colours(self, values: npt.NDArray[np.float32] | None) -> tuple[Limits, Any]:
         """Return limits and colormap: those of the map to trust, or such as it would have."""

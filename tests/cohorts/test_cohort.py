@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from chrep_model.cohorts.cohort import Cohort, open_cohort, slide_stem
+from chrep_model.cohorts.cohort import Cohort, open_cohort
+from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import CohortError
 
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from scipy import sparse
 
-from chrep_model.cohorts.pair_check import THUMBNAIL_PX, check_pair, compare_genes
+from chrep_model.cohorts.checks.names import compare_genes
+from chrep_model.cohorts.pair_check import THUMBNAIL_PX, check_pair
 from chrep_model.cohorts.pairing import Pair
 
 SIDE, MPP = 600, 4.0

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import zarr
 
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.manifest import write_manifest
 from chrep_model.cohorts.pairing import Pair, suggest_pairs
+from chrep_model.errors import CohortError
 
 
 @pytest.fixture
@@ -85,3 +87,48 @@ def test_a_manifest_stands_for_its_sections(make_pair, tmp_path):
     write_manifest(open_cohort(tmp_path / "one"), tmp_path / "cohort.yaml")
     (pair,) = suggest_pairs([tmp_path / "cohort.yaml"]).pairs
     assert pair == Pair(tmp_path / "one" / "A.png", tmp_path / "one" / "A.h5ad", "A", "p", 0.5)
+
+
+def write_omezarr(path: Path) -> None:
+    """Write a small RGB picture as OME-Zarr 0.4."""
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    array = group.create_array("0", shape=(3, 80, 120), chunks=(3, 80, 120), dtype="uint8")
+    array[:] = 200
+    axes = [{"name": "c", "type": "channel"}] + [{"name": name, "type": "space"} for name in "yx"]
+    scale = [{"type": "scale", "scale": [1.0, 0.5, 0.5]}]
+    levels = [{"path": "0", "coordinateTransformations": scale}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels}]
+
+
+def test_a_slide_that_is_a_folder_pairs_by_its_name(tmp_path, make_pair):
+    names = ["A.ome.zarr", "b.c.OME.Zarr", "d.zarr"]
+    for name, stem in zip(names, ["A", "b.c", "d"], strict=True):
+        make_pair(stem)[0].unlink()
+        write_omezarr(tmp_path / name)
+    cohort = open_cohort(tmp_path)
+    assert cohort.names == ("A", "b.c", "d")
+    assert [section.slide_path.name for section in cohort] == names
+    assert [pair.slide.name for pair in suggest_pairs([tmp_path]).pairs] == names
+
+
+def test_two_slides_of_one_name_are_ambiguous_be_they_files_or_folders(tmp_path, make_pair):
+    make_pair("A")
+    write_omezarr(tmp_path / "A.ome.zarr")
+    with pytest.raises(CohortError, match=r"several pictures go with this h5ad \(A.ome.zarr, A.png\)"):
+        open_cohort(tmp_path)
+    (left,) = suggest_pairs([tmp_path]).left
+    assert "A.ome.zarr, A.png" in left
+
+
+def test_endings_in_any_casing(tmp_path, make_pair):
+    picture, table = make_pair("11ah-1.8_slide0 ROI1")
+    picture.rename(picture.with_suffix(".PNG"))
+    table.rename(table.with_suffix(".H5AD"))
+    assert open_cohort(tmp_path).names == ("11ah-1.8_slide0 ROI1",)
+
+
+def test_a_name_in_other_capitals_is_pointed_out(tmp_path, make_pair):
+    picture, _ = make_pair("Section1")
+    picture.rename(tmp_path / "section1.png")
+    with pytest.raises(CohortError, match="section1 differs in capital letters"):
+        open_cohort(tmp_path)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from chrep_model.cohorts import h5ad as h5ad_module
 from chrep_model.cohorts.section import read_section
+from chrep_model.cohorts.tables import pieces as pieces_module
 from chrep_model.errors import CohortError
 
 COUNTS = np.array([[5, 0, 1], [0, 2, 0], [3, 3, 3], [0, 0, 0]])
@@ -87,7 +87,7 @@ def test_scale_of_the_slide_is_taken_when_the_cohort_says_none(make_pair, write_
 
 FAULTS = {
     "no positions": ({"xy": None}, "obsm['spatial'] is missing"),
-    "three coordinates": ({"xy": np.ones((4, 3))}, "shape (4, 3)"),
+    "three coordinates": ({"xy": np.arange(12).reshape(4, 3)}, "shape (4, 3)"),
     "NaN position": ({"xy": [(10, 10), (np.nan, 10), (10, 70), (110, 70)]}, "1 of 4 spots"),
     "swapped": ({"xy": [(10, 10), (10, 110), (70, 10), (70, 110)]}, "x and y swapped"),
     "scaled": ({"xy": [(20, 20), (220, 20), (20, 140), (220, 140)]}, "3 of 4 spots lie outside"),
@@ -127,14 +127,17 @@ def test_missing_h5ad(make_pair, tmp_path):
         read_section(picture, tmp_path / "B.h5ad")
 
 
-def test_counts_kept_in_a_layer_are_pointed_out(make_pair):
+def test_counts_kept_in_a_layer_are_taken_where_there_is_no_x(make_pair):
     picture, h5ad = make_pair()
     table = anndata.read_h5ad(h5ad)
+    counts = table.X.toarray()
     table.layers["counts"] = table.X
     table.X = None
     table.write_h5ad(h5ad)
-    with pytest.raises(CohortError, match=r"Put layers\['counts'\] into X"):
-        read_section(picture, h5ad)
+    section = read_section(picture, h5ad)
+    np.testing.assert_array_equal(section.counts.toarray(), counts)
+    (finding,) = section.findings
+    assert "taken from layers['counts']" in finding.text
 
 
 @pytest.mark.parametrize("kept", [0, 10, 2000, -100])
@@ -215,8 +218,8 @@ def test_other_contents_are_never_read(make_pair, monkeypatch):
     with h5py.File(h5ad, "r+") as file:
         file["layers/odd"] = h5py.ExternalLink("/nowhere.h5", "/x")
         file["uns/graph"] = np.zeros(1000)
-    monkeypatch.setattr(h5ad_module, "ALWAYS_ALLOWED_BYTES", 2000)
-    monkeypatch.setattr(h5ad_module, "MAX_EXPANSION", 0)
+    monkeypatch.setattr(pieces_module, "ALWAYS_ALLOWED_BYTES", 2000)
+    monkeypatch.setattr(pieces_module, "MAX_EXPANSION", 0)
     assert len(read_section(picture, h5ad)) == 4
 
 

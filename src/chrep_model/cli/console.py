@@ -33,7 +33,9 @@ def complain(error: BaseException) -> None:
 
 def warn(line: str) -> None:
     """Print a line that the user should see, also in a pipe."""
-    sys.stderr.write(f"chrep: {line}\n")
+    # Names out of files bring no line breaks or terminal codes along.
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    sys.stderr.write(f"chrep: {printable}\n")
 
 
 def one_line(error: BaseException) -> str:

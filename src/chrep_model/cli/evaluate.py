@@ -68,7 +68,7 @@ def evaluate(
     from chrep_model.inference.files import make_writable
 
     make_writable(out)
-    from chrep_model.cohorts.cohort import open_cohort
+    from chrep_model.cli.cohorts import checked_cohort
     from chrep_model.config import validated
     from chrep_model.evaluation import benchmark
     from chrep_model.evaluation.parallel import usable_cores
@@ -77,7 +77,7 @@ def evaluate(
     listed = settings.genes if isinstance(settings.genes, Path) else None
     with console.progress() as (tell, _), options.naming(listed):
         summary = benchmark.evaluate(
-            open_cohort(cohort), settings, out,
+            checked_cohort(cohort, progress=tell), settings, out,
             device=device, processes=jobs or usable_cores(), progress=tell,
             warn=console.warn,
         )  # fmt: skip

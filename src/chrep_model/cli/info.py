@@ -12,8 +12,12 @@ from chrep_model.errors import ChrepError
 
 if TYPE_CHECKING:
     from chrep_model.calibration.trust import Trust
+    from chrep_model.cohorts.readers import Source
 
 Facts = dict[str, Any]
+
+#: What of a cohort cannot be right: told after all else.
+_WRONG = "wrong"
 
 EXAMPLE = options.example("chrep info slide.svs", "chrep info cohort/ --json")
 
@@ -26,10 +30,19 @@ def info(
 ) -> None:
     """Say what a slide, cohort, bundle or prediction is."""
     facts = _look(path, scene)
+    wrong = facts.pop(_WRONG, None)
     if as_json:
         console.say_json(facts)
-        return
+    else:
+        _say(facts)
+    if wrong is not None:
+        raise wrong
+
+
+def _say(facts: Facts) -> None:
     rows = facts.pop("sections", None) or facts.pop("levels", None)
+    for row in rows or ():
+        row.pop("findings", None)  # said already, on stderr
     width = max(len(key) for key in facts) + 2
     for key, value in facts.items():
         console.say(f"{key.replace('_', ' '):{width}}{_text(value)}".rstrip())
@@ -41,6 +54,7 @@ def info(
 
 
 def _look(path: Path, scene: str | None) -> Facts:
+    from chrep_model.cohorts.readers import find_source, find_sources
     from chrep_model.inference.export import is_prediction
 
     if not path.exists():
@@ -53,6 +67,10 @@ def _look(path: Path, scene: str | None) -> Facts:
         if any((path / name).exists() for name in (".zgroup", "zarr.json")):
             return _zarr(path) if is_prediction(path) else _slide(path, scene)
         if any(path.glob("*.[hH]5[aA][dD]")):
+            return _cohort(path)
+        if (source := find_source(path)) is not None:
+            return _source(source)
+        if find_sources(path):
             return _cohort(path)
     elif path.suffix.lower() in (".yaml", ".yml"):
         return _cohort(path)
@@ -90,13 +108,14 @@ def _slide(path: Path, scene: str | None) -> Facts:
 
 
 def _cohort(path: Path) -> Facts:
-    from chrep_model.cohorts.cohort import open_cohort
+    from chrep_model.cli.cohorts import first_error, read_and_check, tell_findings
 
     with console.progress() as (tell, _):
-        counted = None if tell is None else lambda done, total: tell(done, total, "reading sections")
-        cohort = open_cohort(path, progress=counted)
+        cohort, found = read_and_check(path, progress=tell)
+    tell_findings(cohort, found)
     shared = set.intersection(*(set(section.genes) for section in cohort))
     return {
+        _WRONG: first_error(cohort, found),
         "kind": "cohort",
         "name": cohort.name,
         "patients": len(cohort.patients),
@@ -107,9 +126,33 @@ def _cohort(path: Path) -> Facts:
                 "section": section.name, "patient": section.patient, "slide": section.slide_path.name,
                 "um_per_px": section.mpp, "spots": len(section), "genes": len(section.genes),
                 "median_counts": _median_counts(section.counts),
+                "findings": [
+                    {"level": finding.level, "text": finding.text, "remedy": finding.remedy}
+                    for finding in found[section.name]
+                ],
             }
             for section in cohort
         ],
+    }  # fmt: skip
+
+
+def _source(source: Source) -> Facts:
+    """Say what another program's output is, also where its picture is not found."""
+    from chrep_model.cohorts.probe import probe
+    from chrep_model.cohorts.readers import Options
+
+    try:
+        picture: Path | None = source.picture()
+        missing = {}
+    except ChrepError as error:
+        picture, missing = None, {"no_slide": f"{error.what}. {error.remedy}"}
+    probe(source.hdf5())
+    spots = source.with_options(Options(image=picture)).read()
+    return {
+        "kind": source.kind, "section": source.name, "slide": None if picture is None else picture.name,
+        **missing, "spots": len(spots.spot_ids), "genes": len(spots.genes),
+        "first_genes": options.shown(spots.genes), "median_counts": _median_counts(spots.counts),
+        **spots.facts, "noticed": " ".join(finding.text for finding in spots.findings),
     }  # fmt: skip
 
 
@@ -159,6 +202,8 @@ def _h5ad(path: Path) -> Facts:
 
         return _prediction(anndata.read_h5ad(path, backed="r"))
     spots = read_counts_file(path)
+    for finding in spots.findings:
+        console.warn(f"{finding.text} {finding.remedy}".rstrip())
     return {
         "kind": "measured spots", "spots": len(spots.spot_ids), "genes": len(spots.genes),
         "first_genes": options.shown(spots.genes), "median_counts": _median_counts(spots.counts),

@@ -115,7 +115,7 @@ def predict(
 
 def _targets(slides: list[Path], out: Path, format: str, n_genes: int) -> dict[Path, Path]:
     """Where each slide's prediction goes; whatever stands against writing it is said now."""
-    from chrep_model.cohorts.cohort import slide_stem
+    from chrep_model.cohorts.slide_names import slide_stem
     from chrep_model.inference import export, files
     from chrep_model.slides.slide import slide_name
 

@@ -77,7 +77,7 @@ def train(
     if finetune and not values.get("finetune"):
         values["finetune"] = {}
     from chrep_model import pipeline
-    from chrep_model.cohorts.cohort import open_cohort
+    from chrep_model.cli.cohorts import checked_cohort
     from chrep_model.config import validated
 
     settings = validated(pipeline.TrainSettings, values, path=config)
@@ -85,7 +85,8 @@ def train(
     listed = settings.genes if isinstance(settings.genes, Path) else None
     with console.progress() as (tell, report), options.naming(listed):
         bundle = pipeline.train(
-            open_cohort(cohort), settings, out, device=device, resume=resume, progress=tell,
+            checked_cohort(cohort, settings.exclude_sections, progress=tell), settings, out,
+            device=device, resume=resume, progress=tell,
             run=Run(say=report, warn=console.warn),
         )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us, and one tells the user
@@ -109,15 +110,15 @@ def calibrate(
     check_place(out)
     from chrep_model import pipeline
     from chrep_model.bundle import load_bundle
-    from chrep_model.cohorts.cohort import open_cohort
+    from chrep_model.cli.cohorts import checked_cohort
 
     started = time.perf_counter()
     with console.progress() as (tell, report):
         old = load_bundle(bundle)
+        sections = checked_cohort(cohort, progress=tell)
         new = pipeline.calibrate(
-            old, open_cohort(cohort), out, device=device, progress=tell,
-            run=Run(say=report, warn=console.warn),
-        )  # fmt: skip
+            old, sections, out, device=device, progress=tell, run=Run(say=report, warn=console.warn)
+        )
     _tell_of(new, time.perf_counter() - started, as_json)
 
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from chrep_model.cohorts.matching import matched, with_shared_names
 from chrep_model.cohorts.probe import probe
+from chrep_model.cohorts.readers import find_source, find_sources, hdf5_files
 from chrep_model.cohorts.section import Section, read_section
+from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import CohortError
+from chrep_model.slides.slide import is_slide, slide_name
 
-# What a slide's file name can end with. Longer endings first: "a.ome.tif" is the slide "a".
-SLIDE_SUFFIXES = (
-    *(".ome.tiff", ".ome.tif", ".ome.btf", ".qptiff", ".svslide", ".tiff", ".tif", ".btf", ".svs"),
-    *(".jpeg", ".jpg", ".png", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".czi", ".dcm"),
-    *(".jp2", ".webp", ".bmp"),
-)
 MANIFEST_SUFFIXES = (".yaml", ".yml")
 
 
@@ -89,6 +88,18 @@ class Cohort:
         kept = self._check_known(names)
         return self._of(section for section in self.sections if section.name in kept)
 
+    def named_as(self, genes: Sequence[str], ids: Sequence[str] | None, whose: str) -> Cohort:
+        """Give the cohort whose sections call their genes as `genes`, where their files know both names.
+
+        Parameters
+        ----------
+        genes, ids : sequence of str
+            The names of a model and what else its genes are called, see `matching.matched`.
+        whose : str
+            Such as "the model".
+        """
+        return self._of(matched(section, genes, ids, whose) for section in self.sections)
+
     def require(self, n_sections: int, why: str) -> None:
         """Raise CohortError unless there are at least `n_sections`.
 
@@ -125,11 +136,16 @@ class Cohort:
 def open_cohort(
     path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
 ) -> Cohort:
-    """Open a cohort: a folder of pairs, or a manifest in YAML.
+    """Open a cohort: a folder of pairs, what a reader of `cohorts.readers` knows, or a manifest in YAML.
 
     A folder holds pairs ``NAME.<slide suffix>`` + ``NAME.h5ad`` and is taken in the order of the names; a
-    picture without an h5ad is left alone. A manifest lists ``sections``, each with ``slide`` and ``counts``
-    (paths relative to the manifest) and optionally ``name``, ``patient``, ``um_per_px`` and ``scene``.
+    picture without an h5ad is left alone. Without any h5ad it may be the output folder of a program such as
+    Space Ranger, or hold several of them. A manifest lists ``sections``, each with ``slide`` and ``counts``
+    (paths relative to the manifest) and optionally ``name``, ``patient``, ``um_per_px``, ``scene`` (which
+    picture of the slide's file), ``bin_um`` and ``library`` (which capture, where the counts are of several);
+    `counts` may be such an output folder, and `slide` left out where its picture lies in a usual place.
+    Sections that name their genes differently, by Ensembl ids and by symbols, are brought together by the
+    other names that their files hold.
 
     Parameters
     ----------
@@ -144,7 +160,7 @@ def open_cohort(
     """
     path = Path(path)
     if path.is_dir():
-        name, entries = path.resolve().name, _pairs(path)
+        name, entries = path.resolve().name, _sources(path) or _pairs(path)
     elif path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
         name, entries = manifest_entries(path)
     else:
@@ -153,58 +169,79 @@ def open_cohort(
             path=path,
             remedy="Give a folder of pairs NAME.<image> + NAME.h5ad, or a YAML manifest.",
         )
-    probe([entry["counts_path"] for entry in entries])
+    probe(list(chain.from_iterable(hdf5_files(entry["counts_path"]) for entry in entries)))
     sections = []
     for entry in entries:
         sections.append(read_section(**entry))
         if progress is not None:
             progress(len(sections), len(entries))
-    return Cohort(path, name, tuple(sections))
+    return Cohort(path, name, with_shared_names(sections))
 
 
-def slide_stem(file_name: str) -> str | None:
-    """Give the name of the slide in a file of this name, or None for a file that is no slide."""
-    lower = file_name.lower()
-    for suffix in SLIDE_SUFFIXES:
-        if lower.endswith(suffix) and len(lower) > len(suffix):
-            return file_name[: -len(suffix)]
-    return None
+def _sources(folder: Path) -> list[dict[str, Any]]:
+    """Give what readers find in a folder, as keywords of `read_section`; nothing beside pairs of our own."""
+    source = find_source(folder)
+    ours = any(file.suffix.lower() == ".h5ad" for file in folder.iterdir())
+    if ours and (source is None or source.place.suffix.lower() != ".h5ad"):
+        return []
+    found = [source] if source is not None else find_sources(folder)
+    return [{"slide_path": None, "counts_path": each.place, "name": each.name} for each in found]
+
+
+def slide_at(path: Path) -> str | None:
+    """Give the slide's name of a file or a folder; None where it is no slide."""
+    if path.name.startswith("."):
+        return None
+    if path.is_dir():
+        return slide_name(path) if is_slide(path) else None
+    return slide_stem(path.name)
 
 
 def _pairs(folder: Path) -> list[dict[str, Any]]:
     slides: dict[str, list[Path]] = {}
-    counts: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.name.startswith("."):
-            continue
-        if file.suffix.lower() == ".h5ad":
-            counts[file.stem] = file
-        elif (stem := slide_stem(file.name)) is not None:
-            slides.setdefault(stem, []).append(file)
+    counts: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() == ".h5ad" and not path.name.startswith(".") and not path.is_dir():
+            counts.setdefault(path.stem, []).append(path)
+        elif (stem := slide_at(path)) is not None:
+            slides.setdefault(stem, []).append(path)
     if not counts:
         raise CohortError(
-            "this folder has no pair of a slide and an h5ad",
+            "this folder has no pair of a slide and an h5ad, and is no output of a program that is known",
             path=folder,
             remedy="Put NAME.<image> and NAME.h5ad side by side, or write a YAML manifest.",
         )
-    for name, file in sorted(counts.items()):
+    for name, files in sorted(counts.items()):
         found = slides.get(name, [])
+        if len(files) > 1:
+            raise CohortError(
+                f"several h5ad have one name ({', '.join(file.name for file in files)})",
+                path=files[0],
+                remedy="Keep one of them in the folder, or say which in a YAML manifest.",
+            )
         if not found:
             raise CohortError(
-                f"there is no picture for this h5ad (looked for {name}.svs, .tif, .jpg, ...)",
-                path=file,
+                f"there is no picture for this h5ad (looked for {name}.svs, .tif, .jpg, .ome.zarr, ...)"
+                f"{_nearly(name, slides)}",
+                path=files[0],
                 remedy="Put the slide beside it under the same name, or move the h5ad out of the folder.",
             )
         if len(found) > 1:
             raise CohortError(
                 f"several pictures go with this h5ad ({', '.join(slide.name for slide in found)})",
-                path=file,
+                path=files[0],
                 remedy="Keep one of them in the folder, or say which in a YAML manifest.",
             )
     return [
-        {"slide_path": slides[name][0], "counts_path": file, "name": name}
-        for name, file in sorted(counts.items())
+        {"slide_path": slides[name][0], "counts_path": files[0], "name": name}
+        for name, files in sorted(counts.items())
     ]
+
+
+def _nearly(name: str, slides: Iterable[str]) -> str:
+    """Say which slides' names differ in capitals alone: they are not taken, as both may exist."""
+    alike = [other for other in slides if other.lower() == name.lower()]
+    return f"; {' and '.join(alike)} differs in capital letters" if alike else ""
 
 
 def manifest_entries(path: Path) -> tuple[str, list[dict[str, Any]]]:
@@ -237,16 +274,19 @@ def manifest_entries(path: Path) -> tuple[str, list[dict[str, Any]]]:
         raise CohortError(
             f"the manifest does not say a cohort ({faults})",
             path=path,
-            remedy="Expected: sections: [{slide: A.svs, counts: A.h5ad, um_per_px, scene, ...}, ...].",
+            remedy="Expected: sections: "
+            "[{slide: A.svs, counts: A.h5ad, name, patient, um_per_px, library, scene}, ...].",
         ) from error
     entries = [
         {
-            "slide_path": path.parent / entry.slide,
+            "slide_path": None if entry.slide is None else path.parent / entry.slide,
             "counts_path": path.parent / entry.counts,
             "name": entry.name,
             "patient": entry.patient,
             "um_per_px": entry.um_per_px,
             "scene": entry.scene,
+            "library": entry.library,
+            **({} if entry.bin_um is None else {"bin_um": entry.bin_um}),
         }
         for entry in manifest.sections
     ]

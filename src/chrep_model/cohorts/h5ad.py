@@ -1,15 +1,13 @@
 """What a section needs from an h5ad file, read without trusting the file.
 
-Only the counts, the names, the spot positions and a handful of facts are read, never the layers or graphs
-that analysis tools leave beside them. Before any value is read the pieces are looked over: a file must not
-lead to other files (HDF5 links, external and virtual datasets) and must not declare far more data than it
-can hold.
+Only the counts, the names, the spot positions and a handful of facts are read, never the graphs and results
+that analysis tools leave beside them. Where they lie in the file is found by `tables.pieces`, which also
+refuses files that lead elsewhere or declare more than they can hold.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,23 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chrep_model.cohorts.findings import Finding
+from chrep_model.cohorts.tables import captures, counts, names, positions
+from chrep_model.cohorts.tables.names import plain
+from chrep_model.cohorts.tables.pieces import locate
 from chrep_model.errors import ChrepError, CohortError
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-# Counts compress well (mostly zeros), but not beyond this; more is a damaged or a hostile file.
-MAX_EXPANSION = 200
-ALWAYS_ALLOWED_BYTES = 1 << 30
-
-# Columns of var that name the genes once more: by an id, or by a symbol where the names are ids.
-_ID_COLUMNS = (
-    *("gene_ids", "ensembl_id", "ensembl_gene_id", "feature_id", "gene_id"),
-    *("gene_symbols", "feature_name", "gene_name"),
-)
-_FACTS = ("section", "patient", "individual", "um_per_px", "spot_diameter_px")
 _COPY_AGAIN = "Copy or download the file again, or write it again with anndata."
-_WRITE_AGAIN = "Write the file again with a current anndata (adata.write_h5ad)."
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +39,12 @@ class CountsFile:
     xy : ndarray
         Spot centres (n, 2), float64, (x, y) in level-0 px.
     gene_ids : tuple of str or None
-        What else the genes are called, an Ensembl id as a rule; None where `var` does not say.
+        What else the genes are called, an Ensembl id as a rule, or a symbol where the names are ids; None
+        where `var` does not say.
     facts : dict
-        Those of ``uns``' section, patient, individual, um_per_px, spot_diameter_px that are there.
+        Those of ``uns``' section, patient, individual, um_per_px, spot_diameter_px that are there, and of the
+        scale factors of Space Ranger tissue_hires_scalef, tissue_lowres_scalef, spot_diameter_fullres,
+        microns_per_pixel and bin_size_um.
     array : ndarray or None
         (n, 2) int64, (row, col) of each spot on its array; None where the source does not say.
     findings : tuple of Finding
@@ -68,19 +61,21 @@ class CountsFile:
     findings: tuple[Finding, ...] = ()
 
 
-def read_counts_file(path: str | os.PathLike[str]) -> CountsFile:
+def read_counts_file(path: str | os.PathLike[str], *, library: str | None = None) -> CountsFile:
     """Read and check one h5ad file.
 
     Parameters
     ----------
     path : path-like
-        An AnnData file: raw counts in ``X`` (dense or sparse, any integer or float type), gene names in
-        ``var_names``, ``obsm["spatial"]`` = (x, y) in level-0 px.
+        An AnnData file: raw counts in ``X``, or in a layer or ``raw`` where ``X`` holds something else; gene
+        names in ``var_names``; ``obsm["spatial"]`` = (x, y) in level-0 px.
+    library : str, optional
+        Which capture is read of a file that holds several, as ``obs`` names it.
 
     Raises
     ------
     CohortError
-        The file is missing, damaged, or says something that cannot be counts of spots.
+        The file is missing, damaged, or says something that cannot be counts of spots of one capture.
     """
     import h5py
 
@@ -89,7 +84,7 @@ def read_counts_file(path: str | os.PathLike[str]) -> CountsFile:
         raise CohortError("there is no such h5ad file", path=path, remedy="Check the name and the folder.")
     try:
         with h5py.File(path, "r") as file:
-            return _read(file, path)
+            return _read(file, path, library)
     except ChrepError:
         raise
     # A damaged file can fail in any layer below (h5py, anndata, numpy) and with any exception.
@@ -100,214 +95,176 @@ def read_counts_file(path: str | os.PathLike[str]) -> CountsFile:
         ) from error
 
 
-def locate(file: Any, path: Path) -> dict[str, Any]:
-    """Find the stored pieces that are read: counts, spots, genes, xy, and by their names gene_ids and facts.
-
-    Raises
-    ------
-    CohortError
-        One is missing, leads out of the file, or declares more than the file can hold.
-    """
-    x, obs, var = (_needed(file, name, path) for name in ("X", "obs", "var"))
-    obsm = _member(file, "obsm", path)
-    spatial = None if obsm is None else _member(obsm, "spatial", path)
-    if spatial is None:
-        raise CohortError(
-            "obsm['spatial'] is missing: nothing says where the spots are",
-            path=path,
-            remedy="Store the (x, y) of every spot centre, in px of the full-resolution image, there.",
-        )
-    pieces = {"counts": x, "spots": _index(obs, path), "genes": _index(var, path), "xy": spatial}
-    ids = next((stored for key in _ID_COLUMNS if (stored := _member(var, key, path)) is not None), None)
-    if ids is not None:
-        pieces["gene_ids"] = ids
-    uns = _member(file, "uns", path)
-    facts = {} if uns is None else {key: _member(uns, key, path) for key in _FACTS}
-    pieces |= {key: stored for key, stored in facts.items() if stored is not None}
-    _check_budget(list(pieces.values()), path)
-    return pieces
-
-
-def _read(file: Any, path: Path) -> CountsFile:
+def _read(file: Any, path: Path, library: str | None) -> CountsFile:
     # Heavy (about a second), and only needed where a file is really read.
     from anndata.io import read_elem
 
     pieces = locate(file, path)
-    spot_ids = _names(read_elem(pieces["spots"]), "spot", "obs_names", path)
-    genes = _names(read_elem(pieces["genes"]), "gene", "var_names", path)
-    if not spot_ids or not genes:
-        what = "spots" if not spot_ids else "genes"
+    values = {key: read_elem(piece) for key, piece in pieces.items() if _read_at_once(key)}
+    spot_ids = names.unique_spots(values["obs_names"], path)
+    if not spot_ids or not len(values["var_names"]):
+        what = "genes" if spot_ids else "spots"
         raise CohortError(
             f"the file has no {what}", path=path, remedy="Check how it was filtered and written."
         )
+    obs = _columns(values, "obs")
+    xy = _positions(values, len(spot_ids), path)
+    array = _array(obs, len(spot_ids))
+    libraries = list(dict.fromkeys(key.split("/")[1] for key in values if key.startswith("scale/")))
+    used, findings = _used_rows(obs, spot_ids, xy, array, libraries, library, path)
+    positions.check_finite(xy[used], "obsm['spatial']", path)
+    where, table, noted = _choose_counts(pieces, values, len(spot_ids), path)
+    at = "raw/var" if where == "raw/X" else "var"
+    genes = names.texts(values[f"{at}_names"])
+    ids = names.other_names(list(_columns(values, at).items()), genes)
+    genes, table, ids, summed = names.summed_genes(genes, table, ids, path)
+    everything = bool(used.all())
     return CountsFile(
-        counts=_counts(read_elem(pieces["counts"]), (len(spot_ids), len(genes)), path),
+        counts=table if everything else table[used],
         genes=genes,
-        spot_ids=spot_ids,
-        xy=_positions(read_elem(pieces["xy"]), len(spot_ids), path),
-        gene_ids=_ids(read_elem(pieces["gene_ids"]), genes) if "gene_ids" in pieces else None,
-        facts={key: _scalar(read_elem(pieces[key])) for key in _FACTS if key in pieces},
+        spot_ids=tuple(name for name, kept in zip(spot_ids, used, strict=True) if kept),
+        xy=xy[used],
+        gene_ids=ids,
+        facts=_facts(values, obs, used, libraries, library),
+        array=None if array is None else array[used],
+        findings=(*findings, *noted, *summed),
     )
 
 
-def _member(group: Any, key: str, path: Path) -> Any:
-    """Give a member of an HDF5 group, None where there is none; links that lead elsewhere are refused."""
-    import h5py
+def _read_at_once(key: str) -> bool:
+    """Whether a piece is small; counts are read one after the other, until some can be counts."""
+    return key not in ("X", "raw/X") and not key.startswith("layers/")
 
-    link = group.get(key, getlink=True)
-    if link is None:
+
+def _columns(values: dict[str, Any], of: str) -> dict[str, Any]:
+    """Return the columns of ``obs``, ``var`` or ``raw/var``; AnnData 0.7 kept categories apart."""
+    found = {}
+    for key, column in values.items():
+        if not key.startswith(f"{of}/") or key.endswith("/__categories"):
+            continue
+        categories = values.get(f"{key}/__categories")
+        if categories is not None:
+            kinds = np.append(np.asarray(categories, dtype=object), np.array([""], dtype=object))
+            column = kinds[np.asarray(column)]  # the code of a missing value is -1: the last
+        found[key.removeprefix(f"{of}/")] = column
+    return found
+
+
+def _positions(values: dict[str, Any], n_spots: int, path: Path) -> np.ndarray:
+    if "xy" in values:
+        return positions.from_array(values["xy"], n_spots, "obsm['spatial']", path)
+    table = {key.removeprefix("xy/"): column for key, column in values.items() if key.startswith("xy/")}
+    return positions.from_array(positions.by_name(table, "obsm['spatial']", path), n_spots, "it", path)
+
+
+def _array(obs: dict[str, Any], n_spots: int) -> np.ndarray | None:
+    named = {plain(name): column for name, column in obs.items()}
+    if "arrayrow" not in named or "arraycol" not in named:
         return None
-    if not isinstance(link, h5py.HardLink):
-        raise CohortError(
-            f"'{group.name.rstrip('/')}/{key}' is a link to another place, which is not followed",
-            path=path,
-            remedy="Write the file again with its data inside.",
-        )
-    return group[key]
+    return positions.array_indices(named["arrayrow"], named["arraycol"], n_spots)
 
 
-def _needed(file: Any, name: str, path: Path) -> Any:
-    node = _member(file, name, path)
-    if node is not None:
-        return node
-    kind = {"X": "raw counts", "obs": "spots", "var": "genes"}[name]
-    layers = _member(file, "layers", path) if name == "X" else None
-    remedy = _WRITE_AGAIN
-    if layers is not None and "counts" in layers:
-        remedy = "Put layers['counts'] into X and write the file again."
-    raise CohortError(f"'{name}' is missing: there are no {kind} in this file", path=path, remedy=remedy)
+def _used_rows(
+    obs: dict[str, Any],
+    spot_ids: tuple[str, ...],
+    xy: np.ndarray,
+    array: np.ndarray | None,
+    libraries: list[str],
+    library: str | None,
+    path: Path,
+) -> tuple[np.ndarray, tuple[Finding, ...]]:
+    """Choose the rows of one capture, then those of it that lie under tissue."""
+    may_name = {name: column for name, column in obs.items() if plain(name) in captures.COLUMNS}
+    found = captures.groupings(may_name, spot_ids)
+    used, findings = captures.choose_rows(found, library, xy, array, libraries, path)
+    for name, column in obs.items():
+        if plain(name) == "intissue":
+            kept, said = captures.under_tissue(np.asarray(column, dtype=object)[used], path)
+            findings += said
+            if kept is not None:
+                used = used.copy()
+                used[used] = kept
+    return used, findings
 
 
-def _index(frame: Any, path: Path) -> Any:
-    """Give the dataset (or group) with the row names of a stored data frame."""
-    key = frame.attrs.get("_index", "_index")
-    index = _member(frame, key, path) if hasattr(frame, "keys") else None
-    if index is None:
-        raise CohortError(
-            "the file's layout is not that of AnnData 0.7 or later", path=path, remedy=_WRITE_AGAIN
-        )
-    return index
+def _choose_counts(
+    pieces: dict[str, Any], values: dict[str, Any], n_spots: int, path: Path
+) -> tuple[str, sparse.csr_matrix, tuple[Finding, ...]]:
+    """Read X, or where it cannot be raw counts the first layer that can, or ``raw``; where, counts, findings.
 
-
-def _datasets(node: Any, seen: set[int], path: Path) -> Iterator[Any]:
-    import h5py
-
-    address = h5py.h5o.get_info(node.id).addr
-    if address in seen:  # hard links can go round in circles
-        return
-    seen.add(address)
-    if isinstance(node, h5py.Dataset):
-        yield node
-        return
-    for key in node:
-        yield from _datasets(_member(node, key, path), seen, path)
-
-
-def _check_budget(pieces: list[Any], path: Path) -> None:
-    """Refuse values kept in other files, and more of them than this file can reasonably hold."""
-    seen: set[int] = set()
-    declared = 0
-    for dataset in (d for piece in pieces for d in _datasets(piece, seen, path)):
-        if dataset.is_virtual or dataset.external:
-            raise CohortError(
-                f"'{dataset.name}' keeps its values in other files, which are not opened",
-                path=path,
-                remedy="Write the file again with its data inside.",
-            )
-        declared += int(dataset.size or 0) * dataset.dtype.itemsize
-    size = path.stat().st_size
-    if declared > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * size):
-        raise CohortError(
-            f"it declares {declared / 1e9:.1f} GB of values in a file of {size / 1e9:.3f} GB",
-            path=path,
-            remedy="It is damaged, or holds dense counts: write it again with a sparse X.",
-        )
-
-
-def _names(values: Any, kind: str, where: str, path: Path) -> tuple[str, ...]:
-    names = tuple(v.decode() if isinstance(v, bytes) else str(v) for v in np.asarray(values).ravel())
-    if len(set(names)) != len(names):
-        counted: dict[str, int] = {}
-        for name in names:
-            counted[name] = counted.get(name, 0) + 1
-        twice = [name for name, count in counted.items() if count > 1]
-        shown = ", ".join(twice[:5]) + (", ..." if len(twice) > 5 else "")
-        how = "Sum the columns of the same gene" if kind == "gene" else "Give every spot its own name"
-        raise CohortError(
-            f"{len(twice)} {kind} names occur more than once ({shown})",
-            path=path,
-            remedy=f"{how}, or call {where}_make_unique(), and write the file again.",
-        )
-    return names
-
-
-def _ids(values: Any, genes: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Take a column of other names; what cannot be one is passed over, as nothing depends on it."""
-    column = np.asarray(values, dtype=object).ravel()
-    if len(column) != len(genes) or not all(isinstance(value, (str, bytes)) for value in column):
-        return None
-    names = tuple(value.decode() if isinstance(value, bytes) else str(value) for value in column)
-    return None if names == genes else names
-
-
-def _counts(values: Any, shape: tuple[int, int], path: Path) -> sparse.csr_matrix:
+    Raises
+    ------
+    CohortError
+        None of them can be raw counts.
+    """
+    from anndata.io import read_elem
     from scipy import sparse
 
-    if sparse.issparse(values):
-        # The readers believe index arrays blindly; a wrong one crashes compiled code later on.
-        values.check_format(full_check=True)
-    else:
-        values = np.asarray(values)
-    if values.shape != shape:
-        raise CohortError(
-            f"X has the shape {values.shape}, but there are {shape[0]} spots and {shape[1]} genes",
-            path=path,
-            remedy=_WRITE_AGAIN,
-        )
-    _check_whole(values.data if sparse.issparse(values) else values, path)
-    counts = sparse.csr_matrix(values, dtype=np.float32)
-    counts.sum_duplicates()
-    counts.eliminate_zeros()
-    return counts
+    wrong: dict[str, str] = {}
+    unsure: tuple[str, sparse.csr_matrix] | None = None
+    for key in (key for key in pieces if not _read_at_once(key)):
+        stored = read_elem(pieces[key])
+        if sparse.issparse(stored):
+            # The readers believe index arrays blindly; a wrong one crashes compiled code later on.
+            stored.check_format(full_check=True)
+        else:
+            stored = np.asarray(stored)
+        if (fault := counts.impossible(stored)) is not None:
+            wrong[key] = fault
+            continue
+        genes = values["raw/var_names" if key == "raw/X" else "var_names"]
+        table = counts.as_counts(stored, (n_spots, len(genes)), _called(key), path)
+        if (fault := counts.multiplied(table)) is not None:
+            wrong[key] = fault
+        elif (fault := counts.doubtful(table)) is not None:
+            wrong[key] = fault
+            unsure = unsure or (key, table)
+        elif key == "X":
+            return key, table, ()
+        else:
+            why = next((f"{_called(first)} {fault}" for first, fault in wrong.items()), "there is no X")
+            return key, table, (Finding("ok", f"{why}; the counts are taken from {_called(key)}."),)
+    if unsure is not None:
+        text = f"{_called(unsure[0])} {wrong[unsure[0]]}."
+        remedy = "Make sure that these are raw counts; write them into X if they are elsewhere."
+        return *unsure, (Finding("warning", text, remedy),)
+    first = next(iter(wrong))
+    elsewhere = ", ".join(_called(key) for key in wrong if key != first)
+    remedy = counts.REMEDY + (f" Nor are they in {elsewhere}." if elsewhere else "")
+    raise CohortError(f"{_called(first)} {wrong[first]}: these are not counts", path=path, remedy=remedy)
 
 
-def _check_whole(data: np.ndarray, path: Path) -> None:
-    if data.dtype.kind not in "iubf":
-        raise CohortError(f"X holds {data.dtype}, not numbers", path=path, remedy="Put raw counts into X.")
-    if data.size == 0 or data.dtype.kind in "ub":
-        return
-    if data.dtype.kind == "f" and not np.isfinite(data).all():
-        wrong = int((~np.isfinite(data)).sum())
-        fault = f"X has {wrong} values that are NaN or infinite"
-    elif data.min() < 0:
-        fault = f"X has {int((data < 0).sum())} negative values, down to {data.min():g}"
-    elif data.dtype.kind == "f" and (data != np.floor(data)).any():
-        fault = f"X has values that are not whole numbers, such as {data[data != np.floor(data)][0]:g}"
-    else:
-        return
-    raise CohortError(
-        f"{fault}: these are not counts",
-        path=path,
-        remedy="Put raw counts into X (not normalised, not log-transformed, not scaled).",
-    )
+def _called(key: str) -> str:
+    """Say a place of counts as AnnData does: ``layers['counts']``, ``raw.X``."""
+    kind, _, name = key.partition("/")
+    return f"layers['{name}']" if kind == "layers" else key.replace("/", ".")
 
 
-def _positions(values: Any, n_spots: int, path: Path) -> np.ndarray:
-    remedy = "It must hold one (x, y) per spot, in px of the full-resolution image."
-    try:
-        xy = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise CohortError("obsm['spatial'] does not hold numbers", path=path, remedy=remedy) from None
-    if xy.shape != (n_spots, 2):
-        raise CohortError(
-            f"obsm['spatial'] has the shape {xy.shape}, not ({n_spots}, 2)", path=path, remedy=remedy
-        )
-    wrong = int((~np.isfinite(xy)).any(axis=1).sum())
-    if wrong:
-        raise CohortError(
-            f"obsm['spatial'] is NaN or infinite for {wrong} of {n_spots} spots", path=path, remedy=remedy
-        )
-    return xy
+def _facts(
+    values: dict[str, Any],
+    obs: dict[str, Any],
+    used: np.ndarray,
+    libraries: list[str],
+    library: str | None,
+) -> dict[str, Any]:
+    """Give the facts of ``uns``, and the scale factors of the capture that is read."""
+    facts = {key[4:]: _scalar(value) for key, value in values.items() if key.startswith("uns/")}
+    if library not in libraries:
+        named = {text for column in obs.values() for text in set(names.texts(column)) if text in libraries}
+        present = [
+            name for name in named
+            if any(name in np.array(names.texts(column), dtype=object)[used] for column in obs.values())
+        ]  # fmt: skip
+        choices = libraries if len(libraries) == 1 else present
+        library = choices[0] if len(choices) == 1 else None
+    if library is not None:
+        prefix = f"scale/{library}/"
+        facts |= {
+            key.removeprefix(prefix): _scalar(value)
+            for key, value in values.items()
+            if key.startswith(prefix)
+        }
+    return facts
 
 
 def _scalar(value: Any) -> Any:

@@ -20,14 +20,20 @@ class _Strict(BaseModel):
 
 
 class ManifestSection(_Strict):
-    """One section; paths are relative to the manifest."""
+    """One section; paths are relative to the manifest.
 
-    slide: str = Field(min_length=1)
+    `counts` is an h5ad, or a folder that `chrep_model.cohorts.readers` reads; only beside such a folder may
+    `slide` be left out, and only there `bin_um` means something.
+    """
+
+    slide: str | None = Field(default=None, min_length=1)
     counts: str = Field(min_length=1)
     name: str | None = Field(default=None, min_length=1)
     patient: str | None = Field(default=None, min_length=1)
     um_per_px: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     scene: str | None = Field(default=None, min_length=1)
+    bin_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    library: str | None = Field(default=None, min_length=1)
 
 
 class Manifest(_Strict):
@@ -68,10 +74,12 @@ def write_manifest(cohort: Cohort, path: str | os.PathLike[str]) -> None:
             patient=section.patient,
             um_per_px=section.mpp,
             scene=section.scene,
+            bin_um=section.bin_um,
+            library=section.library,
         )
         for section in cohort
     ]
-    content = Manifest(name=cohort.name, sections=sections).model_dump()
+    content = Manifest(name=cohort.name, sections=sections).model_dump(exclude_none=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with part.open("w", encoding="utf-8") as stream:

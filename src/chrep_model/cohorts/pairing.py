@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chrep_model.cohorts.cohort import MANIFEST_SUFFIXES, manifest_entries, slide_stem
+from chrep_model.cohorts.cohort import MANIFEST_SUFFIXES, manifest_entries
+from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import ChrepError
 from chrep_model.slides.slide import is_slide, slide_name
 
 COUNTS_SUFFIX = ".h5ad"
+_OF_MANIFEST = ("name", "patient", "um_per_px", "scene", "library")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Pair:
         Scale of the full-resolution image, where it is not to be taken from the files.
     scene : str or None
         Which picture of the slide's file, where it holds several and not the largest is meant.
+    library : str or None
+        Which capture of an h5ad that holds several.
     """
 
     slide: Path
@@ -36,6 +40,7 @@ class Pair:
     patient: str | None = None
     um_per_px: float | None = None
     scene: str | None = None
+    library: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,10 +122,7 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
 
 
 def _listed(entry: dict[str, Any]) -> Pair:
-    return Pair(
-        entry["slide_path"], entry["counts_path"], entry["name"], entry["patient"], entry["um_per_px"],
-        entry["scene"],
-    )  # fmt: skip
+    return Pair(entry["slide_path"], entry["counts_path"], *map(entry.get, _OF_MANIFEST))
 
 
 def _no_pair(folder: Path) -> str:

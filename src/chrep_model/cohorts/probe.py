@@ -55,10 +55,12 @@ def probe(paths: Sequence[str | os.PathLike[str]]) -> None:
 def _read_everything(path: Path) -> None:
     import h5py
 
-    from chrep_model.cohorts.h5ad import locate
+    from chrep_model.cohorts.readers.matrix import locate_h5
+    from chrep_model.cohorts.tables.pieces import locate
 
     with h5py.File(path, "r") as file:
-        waiting: list[Any] = list(locate(file, path).values())
+        pieces = (locate_h5 if file.get("matrix", getlink=True) is not None else locate)(file, path)
+        waiting: list[Any] = list(pieces.values())
         while waiting:
             node = waiting.pop()
             dict(node.attrs)

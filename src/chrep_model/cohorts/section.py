@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
 
 from chrep_model.cohorts.findings import Finding
-from chrep_model.cohorts.h5ad import CountsFile, read_counts_file
+from chrep_model.cohorts.h5ad import CountsFile
+from chrep_model.cohorts.readers import read_pair
 from chrep_model.errors import CohortError
 from chrep_model.slides.slide import MPP_RANGE, Slide, open_slide
+
+#: Who says the µm per px: whoever asked, the table of counts, the slide, or Space Ranger's scale factors.
+ScaleSource = Literal["typed in", "h5ad", "slide", "scale factors", ""]
+#: µm across a spot of Visium, which Space Ranger writes as spot_diameter_fullres.
+VISIUM_SPOT_UM = 55.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +49,16 @@ class Section:
         What was noticed, left out or put right while its counts were read.
     scene : str or None
         Which picture of the slide's file, where it holds several.
+    bin_um : float or None
+        Side in µm of the squares that were asked for, where cells or bins were summed.
+    array : ndarray or None
+        (n, 2) int64, (row, col) of each spot on its array; None where the counts do not say.
+    mpp_source : str
+        Who says `mpp`: ``"typed in"``, ``"h5ad"``, ``"slide"`` or ``"scale factors"``.
+    library : str or None
+        Which capture of the file of counts this is, where it holds several.
+    facts : mapping
+        What else the file of counts says, see `CountsFile`.
     """
 
     name: str
@@ -57,6 +74,11 @@ class Section:
     gene_ids: tuple[str, ...] | None = None
     findings: tuple[Finding, ...] = ()
     scene: str | None = None
+    bin_um: float | None = None
+    array: np.ndarray | None = None
+    mpp_source: ScaleSource = ""
+    library: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.spot_ids)
@@ -67,28 +89,37 @@ class Section:
 
 
 def read_section(
-    slide_path: str | os.PathLike[str],
+    slide_path: str | os.PathLike[str] | None,
     counts_path: str | os.PathLike[str],
     *,
     name: str | None = None,
     patient: str | None = None,
     um_per_px: float | None = None,
     scene: str | None = None,
+    bin_um: float | None = None,
+    library: str | None = None,
 ) -> Section:
-    """Read a slide's header and its h5ad, and check that the two can belong together.
+    """Read a slide's header and the counts of its spots, and check that the two can belong together.
 
     Parameters
     ----------
-    slide_path, counts_path : path-like
-        The picture and the AnnData file with the raw counts.
+    slide_path : path-like or None
+        The picture; may be left out where the counts are in a folder that a reader knows.
+    counts_path : path-like
+        The AnnData file with the raw counts, or what `chrep_model.cohorts.readers` reads.
     name : str, optional
-        Defaults to the slide's name.
+        Defaults to the source's own name where it has one, then to the slide's.
     patient : str, optional
         Defaults to ``uns["patient"]``, then ``uns["individual"]``, then the section's name.
     um_per_px : float, optional
-        Scale of the full-resolution image; defaults to ``uns["um_per_px"]``, then to the slide's own.
+        Scale of the full-resolution image; defaults to ``uns["um_per_px"]``, then to the slide's own, then to
+        that in Space Ranger's scale factors.
     scene : str, optional
         Which picture of a file that holds several, see `chrep_model.slides.slide.open_slide`.
+    bin_um : float, optional
+        Side of the squares in µm that cells or bins are summed into, where the counts have no spots.
+    library : str, optional
+        Which capture is read of a file of counts that holds several.
 
     Raises
     ------
@@ -97,9 +128,13 @@ def read_section(
     SlideError
         The slide cannot be opened.
     """
-    table = read_counts_file(counts_path)
-    with open_slide(slide_path, scene=scene) as slide:
-        return join_section(table, slide, Path(counts_path), name=name, patient=patient, um_per_px=um_per_px)
+    table, picture, known_as = read_pair(slide_path, counts_path, bin_um=bin_um, library=library)
+    name = name or known_as
+    with open_slide(picture, scene=scene) as slide:
+        section = join_section(
+            table, slide, Path(counts_path), name=name, patient=patient, um_per_px=um_per_px, library=library
+        )
+    return replace(section, bin_um=bin_um)
 
 
 def join_section(
@@ -110,6 +145,7 @@ def join_section(
     name: str | None = None,
     patient: str | None = None,
     um_per_px: float | None = None,
+    library: str | None = None,
 ) -> Section:
     """Make a section of what was read of its h5ad and of its open slide; see `read_section`.
 
@@ -121,7 +157,8 @@ def join_section(
     rows, cols = slide.shape
     own_mpp = slide.mpp.value if slide.mpp is not None else None
     name = name or slide.name
-    _check_inside(table.xy, width=cols, height=rows, path=counts_path)
+    _check_inside(table, width=cols, height=rows, path=counts_path)
+    mpp, source = _scale(um_per_px, own_mpp, table, counts_path)
     return Section(
         name=name,
         patient=patient or _patient(table.facts) or name,
@@ -131,12 +168,24 @@ def join_section(
         genes=table.genes,
         xy=table.xy,
         spot_ids=table.spot_ids,
-        mpp=_scale(um_per_px, own_mpp, table, counts_path),
-        spot_diameter_px=_positive(table.facts.get("spot_diameter_px"), "spot_diameter_px", counts_path),
+        mpp=mpp,
+        spot_diameter_px=spot_diameter(table.facts, counts_path),
         gene_ids=table.gene_ids,
         findings=table.findings,
         scene=slide.scene if slide.scenes else None,
+        array=table.array,
+        mpp_source=source,
+        library=library,
+        facts=table.facts,
     )
+
+
+def spot_diameter(facts: Mapping[str, Any], path: Path) -> float | None:
+    """Return the diameter of a spot in level-0 px, None where nothing says it; CohortError for no length."""
+    for key in ("spot_diameter_px", "spot_diameter_fullres"):
+        if (diameter := _positive(facts.get(key), key, path)) is not None:
+            return diameter
+    return None
 
 
 def _patient(facts: dict[str, Any]) -> str | None:
@@ -147,16 +196,24 @@ def _patient(facts: dict[str, Any]) -> str | None:
     return None
 
 
-def _scale(given: float | None, own: float | None, table: CountsFile, path: Path) -> float:
-    mpp = _positive(given if given is not None else table.facts.get("um_per_px"), "um_per_px", path)
-    if mpp is None:
-        mpp = own
+def _scale(
+    given: float | None, own: float | None, table: CountsFile, path: Path
+) -> tuple[float, ScaleSource]:
+    """Return the µm per px and who says it."""
+    says: tuple[tuple[ScaleSource, float | None], ...] = (
+        ("typed in", _positive(given, "um_per_px", path)),
+        ("h5ad", _positive(table.facts.get("um_per_px"), "um_per_px", path)),
+        ("slide", own),
+        ("scale factors", _positive(table.facts.get("microns_per_pixel"), "microns_per_pixel", path)),
+    )
+    source, mpp = next((said for said in says if said[1] is not None), says[0])
     if mpp is None:
         raise CohortError(
             "uns['um_per_px'] is missing and the slide does not say its scale either",
             path=path,
             remedy="Store the µm per px of the full-resolution image as uns['um_per_px'], "
-            "or give um_per_px in the cohort's manifest.",
+            "or give um_per_px in the cohort's manifest (--um-per-px of chrep import)."
+            f"{_guessed_scale(table.facts)}",
         )
     low, high = MPP_RANGE
     if not low <= mpp <= high:
@@ -165,7 +222,19 @@ def _scale(given: float | None, own: float | None, table: CountsFile, path: Path
             path=path,
             remedy=f"It must be the µm per px of the full-resolution image, between {low:g} and {high:g}.",
         )
-    return mpp
+    return mpp, source
+
+
+def _guessed_scale(facts: Mapping[str, Any]) -> str:
+    """Say which scale would follow from the diameter of the spots, where Space Ranger says that."""
+    try:
+        across = float(facts["spot_diameter_fullres"])
+        um = float(facts.get("bin_size_um") or VISIUM_SPOT_UM)
+    except (KeyError, TypeError, ValueError):
+        return ""
+    if not (isfinite(across) and across > 0):
+        return ""
+    return f" If its spots of {across:.0f} px are {um:.0f} µm across, as in Visium, it is {um / across:.4g}."
 
 
 def _positive(value: Any, key: str, path: Path) -> float | None:
@@ -180,11 +249,18 @@ def _positive(value: Any, key: str, path: Path) -> float | None:
     return number
 
 
-def _check_inside(xy: np.ndarray, *, width: int, height: int, path: Path) -> None:
+def _check_inside(table: CountsFile, *, width: int, height: int, path: Path) -> None:
+    xy = table.xy
     outside = _outside(xy, width, height)
     if not outside:
         return
     low, high = xy.min(axis=0), xy.max(axis=0)
+    reduced = [
+        f"Times {key} ({factor:.4g}) they would lie inside: this is the reduced picture, and the one at "
+        "full resolution is needed."
+        for key in ("tissue_hires_scalef", "tissue_lowres_scalef")
+        if (factor := _factor(table.facts.get(key))) and not _outside(xy * factor, width, height)
+    ]
     if not _outside(xy[:, ::-1], width, height):
         remedy = "With x and y swapped all of them lie inside: swap the columns of obsm['spatial']."
     else:
@@ -196,8 +272,16 @@ def _check_inside(xy: np.ndarray, *, width: int, height: int, path: Path) -> Non
         f"{outside} of {len(xy)} spots lie outside of the image ({width} x {height} px; "
         f"x runs from {low[0]:.0f} to {high[0]:.0f}, y from {low[1]:.0f} to {high[1]:.0f})",
         path=path,
-        remedy=remedy,
+        remedy=" ".join([*reduced[:1], remedy]),
     )
+
+
+def _factor(value: Any) -> float:
+    """Return a scale factor as a number; 0 for what is none."""
+    try:
+        return max(float(value), 0.0)
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _outside(xy: np.ndarray, width: int, height: int) -> int:

@@ -358,7 +358,8 @@ def slide_name(path: Path) -> str:
     if path.is_dir():
         name = path.name
         for suffix in _FOLDER_SUFFIXES:
-            name = name.removesuffix(suffix)
+            if name.lower().endswith(suffix):
+                name = name[: -len(suffix)]
         return name or path.name
     stem = path.stem
     return stem[:-4] if stem.lower().endswith(".ome") else stem

@@ -74,7 +74,9 @@ class Work:
             Something is wrong with the cohort, the model in use or the settings; or Cancelled.
         """
         _leave_a_core()
-        cohort, in_use = open_cohort(self.space.manifest), load_bundle(self.job.in_use)
+        in_use = load_bundle(self.job.in_use)
+        panel = in_use.panel
+        cohort = open_cohort(self.space.manifest).named_as(panel.genes, panel.ids, "the model in use")
         if self.job.preset == "add":
             comparison = self._add(cohort.sections[0], in_use)
         else:

@@ -10,8 +10,10 @@ from psygnal import Signal
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
+from chrep_model.cohorts.checks.names import compare_genes
 from chrep_model.cohorts.findings import Finding, Level, worst
-from chrep_model.cohorts.pair_check import PairCheck, compare_genes
+from chrep_model.cohorts.matching import matched
+from chrep_model.cohorts.pair_check import PairCheck
 from chrep_model.cohorts.pairing import Pair
 from chrep_model.cohorts.section import Section
 
@@ -143,11 +145,19 @@ class PairModel(QAbstractTableModel):
         key = (section, other)
         if key not in self._compared:
             self._compared[key] = (
-                compare_genes(section.genes, self._model_genes, "the model in use", level="warning")
+                self._compare_names(section, self._model_genes, None, "the model in use", "warning")
                 if other is None
-                else compare_genes(section.genes, other.genes, f"section {other.name}")
+                else self._compare_names(
+                    section, other.genes, other.gene_ids, f"section {other.name}", "error"
+                )
             )
         return self._compared[key]
+
+    @staticmethod
+    def _compare_names(
+        section: Section, genes: tuple[str, ...], ids: tuple[str, ...] | None, whose: str, level: Level
+    ) -> Finding | None:
+        return compare_genes(matched(section, genes, ids, whose).genes, genes, whose, level=level)
 
     # What Qt asks for.
 

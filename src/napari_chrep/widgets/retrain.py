@@ -14,8 +14,9 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from chrep_model.bundle import Bundle
-from chrep_model.cohorts.cohort import Cohort, slide_stem
+from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.manifest import Manifest, ManifestSection
+from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import ChrepError
 from chrep_model.slides.slide import Slide
 from napari_chrep.preferences import preferences

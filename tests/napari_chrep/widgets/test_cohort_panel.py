@@ -95,6 +95,24 @@ def test_a_folder_is_added_and_what_is_wrong_with_a_pair_is_shown(panel, qtbot, 
     assert [row.pair.name for row in panel.table.pairs.rows] == list(panel.cohort.names)
 
 
+def test_spots_left_out_and_positions_of_another_scale_are_shown(panel, qtbot, folder):
+    good, wrong = sorted(folder.glob("*.h5ad"))
+    table = anndata.read_h5ad(good)
+    table.obs["in_tissue"] = [0, 0] + [1] * (table.n_obs - 2)
+    table.write_h5ad(good)
+    table = anndata.read_h5ad(wrong)
+    table.obsm["spatial"] = table.obsm["spatial"] * 0.1
+    table.write_h5ad(wrong)
+    panel.add([folder])
+    qtbot.waitUntil(lambda: len(panel.table.pairs.rows) == 2, timeout=TIMEOUT_MS)
+    wait(qtbot, panel)
+    assert "have in_tissue 0 and are left out" in panel.view.findings.text()
+    assert len(panel.cohort) == 1
+    place = panel.table.visualRect(panel.table.pairs.index(1, SECTION)).center()
+    qtbot.mouseClick(panel.table.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert "they would overlap" in panel.view.findings.text()
+
+
 def test_files_are_dropped_and_patient_and_scale_typed_over(panel, qtbot, folder):
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(sorted(folder.glob("*.h5ad"))[0])), QUrl.fromLocalFile("/no.txt")])

@@ -1,0 +1,73 @@
+"""Cohorts on the command line: read, looked over, and what was found said on stderr."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from chrep_model.cli import console
+from chrep_model.cohorts.cohort import Cohort, open_cohort
+from chrep_model.cohorts.findings import Finding
+from chrep_model.cohorts.pair_check import check_cohort
+from chrep_model.errors import CohortError
+
+Findings = Mapping[str, tuple[Finding, ...]]
+
+
+def checked_cohort(
+    path: Path, excluded: Collection[str] = (), *, progress: console.Tell | None = None
+) -> Cohort:
+    """Open a cohort, look at its sections, and say what was found; those excluded are not looked at.
+
+    Raises
+    ------
+    CohortError
+        A section cannot be right.
+    """
+    cohort, found = read_and_check(path, excluded, progress=progress)
+    wrong = first_error(cohort, found)
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us, and one tells the user
+        tell_findings(cohort, found)
+    if wrong is not None:
+        raise wrong
+    return cohort
+
+
+def read_and_check(
+    path: Path, excluded: Collection[str] = (), *, progress: console.Tell | None = None
+) -> tuple[Cohort, Findings]:
+    """Open a cohort and look at its sections but for those excluded."""
+    cohort = open_cohort(path, progress=_counting(progress, "reading sections"))
+    looked_at = cohort.without(excluded) if excluded else cohort
+    return cohort, check_cohort(looked_at, progress=_counting(progress, "checking sections"))
+
+
+def tell_findings(cohort: Cohort, found: Findings) -> None:
+    """Print a line for each finding: what was done while reading, what is doubtful, what is wrong.
+
+    The first that is wrong is left to the error that ends the command, see `first_error`.
+    """
+    untold = next((finding for of in found.values() for finding in of if finding.level == "error"), None)
+    for name, findings in found.items():
+        for finding in findings:
+            done = finding in cohort[name].findings
+            if finding is untold or (finding.level == "ok" and not done):
+                continue
+            level = "" if finding.level == "ok" else f"{finding.level}: "
+            console.warn(f"section {name}: {level}{finding.text} {finding.remedy}".rstrip())
+
+
+def first_error(cohort: Cohort, found: Findings) -> CohortError | None:
+    """Return the error of the first section that cannot be used, None where all can."""
+    for name, findings in found.items():
+        for finding in findings:
+            if finding.level == "error":
+                text = finding.text[:1].lower() + finding.text[1:]
+                what = f"section {name} cannot be used: {text}"
+                return CohortError(what, path=cohort[name].counts_path, remedy=finding.remedy)
+    return None
+
+
+def _counting(tell: console.Tell | None, what: str) -> Callable[[int, int], None] | None:
+    return None if tell is None else lambda done, total: tell(done, total, what)

@@ -1,0 +1,157 @@
+"""A section laid on its slide, as the checks see it: a small picture, its tissue, and the spots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from chrep_model.geometry import FloatArray, base_to_level, um_to_px
+from chrep_model.slides.tissue import TissueMask
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+#: A spot is on tissue when so much of it is.
+_COVERED = 0.5
+#: Fewer spots, and chance alone lets counts seem to follow a picture.
+FEWEST_SPOTS = 60
+_MOST_SPOTS, _MOST_GENES = 1500, 500
+_COMPONENTS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What the checks look at.
+
+    Attributes
+    ----------
+    counts : csr_matrix
+        (n, G).
+    xy : ndarray
+        Spot centres (n, 2), (x, y) in level-0 px.
+    array : ndarray or None
+        (n, 2), (row, col) on the array.
+    spot_ids : tuple of str
+    facts : mapping
+        Of the file of counts, see `CountsFile`.
+    shape : tuple of int
+        (rows, cols) of level 0.
+    mpp : float or None
+        µm per level-0 px, as used.
+    mpp_source : str
+        Who says so.
+    slide_mpp : float or None
+        What the slide itself says.
+    diameter : float or None
+        Of a spot in level-0 px, where the file says it.
+    mask : TissueMask
+    picture : ndarray
+        uint8 (rows, cols, 3), the pixels of the mask.
+    """
+
+    counts: sparse.csr_matrix
+    xy: FloatArray
+    array: np.ndarray | None
+    spot_ids: tuple[str, ...]
+    facts: Mapping[str, Any]
+    shape: tuple[int, int]
+    mpp: float | None
+    mpp_source: str
+    slide_mpp: float | None
+    diameter: float | None
+    mask: TissueMask
+    picture: npt.NDArray[np.uint8]
+
+    @cached_property
+    def near(self) -> FloatArray:
+        """Distance of each spot to its nearest neighbour in level-0 px, (n,); NaN for a single spot."""
+        if len(self.xy) < 2:
+            return np.full(len(self.xy), np.nan)
+        return np.asarray(KDTree(self.xy).query(self.xy, k=2)[0][:, 1])
+
+    @property
+    def pitch(self) -> float:
+        """Median of `near`."""
+        return float(np.median(self.near)) if len(self.near) else float("nan")
+
+    @property
+    def regular(self) -> bool:
+        """Whether the spots stand on a lattice: nearly all have their nearest neighbour equally far away."""
+        return len(self.xy) >= 10 and float(np.percentile(self.near, 5)) > 0.75 * self.pitch
+
+    @property
+    def size(self) -> float:
+        """Side of the square in level-0 px that stands for a spot: its diameter, else half of the pitch."""
+        if self.diameter is not None:
+            return self.diameter
+        if np.isfinite(self.pitch) and self.pitch > 0:
+            return self.pitch / 2
+        return 100.0 if self.mpp is None else um_to_px(100.0, self.mpp)
+
+    def inside(self, xy: FloatArray) -> bool:
+        """Whether all positions lie in the picture."""
+        return bool((xy >= 0).all() and (xy <= self.shape[::-1]).all())
+
+    def on_tissue(self, xy: FloatArray) -> npt.NDArray[np.bool_]:
+        """Whether a spot at each of these positions would lie on tissue, (n,)."""
+        return self.mask.fraction(xy, self.size) >= _COVERED
+
+    def follows(self, xy: FloatArray) -> float:
+        """How well counts follow the picture, were the spots at these positions.
+
+        Returns
+        -------
+        float
+            Multiple correlation of the total and of the main components of expression with colour and texture
+            under the spots, from 0 to 1, mean over these targets.
+        """
+        features = self._features(xy[self._sample])
+        features = _standard(np.column_stack([features, _standard(features) ** 2]))
+        targets = self._targets
+        fitted = features @ np.linalg.lstsq(features, targets, rcond=None)[0]
+        return float(np.sqrt((fitted**2).mean(axis=0)).mean())
+
+    @cached_property
+    def _sample(self) -> npt.NDArray[np.int64]:
+        return np.unique(np.linspace(0, len(self.xy) - 1, min(len(self.xy), _MOST_SPOTS)).astype(np.int64))
+
+    @cached_property
+    def _targets(self) -> FloatArray:
+        """Log totals and main components of expression (n, 1 + components), standardised."""
+        counts = self.counts[self._sample]
+        totals = np.asarray(counts.sum(axis=1), np.float64).ravel()
+        often = np.argsort(-np.asarray(counts.sum(axis=0)).ravel(), kind="stable")[:_MOST_GENES]
+        values = counts[:, often].toarray().astype(np.float64)
+        values = np.log1p(1e4 * values / np.maximum(totals, 1)[:, None])
+        left, size, _ = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
+        return _standard(np.column_stack([np.log1p(totals), (left * size)[:, :_COMPONENTS]]))
+
+    @cached_property
+    def _planes(self) -> FloatArray:
+        """Mean optical density of each channel and its spread in the square of a spot, (rows, cols, 4)."""
+        window = max(round(self.size / self.mask.downsample), 1)
+        density = -np.log10((self.picture.astype(np.float32) + 1) / 256)
+        mean = ndimage.uniform_filter(density, (window, window, 0))
+        grey = density.mean(axis=2)
+        middle = ndimage.uniform_filter(grey, window)
+        spread = np.sqrt(np.maximum(ndimage.uniform_filter(grey**2, window) - middle**2, 0))
+        return np.dstack([mean, spread])
+
+    def _features(self, xy: FloatArray) -> FloatArray:
+        place = base_to_level(xy, self.mask.downsample)[:, ::-1].astype(np.int64)
+        rows, cols = np.clip(place, 0, np.array(self.picture.shape[:2]) - 1).T
+        return np.asarray(self._planes[rows, cols], np.float64)
+
+
+def _standard(values: FloatArray) -> FloatArray:
+    """Bring each column to mean 0 and variance 1; one without variation becomes 0."""
+    centred = values - values.mean(axis=0)
+    spread = centred.std(axis=0)
+    return np.asarray(np.where(spread > 1e-9, centred / np.maximum(spread, 1e-9), 0.0))

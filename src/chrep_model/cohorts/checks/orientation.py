@@ -1,0 +1,119 @@
+"""Whether x and y are exchanged or mirrored, by tissue and by whether counts follow the picture.
+
+On nine sections of three laboratories at least 99 % of the spots were on tissue as they were given, and at
+most 84 % in any other of the eight orientations. Tissue that fills the picture cannot tell; there counts can:
+where they follow the picture at all they do so in one orientation alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import sqrt
+
+import numpy as np
+
+from chrep_model.cohorts.checks.look import FEWEST_SPOTS, Look
+from chrep_model.cohorts.findings import Finding
+from chrep_model.geometry import FloatArray
+
+#: Another orientation counts as better when so many more of the spots lie on tissue, of all.
+_CLEARLY = 0.10
+#: ... and as the right one when so many lie on tissue there.
+_RIGHT = 0.90
+_FEW_ON_TISSUE = 0.80
+_GIVEN, _SWAPPED = "as they are", "x and y swapped"
+# Measured on thirteen sections whose orientation is known: the right one is ahead of all others by 0.13 to
+# 0.28 and 4 to 9 standard deviations in the olfactory bulbs and the sample, and by less than 0.06 in the
+# tumours, where no wrong one was ever ahead.
+_AHEAD, _AHEAD_BY_CHANCE = 0.10, 1.2
+_DEVIATIONS = 3.5
+_CERTAIN_AHEAD, _CERTAIN_DEVIATIONS = 0.15, 5.0
+
+
+def findings(look: Look) -> Iterator[Finding]:
+    """Look at all eight orientations of the spots on the picture."""
+    if not look.mask.mask.any():
+        yield Finding(
+            "warning", "No tissue was found on this picture.", "Look whether it is the H&E image at all."
+        )
+        return
+    given = float(look.on_tissue(look.xy).mean())
+    others = dict(turned(look.xy, look.shape))
+    shares = {how: float(look.on_tissue(xy).mean()) for how, xy in others.items()}
+    best = max(shares, key=lambda how: shares[how])
+    if shares[best] >= given + _CLEARLY:
+        yield Finding(
+            "error" if shares[best] >= _RIGHT else "warning",
+            f"{given:.0%} of the spots lie on tissue, but {shares[best]:.0%} would with {best}.",
+            _remedy(best),
+        )
+        return
+    if given < _FEW_ON_TISSUE:
+        yield Finding(
+            "warning",
+            f"Only {given:.0%} of the spots lie on tissue.",
+            "Keep the spots under tissue only, and check that this is their picture.",
+        )
+        return
+    likely = {how: xy for how, xy in others.items() if shares[how] > given - _CLEARLY and look.inside(xy)}
+    if not likely:
+        return
+    ahead = leading(look, others)
+    if ahead is None:
+        if _SWAPPED in likely and shares[_SWAPPED] > given - _CLEARLY / 2:
+            yield Finding(
+                "ok",
+                "Neither tissue nor counts can tell whether x and y are swapped.",
+                "Look at the picture with the spots.",
+            )
+        return
+    how, certain = ahead
+    if how in likely:
+        yield Finding(
+            "error" if certain else "warning",
+            f"The counts follow the picture much better with {how}: colours and texture under the spots then "
+            "go with what was counted there.",
+            _remedy(how),
+        )
+
+
+def leading(look: Look, others: dict[str, FloatArray]) -> tuple[str, bool] | None:
+    """Return the orientation in which counts follow the picture far better than in all others.
+
+    Returns
+    -------
+    (str, bool) or None
+        Its name and whether it is beyond doubt; None where no orientation stands out.
+    """
+    if len(look.xy) < FEWEST_SPOTS:
+        return None
+    scores = {_GIVEN: look.follows(look.xy)}
+    scores |= {how: look.follows(xy) for how, xy in others.items() if look.inside(xy)}
+    ranked = sorted(scores, key=lambda how: -scores[how])
+    rest = np.array([scores[how] for how in ranked[1:]])
+    if len(rest) < 3:
+        return None
+    gap = scores[ranked[0]] - rest[0]
+    deviations = (scores[ranked[0]] - rest.mean()) / max(rest.std(), 0.02)
+    if gap < max(_AHEAD, _AHEAD_BY_CHANCE / sqrt(len(look.xy))) or deviations < _DEVIATIONS:
+        return None
+    return ranked[0], bool(gap >= _CERTAIN_AHEAD and deviations >= _CERTAIN_DEVIATIONS)
+
+
+def turned(xy: FloatArray, shape: tuple[int, int]) -> Iterator[tuple[str, FloatArray]]:
+    """Give the seven other orientations of spots on an image of (rows, cols)."""
+    x, y = xy.T
+    right, down = shape[1] - x, shape[0] - y
+    yield _SWAPPED, np.stack([y, x], axis=1)
+    yield "left and right mirrored", np.stack([right, y], axis=1)
+    yield "top and bottom mirrored", np.stack([x, down], axis=1)
+    yield "the picture turned by 180°", np.stack([right, down], axis=1)
+    yield "the picture turned by 90°", np.stack([shape[1] - y, x], axis=1)
+    yield "the picture turned by 270°", np.stack([y, shape[0] - x], axis=1)
+    yield "x and y swapped and both mirrored", np.stack([shape[1] - y, shape[0] - x], axis=1)
+
+
+def _remedy(how: str) -> str:
+    if how == _SWAPPED:
+        return "Swap the columns of obsm['spatial']: it must hold (x, y)."
+    return "Check whether the picture was mirrored or turned after the spots were placed on it."

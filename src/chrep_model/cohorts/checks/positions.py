@@ -1,0 +1,164 @@
+"""Whether positions are px of this picture: not of a reduced one, µm, or places on the array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from chrep_model.cohorts.checks import orientation
+from chrep_model.cohorts.checks.look import FEWEST_SPOTS, Look
+from chrep_model.cohorts.checks.scale import is_visium_hd
+from chrep_model.cohorts.findings import Finding
+from chrep_model.geometry import FloatArray
+
+#: Spots nearer together than so many px are places on an array, whatever the picture.
+_FEWEST_PX = 2.5
+#: Whole numbers that fill less of the picture's longer side than this are places on the array.
+_CORNER = 0.25
+#: Spots reach over one another by more than measuring explains.
+_OVERLAP = 1.2
+#: What the boxes around tissue and spots share, of both together, at the right and at a wrong scale.
+_FITS, _FITS_NOT = 0.75, 0.45
+_BETTER_FOLLOWED = 0.12
+#: Sides in px of Space Ranger's reduced pictures.
+_HIRES_PX, _LOWRES_PX = 2000.0, 600.0
+#: How much of the positions the places on the array explain.
+_SAME, _UNRELATED = 0.97, 0.5
+
+
+def findings(look: Look) -> Iterator[Finding]:
+    """Look whether the positions can be px of this picture, and whether they go with places on the array."""
+    scaled = _array_places(look) or _other_scale(look)
+    if scaled is not None:
+        yield scaled
+    elif look.diameter is not None and look.pitch > 0 and look.diameter > _OVERLAP * look.pitch:
+        yield Finding(
+            "error" if look.regular else "warning",
+            f"Spots are {look.diameter:.4g} px across and {look.pitch:.4g} px apart: they would overlap.",
+            "Positions and spot diameter must both be px of the full-resolution image: one of them is of "
+            "another scale.",
+        )
+    yield from _against_array(look)
+
+
+def _array_places(look: Look) -> Finding | None:
+    """Find array rows and columns in the place of pixels: small whole numbers in a corner."""
+    whole = bool((look.xy == np.round(look.xy)).all())
+    if not (whole and len(look.xy) >= 10 and look.pitch <= _FEWEST_PX):
+        return None
+    if look.xy.max() > _CORNER * max(look.shape):
+        return None
+    return Finding(
+        "error",
+        f"Spots are {look.pitch:.3g} px apart in a corner of the picture: these are places on the array "
+        "(rows and columns), not px.",
+        "Store the (x, y) of the spot centres, in px of the full-resolution image, in obsm['spatial'].",
+    )
+
+
+def _other_scale(look: Look) -> Finding | None:
+    """Find positions that fit the tissue far better when multiplied by a factor that is known."""
+    tissue = _box_of_tissue(look)
+    if tissue is None or len(look.xy) < 10:
+        return None
+    given = _overlap(_box(look.xy), tissue)
+    off_tissue = look.on_tissue(look.xy).mean() < 0.5
+    for what, factor in _factors(look):
+        xy = look.xy * factor
+        if 0.9 < factor < 1.1 or not look.inside(xy):
+            continue
+        fits = _overlap(_box(xy), tissue)
+        if fits < _FITS or fits < given + 0.25 or look.on_tissue(xy).mean() < 0.8:
+            continue
+        overlaps = look.diameter is not None and look.diameter > _OVERLAP * look.pitch
+        followed = _followed(look, xy)
+        if not (overlaps or off_tissue or followed or given <= _FITS_NOT):
+            continue
+        certain = overlaps or off_tissue or followed
+        return Finding(
+            "error" if certain else "warning",
+            f"The spots cover {_share(look.xy, look):.0%} of the picture; times {factor:.4g} they would "
+            f"cover {_share(xy, look):.0%}, over the tissue: they look like {what}.",
+            "obsm['spatial'] must be px of exactly this picture at full resolution.",
+        )
+    return None
+
+
+def _factors(look: Look) -> Iterator[tuple[str, float]]:
+    for key, what in (("tissue_hires_scalef", "hires"), ("tissue_lowres_scalef", "lowres")):
+        factor = look.facts.get(key)
+        if isinstance(factor, (int, float)) and factor > 0:
+            yield f"coordinates of the {what} picture (scaled by {key})", 1 / float(factor)
+    if look.mpp is not None:
+        yield "coordinates in µm", 1 / look.mpp
+    longest = max(look.shape)
+    if longest > _HIRES_PX:
+        yield "coordinates of the hires picture", longest / _HIRES_PX
+    if longest > _LOWRES_PX:
+        yield "coordinates of the lowres picture", longest / _LOWRES_PX
+    # Whatever the factor was: the one that lays the spots' far edges onto the tissue's.
+    tissue = _box_of_tissue(look)
+    if tissue is not None and (far := look.xy.max(axis=0)).min() > 0:
+        yield "scaled coordinates", float(np.mean(tissue[2:] / far))
+
+
+def _followed(look: Look, xy: FloatArray) -> bool:
+    """Whether counts follow the picture at other positions, and not at the given ones."""
+    if len(look.xy) < FEWEST_SPOTS:
+        return False
+    there = look.follows(xy)
+    turned = [look.follows(other) for _, other in orientation.turned(xy, look.shape) if look.inside(other)]
+    return bool(
+        turned
+        and there > look.follows(look.xy) + _BETTER_FOLLOWED
+        and there > max(turned) + _BETTER_FOLLOWED / 2
+    )
+
+
+def _box(xy: FloatArray) -> FloatArray:
+    """Left, top, right, bottom of all but the outermost hundredth of positions."""
+    return np.concatenate([np.percentile(xy, 1, axis=0), np.percentile(xy, 99, axis=0)])
+
+
+def _box_of_tissue(look: Look) -> FloatArray | None:
+    rows, cols = np.nonzero(look.mask.mask)
+    if not len(rows):
+        return None
+    return _box(np.column_stack([cols + 0.5, rows + 0.5]) * look.mask.downsample)
+
+
+def _overlap(one: FloatArray, other: FloatArray) -> float:
+    """Area that two boxes share, of that of both together."""
+    shared = np.prod(np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None))
+    both = sum(np.prod(box[2:] - box[:2]) for box in (one, other)) - shared
+    return float(shared / both) if both > 0 else 0.0
+
+
+def _share(xy: FloatArray, look: Look) -> float:
+    return float(np.prod(np.ptp(xy, axis=0)) / np.prod(look.shape))
+
+
+def _against_array(look: Look) -> Iterator[Finding]:
+    """Compare positions with places on the array: a stretch and a turn bring the one onto the other."""
+    if look.array is None or len(look.xy) < 10 or (np.ptp(look.array, axis=0) == 0).any():
+        return
+    col_row = look.array[:, ::-1].astype(np.float64)
+    centred, places = look.xy - look.xy.mean(axis=0), col_row - col_row.mean(axis=0)
+    spread = (centred**2).sum()
+    if spread == 0:
+        return
+    turn = np.linalg.lstsq(places, centred, rcond=None)[0]
+    explained = 1 - ((centred - places @ turn) ** 2).sum() / spread
+    if explained < _SAME:
+        yield Finding(
+            "error" if explained < _UNRELATED else "warning",
+            f"The positions do not go with array_row and array_col ({explained:.0%} of them is explained).",
+            "See that every row of obsm['spatial'] belongs to the spot of that row.",
+        )
+    elif np.linalg.det(turn) < 0 and not is_visium_hd(look):
+        yield Finding(
+            "warning",
+            "Against array_row and array_col the positions are mirrored, as they are with x and y swapped.",
+            "obsm['spatial'] must hold (x, y): look at the picture with the spots.",
+        )

@@ -1,0 +1,89 @@
+"""The genes of a section under the names that a model or another section has for them.
+
+One file calls a gene by its symbol, the next by its Ensembl id, with or without a version. Most files hold
+both, and then the two can be brought together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from chrep_model.cohorts.findings import Finding
+from chrep_model.cohorts.tables.names import are_ensembl, sum_columns, without_version
+
+if TYPE_CHECKING:
+    from chrep_model.cohorts.section import Section
+
+#: Of the smaller set of genes; with fewer in common the two name their genes in different ways.
+MIN_SHARED = 0.5
+
+
+def share_names(genes: Collection[str], others: Collection[str]) -> bool:
+    """Whether at least half of the smaller set of genes is in the larger one too."""
+    mine, theirs = set(genes), set(others)
+    return len(mine & theirs) >= MIN_SHARED * min(len(mine), len(theirs))
+
+
+def matched(section: Section, genes: Sequence[str], ids: Sequence[str] | None, whose: str) -> Section:
+    """Give a section whose genes carry the names of others, where its own names or ids mean the same genes.
+
+    Parameters
+    ----------
+    section : Section
+    genes : sequence of str
+        The names to be used: of a model, or of another section.
+    ids : sequence of str or None
+        What else these are called; an empty text where that is not known.
+    whose : str
+        Whose names they are, for the finding that says so, such as "section C2".
+
+    Returns
+    -------
+    Section
+        The same one where its names are shared already, or cannot be brought together.
+    """
+    if share_names(section.genes, genes):
+        return section
+    wanted: dict[str, str] = {}
+    for name, gene in (*zip(genes, genes, strict=True), *zip(ids or (), genes, strict=False)):
+        if name:
+            wanted.setdefault(without_version(name), gene)
+    others = section.gene_ids or ("",) * len(section.genes)
+    unique = {name for name, count in Counter(others).items() if name and count == 1}
+    by_symbol = are_ensembl(section.genes) and not are_ensembl(genes)
+    names = tuple(
+        wanted.get(without_version(name))
+        or wanted.get(without_version(other))
+        or (other if by_symbol and other in unique else name)
+        for name, other in zip(section.genes, others, strict=True)
+    )
+    if not share_names(names, genes):
+        return section
+    before = [
+        name if name != new else other for name, new, other in zip(section.genes, names, others, strict=True)
+    ]
+    joined, counts, first = (
+        (names, section.counts, range(len(names)))
+        if len(set(names)) == len(names)
+        else sum_columns(names, section.counts)
+    )
+    text = f"Its genes are called as in {whose} ({joined[0]} for {before[first[0]]})."
+    return replace(
+        section,
+        genes=joined,
+        counts=counts,
+        gene_ids=tuple(before[i] for i in first),
+        findings=(*section.findings, Finding("ok", text)),
+    )
+
+
+def with_shared_names(sections: Sequence[Section]) -> tuple[Section, ...]:
+    """Bring the genes of some sections under common names: symbols where one section has them."""
+    like = next((section for section in sections if not are_ensembl(section.genes)), sections[0])
+    return tuple(
+        section if section is like else matched(section, like.genes, like.gene_ids, f"section {like.name}")
+        for section in sections
+    )

@@ -1,0 +1,143 @@
+"""Counts as other programs leave them: one file per format, and one function that finds the right one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from chrep_model.cohorts.h5ad import CountsFile, read_counts_file
+from chrep_model.cohorts.readers import hest, legacy_st, spaceranger, spatialdata_store, visium_hd, xenium
+from chrep_model.cohorts.readers.source import Options, Reader, Source
+from chrep_model.errors import CohortError
+
+__all__ = [
+    "Options",
+    "Reader",
+    "Source",
+    "find_source",
+    "find_sources",
+    "hdf5_files",
+    "open_source",
+    "read_pair",
+]
+
+H5AD = ".h5ad"
+# Where collections of many sections keep their tables of counts.
+_FOLDERS = ("st", "h5ad", "ST-cnts")
+
+# The first one that knows a folder reads it.
+READERS: tuple[Reader, ...] = (
+    visium_hd.READER,
+    spaceranger.READER,
+    xenium.READER,
+    spatialdata_store.READER,
+    hest.READER,
+    legacy_st.READER,
+)
+
+
+def find_source(path: str | os.PathLike[str], options: Options = Options()) -> Source | None:  # noqa: B008
+    """Return what holds the counts of one section at a path; None where no reader knows it."""
+    path = Path(path)
+    for reader in READERS:
+        place = reader.find(path)
+        if place is not None:
+            return Source(reader, place, options)
+    return None
+
+
+def find_sources(folder: Path) -> list[Source]:
+    """Return the sections of a folder of such folders or files, also of those in folders for tables."""
+    places = [folder, *(folder / name for name in _FOLDERS if (folder / name).is_dir())]
+    found: dict[Path, Source] = {}
+    for path in (path for place in places for path in sorted(place.iterdir())):
+        source = None if path.name.startswith(".") else find_source(path)
+        if source is not None:
+            found.setdefault(source.place.absolute(), source)
+    return list(found.values())
+
+
+def hdf5_files(counts: str | os.PathLike[str]) -> list[Path]:
+    """Return the HDF5 files that reading these counts will open, for `cohorts.probe`."""
+    source = find_source(counts)
+    return [Path(counts)] if source is None else source.hdf5()
+
+
+def open_source(path: str | os.PathLike[str], options: Options = Options()) -> Source:  # noqa: B008
+    """Return what holds the counts of one section at a path.
+
+    Raises
+    ------
+    CohortError
+        No reader knows what lies there.
+    """
+    source = find_source(path, options)
+    if source is None:
+        missing = not Path(path).exists()
+        raise CohortError(
+            "there is no such file or folder" if missing else "no reader knows this as counts of a section",
+            path=path,
+            remedy="Check the name."
+            if missing
+            else f"Readable are: {', '.join(reader.kind for reader in READERS)}, and h5ad files.",
+        )
+    return source
+
+
+def read_pair(
+    slide: str | os.PathLike[str] | None,
+    counts: str | os.PathLike[str],
+    *,
+    bin_um: float | None = None,
+    library: str | None = None,
+) -> tuple[CountsFile, Path, str | None]:
+    """Read the counts of a section, and say which picture goes with them.
+
+    Parameters
+    ----------
+    slide : path-like or None
+        The full-resolution picture; only needed beside an h5ad, or where it is not in a usual place.
+    counts : path-like
+        An h5ad file, or what `find_source` finds.
+    bin_um : float, optional
+        See `Options`.
+    library : str, optional
+        Which capture is read of an h5ad that holds several.
+
+    Returns
+    -------
+    counts : CountsFile
+    picture : Path
+    name : str or None
+        Of the section, where the source has one.
+
+    Raises
+    ------
+    CohortError
+        Something is missing, damaged, or does not belong together.
+    """
+    options = Options(None if slide is None else Path(slide), bin_um)
+    source = find_source(counts, options)
+    if source is None and Path(counts).suffix.lower() == H5AD:
+        if bin_um is not None:
+            raise CohortError(
+                "the spots of an h5ad are not summed into squares",
+                path=counts,
+                remedy="Leave out the size of the squares (bin_um).",
+            )
+        if slide is None:
+            raise CohortError(
+                "nothing says which picture goes with this h5ad",
+                path=counts,
+                remedy="Name the slide: slide in the manifest, or --image.",
+            )
+        return read_counts_file(counts, library=library), Path(slide), None
+    source = source or open_source(counts, options)
+    if library is not None:
+        raise CohortError(
+            f"a {source.kind} holds one section, and none called {library!r}",
+            path=counts,
+            remedy="Leave out library.",
+        )
+    picture = source.picture()
+    return source.with_options(Options(picture, bin_um)).read(), picture, source.name

@@ -1,0 +1,244 @@
+"""The count matrices that 10x Genomics' programs write: one HDF5 file, or a folder of three (MEX)."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chrep_model.cohorts.readers.files import inside, only_one, read_bytes, read_table
+from chrep_model.errors import ChrepError, CohortError
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+# Counts compress well, but not beyond this; more is a damaged or a hostile file.
+MAX_EXPANSION = 200
+ALWAYS_ALLOWED_BYTES = 1 << 30
+_NEEDED = ("barcodes", "data", "indices", "indptr", "shape", "features/name")
+_OPTIONAL = ("features/id", "features/feature_type")
+_COPY_AGAIN = "Copy or download the file again."
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """Counts as they are stored, features not looked at yet.
+
+    Attributes
+    ----------
+    counts : scipy.sparse.csr_matrix
+        (barcodes, features), of whatever type the file has.
+    barcodes, names : tuple of str
+    ids, types : tuple of str or None
+        Ids and kinds of the features ("Gene Expression"), where the file says them.
+    path : Path
+    """
+
+    counts: sparse.csr_matrix
+    barcodes: tuple[str, ...]
+    names: tuple[str, ...]
+    ids: tuple[str, ...] | None
+    types: tuple[str, ...] | None
+    path: Path
+
+
+def find_matrix(folder: Path, stem: str) -> Path | None:
+    """Return the matrix of this name in a folder: the HDF5 file first, then the MEX folder; None without.
+
+    Parameters
+    ----------
+    folder : Path
+    stem : str
+        Such as ``filtered_feature_bc_matrix``; the HDF5 file may have a prefix before it.
+    """
+    file = folder / f"{stem}.h5"
+    if file.is_file():
+        return file
+    if (folder / stem).is_dir():
+        return folder / stem
+    return only_one(inside(folder, f"*{stem}.h5"), "count matrices", folder)
+
+
+def read_matrix(path: Path) -> Matrix:
+    """Read an HDF5 file or a MEX folder.
+
+    Raises
+    ------
+    CohortError
+        It is missing, damaged, or declares more than it can hold.
+    """
+    try:
+        matrix = _read_mex(path) if path.is_dir() else _read_h5(path)
+        matrix.counts.check_format(full_check=True)
+    except ChrepError:
+        raise
+    # A damaged file can fail in any layer below and with any exception.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CohortError(
+            f"this count matrix is truncated or damaged ({reason})", path=path, remedy=_COPY_AGAIN
+        ) from error
+    shape = (len(matrix.barcodes), len(matrix.names))
+    if matrix.counts.shape != shape or 0 in shape:
+        raise CohortError(
+            f"the matrix has the shape {matrix.counts.shape[::-1]}, but there are {shape[1]} features and "
+            f"{shape[0]} barcodes",
+            path=path,
+            remedy="Its files may be of different sections: copy them again.",
+        )
+    twice = [barcode for barcode, times in Counter(matrix.barcodes).items() if times > 1]
+    if twice:
+        raise CohortError(
+            f"{len(twice)} barcodes occur more than once ({', '.join(twice[:3])})",
+            path=path,
+            remedy=_COPY_AGAIN,
+        )
+    return matrix
+
+
+def locate_h5(file: Any, path: Path) -> dict[str, Any]:
+    """Find the stored pieces of an open HDF5 matrix by their names.
+
+    Raises
+    ------
+    CohortError
+        One is missing, leads out of the file, or declares more than the file can hold.
+    """
+    known = {key: stored(file, f"matrix/{key}", path) for key in (*_NEEDED, *_OPTIONAL)}
+    pieces = {key: found for key, found in known.items() if found is not None}
+    missing = [key for key in _NEEDED if key not in pieces]
+    if missing:
+        raise CohortError(
+            f"this is no count matrix of Space Ranger: 'matrix/{missing[0]}' is missing",
+            path=path,
+            remedy="Give the folder with filtered_feature_bc_matrix.h5 as Space Ranger 1 or later writes it.",
+        )
+    check_budget(list(pieces.values()), path)
+    return pieces
+
+
+def check_budget(pieces: list[Any], path: Path) -> None:
+    """Refuse HDF5 datasets that declare more than this file can reasonably hold."""
+    declared = sum(int(piece.size or 0) * piece.dtype.itemsize for piece in pieces)
+    size = path.stat().st_size
+    if declared > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * size):
+        raise CohortError(
+            f"it declares {declared / 1e9:.1f} GB of values in a file of {size / 1e9:.3f} GB",
+            path=path,
+            remedy="It is damaged: copy or download the file again.",
+        )
+
+
+def stored(file: Any, key: str, path: Path) -> Any:
+    """Return a dataset of an HDF5 file, None where there is none.
+
+    Raises
+    ------
+    CohortError
+        Its values, or a group on the way to it, lie in another place.
+    """
+    import h5py
+
+    node = file
+    for part in key.split("/"):
+        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+        if link is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise CohortError(
+                f"'{key}' is a link to another place, which is not followed",
+                path=path,
+                remedy="Use the file as its program wrote it.",
+            )
+        node = node[part]
+    if not isinstance(node, h5py.Dataset):
+        return None
+    if node.is_virtual or node.external:
+        raise CohortError(
+            f"'{key}' keeps its values in other files, which are not opened",
+            path=path,
+            remedy="Use the file as its program wrote it.",
+        )
+    return node
+
+
+def _read_h5(path: Path) -> Matrix:
+    import h5py
+    from scipy import sparse
+
+    with h5py.File(path, "r") as file:
+        values = {key: piece[()] for key, piece in locate_h5(file, path).items()}
+    n_features, n_barcodes = (int(side) for side in values["shape"])
+    indices, indptr = (_whole(values[key], key) for key in ("indices", "indptr"))
+    return Matrix(
+        counts=sparse.csr_matrix((values["data"], indices, indptr), shape=(n_barcodes, n_features)),
+        barcodes=_texts(values["barcodes"]),
+        names=_texts(values["features/name"]),
+        ids=_texts(values["features/id"]) if "features/id" in values else None,
+        types=_texts(values["features/feature_type"]) if "features/feature_type" in values else None,
+        path=path,
+    )
+
+
+def _whole(values: np.ndarray, key: str) -> np.ndarray:
+    whole = values.astype(np.int64)
+    if (whole != values).any():
+        raise ValueError(f"{key} holds numbers that are not whole")
+    return whole
+
+
+def _texts(values: np.ndarray) -> tuple[str, ...]:
+    return tuple(value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist())
+
+
+def _read_mex(folder: Path) -> Matrix:
+    from scipy import io as scipy_io
+    from scipy import sparse
+
+    def part(*names: str) -> Path:
+        found = [file for name in names for file in (folder / name, folder / f"{name}.gz") if file.is_file()]
+        if not found:
+            raise CohortError(f"{names[0]} is missing", path=folder, remedy="Copy the whole folder again.")
+        return found[0]
+
+    matrix_file = part("matrix.mtx")
+    text = read_bytes(matrix_file)
+    _check_header(text, matrix_file)
+    barcodes = read_table(part("barcodes.tsv"), sep="\t", header=None, dtype=str, keep_default_na=False)
+    features = read_table(
+        part("features.tsv", "genes.tsv"), sep="\t", header=None, dtype=str, keep_default_na=False
+    )
+    counts = sparse.csr_matrix(sparse.csc_matrix(scipy_io.mmread(io.BytesIO(text))).T)
+    columns = [tuple(features[column]) for column in features]
+    return Matrix(
+        counts=counts,
+        barcodes=tuple(barcodes[0]),
+        names=columns[1] if len(columns) > 1 else columns[0],
+        ids=columns[0] if len(columns) > 1 else None,
+        types=columns[2] if len(columns) > 2 else None,
+        path=folder,
+    )
+
+
+def _check_header(text: bytes, path: Path) -> None:
+    """Refuse a Matrix Market file that is none of counts, or that declares more entries than it holds."""
+    lines = iter(io.BytesIO(text))
+    kind = next(lines, b"").split()
+    sizes = next((line for line in lines if line.strip() and not line.startswith(b"%")), b"").split()
+    coordinates = kind[:3] == [b"%%MatrixMarket", b"matrix", b"coordinate"] and len(kind) == 5
+    if not coordinates or kind[3] not in (b"integer", b"real") or kind[4] != b"general":
+        raise CohortError("this is no Matrix Market file of counts", path=path, remedy=_COPY_AGAIN)
+    if len(sizes) != 3 or not all(size.isdigit() for size in sizes):
+        raise CohortError("the sizes in its header are missing", path=path, remedy=_COPY_AGAIN)
+    entries = int(sizes[2])
+    # An entry takes six bytes at least: "1 1 1" and the end of its line.
+    if entries * 6 > len(text) + 1:
+        raise CohortError(
+            f"it declares {entries:,} entries and holds fewer: it is truncated",
+            path=path,
+            remedy=_COPY_AGAIN,
+        )

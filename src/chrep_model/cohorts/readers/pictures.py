@@ -1,0 +1,137 @@
+"""The full-resolution picture of a section: found in the usual places, and told from its reduced copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from chrep_model.cohorts.readers.source import Options
+from chrep_model.cohorts.slide_names import slide_stem
+from chrep_model.errors import ChrepError, CohortError
+from chrep_model.slides.slide import open_slide
+
+# What Space Ranger and Xenium write beside their counts; none of them is the microscope's own picture.
+_REDUCED = (
+    *("tissue_hires", "tissue_lowres", "aligned_fiducials", "detected_tissue", "aligned_tissue"),
+    *("cytassist_image", "morphology", "spatial_"),
+)
+_FOLDERS = ("image", "images", "imgs", "img", "fullres", "wsi", "wsis", "histology", "he", "h&e", "spatial")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width and height of a picture, in px, known to `tolerance` px."""
+
+    width: float
+    height: float
+    tolerance: float = 0.0
+
+    def fits(self, width: int, height: int) -> bool:
+        """Tell whether a picture can have this size."""
+        return abs(width - self.width) <= self.tolerance and abs(height - self.height) <= self.tolerance
+
+    def __str__(self) -> str:
+        about = "" if self.tolerance < 1 else "about "
+        return f"{about}{self.width:.0f} x {self.height:.0f} px"
+
+
+def size_of(path: Path) -> Size:
+    """Return the size of a picture; SlideError where it cannot be opened."""
+    with open_slide(path) as slide:
+        rows, cols = slide.shape
+    return Size(cols, rows)
+
+
+def is_reduced(path: Path) -> bool:
+    """Tell by its name whether a picture is one of those that a pipeline writes beside the counts."""
+    return any(part in path.name.lower() for part in _REDUCED)
+
+
+def nearby(folder: Path, *, up: int) -> Iterator[Path]:
+    """Give the pictures in a folder, in folders for pictures inside it, and in `up` folders above it."""
+    for place in (folder, *folder.absolute().parents[:up]):
+        rooms = [
+            place,
+            *(room for room in _listing(place) if room.name.lower() in _FOLDERS and room.is_dir()),
+        ]
+        for room in rooms:
+            yield from (
+                file for file in _listing(room) if slide_stem(file.name) is not None and not is_reduced(file)
+            )
+
+
+def find_picture(
+    folder: Path,
+    name: str,
+    options: Options,
+    *,
+    among: Iterable[Path],
+    fits: Callable[[Size], str],
+    wanted: str,
+) -> Path:
+    """Return the picture that was named, or the only one of some that fits.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the counts.
+    name : str
+        Of the section; among several pictures the one of this name is taken.
+    options : Options
+    among : iterable of Path
+        Pictures to look at where none was named, see `nearby`.
+    fits : callable
+        Says in words why a picture of this size cannot be the one; empty where it can.
+    wanted : str
+        What the picture is, for messages: "the picture of ... px that Space Ranger was given".
+
+    Raises
+    ------
+    CohortError
+        There is none, there are several, or the one that was named does not fit.
+    SlideError
+        The one that was named cannot be opened.
+    """
+    if options.image is not None:
+        if why := fits(size_of(options.image)):
+            raise CohortError(why, path=options.image, remedy=f"Give {wanted} with --image.")
+        return options.image
+    seen, found = [], []
+    for file in dict.fromkeys(among):
+        try:
+            why = fits(size_of(file))
+        except ChrepError as error:
+            why = error.what
+        seen.append(f"{file.name}: {why}")
+        if not why:
+            found.append(file)
+    named = [file for file in found if _is_of(file, name)]
+    if len(named) == 1:
+        return named[0]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(str(file) for file in found[:3])
+        raise CohortError(
+            f"several pictures could be that of {name} ({names})",
+            path=folder,
+            remedy=f"Say which with --image, or call it {name} and its suffix.",
+        )
+    because = f" ({'; '.join(seen[:2])})" if seen else ""
+    raise CohortError(
+        f"the full-resolution picture is not here{because}",
+        path=folder,
+        remedy=f"Give {wanted} with --image, or put it beside the folder as {name}.tif.",
+    )
+
+
+def _is_of(file: Path, name: str) -> bool:
+    return (slide_stem(file.name) or "").lower() == name.lower()
+
+
+def _listing(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError:  # a folder that we may not look into
+        return []

@@ -1,0 +1,115 @@
+"""What a reader of one format offers, and what it found in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from chrep_model.cohorts.h5ad import CountsFile
+from chrep_model.errors import CohortError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user can say about a source.
+
+    Attributes
+    ----------
+    image : Path or None
+        The full-resolution picture, where it is not to be looked for.
+    bin_um : float or None
+        Side in µm of the squares that counts are summed into, for formats finer than spots.
+    """
+
+    image: Path | None = None
+    bin_um: float | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one format is recognised and read.
+
+    Attributes
+    ----------
+    kind : str
+        What the format is called in messages, such as ``"Space Ranger folder"``.
+    find : callable
+        ``find(path)`` gives the file or folder that holds the counts, where `path` is of this format or the
+        folder around it; None otherwise. A look at names, which never raises for foreign files.
+    name : callable
+        ``name(place)`` gives the name of the section.
+    picture : callable
+        ``picture(place, options)`` gives the full-resolution picture, checked where the format allows it, or
+        raises CohortError that says which file is wanted.
+    read : callable
+        ``read(place, options)`` gives a `CountsFile`. Where positions follow from the picture, it is that of
+        `options.image`, or is looked for.
+    hdf5 : callable
+        ``hdf5(place)`` gives the HDF5 files that `read` opens, to be tried in another process first.
+    binned : bool
+        Whether `Options.bin_um` means something.
+    """
+
+    kind: str
+    find: Callable[[Path], Path | None]
+    name: Callable[[Path], str]
+    picture: Callable[[Path, Options], Path]
+    read: Callable[[Path, Options], CountsFile]
+    hdf5: Callable[[Path], list[Path]]
+    binned: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Counts of one section as another program left them.
+
+    Attributes
+    ----------
+    reader : Reader
+    place : Path
+        The file or folder with the counts.
+    options : Options
+    """
+
+    reader: Reader
+    place: Path
+    options: Options = Options()
+
+    @property
+    def kind(self) -> str:
+        """What the format is called."""
+        return self.reader.kind
+
+    @property
+    def name(self) -> str:
+        """Name of the section."""
+        return self.reader.name(self.place)
+
+    def picture(self) -> Path:
+        """Return the full-resolution picture; CohortError says which file is wanted."""
+        return self.reader.picture(self.place, self.options)
+
+    def hdf5(self) -> list[Path]:
+        """Return the HDF5 files that `read` will open."""
+        return self.reader.hdf5(self.place)
+
+    def read(self) -> CountsFile:
+        """Read counts, positions and scale.
+
+        Raises
+        ------
+        CohortError
+            Something is missing, damaged, or does not belong together.
+        """
+        if self.options.bin_um is not None and not self.reader.binned:
+            raise CohortError(
+                f"a {self.kind} has spots of its own, which are not summed into squares",
+                path=self.place,
+                remedy="Leave out the size of the squares (bin_um).",
+            )
+        return self.reader.read(self.place, self.options)
+
+    def with_options(self, options: Options) -> Source:
+        """Return the same source, read in another way."""
+        return replace(self, options=options)

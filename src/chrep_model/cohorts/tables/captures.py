@@ -1,0 +1,252 @@
+"""Which rows of a table are used: those under tissue, of one capture.
+
+A capture is one array with its own picture and its own pixels. Tables of several captures one below the other
+are common, and their positions mean nothing on one picture.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import KDTree
+
+from chrep_model.cohorts.findings import Finding
+from chrep_model.cohorts.tables.names import plain, texts
+from chrep_model.errors import CohortError
+from chrep_model.geometry import FloatArray
+
+#: Columns of obs, in small letters without separators, whose values name captures for certain.
+_CERTAIN = ("libraryid", "library", "capturearea", "captureareaid", "slideid", "arrayid")
+#: Columns that may name captures, or parts of one; their spots tell.
+_PERHAPS = (
+    *("sectionid", "sampleid", "samplename", "sample", "section", "slide", "batch", "origident"),
+    *("dataset", "patient", "patientid", "donor", "donorid", "puck", "imageid", "slice", "sliceid"),
+)
+COLUMNS = (*_CERTAIN, *_PERHAPS)
+#: What a spot is called by its place on the array: a barcode, a Visium HD bin, or column x row.
+_PLACE = re.compile(r"[ACGT]{14,}|s_\d{3}um_\d+_\d+|(?<![\d.])\d+x\d+(?![\d.])")
+#: So many of the spots share their place with another, and the places are those of several arrays.
+_SHARED = 0.05
+#: Fewer spots, and a few that share their place say nothing.
+_FEWEST_SPOTS = 10
+_MOST_CAPTURES = 200
+#: Nearer together than this, of the distance within each, and two lattices lie over one another.
+_TOO_NEAR = 0.8
+_OVERLAP = 0.10
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """Rows grouped by what may be their capture.
+
+    Attributes
+    ----------
+    where : str
+        What says so, such as ``obs['library_id']``.
+    labels : ndarray
+        str (n,).
+    certain : bool
+        Whether it names captures whatever the positions look like.
+    """
+
+    where: str
+    labels: npt.NDArray[np.str_]
+    certain: bool
+
+    @property
+    def names(self) -> list[str]:
+        """The captures, sorted."""
+        return sorted(set(self.labels.tolist()))
+
+
+def groupings(columns: Mapping[str, Any], spot_ids: Sequence[str]) -> list[Grouping]:
+    """Find everything that divides the rows into what may be captures, the surest first."""
+    found = []
+    for name, values in sorted(columns.items(), key=lambda item: COLUMNS.index(plain(item[0]))):
+        labels = np.array([text.strip() for text in texts(values)])
+        if len(labels) == len(spot_ids) and 1 <= len(set(labels.tolist())) <= _most(len(labels)):
+            found.append(Grouping(f"obs['{name}']", labels, plain(name) in _CERTAIN))
+    if (ends := _by_barcode(spot_ids)) is not None:
+        found.append(Grouping("what stands around the barcodes in obs_names", ends, certain=True))
+    return found
+
+
+def _most(n_spots: int) -> int:
+    return min(_MOST_CAPTURES, max(n_spots // 3, 1))
+
+
+def _by_barcode(spot_ids: Sequence[str]) -> npt.NDArray[np.str_] | None:
+    """Group spots by the rest of their names, where the same barcode occurs several times."""
+    found = [_PLACE.search(name) for name in spot_ids]
+    if not all(found):
+        return None
+    places = [match.group() for match in found if match is not None]
+    counted = Counter(places)
+    if sum(count for count in counted.values() if count > 1) < _SHARED * len(places):
+        return None
+    rest = [name.replace(place, "", 1).strip("-_ ") for name, place in zip(spot_ids, places, strict=True)]
+    return np.array(rest) if 2 <= len(set(rest)) <= _most(len(rest)) else None
+
+
+def choose_rows(
+    found: Sequence[Grouping],
+    wanted: str | None,
+    xy: FloatArray,
+    array: np.ndarray | None,
+    libraries: Sequence[str],
+    path: Path,
+) -> tuple[npt.NDArray[np.bool_], tuple[Finding, ...]]:
+    """Return which rows are of the wanted capture, and what there is to say.
+
+    Parameters
+    ----------
+    found : sequence of Grouping
+    wanted : str or None
+        Name of the capture; None where the table must hold a single one.
+    xy : ndarray
+        (n, 2) positions.
+    array : ndarray or None
+        (n, 2) places on the array.
+    libraries : sequence of str
+        Names in ``uns["spatial"]``.
+
+    Raises
+    ------
+    CohortError
+        Several captures and none was chosen, or there is none of this name.
+    """
+    everything = np.ones(len(xy), bool)
+    if wanted is not None:
+        return _wanted(found, wanted, libraries, everything, path)
+    for grouping in found:
+        if len(grouping.names) > 1 and (grouping.certain or _collide(xy, array, grouping.labels)):
+            raise CohortError(
+                f"{grouping.where} names several captures ({_shown(grouping.names)}), and each has its own "
+                "picture",
+                path=path,
+                remedy="Choose one: library: NAME in a YAML manifest, a section each.",
+            )
+    if any(len(grouping.names) > 1 for grouping in found):
+        apart = next(grouping for grouping in found if len(grouping.names) > 1)
+        return everything, (
+            Finding(
+                "ok",
+                f"{apart.where} has several values ({_shown(apart.names)}) whose spots lie apart: all count.",
+                "Choose one with library: NAME in a YAML manifest if they are different sections.",
+            ),
+        )
+    if _twice(xy, array):
+        raise CohortError(
+            "many spots share their place on the array with another: these are several captures, and "
+            "nothing says which spot is of which",
+            path=path,
+            remedy="Write a file for each capture, or name them in obs['library_id'].",
+        )
+    one = {grouping.names[0] for grouping in found if len(grouping.names) == 1}
+    if len(libraries) > 1 and not one & set(libraries):
+        return everything, (
+            Finding(
+                "warning",
+                f"uns['spatial'] names several captures ({_shown(libraries)}), and obs does not say of which "
+                "one the spots are: no scale factor is used.",
+                "Say it in obs['library_id'].",
+            ),
+        )
+    return everything, ()
+
+
+def _wanted(
+    found: Sequence[Grouping],
+    wanted: str,
+    libraries: Sequence[str],
+    everything: npt.NDArray[np.bool_],
+    path: Path,
+) -> tuple[npt.NDArray[np.bool_], tuple[Finding, ...]]:
+    for grouping in found:
+        kept = grouping.labels == wanted
+        if kept.any():
+            others = int((~kept).sum())
+            note = Finding("ok", f"{others:,} of {len(kept):,} spots are of other captures than {wanted}.")
+            return kept, (note,) if others else ()
+    if list(libraries) == [wanted]:
+        return everything, ()
+    known = [name for grouping in found if len(grouping.names) > 1 for name in grouping.names]
+    has = f"It has {_shown(known)}." if known else "Nothing in obs names captures: leave library out."
+    raise CohortError(f"there are no spots of a capture {wanted!r} in this file", path=path, remedy=has)
+
+
+def _collide(xy: FloatArray, array: np.ndarray | None, labels: npt.NDArray[np.str_]) -> bool:
+    """Whether the spots of different groups lie on one another, as no spots of one array can."""
+    if _twice(xy, array):
+        return True
+    groups = [xy[labels == name] for name in np.unique(labels)]
+    groups = [group for group in groups if len(group) >= 3]
+    for i, one in enumerate(groups):
+        tree = KDTree(one)
+        near = tree.query(one, k=2)[0][:, 1]
+        if np.percentile(near, 5) < 0.6 * np.median(near):  # no lattice: cells lie as they please
+            if any(_boxes_overlap(one, other) for other in groups[i + 1 :]):
+                return True
+            continue
+        for other in groups[i + 1 :]:
+            distance = tree.query(other)[0]
+            if (distance < _TOO_NEAR * np.median(near)).mean() > _OVERLAP:
+                return True
+    return False
+
+
+def _boxes_overlap(one: FloatArray, other: FloatArray) -> bool:
+    low = np.maximum(one.min(axis=0), other.min(axis=0))
+    shared = np.prod(np.clip(np.minimum(one.max(axis=0), other.max(axis=0)) - low, 0, None))
+    return bool(shared > 0.5 * min(np.prod(np.ptp(group, axis=0)) for group in (one, other)))
+
+
+def _twice(xy: FloatArray, array: np.ndarray | None) -> bool:
+    """Whether many spots have exactly the same place as another."""
+    for places in (xy, array):
+        if places is not None and len(places) >= _FEWEST_SPOTS:
+            _, counts = np.unique(places, axis=0, return_counts=True)
+            if counts[counts > 1].sum() > _SHARED * len(places):
+                return True
+    return False
+
+
+def under_tissue(values: Any, path: Path) -> tuple[npt.NDArray[np.bool_] | None, tuple[Finding, ...]]:
+    """Return which rows ``obs["in_tissue"]`` keeps, None for all of them, and what there is to say.
+
+    Raises
+    ------
+    CohortError
+        It keeps none.
+    """
+    words = {"1": True, "true": True, "1.0": True, "yes": True}
+    words |= {"0": False, "false": False, "0.0": False, "no": False}
+    read = [words.get(text.strip().lower()) for text in texts(values)]
+    if any(word is None for word in read):
+        return None, (
+            Finding(
+                "warning",
+                "obs['in_tissue'] is not 0 or 1 for every spot: it is not used.",
+                "Correct it, or leave the spots off tissue out of the file.",
+            ),
+        )
+    kept = np.array(read, bool)
+    off = int((~kept).sum())
+    if off == len(kept):
+        raise CohortError(
+            "obs['in_tissue'] is 0 for every spot", path=path, remedy="Correct or remove that column."
+        )
+    if not off:
+        return None, ()
+    return kept, (Finding("ok", f"{off:,} of {len(kept):,} spots have in_tissue 0 and are left out."),)
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")

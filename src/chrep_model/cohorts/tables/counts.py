@@ -1,0 +1,112 @@
+"""Where in a table the raw counts are, and whether what is there can be counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chrep_model.errors import CohortError
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+#: What layers with raw counts are called, in small letters without separators; the likeliest first.
+LAYERS = ("counts", "rawcounts", "raw", "count", "umi", "umis", "umicounts", "rawumi")
+REMEDY = "Put raw counts into X (not normalised, not log-transformed, not scaled)."
+#: Spots with so many genes have one of a single count, unless all counts were multiplied.
+_MANY_GENES = 50
+#: Spots with so many genes have one that was counted twice, unless counts were cut to 0 and 1.
+_SEVERAL_GENES = 20
+#: Totals that differ by less, of their mean, are those of normalised values that were rounded.
+_SAME_TOTALS = 0.005
+#: Totals below this may be the same by design, such as in a table made for a test.
+_LEAST_TOTAL = 100
+_NEARLY_ALL = 0.9
+
+
+def impossible(values: Any) -> str | None:
+    """Say why a stored matrix cannot be raw counts; None where it can.
+
+    Parameters
+    ----------
+    values : ndarray or scipy.sparse matrix
+        (n, G), of any type.
+    """
+    from scipy import sparse
+
+    data = values.data if sparse.issparse(values) else values
+    if data.dtype.kind not in "iubf":
+        return f"holds {data.dtype}, not numbers"
+    if data.size == 0 or data.dtype.kind in "ub":
+        return None
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        return f"has {int((~np.isfinite(data)).sum())} values that are NaN or infinite"
+    if data.min() < 0:
+        return f"has {int((data < 0).sum())} negative values, down to {data.min():g}"
+    if data.dtype.kind == "f" and (data != np.floor(data)).any():
+        return f"has values that are not whole numbers, such as {data[data != np.floor(data)][0]:g}"
+    return None
+
+
+def multiplied(counts: sparse.csr_matrix) -> str | None:
+    """Say so where whole numbers are normalised values that were rounded: no spot has a gene counted once.
+
+    Parameters
+    ----------
+    counts : csr_matrix
+        (n, G) whole numbers >= 0, without stored zeros.
+    """
+    stored = np.diff(counts.indptr)
+    rich = np.flatnonzero(stored >= _MANY_GENES)
+    if rich.size == 0:
+        return None
+    least = np.minimum.reduceat(counts.data, counts.indptr[:-1][stored > 0])[np.searchsorted(
+        np.flatnonzero(stored > 0), rich
+    )]  # fmt: skip
+    if (least > 1).mean() < _NEARLY_ALL:
+        return None
+    return (
+        f"has whole numbers, but in {int((least > 1).sum())} of {rich.size} spots none is 1, as if counts "
+        "had been normalised and rounded"
+    )
+
+
+def doubtful(counts: sparse.csr_matrix) -> str | None:
+    """Say what makes whole numbers unlikely to be raw counts: only 0 and 1, or the same total everywhere."""
+    if counts.nnz == 0:
+        return None
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    filled = totals[totals > 0]
+    if counts.data.max() == 1 and np.diff(counts.indptr).max() >= _SEVERAL_GENES:
+        return "holds only 0 and 1: whether a gene was detected, not how often it was counted"
+    middle = float(np.median(filled))
+    same = np.abs(filled - middle) <= _SAME_TOTALS * middle
+    if middle >= _LEAST_TOTAL and filled.size >= 10 and same.mean() >= _NEARLY_ALL:
+        return (
+            f"gives nearly all spots the same total (about {middle:,.0f}), as normalised or thinned counts do"
+        )
+    return None
+
+
+def as_counts(values: Any, shape: tuple[int, int], where: str, path: Path) -> sparse.csr_matrix:
+    """Bring a stored matrix that can be counts into float32 CSR, without duplicated or stored zero entries.
+
+    Raises
+    ------
+    CohortError
+        It has not one row a spot and one column a gene.
+    """
+    from scipy import sparse
+
+    if values.shape != shape:
+        raise CohortError(
+            f"{where} has the shape {values.shape}, but there are {shape[0]} spots and {shape[1]} genes",
+            path=path,
+            remedy="Write the file again with a current anndata (adata.write_h5ad).",
+        )
+    counts = sparse.csr_matrix(values, dtype=np.float32)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    return counts
