@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from chrep_model.errors import SettingsError
 from chrep_model.geometry import overlay_transform
-from chrep_model.inference.prediction import INTERVAL_LAYER, Prediction
+from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.table import INTERVAL_LAYER
 
 FACTS = "chrep"
 """Attribute of the image that says where the values come from."""

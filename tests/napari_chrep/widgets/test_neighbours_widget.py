@@ -114,7 +114,7 @@ def test_the_arithmetic_is_written_out(desk, predicted, tile):
         assert row[1:] == [number(term.answer), number(term.weight), signed(term.contribution)]
     shown = desk.session.prediction.map(why.gene).ravel()[tile]
     assert float(rows[-1][3].replace("−", "-")) == pytest.approx(shown, abs=6e-4)
-    low, high = why.value - why.half_width, why.value + why.half_width
+    low, high = why.interval
     assert f"{number(low)} to {number(high)}" in predicted.tile.facts.text()
 
 
