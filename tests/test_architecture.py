@@ -19,7 +19,7 @@ import pytest
 SRC = Path(__file__).resolve().parent.parent / "src"
 MODEL, PLUGIN = "chrep_model", "napari_chrep"
 ORDER = (
-    *("errors", "geometry", "config", "cache", "blocks", "slides", "cohorts"),
+    *("errors", "geometry", "config", "cache", "zarr_check", "blocks", "slides", "cohorts"),
     *(
         "networks",
         "embeddings",
@@ -49,7 +49,7 @@ VIEWER = {
 SLOW = {"torch", "torchvision", "timm", "squidpy", "scanpy", "lightning"}
 MAY_IMPORT_SLOW_AT_TOP = {"networks", "calibration", "training", "methods"}
 # Loaded when a command or the viewer starts: nothing slow at their top, nor at the top of what that imports.
-FAST_UNITS = {"errors", "geometry", "config", "cache", "slides", "cohorts", "cli"}
+FAST_UNITS = {"errors", "geometry", "config", "cache", "zarr_check", "slides", "cohorts", "cli"}
 FAST_MODULES = {"chrep_model.inference.prediction", "chrep_model.inference.export"}
 WITHOUT_WIDGETS = {
     f"{PLUGIN}.{name}"

@@ -28,6 +28,12 @@ SLIDE_KEY = "chrep_slide"
 #: Key under which lies the `Shown` that reads its pixels for the canvas.
 SHOWN_KEY = "chrep_shown"
 
+#: Key under which lies where the values of an exported map come from.
+FACTS_KEY = "chrep_facts"
+
+#: How a kind of map is called in an exported file, where that differs.
+_KIND_OF = {"raw": "raw", "interval_90": "interval"}
+
 
 def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     """Return a reader for slides, a bundle or a prediction, or None when any of the paths is none of them.
@@ -43,13 +49,15 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     Returns
     -------
     callable or None
-        `read_slides`, `read_bundle`, `read_stored`, or None to leave the path to other plugins.
+        `read_slides`, `read_bundle`, `read_stored`, `read_maps`, or None to leave the path to other plugins.
     """
     paths = _as_list(path)
     if len(paths) == 1 and is_bundle(paths[0]):
         return read_bundle
     if len(paths) == 1 and _is_stored(paths[0]):
         return read_stored
+    if len(paths) == 1 and _is_maps(paths[0]):
+        return read_maps
     if not paths or not all(is_slide(p) for p in paths):
         return None
     return read_slides
@@ -106,6 +114,39 @@ def read_stored(path: PathOrPaths) -> list[tuple[None]]:
     return NO_LAYER
 
 
+def read_maps(path: PathOrPaths) -> list[LayerData]:
+    """Open maps that were exported as OME-Zarr: one image layer for each gene and kind of map.
+
+    Raises
+    ------
+    PredictionError
+        If they are damaged.
+    """
+    from chrep_model.inference import omezarr
+    from napari_chrep.maps import KINDS
+
+    (folder,) = _as_list(path)
+    stored = omezarr.read_maps(folder)
+    layers: list[LayerData] = []
+    for found in stored.maps:
+        kind = KINDS[_KIND_OF.get(found.kind, "calibrated")]
+        kwargs = {
+            "name": f"{found.gene} {found.kind} [{kind.unit}]",
+            "scale": stored.scale,
+            "translate": stored.translate,
+            "units": ("um", "um"),
+            "colormap": kind.colormap,
+            "contrast_limits": found.limits,
+            "blending": kind.blending,
+            "opacity": kind.opacity,
+            "interpolation2d": "nearest",
+            "visible": found.visible,
+            "metadata": {FACTS_KEY: stored.facts},
+        }
+        layers.append((found.values, kwargs, "image"))
+    return layers
+
+
 def is_bundle(path: Path) -> bool:
     """Tell whether this is a folder that is a bundle, or by its name meant to be one; never raises."""
     try:
@@ -120,6 +161,14 @@ def _is_stored(path: Path) -> bool:
     from chrep_model.inference.stored import is_stored
 
     return is_stored(path)
+
+
+def _is_maps(path: Path) -> bool:
+    if path.suffix.lower() != ".zarr":  # before anything is imported
+        return False
+    from chrep_model.inference.omezarr import is_ome_zarr
+
+    return is_ome_zarr(path)
 
 
 def slide_layer_data(slide: Slide) -> LayerData:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chrep_model.errors import BundleError
+from chrep_model.zarr_check import open_group
+
 if TYPE_CHECKING:
     from chrep_model.calibration.gallery import Gallery
 
@@ -50,13 +53,14 @@ def read_gallery(path: Path) -> Gallery:
     ------
     KeyError, ValueError, TypeError, OSError
         Something is missing, or does not fit together.
+    BundleError
+        It is not safe to open, see `check_zarr`.
     """
     import numpy as np
-    import zarr
 
     from chrep_model.calibration.gallery import Gallery
 
-    group = zarr.open_group(path, mode="r")
+    group = open_group(path, BundleError)
     parts: dict[str, Any] = {}
     for name in ARRAYS:
         array: Any = group[name]

@@ -164,12 +164,12 @@ def _h5ad(path: Path) -> Facts:
 
 
 def _zarr(path: Path) -> Facts:
-    import anndata
-
+    from chrep_model.errors import PredictionError
     from chrep_model.inference.export import TABLE
+    from chrep_model.zarr_check import read_table
 
     inner = path / "tables" / TABLE
-    return _prediction(anndata.read_zarr(inner if inner.is_dir() else path))
+    return _prediction(read_table(inner if inner.is_dir() else path, PredictionError))
 
 
 def _prediction(table: Any) -> Facts:

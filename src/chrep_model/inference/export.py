@@ -215,7 +215,10 @@ def write_prediction(
 
 
 def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
-    """Tiles for QuPath (0.4 or later): squares in level-0 px with measurements.
+    """Tiles for QuPath (0.4 or later): squares in its pixels with measurements.
+
+    QuPath cuts slides to their scanned part, where OpenSlide knows it (MIRAX, SCN): so the origin is its top
+    left corner, which is level-0 pixel ``chrep["origin_px"]`` (x, y) of the slide.
 
     Each tile has ``GENE calibrated`` and ``GENE raw`` (as far as the model has these variants) and
     ``gallery_distance``; where the model says how far to trust it, ``GENE interval_90`` (half width) and
@@ -235,9 +238,11 @@ def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> No
     if unlike is not None:
         named.append(("unlike_training", unlike))
     order = np.argsort(prediction.indices)
-    corners = tile_corners(prediction)[order]
+    origin = (prediction.slide.bounds or (0, 0))[:2]
+    corners = tile_corners(prediction)[order] - origin
+    facts = prediction.facts() | {"origin_px": list(origin)}
     with path.open("w", encoding="utf-8") as stream:
-        stream.write(f'{_GEOJSON_START}{json.dumps(prediction.facts(), allow_nan=False)}, "features": [\n')
+        stream.write(f'{_GEOJSON_START}{json.dumps(facts, allow_nan=False)}, "features": [\n')
         for number, (row, square) in enumerate(zip(order, corners, strict=True)):
             prediction.check()
             measured = {name: float(f"{values[row]:.6g}") for name, values in named}

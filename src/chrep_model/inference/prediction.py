@@ -319,6 +319,7 @@ class Prediction:
             "units": card.units, "note": card.note, "chrep_version": card.chrep_version,
             "search_recall": self.bundle.recall,
             **({} if share is None else {"unlike_share": share}),
+            **({} if self.slide.bounds is None else {"slide_bounds": list(self.slide.bounds)}),
         }  # fmt: skip
 
 

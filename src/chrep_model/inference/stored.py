@@ -28,6 +28,7 @@ from chrep_model.inference.table import INTERVAL_LAYER
 from chrep_model.slides.absent import AbsentSlide
 from chrep_model.slides.slide import Mpp, Slide, open_slide
 from chrep_model.slides.tiles import TileGrid
+from chrep_model.zarr_check import read_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -194,6 +195,9 @@ def read_prediction(path: Path, slides: Iterable[Slide] = ()) -> Prediction:
         bundle = _bundle(path, table, facts)
         grid = TileGrid(slide.shape, mpp.value, bundle.spec, float(facts["stride"]))
         rows, cols = (table.obs[name].to_numpy(np.int64) for name in ("row", "col"))
+        if isinstance(slide, AbsentSlide) and "slide_bounds" in facts:
+            x, y, width, height = (int(n) for n in facts["slide_bounds"])
+            slide.bounds = x, y, width, height
         prediction = Prediction(bundle, grid, slide)
         distance = table.obs["gallery_distance"].to_numpy(np.float32)
         response = {"row": np.arange(len(rows)), "distance": distance}
@@ -234,7 +238,7 @@ def _table_path(path: Path) -> Path | None:
 def _read(path: Path) -> AnnData:
     import anndata
 
-    table = anndata.read_zarr(path) if path.is_dir() else anndata.read_h5ad(path)
+    table = read_table(path, PredictionError) if path.is_dir() else anndata.read_h5ad(path)
     del table.X  # the values of one of the layers again
     return table
 

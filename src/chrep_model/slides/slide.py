@@ -80,6 +80,8 @@ class Slide:
         µm per level-0 pixel and their source, or ``None``.
     properties
         What else the reader knows: ``format``, and where known ``vendor``, ``objective``, ``compression``.
+    bounds
+        (x, y, width, height) in level-0 pixels of the scanned part, where the format has a larger canvas.
     """
 
     def __init__(self, backend: Backend, mpp: Mpp | None = None) -> None:
@@ -89,6 +91,7 @@ class Slide:
         self.levels = _levels(backend.shapes)
         self.properties: Mapping[str, str] = MappingProxyType(dict(backend.properties))
         self.mpp = mpp or _mpp_of_file(backend.mpp_xy)
+        self.bounds = backend.bounds
         self._thumbnails: dict[int, tuple[RgbArray, float]] = {}
         self._thumbnail_lock = threading.Lock()
 
@@ -306,6 +309,8 @@ def _open_backend(file: Path) -> Backend:
     head = _head(file)
     if not head:
         raise SlideError("the file is empty", path=file, remedy="Copy or download it again.")
+    if head.startswith(b"PK\3\4"):
+        raise SlideError("it is a zip archive", path=file, remedy="Unpack it, and open the folder in it.")
     # By name first where the content misleads: a MIRAX index file is a JPEG picture.
     if file.suffix.lower() in openslide.SUFFIXES or openslide.is_dicom(file):
         return openslide.OpenSlideBackend(file)

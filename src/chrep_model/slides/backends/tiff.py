@@ -96,7 +96,8 @@ class TiffBackend(TiledBackend):
 
     def close(self) -> None:
         """Release the file and the decoded tiles."""
-        self._tif.close()
+        with self._file_lock:
+            self._tif.close()
         super().close()
 
     def _bytes(self, offset: int, count: int) -> bytes:
