@@ -150,15 +150,16 @@ def read_maps(path: Path) -> StoredMaps:
     try:
         group = open_group(path, PredictionError)
         said: dict[str, Any] = dict(group.attrs)
-        (steps,) = (dataset["coordinateTransformations"] for dataset in said["multiscales"][0]["datasets"])
-        scale, translate = (step[step["type"]][1:] for step in steps)  # without the axis of the channels
-        values = np.asarray(group["0"][:], np.float32)
+        (level,) = said["multiscales"][0]["datasets"]
+        steps = {step["type"]: step[step["type"]][1:] for step in level["coordinateTransformations"]}
+        image: Any = group[level["path"]]
+        values = np.asarray(image[:], np.float32)
         maps = []
         for channel, plane in zip(said["omero"]["channels"], values, strict=True):
             gene, kind = channel["label"].rsplit(" ", 1)
             limits = float(channel["window"]["start"]), float(channel["window"]["end"])
             maps.append(StoredMap(gene, kind, plane, limits, bool(channel["active"])))
-        return StoredMaps(tuple(maps), _pair(scale), _pair(translate), dict(said[FACTS]))
+        return StoredMaps(tuple(maps), _yx(steps["scale"]), _yx(steps["translation"]), dict(said[FACTS]))
     except ChrepError:
         raise
     except Exception as error:  # whatever is wrong with it
@@ -186,7 +187,7 @@ def check_installed() -> None:
         ) from error
 
 
-def _pair(values: Sequence[float]) -> tuple[float, float]:
+def _yx(values: Sequence[float]) -> tuple[float, float]:
     y, x = map(float, values)
     return y, x
 
