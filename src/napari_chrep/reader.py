@@ -28,12 +28,6 @@ SLIDE_KEY = "chrep_slide"
 #: Key under which lies the `Shown` that reads its pixels for the canvas.
 SHOWN_KEY = "chrep_shown"
 
-#: Key under which lies where the values of an exported map come from.
-FACTS_KEY = "chrep_facts"
-
-#: How a kind of map is called in an exported file, where that differs.
-_KIND_OF = {"raw": "raw", "interval_90": "interval"}
-
 
 def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     """Return a reader for slides, a bundle or a prediction, or None when any of the paths is none of them.
@@ -114,37 +108,12 @@ def read_stored(path: PathOrPaths) -> list[tuple[None]]:
     return NO_LAYER
 
 
-def read_maps(path: PathOrPaths) -> list[LayerData]:
-    """Open maps that were exported as OME-Zarr: one image layer for each gene and kind of map.
-
-    Raises
-    ------
-    PredictionError
-        If they are damaged.
-    """
-    from chrep_model.inference import omezarr
-    from napari_chrep.maps import KINDS
+def read_maps(path: PathOrPaths) -> list[Any]:
+    """Open maps that were exported as OME-Zarr, see `open_maps`."""
+    from napari_chrep.exported_maps import open_maps
 
     (folder,) = _as_list(path)
-    stored = omezarr.read_maps(folder)
-    layers: list[LayerData] = []
-    for found in stored.maps:
-        kind = KINDS[_KIND_OF.get(found.kind, "calibrated")]
-        kwargs = {
-            "name": f"{found.gene} {found.kind} [{kind.unit}]",
-            "scale": stored.scale,
-            "translate": stored.translate,
-            "units": ("um", "um"),
-            "colormap": kind.colormap,
-            "contrast_limits": found.limits,
-            "blending": kind.blending,
-            "opacity": kind.opacity,
-            "interpolation2d": "nearest",
-            "visible": found.visible,
-            "metadata": {FACTS_KEY: stored.facts},
-        }
-        layers.append((found.values, kwargs, "image"))
-    return layers
+    return open_maps(folder)
 
 
 def is_bundle(path: Path) -> bool:

@@ -133,11 +133,21 @@ def test_damaged_maps_are_left_to_others_or_refused(prediction):
         read_maps(path)
     attributes.write_text(sound)
     (path / "0" / ".zarray").write_text("[]")
-    with pytest.raises(PredictionError):
+    with pytest.raises(PredictionError, match="Copy it again|Export them again|not opened"):
         read_maps(path)
     for nothing in ("[1, 2]", "{", "3"):
         attributes.write_text(nothing)
         assert get_reader(path) is not read_maps
+
+
+def test_a_viewer_tells_of_damaged_maps(desk, prediction, said):
+    path = output_path(prediction.slide.path.parent, "maps", "ome-zarr")
+    write_prediction(prediction, path, "ome-zarr", prediction.genes[:1])
+    attributes = path / ".zattrs"
+    attributes.write_text(attributes.read_text().replace('"scale"', '"skale"'))
+    desk.drop(path)
+    (message,) = said()
+    assert "these maps are damaged" in message and not len(desk.viewer.layers)
 
 
 def test_slides_in_folders(desk, tissue, tmp_path, said, qtbot):
