@@ -145,6 +145,44 @@ def write_pyramid(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture
+def write_scn(tmp_path: Path) -> Callable[..., Path]:
+    """Write an array as a Leica slide: a scanned part in a larger canvas.
+
+    ``write_scn(name, image, offset, canvas, nm=500)`` takes a uint8 array (rows, cols, 3), its offset (x, y)
+    in a canvas (width, height), all in pixels, and nm per pixel; and returns the path.
+    """
+
+    def write(
+        name: str, image: np.ndarray, offset: tuple[int, int], canvas: tuple[int, int], nm: int = 500
+    ) -> Path:
+        import tifffile
+
+        path = tmp_path / name
+        rows, cols = image.shape[:2]
+        xml = (
+            '<?xml version="1.0"?>'
+            '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01" uuid="urn:uuid:0">'
+            f'<collection name="c" uuid="urn:uuid:1" sizeX="{canvas[0] * nm}" sizeY="{canvas[1] * nm}">'
+            '<image name="i" uuid="urn:uuid:2"><creationDate>2020-01-01T00:00:00Z</creationDate>'
+            f'<device model="M" version="1"/><pixels sizeX="{cols}" sizeY="{rows}">'
+            f'<dimension sizeX="{cols}" sizeY="{rows}" r="0" ifd="0"/></pixels>'
+            f'<view sizeX="{cols * nm}" sizeY="{rows * nm}"'
+            f' offsetX="{offset[0] * nm}" offsetY="{offset[1] * nm}"'
+            ' spacingZ="0"/><scanSettings><objectiveSettings><objective>20</objective></objectiveSettings>'
+            "<illuminationSettings><numericalAperture>0.4</numericalAperture><illuminationSource>brightfield"
+            "</illuminationSource></illuminationSettings></scanSettings></image></collection></scn>"
+        )
+        with tifffile.TiffWriter(path, bigtiff=True) as writer:
+            writer.write(
+                image, photometric="rgb", tile=(256, 256), compression="jpeg", description=xml, metadata=None,
+                software=None, resolution=(20000, 20000), resolutionunit=3,
+            )  # fmt: skip
+        return path
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def growth_mb() -> Callable[..., float]:
     """By how many MB a program's memory grows at most: ``growth_mb(setup, measured, arg, ...)``.

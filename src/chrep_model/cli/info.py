@@ -20,11 +20,12 @@ EXAMPLE = options.example("chrep info slide.svs", "chrep info cohort/ --json")
 
 def info(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A slide, cohort, bundle, h5ad or zarr.")],
+    scene: options.Scene = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Say what a slide, cohort, bundle or prediction is."""
-    facts = _look(path)
+    facts = _look(path, scene)
     if as_json:
         console.say_json(facts)
         return
@@ -39,7 +40,7 @@ def info(
         )
 
 
-def _look(path: Path) -> Facts:
+def _look(path: Path, scene: str | None) -> Facts:
     from chrep_model.inference.export import is_prediction
 
     if not path.exists():
@@ -50,18 +51,18 @@ def _look(path: Path) -> Facts:
         return _h5ad(path)
     if path.is_dir():
         if any((path / name).exists() for name in (".zgroup", "zarr.json")):
-            return _zarr(path) if is_prediction(path) else _slide(path)
+            return _zarr(path) if is_prediction(path) else _slide(path, scene)
         if any(path.glob("*.[hH]5[aA][dD]")):
             return _cohort(path)
     elif path.suffix.lower() in (".yaml", ".yml"):
         return _cohort(path)
-    return _slide(path)
+    return _slide(path, scene)
 
 
-def _slide(path: Path) -> Facts:
+def _slide(path: Path, scene: str | None) -> Facts:
     from chrep_model.slides.slide import open_slide
 
-    with open_slide(path) as slide:
+    with open_slide(path, scene=scene) as slide:
         rows, cols = slide.shape
         mpp = slide.mpp
         facts: Facts = {"kind": "slide", "name": slide.name, "width_px": cols, "height_px": rows}
@@ -72,6 +73,8 @@ def _slide(path: Path) -> Facts:
                 "um_per_px": mpp.value, "um_per_px_source": mpp.source,
                 "size_mm": f"{cols * mpp.value / 1000:.2f} x {rows * mpp.value / 1000:.2f}",
             }  # fmt: skip
+        if slide.scenes:
+            facts |= {"scene": slide.scene, "scenes": list(slide.scenes)}
         return facts | {
             **slide.properties,
             "fingerprint": slide.fingerprint,

@@ -64,6 +64,7 @@ def predict(
     ],
     region: Region = None,
     mpp: SlideMpp = None,
+    scene: options.Scene = None,
     stride: Stride = 1.0,
     genes: options.OnlyGenes = None,
     format: FileFormat = "h5ad",
@@ -97,7 +98,7 @@ def predict(
     mine = dict(list(targets.items())[part[0] - 1 :: part[1]])
     job = Job(
         bundle=bundle.absolute(), bundle_hash=loaded.hash, cache=default_cache().absolute(), genes=chosen,
-        rect=rect, mpp=mpp, stride=stride, format=format, device=device, batch_size=batch_size,
+        rect=rect, mpp=mpp, scene=scene, stride=stride, format=format, device=device, batch_size=batch_size,
         precision=options.precision(precision), keeps_records=len(slides) > 1,
     )  # fmt: skip
     if scheduler is None:

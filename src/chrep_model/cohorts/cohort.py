@@ -17,6 +17,7 @@ from chrep_model.errors import CohortError
 SLIDE_SUFFIXES = (
     *(".ome.tiff", ".ome.tif", ".ome.btf", ".qptiff", ".svslide", ".tiff", ".tif", ".btf", ".svs"),
     *(".jpeg", ".jpg", ".png", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".czi", ".dcm"),
+    *(".jp2", ".webp", ".bmp"),
 )
 MANIFEST_SUFFIXES = (".yaml", ".yml")
 
@@ -128,7 +129,7 @@ def open_cohort(
 
     A folder holds pairs ``NAME.<slide suffix>`` + ``NAME.h5ad`` and is taken in the order of the names; a
     picture without an h5ad is left alone. A manifest lists ``sections``, each with ``slide`` and ``counts``
-    (paths relative to the manifest) and optionally ``name``, ``patient`` and ``um_per_px``.
+    (paths relative to the manifest) and optionally ``name``, ``patient``, ``um_per_px`` and ``scene``.
 
     Parameters
     ----------
@@ -236,7 +237,7 @@ def manifest_entries(path: Path) -> tuple[str, list[dict[str, Any]]]:
         raise CohortError(
             f"the manifest does not say a cohort ({faults})",
             path=path,
-            remedy="Expected: sections: [{slide: A.svs, counts: A.h5ad, name, patient, um_per_px}, ...].",
+            remedy="Expected: sections: [{slide: A.svs, counts: A.h5ad, um_per_px, scene, ...}, ...].",
         ) from error
     entries = [
         {
@@ -245,6 +246,7 @@ def manifest_entries(path: Path) -> tuple[str, list[dict[str, Any]]]:
             "name": entry.name,
             "patient": entry.patient,
             "um_per_px": entry.um_per_px,
+            "scene": entry.scene,
         }
         for entry in manifest.sections
     ]

@@ -27,6 +27,7 @@ class ManifestSection(_Strict):
     name: str | None = Field(default=None, min_length=1)
     patient: str | None = Field(default=None, min_length=1)
     um_per_px: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    scene: str | None = Field(default=None, min_length=1)
 
 
 class Manifest(_Strict):
@@ -66,6 +67,7 @@ def write_manifest(cohort: Cohort, path: str | os.PathLike[str]) -> None:
             name=section.name,
             patient=section.patient,
             um_per_px=section.mpp,
+            scene=section.scene,
         )
         for section in cohort
     ]

@@ -141,7 +141,7 @@ def check_pair(pair: Pair) -> PairCheck:
         probe([pair.counts])
         table = read_counts_file(pair.counts)
         source = _source(pair, table)
-        with open_slide(pair.slide) as slide:
+        with open_slide(pair.slide, scene=pair.scene) as slide:
             try:
                 section = join_section(
                     table, slide, pair.counts, name=pair.name, patient=pair.patient, um_per_px=pair.um_per_px

@@ -26,6 +26,8 @@ class Pair:
         Of the section, where they are not to be taken from the files.
     um_per_px : float or None
         Scale of the full-resolution image, where it is not to be taken from the files.
+    scene : str or None
+        Which picture of the slide's file, where it holds several and not the largest is meant.
     """
 
     slide: Path
@@ -33,6 +35,7 @@ class Pair:
     name: str | None = None
     patient: str | None = None
     um_per_px: float | None = None
+    scene: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,9 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
 
 def _listed(entry: dict[str, Any]) -> Pair:
     return Pair(
-        entry["slide_path"], entry["counts_path"], entry["name"], entry["patient"], entry["um_per_px"]
-    )
+        entry["slide_path"], entry["counts_path"], entry["name"], entry["patient"], entry["um_per_px"],
+        entry["scene"],
+    )  # fmt: skip
 
 
 def _no_pair(folder: Path) -> str:

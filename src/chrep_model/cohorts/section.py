@@ -40,6 +40,8 @@ class Section:
         What else the genes are called, an Ensembl id as a rule; None where the h5ad does not say.
     findings : tuple of Finding
         What was noticed, left out or put right while its counts were read.
+    scene : str or None
+        Which picture of the slide's file, where it holds several.
     """
 
     name: str
@@ -54,13 +56,14 @@ class Section:
     spot_diameter_px: float | None
     gene_ids: tuple[str, ...] | None = None
     findings: tuple[Finding, ...] = ()
+    scene: str | None = None
 
     def __len__(self) -> int:
         return len(self.spot_ids)
 
     def open_slide(self) -> Slide:
         """Open the slide with this section's scale."""
-        return open_slide(self.slide_path).with_mpp(self.mpp, source="cohort")
+        return open_slide(self.slide_path, scene=self.scene).with_mpp(self.mpp, source="cohort")
 
 
 def read_section(
@@ -70,6 +73,7 @@ def read_section(
     name: str | None = None,
     patient: str | None = None,
     um_per_px: float | None = None,
+    scene: str | None = None,
 ) -> Section:
     """Read a slide's header and its h5ad, and check that the two can belong together.
 
@@ -83,6 +87,8 @@ def read_section(
         Defaults to ``uns["patient"]``, then ``uns["individual"]``, then the section's name.
     um_per_px : float, optional
         Scale of the full-resolution image; defaults to ``uns["um_per_px"]``, then to the slide's own.
+    scene : str, optional
+        Which picture of a file that holds several, see `chrep_model.slides.slide.open_slide`.
 
     Raises
     ------
@@ -92,7 +98,7 @@ def read_section(
         The slide cannot be opened.
     """
     table = read_counts_file(counts_path)
-    with open_slide(slide_path) as slide:
+    with open_slide(slide_path, scene=scene) as slide:
         return join_section(table, slide, Path(counts_path), name=name, patient=patient, um_per_px=um_per_px)
 
 
@@ -129,6 +135,7 @@ def join_section(
         spot_diameter_px=_positive(table.facts.get("spot_diameter_px"), "spot_diameter_px", counts_path),
         gene_ids=table.gene_ids,
         findings=table.findings,
+        scene=slide.scene if slide.scenes else None,
     )
 
 

@@ -244,7 +244,7 @@ def predict_slide(
 
 def encode_part(job: Job, path: Path, part: int, part_tiles: int) -> None:
     """Fill one part of a slide's stored embeddings, on a worker."""
-    with open_slide(path, mpp=job.mpp) as slide:
+    with open_slide(path, mpp=job.mpp, scene=job.scene) as slide:
         embeddings = _predictor(job).prepare(slide).embeddings
         embeddings.fill(embeddings.shards(part_tiles)[part])
 
@@ -301,7 +301,7 @@ def _count_parts(job: Job, predictor: Predictor, path: Path, part_tiles: int) ->
     if job.rect is not None or job.stride != 1.0:
         return 1
     try:
-        with open_slide(path, mpp=job.mpp) as slide:
+        with open_slide(path, mpp=job.mpp, scene=job.scene) as slide:
             if SlideEmbeddings(slide, predictor.encoder, cache=None).grid.size <= part_tiles:
                 return 1
             return len(predictor.prepare(slide).embeddings.shards(part_tiles))

@@ -311,6 +311,7 @@ class Prediction:
             "method": card.method, "encoder": card.encoder,
             "variants": list(self.variants), "cohort": card.cohort,
             "slide": self.slide.path.name,
+            **({"slide_scene": self.slide.scene} if self.slide.scenes else {}),
             "slide_shape": list(self.slide.shape), "slide_fingerprint": self.slide.fingerprint,
             "mpp": self.slide.require_mpp(), "mpp_source": self.slide.mpp.source if self.slide.mpp else "",
             "tile_mpp": card.mpp, "tile_px": card.px, "tile_um": card.mpp * card.px,

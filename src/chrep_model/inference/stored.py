@@ -274,7 +274,7 @@ def _slide(path: Path, facts: Mapping[str, Any], mpp: Mpp, slides: Iterable[Slid
         if place is None:
             continue
         try:
-            slide = open_slide(place)
+            slide = open_slide(place, scene=facts.get("slide_scene"))
         except SlideError:
             continue
         if slide.fingerprint == fingerprint:

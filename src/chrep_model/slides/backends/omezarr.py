@@ -10,7 +10,8 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +21,11 @@ import numpy as np
 
 from chrep_model.errors import SlideError
 from chrep_model.slides.backends import RgbArray, chosen_scene, over_white
+from chrep_model.slides.backends.levels import placed_levels
 from chrep_model.slides.backends.omezarr_metadata import Picture, find_pictures
 from chrep_model.slides.backends.tiled import TiledBackend
-from chrep_model.zarr_check import METADATA, check_blosc
+from chrep_model.zarr_check import METADATA
+from chrep_model.zarr_check.arrays import check_blosc
 
 if TYPE_CHECKING:
     import zarr
@@ -41,9 +44,8 @@ _CONVERT = (
 class OmeZarrBackend(TiledBackend):
     """An H&E image in an OME-Zarr folder.
 
-    Of several images, as in a SpatialData store, the largest that is RGB in uint8, unless one is chosen; those
-    that are called label, macro or thumbnail, hires or lowres come last. Of a stack or a series the first
-    plane.
+    Of several images, as in a SpatialData store, the largest that is RGB in uint8 unless one is chosen; what
+    is called label, macro, thumbnail, hires or lowres comes last. Of a stack or a series the first plane.
 
     Parameters
     ----------
@@ -71,12 +73,16 @@ class OmeZarrBackend(TiledBackend):
             raise SlideError(what, path=path, remedy=_CONVERT)
         picture = max(pictures, key=lambda picture: picture.rank)
         self.part = picture.name if self.scenes else ""
-        self._levels: tuple[_Level, ...] | None = tuple(
-            _Level(array, picture, shape, path / array.path)
-            for array, shape in zip(picture.arrays, picture.shapes, strict=True)
+        stored = [_Level(array, picture, path / array.path) for array in picture.arrays]
+        levels = placed_levels(
+            [level.shape for level in stored],
+            [picture.sides(level.array.chunks) for level in stored],
+            picture.said,
+            lambda number, *region: stored[number].region(*region),
         )
-        self.shapes = picture.shapes
-        self.downsamples = picture.downsamples
+        self._levels: tuple[_Level, ...] | None = tuple(stored[number] for number, _ in levels)
+        self.shapes = tuple(placing.shape for _, placing in levels)
+        self.downsamples = tuple(placing.factor for _, placing in levels)
         self.chunks = tuple(level.tile for level in self._levels)
         self.mpp_xy = picture.mpp_xy
         self.properties = dict(picture.properties)
@@ -91,9 +97,6 @@ class OmeZarrBackend(TiledBackend):
         stored, (rows, cols) = levels[level], self.chunks[level]
         area = {"y": _span(i, rows, stored.shape[0]), "x": _span(j, cols, stored.shape[1])}
         keys = [key for key in stored.keys(area) if key in self._files[level]]
-        if stored.is_blosc:
-            for key in keys:
-                check_blosc(stored.folder / key)
         tile = stored.read(area)
         # Looked for after it was read: what is still there then was there meanwhile.
         for key in keys:
@@ -139,13 +142,17 @@ class _Level:
 
     array: zarr.Array[Any]
     picture: Picture
-    shape: tuple[int, int]
     folder: Path
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols) as stored."""
+        return self.picture.sides(self.array.shape)
 
     @property
     def tile(self) -> tuple[int, int]:
         """Whole chunks, several of them where they are small."""
-        rows, cols = (self._of(axis, self.array.chunks) for axis in "yx")
+        rows, cols = self.picture.sides(self.array.chunks)
         return rows * max(1, _TILE // rows), cols * max(1, _TILE // cols)
 
     @property
@@ -155,7 +162,11 @@ class _Level:
         return any("blosc" in type(codec).__name__.lower() for codec in last)
 
     def read(self, area: Mapping[str, slice]) -> RgbArray:
-        """Return the pixels (rows, cols, 3) of an area."""
+        """Return the pixels (rows, cols, 3) of an area; raises where a chunk of it is not whole."""
+        if self.is_blosc:
+            for key in self.keys(area):
+                with suppress(FileNotFoundError):  # an empty one
+                    check_blosc(self.folder / key)
         axes = self.picture.axes
         index = tuple(area.get(axis, slice(None) if axis == "c" else 0) for axis in axes)
         kept = [axis for axis in axes if axis in "cyx"]
@@ -182,8 +193,9 @@ class _Level:
                 if not name.startswith(".") and name not in METADATA:
                     yield file.relative_to(self.folder).as_posix(), file.stat().st_size
 
-    def _of(self, axis: str, sizes: Sequence[int]) -> int:
-        return int(sizes[self.picture.axes.index(axis)])
+    def region(self, row: int, col: int, height: int, width: int) -> RgbArray:
+        """Return the pixels (height, width, 3) of a region that lies inside the level."""
+        return self.read({"y": slice(row, row + height), "x": slice(col, col + width)})
 
 
 def is_zarr(path: Path) -> bool:
@@ -217,7 +229,7 @@ def _pictures(path: Path) -> tuple[list[Picture], list[str]]:
 def _is_alpha(picture: Picture) -> bool:
     """Say whether the fourth channel is opaque or clear nearly everywhere, as of its smallest level."""
     places: dict[str, Any] = {"c": 3}
-    for axis, side in zip("yx", picture.shapes[-1], strict=True):
+    for axis, side in zip("yx", picture.sides(picture.arrays[-1].shape), strict=True):
         start = max(0, (side - _MIDDLE_PX) // 2)
         places[axis] = slice(start, start + _MIDDLE_PX)
     alpha = np.asarray(picture.arrays[-1][tuple(places.get(axis, 0) for axis in picture.axes)])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chrep_model.errors import SlideError
-from chrep_model.slides.backends.levels import given_scale, has_proportions, without_padding
+from chrep_model.slides.backends.levels import common_factor
 from chrep_model.zarr_check import open_group, read_metadata
 
 if TYPE_CHECKING:
@@ -69,17 +69,15 @@ class Picture:
     name
         Of the image in the folder; empty where it is the folder.
     arrays
-        Its levels, the largest first.
-    shapes
-        (rows, cols) of each level, without padding.
+        Its levels, the largest first, as they are stored.
+    said
+        Level-0 pixels per pixel of each level by its transformations, or None.
     axes
         Names of the axes of each array, of "t", "c", "z", "y", "x".
     channels
         Places of red, green, blue (and alpha, of which four there may be) on the channel axis.
     alpha_is_guess
         Whether nobody says that the fourth channel is alpha.
-    downsamples
-        Level-0 pixels per pixel of each level, as the transformations say; None where they do not.
     mpp_xy
         µm per pixel (x, y) of the largest level, or None.
     properties
@@ -88,18 +86,21 @@ class Picture:
 
     name: str
     arrays: tuple[zarr.Array[Any], ...]
-    shapes: tuple[tuple[int, int], ...]
+    said: tuple[float | None, ...]
     axes: tuple[str, ...]
     channels: tuple[int, ...]
     alpha_is_guess: bool
-    downsamples: tuple[float, ...] | None
     mpp_xy: tuple[float, float] | None
     properties: dict[str, str]
+
+    def sides(self, lengths: Sequence[int]) -> tuple[int, int]:
+        """Return what of a shape or of chunks is (rows, cols)."""
+        return int(lengths[self.axes.index("y")]), int(lengths[self.axes.index("x")])
 
     @property
     def rank(self) -> tuple[bool, int]:
         """By which the slide is chosen: the picture itself before a reduced one, then the largest."""
-        return not _ASIDE.search(self.name), math.prod(self.shapes[0])
+        return not _ASIDE.search(self.name), math.prod(self.sides(self.arrays[0].shape))
 
 
 def um_of_unit(unit: object) -> float | None:
@@ -200,8 +201,12 @@ def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Pic
     if isinstance(channels, str) or reason:
         return reason
     transforms = [_Transform.of(multiscale, dataset, axes) for dataset in datasets]
-    kept, shapes, downsamples = _levels(order, arrays, axes, transforms)
-    base = arrays[kept[0]]
+    base, own = arrays[order[0]], transforms[order[0]]
+    kept = [
+        number
+        for number in order
+        if _may_be_level(base, arrays[number], axes) and not _is_elsewhere(own, transforms[number])
+    ]
     spatialdata = "spatialdata" in version or "spatialdata_attrs" in group.attrs
     properties = {"format": "SpatialData" if spatialdata else f"OME-Zarr {version}".strip()}
     stack = [
@@ -212,12 +217,11 @@ def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Pic
     return Picture(
         name=name,
         arrays=tuple(arrays[number] for number in kept),
-        shapes=shapes,
+        said=tuple(_said_scale(own, transforms[number]) for number in kept),
         axes=axes,
         channels=channels,
         alpha_is_guess=len(channels) == 4 and not _named(_channel_names(ome, multiscale)),
-        downsamples=downsamples,
-        mpp_xy=transforms[kept[0]].mpp_xy,
+        mpp_xy=own.mpp_xy,
         properties=properties,
     )
 
@@ -362,31 +366,10 @@ def _shift(steps: Sequence[Mapping[str, Any]], place: int) -> float:
     return moved
 
 
-def _levels(
-    order: Sequence[int], arrays: Sequence[Any], axes: tuple[str, ...], transforms: Sequence[_Transform]
-) -> tuple[list[int], tuple[tuple[int, int], ...], tuple[float, ...] | None]:
-    """Choose the levels: numbers of their arrays, sizes without padding, and scales where all are said."""
-    base = order[0]
-    kept, shapes = [base], [_rows_cols(arrays[base], axes)]
-    scales: list[float | None] = [1.0]
-    for number in order[1:]:
-        shape = _rows_cols(arrays[number], axes)
-        if arrays[number].shape[axes.index("c")] != arrays[base].shape[axes.index("c")]:
-            continue
-        if _why_not_rgb(arrays[number], axes) or _is_elsewhere(transforms[base], transforms[number]):
-            continue
-        scale = _said_scale(transforms[base], transforms[number])
-        rows, cols = (int(arrays[number].chunks[axes.index(axis)]) for axis in "yx")
-        fitted = None if scale is None else without_padding(shapes[0], shape, scale, (rows, cols))
-        if fitted is None:
-            scale = None
-            fitted = shape if has_proportions(shapes[0], shape) else None
-        if fitted is not None and fitted[0] < shapes[-1][0] and fitted[1] < shapes[-1][1]:
-            kept.append(number)
-            shapes.append(fitted)
-            scales.append(scale)
-    said = [scale for scale in scales if scale is not None]
-    return kept, tuple(shapes), tuple(said) if len(said) == len(scales) else None
+def _may_be_level(base: Any, array: Any, axes: tuple[str, ...]) -> bool:
+    """Say whether an array has the channels and pixels of the largest one."""
+    place = axes.index("c")
+    return array.shape[place] == base.shape[place] and not _why_not_rgb(array, axes)
 
 
 def _said_scale(base: _Transform, level: _Transform) -> float | None:
@@ -394,7 +377,7 @@ def _said_scale(base: _Transform, level: _Transform) -> float | None:
     if base.pixel is None or level.pixel is None:
         return None
     x, y = (small / large for small, large in zip(level.pixel, base.pixel, strict=True))
-    return given_scale((y, x))
+    return common_factor((y, x))
 
 
 def _is_elsewhere(base: _Transform, level: _Transform) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from chrep_model.errors import SlideError
 from chrep_model.slides.backends import Backend, RgbArray, dicom, fingerprint, over_white
-from chrep_model.slides.backends.levels import measured_levels
+from chrep_model.slides.backends.levels import common_factor, placed_levels
 
 # Formats that can be told by name; DICOM also by its content.
 SUFFIXES = {
@@ -67,12 +67,15 @@ class OpenSlideBackend(Backend):
             [known.get(f"openslide.level[{i}].tile-{s}") for s in ("height", "width")]
             for i in range(len(sizes))
         ]
-        self.chunks = tuple((int(rows or 512), int(cols or 512)) for rows, cols in tiles)
+        stored = [(int(rows or 512), int(cols or 512)) for rows, cols in tiles]
         self._vendor = known.get("openslide.vendor", "")
         said = dicom.pixel_sizes(self._file, sizes) if self._vendor == "dicom" else ()
-        self.shapes, self.downsamples = measured_levels(
-            sizes, self.chunks, said or _said(sizes, self._factors)
-        )
+        factors = [common_factor(pair) for pair in said] or _said(sizes, self._factors)
+        levels = placed_levels(sizes, stored, factors, self._read)
+        self._numbers = tuple(number for number, _ in levels)
+        self.shapes = tuple(placing.shape for _, placing in levels)
+        self.downsamples = tuple(placing.factor for _, placing in levels)
+        self.chunks = tuple(stored[number] for number in self._numbers)
         self.mpp_xy = _mpp(known)
         self.bounds = _bounds(known)
         self._quickhash = known.get("openslide.quickhash-1")
@@ -89,6 +92,10 @@ class OpenSlideBackend(Backend):
 
     def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
         """Return a new uint8 array (height, width, 3) of a region that lies inside the level."""
+        return self._read(self._numbers[level], row, col, height, width)
+
+    def _read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
+        """Read a level by its number in the file."""
         factor = self._factors[level]
         # OpenSlide wants whole level-0 pixels; the nearest one is off by less than half of one.
         region = (round(col * factor), round(row * factor)), level, (width, height)
@@ -97,8 +104,8 @@ class OpenSlideBackend(Backend):
                 return _pixels(handle, region)
             except Exception:
                 broken = handle
-        # After one failure OpenSlide refuses all reads of a handle, so another thread's region may be the cause:
-        # a handle that nobody shares tells.
+        # After one failure OpenSlide refuses all reads of a handle, so the cause may be a region of another
+        # thread: a handle that nobody shares tells.
         try:
             fresh = self._open()
         except Exception as error:
@@ -261,12 +268,10 @@ def _bounds(properties: dict[str, str]) -> tuple[int, int, int, int] | None:
     return (x, y, width, height) if width > 0 and height > 0 else None
 
 
-def _said(
-    sizes: Sequence[tuple[int, int]], factors: Sequence[float]
-) -> tuple[tuple[float, float] | None, ...]:
-    """Return the scale (down, across) of each level where it is not OpenSlide's mean of the sizes."""
-    said: list[tuple[float, float] | None] = []
-    for (rows, cols), factor in zip(sizes, factors, strict=True):
-        of_sizes = (sizes[0][0] / rows + sizes[0][1] / cols) / 2
-        said.append(None if abs(factor - of_sizes) < 1e-6 * factor else (factor, factor))
-    return tuple(said)
+def _said(sizes: Sequence[tuple[int, int]], factors: Sequence[float]) -> list[float | None]:
+    """Return the factor of each level where it is not OpenSlide's mean of the ratios of sizes."""
+    of_sizes = [(sizes[0][0] / rows + sizes[0][1] / cols) / 2 for rows, cols in sizes]
+    return [
+        None if abs(factor - mean) < 1e-6 * factor else factor
+        for factor, mean in zip(factors, of_sizes, strict=True)
+    ]
