@@ -68,7 +68,7 @@ def export(
         write_prediction(stored, out, kind, chosen)
         if kind in ("h5ad", "zarr", "spatialdata") and not spatial_facts(stored)["images"]:
             console.warn(
-                f"{out} has no picture of the slide: {stored.slide.path.name} was not found. Plots need "
-                "img_key=None (scanpy) or img=False (squidpy)."
+                f"{out} has no picture of the slide: {stored.slide.path.name} was not found, or cannot be "
+                "read. Plots need img_key=None (scanpy) or img=False (squidpy)."
             )
     console.say(f"{out}: {len(stored)} tiles, {len(chosen)} {'gene' if len(chosen) == 1 else 'genes'}")
