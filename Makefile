@@ -4,10 +4,11 @@
 #   make test          the tests, with or without a display
 #   make screenshots   the pictures of README.md and docs/tour.md, in docs/images, with or without a display
 #   make test-pyside6  those of the plugin on PySide6 instead of PyQt6, in .venv-pyside6
+#   make test-peers    our exports in other programs: napari-ome-zarr, napari-spatialdata, scanpy, in .venv-peers
 #
 # PYTHON=python3.12 picks the interpreter of a new .venv; ARGS="-k tiles" goes to pytest.
 
-.PHONY: help demo test screenshots test-pyside6
+.PHONY: help demo test screenshots test-pyside6 test-peers
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -26,6 +27,10 @@ test-pyside6:
 	@tools/setup.sh test-pyside6
 	env -u QT_QPA_PLATFORM QT_API=pyside6 PYTEST_QT_API=pyside6 \
 		.venv-pyside6/bin/python -m pytest tests/napari_chrep tests/evaluation/test_report_script.py $(ARGS)
+
+test-peers:
+	@tools/setup.sh test-peers
+	env -u QT_QPA_PLATFORM .venv-peers/bin/python -m pytest tests/peers tests/test_scanpy_page.py $(ARGS)
 
 # A display in memory where there is none; where there is one, leave the mouse alone meanwhile.
 screenshots:

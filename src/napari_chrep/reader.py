@@ -43,13 +43,16 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     Returns
     -------
     callable or None
-        `read_slides`, `read_bundle`, `read_stored` or `read_source`; None leaves the path to other plugins.
+        `read_slides`, `read_bundle`, `read_stored`, `read_maps` or `read_source`; None leaves the path to other
+        plugins.
     """
     paths = _as_list(path)
     if len(paths) == 1 and is_bundle(paths[0]):
         return read_bundle
     if len(paths) == 1 and _is_stored(paths[0]):
         return read_stored
+    if len(paths) == 1 and _is_maps(paths[0]):
+        return read_maps
     if paths and all(is_slide(p) for p in paths):
         return read_slides
     if len(paths) == 1 and is_source(paths[0]):
@@ -140,6 +143,14 @@ def is_source(path: Path) -> bool:
         return False
 
 
+def read_maps(path: PathOrPaths) -> list[Any]:
+    """Open maps that were exported as OME-Zarr, see `open_maps`."""
+    from napari_chrep.exported_maps import open_maps
+
+    (folder,) = _as_list(path)
+    return open_maps(folder)
+
+
 def is_bundle(path: Path) -> bool:
     """Tell whether this is a folder that is a bundle, or by its name meant to be one; never raises."""
     try:
@@ -154,6 +165,14 @@ def _is_stored(path: Path) -> bool:
     from chrep_model.inference.stored import is_stored
 
     return is_stored(path)
+
+
+def _is_maps(path: Path) -> bool:
+    if path.suffix.lower() != ".zarr":  # before anything is imported
+        return False
+    from chrep_model.inference.omezarr import is_ome_zarr
+
+    return is_ome_zarr(path)
 
 
 def slide_layer_data(slide: Slide) -> LayerData:

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from chrep_model import __version__
-from chrep_model.cli import console, demo, doctor, evaluate, importing, info, predict, train, tune
+from chrep_model.cli import console, demo, doctor, evaluate, export, importing, info, predict, train, tune
 from chrep_model.cli.options import Debug, wants_debug
 from chrep_model.errors import Cancelled
 from chrep_model.networks.allocator import share_one_arena
@@ -61,6 +61,7 @@ app.command("import", epilog=importing.EXAMPLE)(importing.import_counts)
 app.command(epilog=train.TRAIN_EXAMPLE)(train.train)
 app.command(epilog=train.CALIBRATE_EXAMPLE)(train.calibrate)
 app.command(epilog=predict.EXAMPLE)(predict.predict)
+app.command(epilog=export.EXAMPLE)(export.export)
 app.command(epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command(epilog=tune.EXAMPLE)(tune.tune)
 app.command(epilog=doctor.EXAMPLE)(doctor.doctor)

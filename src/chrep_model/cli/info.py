@@ -221,7 +221,7 @@ def _zarr(path: Path) -> Facts:
 
 
 def _prediction(table: Any) -> Facts:
-    from chrep_model.inference.prediction import INTERVAL_LAYER
+    from chrep_model.inference.table import INTERVAL_LAYER
 
     return {
         "kind": "prediction",

@@ -77,6 +77,7 @@ ContextUm = Annotated[
         metavar="R,R", help="Radii in µm of the surroundings that are read too; 'none'.  [default: 300,600]"
     ),
 ]
+OnlyGenes = Annotated[str | None, typer.Option(metavar="A,B", help="Write these genes only.  [default: all]")]
 Config = Annotated[
     Path | None, typer.Option(metavar="YAML", help="Settings from a file; options given here win.")
 ]

@@ -36,7 +36,6 @@ SlideMpp = Annotated[
 Stride = Annotated[
     float, typer.Option(help="Distance of tiles as a share of a tile: 0.5 half overlapping, 2 a coarse look.")
 ]
-OnlyGenes = Annotated[str | None, typer.Option(metavar="A,B", help="Write these genes only.  [default: all]")]
 FileFormat = Annotated[
     str,
     typer.Option(
@@ -67,7 +66,7 @@ def predict(
     mpp: SlideMpp = None,
     scene: options.Scene = None,
     stride: Stride = 1.0,
-    genes: OnlyGenes = None,
+    genes: options.OnlyGenes = None,
     format: FileFormat = "h5ad",
     shard: Shard = None,
     scheduler: Scheduler = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.prediction import LOWEST, Prediction, within_unit
 
 if TYPE_CHECKING:
     from chrep_model.calibration.gallery import Neighbours
@@ -90,9 +90,10 @@ class Explanation:
     gene, method, variant : str
         What is explained: the value of the last variant, the one to trust.
     value : float
-        As on the heatmap, log10-spot; ``mean`` plus the contributions of the ``terms``.
+        As on the heatmap, log10-spot: the ``total``, or `LOWEST` where that is below.
     half_width : float or None
-        The measured value lies within ``value`` ± this in 90 of 100 cases; None where the model does not say.
+        The measured value lies within ``interval``, ``value`` ± this, in 90 of 100 cases; None where the
+        model does not say.
     unlike : float or None
         Share of the training spots, held out, that were nearer to the gallery; None where it does not say.
     mean : float
@@ -120,6 +121,18 @@ class Explanation:
     gallery: NDArray[np.float32]
     k: int | None
     temperature: float | None
+
+    @property
+    def total(self) -> float:
+        """The model's sum, log10-spot: ``mean`` plus the contributions of the ``terms``."""
+        return self.mean + sum(term.contribution for term in self.terms)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends of the 90 % interval, not below `LOWEST`; None where the model does not say."""
+        if self.half_width is None:
+            return None
+        return max(LOWEST, self.value - self.half_width), self.value + self.half_width
 
     @property
     def from_neighbours(self) -> bool:
@@ -203,7 +216,7 @@ def explain(
         gene=gene,
         method=fitted.name,
         variant=variant,
-        value=float(model.read(response, variant, column)[0, 0]),
+        value=float(within_unit(model.read(response, variant, column))[0, 0]),
         half_width=None if half is None else float(half[0, 0]),
         unlike=None if trust is None else float(trust.unlike(response["distance"])[0]),
         mean=mean,
