@@ -23,6 +23,7 @@ from chrep_model.cli import console, demo, doctor, evaluate, info, predict, trai
 from chrep_model.cli.options import Debug, wants_debug
 from chrep_model.errors import Cancelled
 from chrep_model.networks.allocator import share_one_arena
+from chrep_model.processes import leave_out_current_folder
 
 
 class _Group(TyperGroup):
@@ -89,6 +90,7 @@ def main(args: Sequence[str] | None = None) -> None:
     args : sequence of str, optional
         Instead of the process's own.
     """
+    leave_out_current_folder()
     _quiet()
     # Read when torch is imported. Its threads would else wait for each other at full speed: on a machine that
     # has other things to do, training takes several times as long.
