@@ -88,7 +88,7 @@ def trusting_bundle(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def canaries(tiny_cohort: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """A cohort as downloaded, with `PLANTED` modules in it; those that run leave a file in the second folder."""
+    """A cohort with `PLANTED` modules in its folder; those that are run leave a file in the second folder."""
     folder, ran = tmp_path / "downloaded", tmp_path / "ran"
     shutil.copytree(tiny_cohort, folder)
     ran.mkdir()

@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 from chrep_model import __version__
 from chrep_model.cli import console, demo, doctor, evaluate, info, predict, train, tune
 from chrep_model.cli.options import Debug, wants_debug
-from chrep_model.errors import Cancelled
+from chrep_model.errors import Cancelled, printable
 from chrep_model.networks.allocator import share_one_arena
 from chrep_model.processes import leave_out_current_folder
 
@@ -41,7 +41,8 @@ class _Group(TyperGroup):
             if type(error).__module__.split(".")[0] in ("typer", "click"):  # usage and exit
                 raise
             if wants_debug(ctx):
-                traceback.print_exc()
+                for line in traceback.format_exc().splitlines():
+                    sys.stderr.write(f"{printable(line)}\n")
             console.complain(error)
         raise typer.Exit(1)
 
