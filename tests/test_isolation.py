@@ -117,6 +117,18 @@ def test_a_child_process_gets_no_current_folder_from_the_environment(canaries, m
     assert "PYTHONPATH" not in processes.child_environment()
 
 
+def test_numba_takes_no_folder_of_pickles_from_the_current_folder(tmp_path, monkeypatch):
+    own = tmp_path / "own modules"
+    own.mkdir()
+    (own / "own_module.py").write_text("from numba import config\nprint(repr(config.CACHE_DIR))\n")
+    (tmp_path / ".numba_config.yaml").write_text("cache_dir: planted\ncuda_driver: planted.so\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(own))
+    assert processes.run_python("own_module", capture_output=True).stdout.split() == [b"''"]
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/of/the/user")
+    assert processes.run_python("own_module", capture_output=True).stdout.split() == [b"'/of/the/user'"]
+
+
 @pytest.mark.parametrize("how", [["-m", "own_module"], ["-c", "import own_module"]])
 def test_a_program_leaves_the_current_folder_out(tmp_path, how):
     """What it is started with may bring it in; from then on nothing is imported from there."""

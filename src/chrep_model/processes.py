@@ -21,6 +21,10 @@ from typing import Any
 
 _SAFE, _PATH = "PYTHONSAFEPATH", "PYTHONPATH"
 
+# numba heeds .numba_config.yaml in the current folder. It may name a folder of compiled functions, which
+# are pickles, and a driver to load. A variable, even an empty one, has the last word.
+_NUMBA = {"NUMBA_CACHE_DIR": "", "NUMBA_CUDA_DRIVER": ""}
+
 
 def python_command(module: str, *arguments: str | os.PathLike[str]) -> list[str]:
     """Return the program and arguments that run a module in a process of its own."""
@@ -35,7 +39,7 @@ def child_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     more : mapping of str to str, optional
         Variables to set besides.
     """
-    environment = {**os.environ, **(more or {}), _SAFE: "1"}
+    environment = {**_NUMBA, **os.environ, **(more or {}), _SAFE: "1"}
     entries = environment.pop(_PATH, "").split(os.pathsep)
     if kept := [entry for entry in entries if not _means_current_folder(entry)]:
         environment[_PATH] = os.pathsep.join(kept)
@@ -81,7 +85,7 @@ def spawning() -> Iterator[SpawnContext]:
     Inside of the ``with`` this holds for all processes that libraries start, such as the workers of dask.
     What such a process imports later it finds by the ``sys.path`` of this one.
     """
-    before = {name: os.environ.get(name) for name in (_SAFE, _PATH)}
+    before = {name: os.environ.get(name) for name in (_SAFE, _PATH, *_NUMBA)}
     _set_environment()
     try:
         yield multiprocessing.get_context("spawn")  # a forked torch or BLAS can hang
@@ -111,8 +115,9 @@ def leave_out_current_folder() -> None:
 
 def _set_environment() -> None:
     environment = child_environment()
-    os.environ.pop(_PATH, None)
-    os.environ.update({name: environment[name] for name in (_SAFE, _PATH) if name in environment})
+    if _PATH not in environment:
+        os.environ.pop(_PATH, None)
+    os.environ.update(environment)
 
 
 def _means_current_folder(entry: str) -> bool:
