@@ -84,6 +84,7 @@ def sample(tiny_cohort, write_pyramid, tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.timeout(600)  # a dozen commands; half a minute on a machine that does nothing else
 def test_no_command_runs_what_lies_in_the_current_folder(canaries, sample, tiny_bundle, tmp_path):
     folder, ran = canaries
     script, settings = tmp_path / "bin" / "chrep.py", tmp_path / "settings.yaml"
@@ -93,7 +94,7 @@ def test_no_command_runs_what_lies_in_the_current_folder(canaries, sample, tiny_
     environment = {**os.environ, "CHREP_CACHE": str(tmp_path / "cache"), "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run(
         [sys.executable, script, tiny_bundle, settings, tmp_path / "out", sample],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=580, check=False,
     )  # fmt: skip
     assert [path.name for path in ran.iterdir()] == []
     assert done.returncode == 0 and done.stdout.endswith("ALL DONE\n"), done.stderr
