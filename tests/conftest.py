@@ -29,6 +29,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# Modules that a downloaded folder could bring along: of libraries, of Python itself, and of ours.
+PLANTED = (
+    *("h5py", "numpy", "pandas", "torch", "scipy", "anndata", "squidpy", "distributed", "zarr", "PIL"),
+    *("json", "pickle", "struct", "socket", "multiprocessing", "runpy", "typing", "subprocess", "tempfile"),
+    *("sitecustomize", "usercustomize", "chrep_model", "napari_chrep"),
+)
+
+
 def _shared(part: str) -> Path:
     root = Path(os.environ.get("CHREP_SHARED") or REPOSITORY.parent / "shared")
     if not (root / part).is_dir():
@@ -85,6 +93,18 @@ def trusting_bundle(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory)
     settings = TrainSettings(method="mean", tile_um=100, mpp=2.0, context_um=(200.0,), genes=20)
     train(open_cohort(tiny_cohort), settings, folder / "mean.chrep", device="cpu", cache=folder / "cache")
     return folder / "mean.chrep"
+
+
+@pytest.fixture
+def canaries(tiny_cohort: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A cohort with `PLANTED` modules in its folder; those that are run leave a file in the second folder."""
+    folder, ran = tmp_path / "downloaded", tmp_path / "ran"
+    shutil.copytree(tiny_cohort, folder)
+    ran.mkdir()
+    for name in PLANTED:
+        code = f"open({str(ran / name)!r}, 'w').close()\nraise ImportError('{name} was run')\n"
+        (folder / f"{name}.py").write_text(code)
+    return folder, ran
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def written(prediction, format):
 
 def test_a_prediction_is_shown_again(desk, prediction, said, qtbot):
     path = written(prediction, "h5ad")
-    assert get_reader(path) is read_stored and get_reader([path, path]) is None
+    assert get_reader(path) is read_stored and get_reader([path, path]) is not read_stored
     desk.drop(path)
     qtbot.waitUntil(lambda: desk.session.prediction is not None, timeout=60_000)
     accuracy = prediction.bundle.trust.accuracy

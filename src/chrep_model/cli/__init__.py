@@ -21,8 +21,9 @@ from typer.core import TyperGroup
 from chrep_model import __version__
 from chrep_model.cli import console, demo, doctor, evaluate, export, importing, info, predict, train, tune
 from chrep_model.cli.options import Debug, wants_debug
-from chrep_model.errors import Cancelled
+from chrep_model.errors import Cancelled, printable
 from chrep_model.networks.allocator import share_one_arena
+from chrep_model.processes import leave_out_current_folder
 
 
 class _Group(TyperGroup):
@@ -40,7 +41,8 @@ class _Group(TyperGroup):
             if type(error).__module__.split(".")[0] in ("typer", "click"):  # usage and exit
                 raise
             if wants_debug(ctx):
-                traceback.print_exc()
+                for line in traceback.format_exc().splitlines():
+                    sys.stderr.write(f"{printable(line)}\n")
             console.complain(error)
         raise typer.Exit(1)
 
@@ -91,6 +93,7 @@ def main(args: Sequence[str] | None = None) -> None:
     args : sequence of str, optional
         Instead of the process's own.
     """
+    leave_out_current_folder()
     _quiet()
     # Read when torch is imported. Its threads would else wait for each other at full speed: on a machine that
     # has other things to do, training takes several times as long.

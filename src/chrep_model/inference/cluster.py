@@ -25,6 +25,7 @@ from chrep_model.errors import ChrepError, PredictionError, SettingsError
 from chrep_model.inference import many
 from chrep_model.inference.many import Describe, Job, Outcome
 from chrep_model.networks.allocator import share_one_arena
+from chrep_model.processes import spawning
 from chrep_model.slides.slide import open_slide
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def one_worker_each(gpus: Sequence[str]) -> Iterator[str]:
     scheduler = {"cls": Scheduler, "options": {**here, "dashboard": False}}
     warn = os.environ.get("PYTHONWARNINGS", "ignore")  # libraries warn their programmers, by default
     with (
+        spawning(),
         dask.config.set({"distributed.nanny.pre-spawn-environ.PYTHONWARNINGS": warn}),
         SpecCluster(workers=workers, scheduler=scheduler, **quiet) as started,
     ):
