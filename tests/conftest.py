@@ -29,6 +29,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# Modules that a downloaded folder could bring along: of libraries, of Python itself, and of ours.
+PLANTED = (
+    *("h5py", "numpy", "pandas", "torch", "scipy", "anndata", "squidpy", "distributed", "zarr", "PIL"),
+    *("json", "pickle", "struct", "socket", "multiprocessing", "runpy", "typing", "subprocess", "tempfile"),
+    *("sitecustomize", "usercustomize", "chrep_model", "napari_chrep"),
+)
+
+
 def _shared(part: str) -> Path:
     root = Path(os.environ.get("CHREP_SHARED") or REPOSITORY.parent / "shared")
     if not (root / part).is_dir():
@@ -85,6 +93,18 @@ def trusting_bundle(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory)
     settings = TrainSettings(method="mean", tile_um=100, mpp=2.0, context_um=(200.0,), genes=20)
     train(open_cohort(tiny_cohort), settings, folder / "mean.chrep", device="cpu", cache=folder / "cache")
     return folder / "mean.chrep"
+
+
+@pytest.fixture
+def canaries(tiny_cohort: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A cohort with `PLANTED` modules in its folder; those that are run leave a file in the second folder."""
+    folder, ran = tmp_path / "downloaded", tmp_path / "ran"
+    shutil.copytree(tiny_cohort, folder)
+    ran.mkdir()
+    for name in PLANTED:
+        code = f"open({str(ran / name)!r}, 'w').close()\nraise ImportError('{name} was run')\n"
+        (folder / f"{name}.py").write_text(code)
+    return folder, ran
 
 
 @pytest.fixture
@@ -148,6 +168,44 @@ def write_pyramid(tmp_path: Path) -> Callable[..., Path]:
             for _ in range(levels - 1):
                 image = halve(image)
                 writer.write(image, subfiletype=1, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_scn(tmp_path: Path) -> Callable[..., Path]:
+    """Write an array as a Leica slide: a scanned part in a larger canvas.
+
+    ``write_scn(name, image, offset, canvas, nm=500)`` takes a uint8 array (rows, cols, 3), its offset (x, y)
+    in a canvas (width, height), all in pixels, and nm per pixel; and returns the path.
+    """
+
+    def write(
+        name: str, image: np.ndarray, offset: tuple[int, int], canvas: tuple[int, int], nm: int = 500
+    ) -> Path:
+        import tifffile
+
+        path = tmp_path / name
+        rows, cols = image.shape[:2]
+        xml = (
+            '<?xml version="1.0"?>'
+            '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01" uuid="urn:uuid:0">'
+            f'<collection name="c" uuid="urn:uuid:1" sizeX="{canvas[0] * nm}" sizeY="{canvas[1] * nm}">'
+            '<image name="i" uuid="urn:uuid:2"><creationDate>2020-01-01T00:00:00Z</creationDate>'
+            f'<device model="M" version="1"/><pixels sizeX="{cols}" sizeY="{rows}">'
+            f'<dimension sizeX="{cols}" sizeY="{rows}" r="0" ifd="0"/></pixels>'
+            f'<view sizeX="{cols * nm}" sizeY="{rows * nm}"'
+            f' offsetX="{offset[0] * nm}" offsetY="{offset[1] * nm}"'
+            ' spacingZ="0"/><scanSettings><objectiveSettings><objective>20</objective></objectiveSettings>'
+            "<illuminationSettings><numericalAperture>0.4</numericalAperture><illuminationSource>brightfield"
+            "</illuminationSource></illuminationSettings></scanSettings></image></collection></scn>"
+        )
+        with tifffile.TiffWriter(path, bigtiff=True) as writer:
+            writer.write(
+                image, photometric="rgb", tile=(256, 256), compression="jpeg", description=xml, metadata=None,
+                software=None, resolution=(20000, 20000), resolutionunit=3,
+            )  # fmt: skip
         return path
 
     return write

@@ -19,7 +19,8 @@ import pytest
 SRC = Path(__file__).resolve().parent.parent / "src"
 MODEL, PLUGIN = "chrep_model", "napari_chrep"
 ORDER = (
-    *("errors", "geometry", "config", "cache", "blocks", "slides", "cohorts"),
+    *("errors", "processes", "samples", "geometry", "config", "cache", "zarr_check", "blocks", "slides"),
+    "cohorts",
     *(
         "networks",
         "embeddings",
@@ -49,8 +50,20 @@ VIEWER = {
 SLOW = {"torch", "torchvision", "timm", "squidpy", "scanpy", "lightning"}
 MAY_IMPORT_SLOW_AT_TOP = {"networks", "calibration", "training", "methods"}
 # Loaded when a command or the viewer starts: nothing slow at their top, nor at the top of what that imports.
-FAST_UNITS = {"errors", "geometry", "config", "cache", "slides", "cohorts", "cli"}
+FAST_UNITS = {"errors", "geometry", "config", "cache", "zarr_check", "slides", "cohorts", "cli"}
 FAST_MODULES = {"chrep_model.inference.prediction", "chrep_model.inference.export"}
+# What starts a process: only here, so that none imports from the current folder.
+STARTS_PROCESSES = f"{MODEL}.processes"
+POOL_OF_THE_USUAL_KIND = "a ProcessPoolExecutor without a context"
+STARTERS = {
+    POOL_OF_THE_USUAL_KIND,
+    *("subprocess.Popen", "subprocess.run", "subprocess.call", "subprocess.check_call"),
+    *("subprocess.check_output", "subprocess.getoutput", "multiprocessing.Process", "multiprocessing.Pool"),
+    *("multiprocessing.get_context", "multiprocessing.set_start_method", "os.system", "os.popen", "os.fork"),
+    *("asyncio.create_subprocess_exec", "asyncio.create_subprocess_shell", "QProcess.startDetached"),
+}
+# `QProcess` gets the interpreter from there as well. The doctor prints it.
+SEES_PYTHON = {STARTS_PROCESSES, f"{MODEL}.cli.doctor"}
 WITHOUT_WIDGETS = {
     f"{PLUGIN}.{name}"
     for name in ("session", "viewport", "scheduling", "jobs", "worker", "layers", "maps", "grid")
@@ -143,7 +156,8 @@ def violations(src: Path) -> list[str]:
         check = _faults_of_model if name.split(".")[0] == MODEL else _faults_of_plugin
         for statement in statements:
             found += [f"{name}:{statement.line}: {fault}" for fault in check(name, statement)]
-    for name in modules:
+    for name, path in modules.items():
+        found += [f"{name}:{line}: {fault}" for line, fault in _processes_started(name, path)]
         if is_fast(name):
             found += _slow_ways(name, imports)
     return sorted(set(found))
@@ -176,6 +190,24 @@ def _faults_of_plugin(name: str, statement: Import) -> Iterator[str]:
         yield f"{target} is imported {'by a widget' if is_widget else 'at module top'}"
     if name in WITHOUT_WIDGETS and target.startswith(f"{PLUGIN}.widgets"):
         yield f"{name} imports {target}; it must work without widgets"
+
+
+def _processes_started(name: str, path: Path) -> Iterator[tuple[int, str]]:
+    """Where a file starts a process itself, or sees the interpreter that it would start."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            used = {f"{node.value.id}.{node.attr}"}
+        elif isinstance(node, ast.ImportFrom):
+            used = {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ProcessPoolExecutor":
+            used = set() if len(node.args) > 1 else {POOL_OF_THE_USUAL_KIND}
+        else:
+            continue
+        if name != STARTS_PROCESSES and used & STARTERS:
+            yield node.lineno, f"{min(used & STARTERS)} is left to {STARTS_PROCESSES}"
+        if name not in SEES_PYTHON and "sys.executable" in used:
+            yield node.lineno, f"sys.executable is left to {STARTS_PROCESSES}"
 
 
 def _slow_ways(start: str, imports: dict[str, list[Import]]) -> Iterator[str]:
@@ -232,6 +264,7 @@ def write_tree(root: Path, files: dict[str, str]) -> Path:
 GOOD = {
     "chrep_model/__init__.py": "__version__ = '1'",
     "chrep_model/errors.py": "class E(Exception): ...",
+    "chrep_model/processes.py": "import subprocess, sys\nsubprocess.run([sys.executable])",
     "chrep_model/slides/__init__.py": "",
     "chrep_model/slides/slide.py": "from chrep_model.errors import E\nfrom chrep_model.slides import tiles",
     "chrep_model/slides/tiles.py": "from chrep_model import __version__\nfrom ..errors import E",
@@ -309,6 +342,26 @@ FAULTS = {
         "session:1: torch is imported at module top",
     ),
     "torch in a widget": ({"napari_chrep/widgets/genes.py": "def f():\n    import torch"}, "by a widget"),
+    "a process": (
+        {"chrep_model/cli.py": "import subprocess\ndef f():\n    subprocess.run(['ls'])"},
+        "cli:3: subprocess.run is left to chrep_model.processes",
+    ),
+    "a process, by its name": (
+        {"chrep_model/cli.py": "from subprocess import Popen"},
+        "cli:1: subprocess.Popen is left to",
+    ),
+    "a context": (
+        {"chrep_model/cli.py": "import multiprocessing\nmultiprocessing.get_context('spawn')"},
+        "cli:2: multiprocessing.get_context is left to",
+    ),
+    "a pool of the usual kind": (
+        {"chrep_model/cli.py": "from concurrent.futures import ProcessPoolExecutor\nProcessPoolExecutor(2)"},
+        "cli:2: a ProcessPoolExecutor without a context is left to",
+    ),
+    "an interpreter for Qt": (
+        {"napari_chrep/job.py": "import sys\nprocess.start(sys.executable, ['-m', 'x'])"},
+        "job:2: sys.executable is left to",
+    ),
     "a widget in a layer": (
         {"napari_chrep/layers.py": "from napari_chrep.widgets import explorer"},
         "without widgets",

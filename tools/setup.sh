@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Make .venv ready for `make demo` and `make test`: system libraries of Qt, a virtual environment, the packages;
-# for `make test-pyside6` .venv-pyside6, where PySide6 stands in for PyQt6.
+# for `make test-pyside6` .venv-pyside6, where PySide6 stands in for PyQt6; for `make test-peers` .venv-peers,
+# with other programs that open our exports.
 # What is there already is left alone. Works with the bash 3.2 of macOS.
 #
-# Usage: tools/setup.sh demo|test|test-pyside6
+# Usage: tools/setup.sh demo|test|test-pyside6|test-peers
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-purpose=${1:?usage: tools/setup.sh demo|test|test-pyside6}
+purpose=${1:?usage: tools/setup.sh demo|test|test-pyside6|test-peers}
 case $purpose in
   test-pyside6) venv=.venv-pyside6 extra=test-pyside6 ;;
+  test-peers) venv=.venv-peers extra=test-peers ;;
   *) venv=.venv extra=test ;;
 esac
 constraints=constraints/ci.txt

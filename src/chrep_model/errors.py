@@ -8,6 +8,20 @@ from __future__ import annotations
 
 import os
 
+LONGEST = 1000
+"""Characters of what an error says; names out of a damaged file can be megabytes long."""
+
+
+def printable(text: str) -> str:
+    """Escape what is not printable: names out of files bring no line breaks and terminal codes along."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shortened(text: str) -> str:
+    """Leave out the middle of a text of more than `LONGEST` characters."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
+
 
 class ChrepError(Exception):
     """An error to be shown to the user as it is.
@@ -15,7 +29,8 @@ class ChrepError(Exception):
     Parameters
     ----------
     what
-        What is wrong, as a phrase or sentence without the closing full stop.
+        What is wrong, as a phrase or sentence without the closing full stop. Of a very long one the middle is
+        left out, here and in `remedy`.
     path
         The file or folder that it is about.
     remedy
@@ -28,17 +43,15 @@ class ChrepError(Exception):
     """
 
     def __init__(self, what: str, *, path: str | os.PathLike[str] | None = None, remedy: str = "") -> None:
-        super().__init__(what)
-        self.what = what.rstrip(".")
+        self.what = shortened(what).rstrip(".")
+        super().__init__(self.what)
         self.path = None if path is None else os.fspath(path)
-        self.remedy = remedy.strip()
+        self.remedy = shortened(remedy).strip()
 
     def __str__(self) -> str:
         """Return ``PATH: what. remedy``; path and remedy only where they are known."""
         text = self.what if self.path is None else f"{self.path}: {self.what}"
-        text = f"{text}. {self.remedy}" if self.remedy else text
-        # File names and metadata come from outside: they bring no line breaks or terminal codes into a log.
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        return printable(f"{text}. {self.remedy}" if self.remedy else text)
 
     def __reduce__(self) -> tuple[object, ...]:  # survives the trip from a worker process
         return _rebuild, (type(self), self.what, self.path, self.remedy)

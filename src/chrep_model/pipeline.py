@@ -111,15 +111,20 @@ def train(
     CohortError
         Fewer than two sections are left.
     GeneError
-        An unknown name, or no gene that is detected often enough.
+        No listed gene that is measured anywhere, or none that is detected often enough.
     """
     check_place(out)
     cohort = cohort.without(settings.exclude_sections) if settings.exclude_sections else cohort
     cohort.require(2, "training holds sections out in turn")
     method, genes = make_method(settings.method, settings), settings.gene_choice()
-    GenePanel.fit(cohort.sections, genes)  # a name that is wrong is said before hours of encoding
+    # A name that is wrong, or a gene that is missing somewhere, is said before hours of encoding.
+    gaps: list[str] = []
+    panel = GenePanel.fit(cohort.sections, genes, warn=gaps.append)
+    gaps += panel.gaps(cohort.sections)
     folder = partial_training(out)
     with process_group() as ranks, _kept_in(folder, resume, stopping(run, cancelled), ranks) as run:
+        for line in gaps:
+            run.warn(line)
         encoder, weights = settings.open(choose_device(device)), settings.weights
         if settings.finetune is not None:
             weights = folder / "fine-tuned.safetensors"
@@ -254,6 +259,8 @@ def calibrate(
         )
     cohort.require(2, "calibrating holds sections out in turn")
     cohort = cohort.named_as(old.panel.genes, old.panel.ids, "the model")
+    for line in old.panel.gaps(cohort.sections):
+        run.warn(line)
     encoder = bundle.encoder(choose_device(device))
     features = features or section_features(
         cohort.sections, encoder, bundle.context_um,

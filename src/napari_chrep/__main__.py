@@ -1,5 +1,9 @@
 """``python -m napari_chrep [SLIDE] [-b BUNDLE] [--gene NAME]``."""
 
-from napari_chrep.launch import main
+from chrep_model.processes import leave_out_current_folder
+
+leave_out_current_folder()  # before anything else is imported from there
+
+from napari_chrep.launch import main  # noqa: E402
 
 main()

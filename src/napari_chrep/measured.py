@@ -45,7 +45,8 @@ class Measured:
     bundle : str
         Hash of the bundle on whose genes `expression` is; empty without one.
     expression : ndarray or None
-        (n, G) float32, log10-spot over the bundle's panel; None where its genes were not measured.
+        (n, G) float32, log10-spot over the bundle's panel, NaN for genes that are not `listed`; None where
+        the section names its genes otherwise.
     listed : frozenset of str
         The genes that were measured at all.
     trouble : str
@@ -65,6 +66,10 @@ class Measured:
         if self.bundle != bundle.hash or gene not in self.listed:
             return None
         return self.expression[:, bundle.panel.index(gene)]
+
+    def lacks(self, gene: str | None) -> bool:
+        """Tell whether the section measured other genes of the bundle but not this one."""
+        return self.expression is not None and gene is not None and gene not in self.listed
 
 
 def reading(
@@ -165,8 +170,7 @@ def agreement(
     """
     truth = measured.of(gene, prediction.bundle)
     if truth is None or not len(prediction):
-        unlisted = measured.expression is not None and gene not in measured.listed
-        return f"{gene} was not measured on this section." if unlisted else ""
+        return f"{gene} was not measured on this section." if measured.lacks(gene) else ""
     tiles = prediction.grid.indices_at(measured.section.xy)
     maps = {kind: values_of(kind) for kind in reversed(PAIR)}
     on_spots = {kind: held.ravel()[tiles] for kind, held in maps.items() if held is not None}

@@ -27,7 +27,9 @@ def layer_of(viewer: Any, image: SectionImage) -> Any:
     """
     for layer in viewer.layers:
         slide = slide_of(layer)
-        if slide is not None and slide.path == image.path and slide_mpp(slide) == image.mpp:
+        if slide is None or (slide.path, slide_mpp(slide)) != (image.path, image.mpp):
+            continue
+        if image.scene in ("", slide.scene):
             return layer
     layer = Layer.create(*slide_layer_data(image.open()))
     viewer.layers.append(layer)

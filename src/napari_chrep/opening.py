@@ -13,13 +13,14 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from chrep_model.errors import ChrepError
 from chrep_model.slides.slide import open_slide
 from napari_chrep.docks import PLUGIN, show_dock
-from napari_chrep.reader import get_reader, slide_layer_data
+from napari_chrep.reader import reader_of, slide_layer_data
+from napari_chrep.refusals import is_ours
 
 
 def open_path(viewer: Any, path: Path) -> None:
     """Open a slide, a bundle or a prediction; whatever is wrong with it is told of."""
     try:
-        if get_reader(path) is not None:
+        if path.exists() and (reader_of([path]) is not None or is_ours(path)):
             viewer.open(path, plugin=PLUGIN)
         else:  # a small plain TIFF is left to others when it is dropped; or else this says what is wrong
             viewer.layers.append(Layer.create(*slide_layer_data(open_slide(path))))

@@ -43,7 +43,7 @@ class Slides:
 
     def keep(self, slide: Slide) -> SectionImage:
         """Take a slide that is open anyway; return the image as which it is known."""
-        image = SectionImage(slide.path, slide.require_mpp())
+        image = SectionImage(slide.path, slide.require_mpp(), slide.scene)
         with self._lock:
             self._open[image] = slide
         return image

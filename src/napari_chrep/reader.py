@@ -7,20 +7,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from chrep_model.errors import BundleError, ChrepError, PredictionError
+from napari.utils.notifications import show_error, show_warning
+
+from chrep_model.errors import BundleError, ChrepError, PredictionError, SlideError
 from chrep_model.slides.slide import Slide, is_slide, open_slide
+from napari_chrep.refusals import BUNDLE_SUFFIX, is_ours, why_refused
 from napari_chrep.scales import with_remembered_scale
 from napari_chrep.shown import Shown
 
 #: One layer for napari: data, keyword arguments, kind of layer.
 LayerData = tuple[Any, dict[str, Any], str]
+Reader = Callable[["PathOrPaths"], list[Any]]
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 #: What a reader returns that opened something else than layers.
 NO_LAYER: list[tuple[None]] = [(None,)]
-
-#: How the folder of a bundle ends by custom.
-BUNDLE_SUFFIX = ".chrep"
 
 #: Key of a layer's ``metadata`` under which its `Slide` lies.
 SLIDE_KEY = "chrep_slide"
@@ -29,11 +30,11 @@ SLIDE_KEY = "chrep_slide"
 SHOWN_KEY = "chrep_shown"
 
 
-def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
-    """Return a reader for slides, a bundle or a prediction, or None when any of the paths is none of them.
+def get_reader(path: PathOrPaths) -> Reader | None:
+    """Return a reader for slides, a bundle or a prediction, or None to leave the path to other plugins.
 
-    napari asks this for every folder and every picture that is dropped on it, so it looks at little more than
-    the header and never raises.
+    napari asks this when CHRep was chosen for a path, or alone knows its kind. So whatever is refused is told
+    of: by the reader where nobody else could open the path, else here, before others get it. Never raises.
 
     Parameters
     ----------
@@ -43,13 +44,27 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     Returns
     -------
     callable or None
-        `read_slides`, `read_bundle`, `read_stored` or `read_source`; None leaves the path to other plugins.
+        `read_slides`, `read_bundle`, `read_stored`, `read_maps` or `read_source`, or one that tells why the
+        paths are refused.
     """
     paths = _as_list(path)
+    if (reader := reader_of(paths)) is not None or not paths:
+        return reader
+    refusal = why_refused(paths)
+    if all(is_ours(p) for p in paths):
+        return lambda _: _told(refusal)
+    show_warning(str(refusal))
+    return None
+
+
+def reader_of(paths: Sequence[Path]) -> Reader | None:
+    """Return what opens these paths, or None; looks at little more than headers, and never raises."""
     if len(paths) == 1 and is_bundle(paths[0]):
         return read_bundle
     if len(paths) == 1 and _is_stored(paths[0]):
         return read_stored
+    if len(paths) == 1 and _is_maps(paths[0]):
+        return read_maps
     if paths and all(is_slide(p) for p in paths):
         return read_slides
     if len(paths) == 1 and is_source(paths[0]):
@@ -57,15 +72,21 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     return None
 
 
-def read_slides(path: PathOrPaths) -> list[LayerData]:
-    """Open one slide or several; one image layer for each.
+def read_slides(path: PathOrPaths) -> list[Any]:
+    """Open one slide or several; one image layer for each that can be read.
 
     Raises
     ------
     SlideError
-        If a slide turns out to be unreadable.
+        If a slide turns out to be unreadable, and there is no viewer to tell it to the user.
     """
-    return [slide_layer_data(open_slide(p)) for p in _as_list(path)]
+    layers: list[Any] = []
+    for p in _as_list(path):
+        try:
+            layers.append(slide_layer_data(open_slide(p)))
+        except SlideError as error:
+            _told(error)
+    return layers or NO_LAYER
 
 
 def read_bundle(path: PathOrPaths) -> list[tuple[None]]:
@@ -140,6 +161,14 @@ def is_source(path: Path) -> bool:
         return False
 
 
+def read_maps(path: PathOrPaths) -> list[Any]:
+    """Open maps that were exported as OME-Zarr, see `open_maps`."""
+    from napari_chrep.exported_maps import open_maps
+
+    (folder,) = _as_list(path)
+    return open_maps(folder)
+
+
 def is_bundle(path: Path) -> bool:
     """Tell whether this is a folder that is a bundle, or by its name meant to be one; never raises."""
     try:
@@ -154,6 +183,14 @@ def _is_stored(path: Path) -> bool:
     from chrep_model.inference.stored import is_stored
 
     return is_stored(path)
+
+
+def _is_maps(path: Path) -> bool:
+    if path.suffix.lower() != ".zarr":  # before anything is imported
+        return False
+    from chrep_model.inference.omezarr import is_ome_zarr
+
+    return is_ome_zarr(path)
 
 
 def slide_layer_data(slide: Slide) -> LayerData:
@@ -184,6 +221,13 @@ def slide_layer_data(slide: Slide) -> LayerData:
         kwargs["scale"] = (slide.mpp.value, slide.mpp.value)
         kwargs["units"] = ("um", "um")
     return (levels if len(levels) > 1 else levels[0], kwargs, "image")
+
+
+def _told(error: ChrepError) -> list[tuple[None]]:
+    """Tell the user what was refused, and add no layer; raise it where there is no viewer."""
+    _viewer(error)
+    show_error(str(error))
+    return NO_LAYER
 
 
 def _viewer(absent: ChrepError) -> Any:

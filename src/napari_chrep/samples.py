@@ -1,35 +1,13 @@
-"""File > Open Sample: the SYNTHETIC slide and section that come with the source."""
+"""File > Open Sample: the SYNTHETIC slide, model and section that come with the package."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from chrep_model.errors import ChrepError
+from chrep_model.samples import ENVIRONMENT_VARIABLE, SLIDE, sample_folder
 from chrep_model.slides.slide import open_slide
 from napari_chrep.reader import LayerData, read_bundle, slide_layer_data
-
-#: Overrides where the sample data are looked for.
-ENVIRONMENT_VARIABLE = "CHREP_SAMPLE_DATA"
-
-
-def sample_folder() -> Path:
-    """Return the folder of the sample data: ``$CHREP_SAMPLE_DATA``, or ``sample_data`` beside the source.
-
-    Raises
-    ------
-    ChrepError
-        If there is none, as after an installation without the source.
-    """
-    given = os.environ.get(ENVIRONMENT_VARIABLE)
-    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "sample_data"
-    if not folder.is_dir():
-        raise ChrepError(
-            "The sample data are not here",
-            path=folder,
-            remedy=f"Get sample_data from the source, and set {ENVIRONMENT_VARIABLE} to where it lies.",
-        )
-    return folder
 
 
 def sample_bundles() -> list[Path]:
@@ -49,13 +27,7 @@ def sample_slide() -> list[LayerData]:
     ChrepError
         If the sample data are not here.
     """
-    folder = sample_folder()
-    slides = sorted(folder.rglob("SYNTHETIC*.ome.tif"))
-    if not slides:
-        raise ChrepError(
-            "There is no SYNTHETIC*.ome.tif", path=folder, remedy=f"Check {ENVIRONMENT_VARIABLE}."
-        )
-    return [slide_layer_data(open_slide(slides[0]))]
+    return [slide_layer_data(open_slide(sample_folder() / SLIDE))]
 
 
 def sample_demo() -> list[LayerData]:

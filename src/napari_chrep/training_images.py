@@ -30,14 +30,17 @@ class SectionImage:
         The file.
     mpp : float
         µm per pixel by which the positions of its spots were measured.
+    scene : str
+        Which picture of the file, where it holds several.
     """
 
     path: Path
     mpp: float
+    scene: str = ""
 
     def open(self) -> Slide:
         """Open it at the scale of its spots; SlideError where it cannot be read."""
-        slide = open_slide(self.path)
+        slide = open_slide(self.path, scene=self.scene or None)
         return slide if slide.mpp and slide.mpp.value == self.mpp else slide.with_mpp(self.mpp, "cohort")
 
 
@@ -64,7 +67,9 @@ def find_images(bundle: Bundle, folders: Iterable[Path]) -> dict[str, SectionIma
             others = (n for n in names if n.startswith(f"{name}.") and not n.endswith(".h5ad"))
             file = own if own in names else next((n for n in others if is_slide(folder / n)), None)
             if file is not None:
-                found[name] = SectionImage(folder / file, float(section["mpp"]))
+                found[name] = SectionImage(
+                    folder / file, float(section["mpp"]), str(section.get("scene", ""))
+                )
                 break
     return found
 

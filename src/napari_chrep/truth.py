@@ -248,6 +248,8 @@ class Truth:
         title, at_rest = layer.metadata.get(AT_REST_KEY, (f"{measured.section.name} spots", "transparent"))
         if values is not None:
             title = f"{self.session.gene} measured [{KINDS['calibrated'].unit}]"
+        elif measured.lacks(self.session.gene):
+            title = f"{self.session.gene} was not measured"
         if layer.name == self._title:  # else it is the user's
             layer.name = title
             self._title = layer.name

@@ -77,7 +77,7 @@ def test_intervals_have_the_unit_of_the_values(make_model, features):
 
 def test_the_table_of_genes_says_how_accurate(original, trusting):
     frame, trust = pd.read_parquet(trusting / "genes.parquet"), load_bundle(trusting).trust
-    assert list(frame) == ["gene", "mean", "sd", "accuracy", "predictable"]
+    assert list(frame) == ["gene", "mean", "sd", "share", "accuracy", "predictable"]
     np.testing.assert_array_equal(frame["accuracy"], trust.accuracy)
     np.testing.assert_array_equal(frame["predictable"], trust.predictable)
     assert list(pd.read_parquet(original / "genes.parquet")) == ["gene", "mean", "sd"]

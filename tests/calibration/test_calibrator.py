@@ -151,3 +151,28 @@ def test_a_section_is_combined_by_weights_of_the_others():
     changed = targets.copy()
     changed[own] += 10 * rng.standard_normal((40, 3)).astype(np.float32)
     np.testing.assert_array_equal(cross_combined(answers, changed, section, shrink=100.0)[own], found[own])
+
+
+def test_what_a_section_did_not_measure_has_no_say_in_the_weights():
+    rng = np.random.default_rng(0)
+    section = np.repeat([0, 1, 2], 60)
+    answers = [rng.standard_normal((180, 5)).astype(np.float32) for _ in range(3)]
+    targets = (0.7 * answers[0] + 0.3 * answers[1] + 0.3 * rng.standard_normal((180, 5))).astype(np.float32)
+    known = np.ones((3, 5), bool)
+    known[2, 1] = False
+    known[:, 4] = False
+    odd = np.where(known[section], targets, 0).astype(np.float32)
+    found = fit_combination(answers, odd, section, shrink=10.0, known=known)
+    np.testing.assert_allclose(
+        found.weights[:, 1], [0.7, 0.3, 0], atol=0.1
+    )  # a third less, if 0 were a value
+    plain = fit_combination(answers, targets, section, shrink=10.0)
+    everything = fit_combination(answers, targets, section, shrink=10.0, known=np.ones((3, 5), bool))
+    np.testing.assert_allclose(everything.weights, plain.weights, rtol=1e-6)
+    untested = fit_combination(answers, odd, section, shrink=1e9, known=known).weights
+    np.testing.assert_allclose(found.weights[:, 4], untested[:, 0], atol=0.02)  # the common weights
+    combined = cross_combined(answers, odd, section, shrink=10.0, known=known)
+    assert np.isfinite(combined).all()
+    moved = cross_offset(combined, odd + 1, section, known)
+    off = (odd + 1 - combined)[section < 2, 1].mean()
+    assert (moved - combined)[section == 2, 1] == pytest.approx(off, abs=1e-4)

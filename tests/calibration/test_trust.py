@@ -230,3 +230,46 @@ def test_arrays_that_do_not_fit(trust, name):
         Trust.from_arrays(trust.arrays() | {name: trust.arrays()[name][..., :-1]})
     with pytest.raises(TypeError):
         Trust.from_arrays({key: values for key, values in trust.arrays().items() if key != name})
+
+
+# Genes that a section did not measure
+
+
+def test_knowing_everything_is_the_plain_fit(trust):
+    known = np.ones((3, GENES), bool)
+    same = Trust.fit(*draw([300, 400, 500], seed=0), known)
+    for name, values in trust.arrays().items():
+        np.testing.assert_allclose(same.arrays()[name], values, rtol=1e-4)
+    np.testing.assert_array_equal(same.counted, np.full(GENES, 3))
+    np.testing.assert_array_equal(same.predictable, trust.predictable)
+
+
+def test_what_was_not_measured_has_no_say():
+    predicted, targets, section, spread, distance = draw([300, 400, 500], seed=0)
+    known = np.ones((3, GENES), bool)
+    known[0, 2] = False
+    known[:, 5] = False
+    odd = np.where(known[section], targets, 50).astype(np.float32)
+    one, other = (Trust.fit(predicted, t, section, spread, distance, known) for t in (targets, odd))
+    for name, values in one.arrays().items():
+        np.testing.assert_array_equal(other.arrays()[name], values)
+    rows = section > 0
+    alone = Trust.fit(predicted[rows], targets[rows], section[rows], spread[rows], distance[rows])
+    np.testing.assert_allclose(one.quantiles[:, 2], alone.quantiles[:, 2], rtol=0.1)
+    np.testing.assert_array_equal(one.correlations[1:, 2], alone.correlations[:, 2])
+    assert np.isnan(one.correlations[0, 2]) and np.isnan(one.accuracy[5])
+    np.testing.assert_array_equal(one.counted, [3, 3, 2, 3, 3, 0])
+    half = one.half_width(spread, distance, ALL)
+    assert half[:, 5].mean() == pytest.approx(half[:, :5].mean(), rel=0.3)  # as of all genes together
+
+
+def test_an_accuracy_of_fewer_sections_is_less_certain():
+    """The same correlations on one section and on three: the mean of one has a larger standard error."""
+    rng = np.random.default_rng(0)
+    predicted, _, section, spread, distance = draw([300, 400, 500], seed=1, genes=40)
+    targets = (0.06 * predicted + rng.standard_normal(predicted.shape)).astype(np.float32)
+    known = np.ones((3, 40), bool)
+    known[1:, :20] = False
+    found = Trust.fit(predicted, targets, section, spread, distance, known)
+    error = found._standard_error()
+    np.testing.assert_allclose(error[:20], error[20:] * np.sqrt(3), rtol=1e-6)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
+from chrep_model import samples
 from chrep_model.cli import demo, doctor
+from chrep_model.errors import ChrepError
 
 
 def test_a_slide(chrep, write_pyramid):
@@ -24,6 +27,22 @@ def test_a_slide(chrep, write_pyramid):
 def test_a_slide_without_scale(chrep, tiny_cohort):
     result = chrep("info", tiny_cohort / "SYNTHETIC_P1A.jpg")
     assert result.code == 0 and "unknown" in result.out and "--mpp" in result.out
+
+
+def test_a_slide_of_several_scenes(chrep, refused, tmp_path):
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for name, side, mpp in [("left", 256, 0.5), ("right", 512, 0.25)]:
+            about = {"axes": "YXS", "Name": name, "PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
+            writer.write(
+                np.full((side, side, 3), 200, np.uint8), photometric="rgb", tile=(64, 64), metadata=about
+            )
+    facts = json.loads(chrep("info", path, "--json").out)
+    assert (facts["scene"], facts["scenes"], facts["um_per_px"]) == ("right", ["left", "right"], 0.25)
+    facts = json.loads(chrep("info", path, "--scene", "left", "--json").out)
+    assert (facts["scene"], facts["width_px"], facts["um_per_px"]) == ("left", 256, 0.5)
+    assert "left, right" in chrep("info", path).out
+    assert "1 (left), 2 (right)" in refused("info", path, "--scene", "middle")
 
 
 def test_a_cohort(chrep, tiny_cohort):
@@ -89,8 +108,8 @@ class TestDemo:
 
         with Image.open(cohort / "SYNTHETIC_P1A.jpg") as image:
             path = write_pyramid(np.asarray(image), mpp=0.7, levels=2, name="slide.ome.tif")
-        path.rename(cohort / demo.SLIDE)
-        monkeypatch.setenv(demo.SAMPLE_DATA, str(cohort))
+        path.rename(cohort / samples.SLIDE)
+        monkeypatch.setenv(samples.ENVIRONMENT_VARIABLE, str(cohort))
         return cohort
 
     def test_everything_once(self, chrep, sample, tiny_bundle, tmp_path, monkeypatch):
@@ -100,8 +119,7 @@ class TestDemo:
 
         monkeypatch.setattr("chrep_model.pipeline.train", trained)
         started = []
-        popen = SimpleNamespace(Popen=lambda command, **_: started.append(command), DEVNULL=-3)
-        monkeypatch.setattr(demo, "subprocess", popen)
+        monkeypatch.setattr(demo, "start_python", lambda *command, **_: started.append(command))
         monkeypatch.setenv("DISPLAY", ":7")
         out = tmp_path / "out"
         result = chrep("demo", "-o", out)
@@ -112,8 +130,8 @@ class TestDemo:
         assert all(str(out / name) in result.out for name in names)
         assert "SYNTHETIC data" in result.out
         (command,) = started
-        slide, bundle = str(sample / demo.SLIDE), str(out / "SYNTHETIC_demo.chrep")
-        assert command[1:] == ["-m", "napari_chrep", slide, "--bundle", bundle, "--gene", "ERBB2"]
+        slide, bundle = sample / samples.SLIDE, out / "SYNTHETIC_demo.chrep"
+        assert command == ("napari_chrep", slide, "--bundle", bundle, "--gene", "ERBB2")
 
     def test_without_a_display(self, capsys, monkeypatch, tmp_path):
         monkeypatch.setattr(doctor, "has_display", lambda: False)
@@ -121,16 +139,17 @@ class TestDemo:
         assert "needs a display" in capsys.readouterr().out
         assert not list(tmp_path.iterdir())
 
-    def test_sample_data_are_made_where_there_are_none(self, monkeypatch, tmp_path):
-        made = []
-        monkeypatch.delenv(demo.SAMPLE_DATA, raising=False)
-        monkeypatch.setattr(demo, "__file__", str(tmp_path / "a" / "b" / "c" / "demo.py"))
-        monkeypatch.setattr(
-            "chrep_model.cohorts.synthetic.write_sample_data", lambda folder, progress: made.append(folder)
-        )
-        assert demo._sample_data(tmp_path / "out") == tmp_path / "out" / "sample_data"
-        assert made == [tmp_path / "out" / "sample_data"]
+    def test_sample_data_are_found_beside_the_source_and_in_the_package(self, monkeypatch, tmp_path):
+        monkeypatch.delenv(samples.ENVIRONMENT_VARIABLE, raising=False)
+        assert samples.sample_folder() == Path(__file__).parents[2] / "sample_data"
+        installed = tmp_path / "sample_data"
+        monkeypatch.setattr(samples, "_PLACES", (installed, tmp_path / "nowhere"))
+        with pytest.raises(ChrepError, match=r"Install napari-chrep again"):
+            samples.sample_folder()
+        installed.mkdir()
+        (installed / samples.SLIDE).touch()
+        assert samples.sample_folder() == installed
 
     def test_no_sample_data_there(self, refused, monkeypatch, tmp_path):
-        monkeypatch.setenv(demo.SAMPLE_DATA, str(tmp_path))
+        monkeypatch.setenv(samples.ENVIRONMENT_VARIABLE, str(tmp_path))
         assert "Correct or unset CHREP_SAMPLE_DATA" in refused("demo", "-o", tmp_path / "out", "--no-gui")

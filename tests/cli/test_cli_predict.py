@@ -9,6 +9,8 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from chrep_model.bundle import Card
 
@@ -57,6 +59,30 @@ def test_a_region_is_the_same_as_that_part_of_the_whole(chrep, slide, tiny_bundl
     np.testing.assert_allclose(
         whole[part.obs_names].layers["calibrated"], part.layers["calibrated"], atol=1e-5
     )
+
+
+def test_a_scene_of_a_file_with_several(chrep, slide, tiny_cohort, tiny_bundle, out, tmp_path):
+    """Each is predicted as if it were alone, and the stored prediction finds its own picture again."""
+    from chrep_model.inference.stored import read_prediction
+
+    path = tmp_path / "two.ome.tif"
+    alone = np.asarray(Image.open(slide))
+    other = np.asarray(Image.open(tiny_cohort / "SYNTHETIC_P2A.jpg"))
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for name, image in (
+            ("small", alone),
+            ("large", np.pad(other, ((0, 64), (0, 64), (0, 0)), mode="edge")),
+        ):
+            about = {"axes": "YXS", "Name": name, "PhysicalSizeX": 0.7, "PhysicalSizeY": 0.7}
+            writer.write(image, photometric="rgb", tile=(256, 256), metadata=about)
+    common = ("-b", tiny_bundle, "-o", out, "--genes", "ERBB2", "--mpp", 0.7)
+    for extra in ((), ("--scene", "small")):
+        assert chrep("predict", path, *common, *extra).code == 0
+    assert chrep("predict", slide, *common).code == 0
+    table, expected = (anndata.read_h5ad(out / f"{name}.h5ad") for name in ("two", "SYNTHETIC_P1A"))
+    assert table.uns["chrep"]["slide_scene"] == "small"
+    np.testing.assert_array_equal(table.layers["calibrated"], expected.layers["calibrated"])
+    assert read_prediction(out / "two.h5ad").slide.scene == "small"
 
 
 def test_formats_and_json(chrep, slide, tiny_bundle, out):

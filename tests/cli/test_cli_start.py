@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import anndata
 import pytest
 
 from chrep_model import __version__
 from chrep_model.cli import console
+from chrep_model.errors import CohortError
 
 COMMANDS = ("demo", "info", "train", "calibrate", "predict", "evaluate", "doctor")
 RUN = "import sys; from chrep_model.cli import main; main()"
@@ -119,3 +123,40 @@ def test_ctrl_c_is_clean(tiny_cohort, tiny_bundle, tmp_path):
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (1, "chrep: cancelled\n")
     assert not list(out.iterdir())
+
+
+CODES = "A\x1b[31m\x9b1mB\u202e\nC\x7f"
+ESCAPED = r"A\x1b[31m\x9b1mB\u202e\nC\x7f"
+
+
+def test_nothing_that_a_terminal_would_obey_is_printed(capsys):
+    console.say(f"µm {CODES}")
+    console.table([(CODES, "1"), ("x", "22")])
+    console.warn(CODES)
+    console.complain(ValueError(CODES))
+    out, err = capsys.readouterr()
+    first, second, third = out.splitlines()
+    assert first == f"µm {ESCAPED}"
+    assert second.endswith(" 1") and third.endswith("22") and len(second) == len(third)
+    assert all(line.isprintable() for line in (*out.splitlines(), *err.splitlines()))
+    console.say_json({CODES: [CODES]})
+    out = capsys.readouterr().out
+    assert all(line.isprintable() for line in out.splitlines()) and json.loads(out) == {CODES: [CODES]}
+
+
+def test_info_escapes_names_out_of_a_file(chrep, cohort):
+    path = cohort / "SYNTHETIC_P1A.h5ad"
+    table = anndata.read_h5ad(path)
+    table.var_names = [CODES, *table.var_names[1:]]
+    table.write_h5ad(path)
+    result = chrep("info", path)
+    assert (result.code, result.err) == (0, "")
+    assert ESCAPED in result.out and "\x1b" not in result.out and "\x9b" not in result.out
+
+
+def test_an_error_of_megabytes_is_cut():
+    error = CohortError("a" * 3_000_000 + "b", path="x.h5ad", remedy="c" * 2_000_000 + "d")
+    assert 1900 < len(str(error)) < 2100 and len(error.what) < 1010
+    assert str(error).startswith("x.h5ad: aaa") and str(error).endswith("cccd") and "ab. c" in str(error)
+    assert str(copy.copy(error)) == str(error)  # as what comes out of a worker process
+    assert len(console.one_line(ValueError("a " * 1_000_000))) < 1200

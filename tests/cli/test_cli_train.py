@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import anndata
 import numpy as np
@@ -38,7 +39,8 @@ def fractional(table):
 
 
 def duplicated(table):
-    table.var_names = [table.var_names[1], *table.var_names[1:]]
+    names = list(table.var_names)
+    table.var_names = [*names[20:40], *names[20:]]  # a third of them, not the few symbols that have two ids
 
 
 def outside(table):
@@ -84,13 +86,16 @@ def test_a_cohort_of_one_section(refused, cohort, out):
 
 
 @pytest.mark.real
-def test_real_sections_that_are_too_coarse(refused, shared_data, out, tmp_path):
+def test_real_sections_that_are_too_coarse(chrep, shared_data, out, tmp_path):
     source = shared_data / "her2st_lowres"
     entries = "".join(f"- {{slide: {source}/A1.jpg, counts: {source}/A1.h5ad, name: {n}}}\n" for n in "ab")
     manifest = tmp_path / "cohort.yaml"
     manifest.write_text(f"sections:\n{entries}")
-    assert "A1.jpg: the slide has" in (line := refused("train", manifest, "-o", out / "b.chrep"))
-    assert "too coarse" in line
+    result = chrep("train", manifest, "-o", out / "b.chrep")
+    assert result.code == 1 and not list(out.glob("*"))
+    *warned, line = result.err.splitlines()
+    assert all("nuclei cannot be made out" in warning for warning in warned) and len(warned) == 2
+    assert "A1.jpg: the slide has" in line and "too coarse" in line
 
 
 def test_what_is_no_cohort(refused, out, tmp_path):
@@ -112,10 +117,27 @@ def test_unknown_names(refused, tiny_cohort, out, tmp_path):
     assert "SYNTHETIC_P1A" in refused(*common, "--exclude-sections", "SYNTHETIC_P1")
     assert "Choose from mean" in refused(*common, "--method", "magic")
     assert "stainbank" in refused(*common, "--encoder", "nosuch")
-    (tmp_path / "genes.txt").write_text("ERBB2\nERBB22\n")
+    (tmp_path / "genes.txt").write_text("ERBB22\nERBB23\n")
     line = refused(*common, "--genes", tmp_path / "genes.txt", "--method", "mean")
     assert "genes.txt" in line and "ERBB22" in line and "Nearest" in line
     assert "no.txt" in refused(*common, "--genes", tmp_path / "no.txt")
+
+
+def test_genes_that_sections_lack_are_told_of(chrep, tiny_cohort, out, tmp_path):
+    cohort = tmp_path / "cohort"
+    shutil.copytree(tiny_cohort, cohort)
+    path = spoil(cohort, lambda table: table[:, table.var_names != "ERBB2"].copy())
+    assert "ERBB2" not in anndata.read_h5ad(path).var_names
+    genes = ["ERBB2", "NOSUCH", *anndata.read_h5ad(path).var_names[:6]]
+    (tmp_path / "genes.txt").write_text("\n".join(genes))
+    options = ("--genes", tmp_path / "genes.txt", "--tile-um", 100, "--mpp", 2.0, "--context-um", "200")
+    trained = chrep("train", cohort, "-o", out / "b.chrep", "--method", "mean", *options)
+    evaluated = chrep("evaluate", cohort, "-o", out / "e", "--methods", "mean", "--jobs", 1, *options)
+    for result in (trained, evaluated):
+        assert result.code == 0, result.err
+        assert "1 of 8 listed genes are in no training section and are left out: NOSUCH" in result.err
+        assert "section SYNTHETIC_P1B did not measure 1 of the 7 genes (ERBB2)" in result.err
+    assert load_bundle(out / "b.chrep").genes == (genes[0], *genes[2:])
 
 
 def test_the_place_of_the_bundle_is_taken(refused, tiny_cohort, tmp_path):

@@ -81,17 +81,6 @@ def test_more_genes_than_there_are():
     assert len(GenePanel.fit([random_section(0, GENES[10:])], 500)) == 20
 
 
-def test_union_of_sections_with_different_genes():
-    first = section([[4, 6], [1, 1]], ["A", "B"], "S")
-    second = section([[5, 5], [2, 8]], ["C", "A"], "T")
-    panel = GenePanel.fit([first, second], ["A", "B", "C"])
-    np.testing.assert_allclose(panel.expression(first), by_hand([[4, 6, 0], [1, 1, 0]]), rtol=1e-6)
-    np.testing.assert_allclose(panel.expression(second), by_hand([[5, 0, 5], [8, 0, 2]]), rtol=1e-6)
-    assert panel.missing(first) == ("C",)
-    both = by_hand([[4, 6, 0], [1, 1, 0], [5, 0, 5], [8, 0, 2]])
-    np.testing.assert_allclose(panel.mean, both.mean(axis=0), rtol=1e-6)
-
-
 def test_order_of_sections_and_of_their_genes_changes_nothing():
     a, b = random_section(3, GENES, name="A"), random_section(4, GENES[::-1], name="B")
     one, other = GenePanel.fit([a, b], 12), GenePanel.fit([b, a], 12)
@@ -145,10 +134,21 @@ def test_names_from_a_file(tmp_path):
 def test_a_file_with_unknown_names(tmp_path):
     listing = tmp_path / "genes.txt"
     listing.write_text("G03\ng04\n", encoding="utf-8")
-    with pytest.raises(GeneError, match="1 of 2 listed genes are in no training section: g04") as caught:
+    said = []
+    assert GenePanel.fit([random_section(9, GENES)], listing, warn=said.append).genes == ("G03",)
+    (line,) = said
+    assert (
+        str(listing) in line
+        and "1 of 2 listed genes are in no training section and are left out: g04" in line
+    )
+    assert "G04" in line  # the nearest
+    listing.write_text("g03\ng04\n", encoding="utf-8")
+    with pytest.raises(
+        GeneError, match="none of the 2 listed genes is in a training section: g03, g04"
+    ) as caught:
         GenePanel.fit([random_section(9, GENES)], listing)
     assert caught.value.path == str(listing)
-    assert "G04" in caught.value.remedy
+    assert "G03" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import pytest
 
 from chrep_model.cohorts.cohort import Cohort, open_cohort
 from chrep_model.cohorts.manifest import write_manifest
+from chrep_model.cohorts.pair_check import check_pair
+from chrep_model.cohorts.pairing import suggest_pairs
 from chrep_model.cohorts.section import read_section
 from chrep_model.errors import CohortError
 
@@ -63,3 +65,31 @@ def test_an_older_manifest_stays_when_the_new_one_cannot_be_written(cohort, tmp_
 def test_a_name_that_would_not_be_read_as_a_manifest_is_refused(cohort, tmp_path):
     with pytest.raises(CohortError, match=r"cohort\.txt\.yaml"):
         write_manifest(cohort, tmp_path / "cohort.txt")
+
+
+def test_a_scene_of_a_file_with_several(make_pair, tmp_path):
+    """Written by name, read by name or number; the pixels are those of that scene."""
+    import tifffile
+
+    path = tmp_path / "A.ome.tif"
+    make_pair("A")[0].unlink()
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for number, size in enumerate([(80, 120), (160, 240)], 1):
+            image = np.full((*size, 3), 50 * number, np.uint8)
+            writer.write(
+                image, photometric="rgb", tile=(64, 64), metadata={"axes": "YXS", "Name": f"core {number}"}
+            )
+    listed = tmp_path / "given.yaml"
+    listed.write_text("sections: [{slide: A.ome.tif, counts: A.h5ad, scene: 1}]")
+    cohort = open_cohort(listed)
+    write_manifest(cohort, tmp_path / "written.yaml")
+    for section in (*cohort, *open_cohort(tmp_path / "written.yaml")):
+        assert section.scene == "core 1"
+        with section.open_slide() as slide:
+            assert slide.shape == (80, 120)
+            assert (slide.read(0, 0, 80, 120) == 50).all()
+    assert "scene: core 1" in (tmp_path / "written.yaml").read_text()
+    assert read_section(path, tmp_path / "A.h5ad").scene == "core 2"
+    (pair,) = suggest_pairs([listed]).pairs
+    assert pair.scene == "1"
+    assert check_pair(pair).section.scene == "core 1"

@@ -16,7 +16,7 @@ from .conftest import make_cohort, settings
 COLUMNS = ["method", "variant", "split", "fold", "patient", "seed", "space", "metric", "value"]
 LOG_FIGURES = (
     *("pcc_acg", "pcc_heg50", "pcc_top50", "pcc_ceiling", "variance_explained", "mse", "mae", "ssim", "rvd"),
-    *("genes_without_truth", "genes_without_prediction"),
+    *("genes_not_measured", "genes_without_truth", "genes_without_prediction"),
 )
 
 
@@ -201,8 +201,8 @@ def test_listed_genes(made, bench, tmp_path):
 
 
 def test_an_unknown_gene_names_the_job(made, bench, tmp_path):
-    (tmp_path / "genes.txt").write_text("G05\nNONE")
-    with pytest.raises(GeneError, match="ridge tested on A1, seed 0: 1 of 2 listed genes"):
+    (tmp_path / "genes.txt").write_text("NADA\nNONE")
+    with pytest.raises(GeneError, match="ridge tested on A1, seed 0: none of the 2 listed genes"):
         bench(*made, tmp_path / "e", genes=tmp_path / "genes.txt")
 
 

@@ -12,6 +12,12 @@ from chrep_model.inference.predictor import Predictor
 from chrep_model.slides.slide import open_slide
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Where slides lie is kept for one test only."""
+    monkeypatch.setenv("CHREP_CACHE", str(tmp_path_factory.mktemp("own-cache")))
+
+
 @pytest.fixture(scope="session")
 def prediction(tiny_cohort: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Prediction:
     """A tiny section predicted with half overlapping tiles. Only to be read."""

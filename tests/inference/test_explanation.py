@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -32,12 +34,27 @@ def test_the_numbers_add_up_to_the_heatmap(prediction, tiles):
         for tile in tiles:
             found = explain(prediction, tile, gene)
             assert found.value == pytest.approx(shown[tile], abs=1e-5)
-            total = found.mean + sum(term.contribution for term in found.terms)
-            assert total == pytest.approx(shown[tile], abs=1e-5)
+            assert max(0.0, found.total) == pytest.approx(shown[tile], abs=1e-5)
             assert tuple(term.name for term in found.terms) == LEARNERS
             for term in found.terms:
                 by_hand = term.weight * (term.answer - found.mean)
                 assert term.contribution == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_a_sum_below_zero_is_shown_as_zero(predict):
+    """Ridge regression knows no bounds; no share of counts has a logarithm of 1 + x below 0."""
+    prediction = predict("ridge")
+    gene, column = prediction.genes[3], np.array([3])
+    sums = np.concatenate(
+        [prediction.bundle.model.read(p.response, "raw", column) for p in prediction._parts]
+    )
+    assert (sums < 0).any() and (sums > 0).any()
+    np.testing.assert_array_equal(prediction.gene(gene), np.maximum(sums[:, 0], 0))
+    why = explain(prediction, int(prediction.indices[sums[:, 0].argmin()]), gene)
+    assert why.value == 0.0 and why.total == pytest.approx(float(sums.min()), abs=1e-5)
+    wide = replace(why, half_width=0.4)
+    assert wide.interval == (0.0, 0.4) and why.interval is None
+    assert replace(wide, value=1.0).interval == (0.6, 1.4)
 
 
 def test_the_learners_are_the_variants_of_those_names(prediction, tiles):
@@ -95,8 +112,7 @@ def test_another_k_and_temperature(prediction, tiles):
     assert other.terms[1].answer == pytest.approx(expected, abs=1e-5)
     assert other.terms[0] == fitted.terms[0]
     assert other.value != fitted.value
-    total = other.mean + sum(term.contribution for term in other.terms)
-    assert total == pytest.approx(other.value, abs=1e-5)
+    assert other.total == pytest.approx(other.value, abs=1e-5)
     own = knobs(prediction)
     assert explain(prediction, tile, gene, k=own.k, temperature=own.temperature) is not None
     assert explain(prediction, tile, gene, k=own.most).k == own.most
@@ -144,7 +160,7 @@ def test_every_rival_has_an_answer(method, predict, monkeypatch):
     for tile in prediction.indices[::20]:
         why = explain(prediction, int(tile), gene)
         assert why.value == pytest.approx(shown[tile], abs=1e-5)
-        assert why.mean + sum(t.contribution for t in why.terms) == pytest.approx(why.value, abs=1e-5)
+        assert max(0.0, why.total) == pytest.approx(why.value, abs=1e-5)
         if why.from_neighbours:
             assert why.k == own.k == len(why.neighbours)
             assert sum(n.weight * n.measured for n in why.neighbours) == pytest.approx(why.value, abs=1e-5)

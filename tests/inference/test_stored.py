@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from chrep_model.errors import BundleError, PredictionError, SlideError
-from chrep_model.inference.export import output_path, write_prediction
+from chrep_model.inference.export import FORMATS, output_path, write_prediction
+from chrep_model.inference.places import recall, remember
 from chrep_model.inference.signature import Signature
 from chrep_model.inference.stored import first_gene, is_stored, read_prediction
 from chrep_model.slides.absent import AbsentSlide
@@ -69,17 +72,54 @@ def test_the_slide_is_found_by_its_content(prediction, tmp_path, tiny_cohort, mo
     shutil.copy(prediction.slide.path, slide)
     folder = tmp_path / "predictions"
     folder.mkdir()
-    gone = tmp_path / "gone" / slide.name
+    gone = tmp_path / "gone" / slide.name  # where `recall` will say that it was
     monkeypatch.setattr(prediction.slide, "path", gone)
     path = written(prediction, folder)
     assert read_prediction(path).slide.path == slide  # in the folder above
     assert read_prediction(path, [prediction.slide]).slide is prediction.slide
     shutil.copy(tiny_cohort / "SYNTHETIC_P2A.jpg", slide)  # another one of the same name
     stored = read_prediction(path)
-    assert isinstance(stored.slide, AbsentSlide) and stored.slide.path == gone
+    assert isinstance(stored.slide, AbsentSlide) and str(stored.slide.path) == slide.name
     np.testing.assert_allclose(stored.map(stored.genes[0]), prediction.map(stored.genes[0]), rtol=1e-5)
     with pytest.raises(SlideError, match=r"not here\. Open it first"):
         stored.slide.read(0, 0, 10, 10)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_file_says_where_the_slide_lies(prediction, tmp_path, format):
+    """Folders tell names; the prediction finds its slide on this computer all the same."""
+    path = written(prediction, tmp_path, format, prediction.genes[:2])
+    folder = str(prediction.slide.path.parent).encode()
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    assert files and not any(folder in file.read_bytes() for file in files)
+    if is_stored(path):
+        assert read_prediction(path).slide.path == prediction.slide.path.absolute()
+
+
+def test_an_earlier_version_said_where_the_slide_lay(prediction, tmp_path, monkeypatch):
+    path = written(prediction, tmp_path)
+    monkeypatch.setenv("CHREP_CACHE", str(tmp_path / "another computer"))
+    assert isinstance(read_prediction(path).slide, AbsentSlide)
+    with h5py.File(path, "r+") as file:
+        file["uns/chrep"]["slide_path"] = str(prediction.slide.path)
+        for name in ("slide_path", "slide"):
+            file["uns/chrep"][name].attrs.update({"encoding-type": "string", "encoding-version": "0.2.0"})
+    assert read_prediction(path).slide.path == prediction.slide.path
+
+
+def test_where_slides_lie_is_kept_by_their_content(prediction, tmp_path, monkeypatch):
+    slide = prediction.slide
+    assert recall(slide.fingerprint) is None
+    remember(slide)
+    assert recall(slide.fingerprint) == slide.path.absolute()
+    remember(AbsentSlide(Path("elsewhere.svs"), (10, 10), slide.fingerprint, slide.mpp))
+    assert recall(slide.fingerprint) == slide.path.absolute()
+    for made_up in ("", "../../secret", "/etc/passwd", "a" * 3):
+        assert recall(made_up) is None
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("CHREP_CACHE", str(tmp_path / "file"))
+    remember(slide)  # where nothing can be kept, nothing fails
+    assert recall(slide.fingerprint) is None
 
 
 def test_other_files_are_refused(prediction, tmp_path, tiny_cohort):

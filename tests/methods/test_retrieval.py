@@ -88,5 +88,7 @@ def test_codes_of_a_section_depend_on_no_other_section(table):
         rows = table.section == s
         np.testing.assert_allclose(spot_codes(network, table.rows(rows)), whole[rows], atol=1e-4)
     order = np.random.default_rng(0).permutation(len(table))
-    shuffled = type(table)(**{k: (v if k == "section_names" else v[order]) for k, v in vars(table).items()})
+    shuffled = type(table)(
+        **{k: (v if k in ("section_names", "measured") else v[order]) for k, v in vars(table).items()}
+    )
     np.testing.assert_allclose(spot_codes(network, shuffled), whole[order], atol=1e-4)

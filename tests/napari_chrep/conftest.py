@@ -53,16 +53,16 @@ class Desk:
         self.session.look_at(layer)
         return layer
 
-    def drop(self, path: Path) -> None:
-        """Drop a path on the window; of the readers that napari then offers for a folder, ours is chosen."""
+    def drop(self, path: Path, reader: str = "CHRep") -> None:
+        """Drop a path on the window; of the readers that napari may then offer, this one is chosen."""
 
         def choose() -> None:
             dialog = QApplication.activeModalWidget()
             if not isinstance(dialog, QDialog):  # not yet
                 return
             timer.stop()
-            (ours,) = [b for b in dialog.findChildren(QRadioButton) if b.text() == "CHRep"]
-            ours.click()
+            (chosen,) = [b for b in dialog.findChildren(QRadioButton) if b.text() == reader]
+            chosen.click()
             next(b for b in dialog.findChildren(QPushButton) if b.text().replace("&", "") == "OK").click()
 
         mime = QMimeData()

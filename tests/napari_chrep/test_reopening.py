@@ -11,11 +11,12 @@ from napari.utils.notifications import notification_manager
 from ome_zarr.writer import write_image
 from qtpy.QtCore import Qt
 
+from chrep_model.errors import PredictionError
 from chrep_model.inference.export import output_path, write_prediction
 from chrep_model.inference.predictor import Predictor
 from chrep_model.slides.slide import open_slide
 from napari_chrep.opening import open_path
-from napari_chrep.reader import get_reader, read_slides, read_stored
+from napari_chrep.reader import get_reader, read_maps, read_slides, read_stored
 from napari_chrep.session import slide_of
 
 
@@ -42,7 +43,7 @@ def written(prediction, format):
 
 def test_a_prediction_is_shown_again(desk, prediction, said, qtbot):
     path = written(prediction, "h5ad")
-    assert get_reader(path) is read_stored and get_reader([path, path]) is None
+    assert get_reader(path) is read_stored and get_reader([path, path]) is not read_stored
     desk.drop(path)
     qtbot.waitUntil(lambda: desk.session.prediction is not None, timeout=60_000)
     accuracy = prediction.bundle.trust.accuracy
@@ -85,12 +86,68 @@ def test_a_spatialdata_prediction_without_its_slide_and_a_damaged_one(desk, pred
     qtbot.waitUntil(lambda: desk.heatmaps.layer("calibrated") is not None, timeout=60_000)
     assert desk.session.slide is None and len(desk.viewer.layers) == 2
     (message,) = said()
-    assert str(prediction.slide.path) in message and "not found" in message
+    assert prediction.slide.path.name in message and "not found" in message
     shutil.rmtree(path / "tables" / "prediction" / "layers")
     desk.viewer.open(path, plugin="napari-chrep")
     qtbot.waitUntil(lambda: len(said()) == 2, timeout=60_000)
     assert "damaged" in said()[1] and "Predict again" in said()[1]
     assert len(desk.viewer.layers) == 2
+
+
+def test_exported_maps_lie_where_they_lay(desk, prediction, said, qtbot):
+    """The same values in the same place and colours as the maps that the window showed."""
+    desk.drop(written(prediction, "h5ad"))
+    qtbot.waitUntil(lambda: desk.heatmaps.layer("calibrated") is not None, timeout=60_000)
+    genes = [gene for gene in prediction.genes if gene != desk.session.gene][:2]
+    path = output_path(prediction.slide.path.parent, "maps", "ome-zarr")
+    write_prediction(prediction, path, "ome-zarr", tuple(genes))
+    window = desk.heatmaps.layer("calibrated")
+    before = set(desk.viewer.layers)
+    assert get_reader(path) is read_maps and get_reader([path, path]) is None
+    desk.drop(path)
+    layers = {layer.name: layer for layer in desk.viewer.layers if layer not in before}
+    kinds = {"calibrated": "[log10]", "raw": "[log10]", "interval_90": "[± log10]"}
+    assert list(layers) == [f"{gene} {kind} {unit}" for gene in genes for kind, unit in kinds.items()]
+    for gene in genes:
+        for kind in ("calibrated", "raw"):
+            layer = layers[f"{gene} {kind} [log10]"]
+            np.testing.assert_array_equal(layer.data, prediction.map(gene, kind))
+            assert layer.colormap.name == "viridis" and layer.interpolation2d == "nearest"
+            np.testing.assert_allclose(layer.scale, window.scale)
+            np.testing.assert_allclose(layer.translate, window.translate)
+            assert layer.units == window.units
+        interval = layers[f"{gene} interval_90 [± log10]"]
+        np.testing.assert_array_equal(interval.data, prediction.on_grid(prediction.interval(gene)))
+        assert interval.colormap.name == "magma"
+    assert [layer.visible for layer in layers.values()] == [True] + 5 * [False]
+    assert said() == []
+
+
+def test_damaged_maps_are_left_to_others_or_refused(prediction):
+    path = output_path(prediction.slide.path.parent, "maps", "ome-zarr")
+    write_prediction(prediction, path, "ome-zarr", prediction.genes[:1])
+    attributes = path / ".zattrs"
+    sound = attributes.read_text()
+    attributes.write_text(sound.replace('"translation"', '"tranzlation"'))
+    with pytest.raises(PredictionError, match=r"these maps are damaged.*Export them again"):
+        read_maps(path)
+    attributes.write_text(sound)
+    (path / "0" / ".zarray").write_text("[]")
+    with pytest.raises(PredictionError, match="this zarr folder is damaged"):
+        read_maps(path)
+    for nothing in ("[1, 2]", "{", "3"):
+        attributes.write_text(nothing)
+        assert get_reader(path) is not read_maps
+
+
+def test_a_viewer_tells_of_damaged_maps(desk, prediction, said):
+    path = output_path(prediction.slide.path.parent, "maps", "ome-zarr")
+    write_prediction(prediction, path, "ome-zarr", prediction.genes[:1])
+    attributes = path / ".zattrs"
+    attributes.write_text(attributes.read_text().replace('"scale"', '"skale"'))
+    desk.drop(path)
+    (message,) = said()
+    assert "these maps are damaged" in message and not len(desk.viewer.layers)
 
 
 def test_slides_in_folders(desk, tissue, tmp_path, said, qtbot):

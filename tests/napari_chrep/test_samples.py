@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from chrep_model.errors import ChrepError
-from napari_chrep.samples import ENVIRONMENT_VARIABLE, sample_bundles, sample_folder, sample_slide
+from chrep_model.samples import ENVIRONMENT_VARIABLE, sample_folder
+from napari_chrep.samples import sample_bundles, sample_slide
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_without_sample_data_the_message_says_what_to_do(monkeypatch, tmp_path):
 
 def test_without_a_slide_the_message_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
-    with pytest.raises(ChrepError, match=r"SYNTHETIC\*\.ome\.tif"):
+    with pytest.raises(ChrepError, match=r"no SYNTHETIC_slide\.ome\.tif"):
         sample_slide()
 
 

@@ -159,3 +159,31 @@ def test_genes_under_other_names_are_told_of(desk, truth, pair, tiny_bundle, tmp
     settle(desk, truth)
     assert "same kind of gene names" in truth.trouble
     assert truth.measured is not None and truth.measured.expression is None
+
+
+def test_a_gene_that_was_not_measured_is_no_zero(desk, truth, qtbot, pair, tiny_bundle, tmp_path):
+    import anndata
+
+    desk.open(pair[0])
+    desk.load(tiny_bundle)
+    lacking, other = desk.session.bundle.genes[:2]
+    table = anndata.read_h5ad(pair[1])
+    table[:, table.var_names != lacking].copy().write_h5ad(tmp_path / "short.h5ad")
+    truth.open(tmp_path / "short.h5ad")
+    settle(desk, truth)
+    panel = desk.dock("Genes").maps
+    if not panel.measured.isChecked():
+        click(qtbot, panel.measured)
+    for gene, alpha, name in (
+        (other, 1, f"{other} measured [log10]"),
+        (lacking, 0, f"{lacking} was not measured"),
+    ):
+        desk.session.show_gene(gene)
+        settle(desk, truth)
+        assert truth.layer.name == name
+        assert (truth.layer.face_color[:, 3] == alpha).all()
+    assert truth.measured.of(lacking, desk.session.bundle) is None
+    assert (
+        np.isnan(truth.measured.expression[:, 0]).all()
+        and not np.isnan(truth.measured.expression[:, 1]).any()
+    )

@@ -44,7 +44,7 @@ def test_fluorescence_deep_and_grey_tiffs(tmp_path):
     tiled = {"tile": (64, 64)}
     tifffile.imwrite(tmp_path / "deep.tif", IMAGE.astype(np.uint16), photometric="rgb", **tiled)
     tifffile.imwrite(tmp_path / "grey.tif", IMAGE[..., 0], photometric="minisblack", **tiled)
-    channels = np.moveaxis(IMAGE, -1, 0)
+    channels = np.moveaxis(IMAGE // 8, -1, 0)
     tifffile.imwrite(
         tmp_path / "fluo.ome.tif",
         channels,

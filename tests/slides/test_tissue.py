@@ -46,6 +46,20 @@ def test_pink_wash_and_grey_frames_are_no_tissue():
     assert not find_tissue(image, 16.0).any()
 
 
+@pytest.mark.parametrize("level", [0, 6, 15, 25, 40])
+@pytest.mark.parametrize("noise", [0.5, 6.0, 12.0])
+def test_a_black_canvas_is_no_tissue_however_noisy(level, noise):
+    """Cut-outs and registered pictures lie on black, which JPEG and rescaling make uneven."""
+    section = _glass(120, 120)
+    _add_section(section, slice(30, 90), slice(30, 90))
+    canvas = _glass(240, 240, colour=(level, level, level + 4), noise=noise)
+    canvas[60:180, 60:180] = section
+    mask = find_tissue(canvas, 16.0)
+    assert not mask[:58].any() and not mask[182:].any() and not mask[:, :58].any() and not mask[:, 182:].any()
+    alone = find_tissue(section, 16.0)
+    np.testing.assert_array_equal(mask[70:170, 70:170], alone[10:110, 10:110])
+
+
 def test_a_picture_full_of_tissue_is_all_tissue():
     image = _glass()
     _add_section(image, slice(None), slice(None))

@@ -69,9 +69,12 @@ class Card(BaseModel):
 def provenance(sections: Iterable[Section]) -> list[dict[str, str | float | int]]:
     """Say for a card which sections they are; of their slides only the file's name."""
     return [
-        {"name": s.name, "patient": s.patient, "slide": s.slide_path.name, "mpp": s.mpp, "spots": len(s)}
+        {
+            "name": s.name, "patient": s.patient, "slide": s.slide_path.name, "mpp": s.mpp, "spots": len(s),
+            **({"scene": s.scene} if s.scene else {}),
+        }
         for s in sections
-    ]
+    ]  # fmt: skip
 
 
 def read_card(path: Path) -> Card:

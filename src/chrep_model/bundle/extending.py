@@ -23,6 +23,7 @@ from chrep_model.errors import BundleError
 if TYPE_CHECKING:
     from chrep_model.calibration.gallery import Gallery
     from chrep_model.networks.encoder import Encoder
+    from chrep_model.training.samples import SpotTable
 
 
 def with_section(
@@ -67,8 +68,10 @@ def with_section(
     table = spot_table([section], {section.name: features}, old.panel, old.scale).in_memory()
     fitted = copy.copy(old.fitted)
     z = fitted.compare(table.features)
-    fitted.gallery = _extended(old.fitted.gallery, section, z, table.targets, table.position, bundle.card)
+    fitted.gallery = _extended(old.fitted.gallery, section, z, table, bundle.card)
     added = f"{len(section)} measured spots of {section.name} were added to the gallery of {bundle.card.name}"
+    if missing := old.panel.missing(section):
+        added += f" ({len(missing)} of the genes were not measured there)"
     former = [s for s in bundle.card.sections if s["name"] != section.name]
     return save_bundle(
         out, Model(old.panel, old.scale, fitted), encoder, weights=bundle.encoder_weights,
@@ -82,8 +85,7 @@ def _extended(
     gallery: Gallery,
     section: Section,
     z: NDArray[np.float32],
-    targets: NDArray[np.float32],
-    position: NDArray[np.float64],
+    table: SpotTable,
     card: Card,
 ) -> Gallery:
     names = gallery.section_names
@@ -93,14 +95,25 @@ def _extended(
     number = names.index(section.name) if section.name in names else len(names)
     rows = np.full(len(z), 1, np.int64)
     parts = {
-        "z": z, "expression": targets, "position": position,
+        "z": z, "expression": table.targets, "position": table.position,
         "section": number * rows, "patient": _patient(gallery, section, card) * rows,
     }  # fmt: skip
     joined = {name: np.concatenate([getattr(gallery, name)[kept], new]) for name, new in parts.items()}
-    return replace(
-        gallery, **joined, index=None,
-        section_names=names if section.name in names else (*names, section.name),
-    )  # fmt: skip
+    if section.name not in names:
+        names = (*names, section.name)
+    measured = _measured(gallery, number, table)
+    return replace(gallery, **joined, index=None, section_names=names, measured=measured)
+
+
+def _measured(gallery: Gallery, number: int, table: SpotTable) -> NDArray[np.bool_] | None:
+    """Tell which section of the extended gallery measured which gene; `number` is that of the new spots."""
+    if gallery.measured is None and table.measured is None:
+        return None
+    out = np.ones((max(len(gallery.section_names), number + 1), table.targets.shape[1]), bool)
+    if gallery.measured is not None:
+        out[: len(gallery.measured)] = gallery.measured
+    out[number] = True if table.measured is None else table.measured[0]
+    return None if out.all() else out
 
 
 def _patient(gallery: Gallery, section: Section, card: Card) -> int:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chrep_model.errors import BundleError
+from chrep_model.zarr_check import open_group
+
 if TYPE_CHECKING:
     from chrep_model.calibration.gallery import Gallery
 
 ARRAYS = ("z", "expression", "section", "patient", "position")
+
+MEASURED = "measured"
+"""Which section measured which gene, (sections, genes) 0 or 1; only there where something is missing."""
 
 MAPPED = 2**30
 """Embeddings and expression of more bytes than this are stored so that they can be mapped.
@@ -41,6 +47,8 @@ def write_gallery(path: Path, gallery: Gallery) -> None:
         else:
             group.create_array(name, data=values)
     group.attrs["section_names"] = list(gallery.section_names)
+    if gallery.measured is not None:
+        group.create_array(MEASURED, data=gallery.measured.astype("u1"))
 
 
 def read_gallery(path: Path) -> Gallery:
@@ -50,13 +58,14 @@ def read_gallery(path: Path) -> Gallery:
     ------
     KeyError, ValueError, TypeError, OSError
         Something is missing, or does not fit together.
+    BundleError
+        It is not safe to open, see `check_zarr`.
     """
     import numpy as np
-    import zarr
 
     from chrep_model.calibration.gallery import Gallery
 
-    group = zarr.open_group(path, mode="r")
+    group = open_group(path, BundleError)
     parts: dict[str, Any] = {}
     for name in ARRAYS:
         array: Any = group[name]
@@ -66,6 +75,12 @@ def read_gallery(path: Path) -> Gallery:
         else:
             parts[name] = np.memmap(_chunk(path, name), "<f4", "r", shape=array.shape, order=order)
     names: Any = group.attrs["section_names"]
+    if MEASURED in group:
+        stored: Any = group[MEASURED]
+        parts[MEASURED] = stored[:].astype(bool)
+        expected = (len(names), parts["expression"].shape[1])
+        if parts[MEASURED].shape != expected:
+            raise ValueError(f"what was measured has the shape {parts[MEASURED].shape}, not {expected}")
     return Gallery(**parts, section_names=tuple(names))
 
 

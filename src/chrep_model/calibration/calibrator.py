@@ -44,7 +44,12 @@ class Combination:
 
 
 def fit_combination(
-    held_out: Answers, targets: NDArray[np.float32], section: NDArray[np.int64], *, shrink: float
+    held_out: Answers,
+    targets: NDArray[np.float32],
+    section: NDArray[np.int64],
+    *,
+    shrink: float,
+    known: NDArray[np.bool_] | None = None,
 ) -> Combination:
     """Weights by least squares: common to all genes first, then each gene's own, shrunk towards those.
 
@@ -62,20 +67,33 @@ def fit_combination(
         (n,) int.
     shrink : float
         How many spots' worth of evidence the common weights have against a gene's own.
+    known : ndarray, optional
+        (sections, genes) bool, of which section's genes it can be learned, see `SpotTable.learnable`; all
+        unless given. A gene of which it can be learned nowhere gets the common weights.
     """
     X = np.stack([_centred(answer, section) for answer in held_out])  # (learners, n, genes)
     y = _centred(targets, section)
+    scale = np.mean(X**2)
+    if known is not None:
+        of_spot = known[section]
+        X, y = X * of_spot, y * of_spot
+        scale = np.sum(X**2) / max(len(X) * int(of_spot.sum()), 1)
     gram = np.einsum("ang,bng->gab", X, X, optimize=True)
     right = np.einsum("ang,ng->ga", X, y, optimize=True)
     common = _non_negative(gram.sum(0), right.sum(0))
-    prior = shrink * np.mean(X**2) * np.eye(len(X))
+    prior = shrink * scale * np.eye(len(X))
     prior += (_JITTER * np.trace(gram.mean(0)) + np.finfo(float).tiny) * np.eye(len(X))  # constant learners
     own = np.linalg.solve(gram + prior, (right + prior @ common)[:, :, None])[:, :, 0]
     return Combination(np.ascontiguousarray(own.T.astype(np.float32)))
 
 
 def cross_combined(
-    held_out: Answers, targets: NDArray[np.float32], section: NDArray[np.int64], *, shrink: float
+    held_out: Answers,
+    targets: NDArray[np.float32],
+    section: NDArray[np.int64],
+    *,
+    shrink: float,
+    known: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
     """Combine the answers of each section by weights learned on the others, (n, genes) float32.
 
@@ -86,14 +104,17 @@ def cross_combined(
     for s in np.unique(section):
         own = section == s
         combination = fit_combination(
-            [a[~own] for a in held_out], targets[~own], section[~own], shrink=shrink
+            [a[~own] for a in held_out], targets[~own], section[~own], shrink=shrink, known=known
         )
         out[own] = combination([a[own] for a in held_out], slice(None))
     return out
 
 
 def cross_offset(
-    predicted: NDArray[np.float32], targets: NDArray[np.float32], section: NDArray[np.int64]
+    predicted: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    section: NDArray[np.int64],
+    measured: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
     """Predictions of each section moved by the mean error per gene on the others, (n, genes) float32.
 
@@ -102,8 +123,33 @@ def cross_offset(
     out = predicted.copy()
     for s in np.unique(section):
         own = section == s
-        out[own] += (targets[~own] - predicted[~own]).mean(0)
+        out[own] += mean_error(predicted[~own], targets[~own], section[~own], measured)
     return out
+
+
+def mean_error(
+    predicted: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    section: NDArray[np.int64],
+    measured: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """Mean of targets - predicted per gene over the spots that measured it, (genes,); 0 where none did.
+
+    Parameters
+    ----------
+    predicted, targets : ndarray
+        (n, genes).
+    section : ndarray
+        (n,) int.
+    measured : ndarray, optional
+        (sections, genes) bool, which section measured which gene; all unless given.
+    """
+    error = targets - predicted
+    if measured is None:
+        return error.mean(0)
+    of_spot = measured[section]
+    mean: NDArray[np.float32] = (error * of_spot).sum(0) / np.maximum(of_spot.sum(0), 1)
+    return mean.astype(np.float32)
 
 
 def _centred(values: NDArray[np.float32], section: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -63,6 +63,7 @@ def fit_corrector(
     mae: float,
     pcc: float,
     seed: int,
+    measured: NDArray[np.bool_] | None = None,
     watched: tuple[NDArray[Any], ...] | None = None,
     run: Run = SILENT,
 ) -> Corrector:
@@ -81,6 +82,9 @@ def fit_corrector(
         (n,) int section of every spot.
     mae, pcc : float
         Weights in L_reg.
+    measured : ndarray, optional
+        (sections, genes) bool, which section measured which gene; the others do not count there. All unless
+        given.
     watched : tuple of ndarray, optional
         The first four of spots that are not trained on, for the curve alone.
     run : Run
@@ -90,6 +94,7 @@ def fit_corrector(
     genes = targets.shape[1]
     corrector = Corrector(z.shape[1], genes, settings.hidden, settings.dropout)
     z_t, estimate_t, target_t, section_t = (torch.from_numpy(a) for a in (z, estimate, targets, section))
+    known = None if measured is None else torch.from_numpy(measured)
     lam = settings.rho / genes
 
     def whose(rows: NDArray[np.int64]) -> str:
@@ -98,7 +103,10 @@ def fit_corrector(
     def loss(rows: NDArray[np.int64]) -> Tensor:
         require_finite(rows, whose, inputs=z_t[rows], estimates=estimate_t[rows], targets=target_t[rows])
         residual = corrector(z_t[rows])
-        fit = regression_loss(estimate_t[rows] + residual, target_t[rows], section_t[rows], mae=mae, pcc=pcc)
+        fit = regression_loss(
+            estimate_t[rows] + residual, target_t[rows], section_t[rows], mae=mae, pcc=pcc,
+            measured=None if known is None else known[section_t[rows]],
+        )  # fmt: skip
         return fit + lam * residual.pow(2).sum(1).mean()
 
     @torch.no_grad()
@@ -109,7 +117,8 @@ def fit_corrector(
     batches, steps = random_batches(len(z), settings.batch)
     task = Task(
         corrector, loss, batches, steps, whose=whose, held_out=held_out if watched else None,
-        data=(z, estimate, targets, section, f"{settings!r} {mae} {pcc}"),
+        data=(z, estimate, targets, section, *([] if measured is None else [measured]),
+              f"{settings!r} {mae} {pcc}"),
     )  # fmt: skip
     with one_thread():
         run_epochs(

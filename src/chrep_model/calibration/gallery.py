@@ -54,7 +54,7 @@ class Gallery:
     z : ndarray
         (n, d) float32, rows of unit length.
     expression : ndarray
-        (n, genes) float32, standardised.
+        (n, genes) float32, standardised; 0 where the spot's section did not measure the gene.
     section, patient : ndarray
         (n,) int64, numbers of the spot's section and patient.
     position : ndarray
@@ -63,6 +63,9 @@ class Gallery:
         Names behind `section`.
     index : Index or None
         Of these very spots, for a CPU to look in; None to look at all of them.
+    measured : ndarray or None
+        (sections, genes) bool, which section, by its number, measured which gene; None where every section
+        measured every gene.
     """
 
     z: NDArray[np.float32]
@@ -72,9 +75,16 @@ class Gallery:
     position: NDArray[np.float64]
     section_names: tuple[str, ...]
     index: Index | None = None
+    measured: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.z)
+
+    def known(self, genes: NDArray[np.int64] | slice = slice(None)) -> Known | None:
+        """Tell where columns `genes` of its expression were measured; None where all of it was."""
+        if self.measured is None or self.measured[:, genes].all():
+            return None
+        return Known(self.section, self.measured[:, genes])
 
     @property
     def recall(self) -> float:
@@ -155,32 +165,86 @@ def unit_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def weighted_mean(
-    neighbours: Neighbours, temperature: float, values: NDArray[np.float32]
+    neighbours: Neighbours, temperature: float, values: NDArray[np.float32], known: Known | None = None
 ) -> NDArray[np.float32]:
-    """CHRep's Estimate: sum over the neighbours j of w_ij * values_j, (n, genes) float32."""
-    return mean_of(neighbours.index, neighbours.weights(temperature), values)
+    """CHRep's Estimate: sum over the neighbours j of w_ij * values_j, (n, genes) float32; see `mean_of`."""
+    return mean_of(neighbours.index, neighbours.weights(temperature), values, known)
 
 
 def mean_of(
-    index: NDArray[np.int64], weights: NDArray[np.float32], values: NDArray[np.float32]
+    index: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    values: NDArray[np.float32],
+    known: Known | None = None,
 ) -> NDArray[np.float32]:
-    """Sum over j of weights_ij * values[index_ij], for index and weights (n, k): (n, genes) float32."""
+    """Sum over j of weights_ij * values[index_ij], for index and weights (n, k): (n, genes) float32.
+
+    Parameters
+    ----------
+    index, weights : ndarray
+        (n, k); rows of weights sum to one.
+    values : ndarray
+        (rows, genes), 0 where they were not measured.
+    known : Known, optional
+        Where they were; everywhere unless given. The weights of neighbours that measured a gene are brought
+        to a sum of one. Where none of them did, the mean is 0, that of the training spots.
+    """
     out = np.empty((len(index), values.shape[1]), np.float32)
     for part in _parts(len(index)):
         out[part] = _mean(weights[part], values[index[part]])
-    return out
+    return out if known is None else _whole(out, known.weight(index, weights), 0.0)
 
 
 def neighbour_spread(
-    neighbours: Neighbours, temperature: float, values: NDArray[np.float32]
+    neighbours: Neighbours, temperature: float, values: NDArray[np.float32], known: Known | None = None
 ) -> NDArray[np.float32]:
-    """Weighted sd of the neighbours' values around their `weighted_mean`, (n, genes) float32."""
+    """Weighted sd of the neighbours' values around their `weighted_mean`, (n, genes) float32.
+
+    Where no neighbour measured a gene, it is 1, the sd over the training spots; see `mean_of`.
+    """
     w = neighbours.weights(temperature)
     out = np.empty((len(w), values.shape[1]), np.float32)
     for part in _parts(len(w)):
-        near = values[neighbours.index[part]]
-        out[part] = np.sqrt(_mean(w[part], (near - _mean(w[part], near)[:, None]) ** 2))
+        index = neighbours.index[part]
+        near = values[index]
+        if known is None:
+            out[part] = np.sqrt(_mean(w[part], (near - _mean(w[part], near)[:, None]) ** 2))
+            continue
+        share = known.weight(index, w[part])
+        off = (near - _whole(_mean(w[part], near), share, 0.0)[:, None]) * known.at(index)
+        out[part] = np.sqrt(_whole(_mean(w[part], off**2), share, 1.0))
     return out
+
+
+@dataclass(frozen=True)
+class Known:
+    """Where the values of a gallery were measured.
+
+    Attributes
+    ----------
+    section : ndarray
+        (rows,) number of each row's section.
+    measured : ndarray
+        (sections, genes) bool.
+    """
+
+    section: NDArray[np.int64]
+    measured: NDArray[np.bool_]
+
+    def at(self, index: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell for rows `index` (n, k) which genes were measured there, (n, k, genes)."""
+        return self.measured[self.section[index]]
+
+    def weight(self, index: NDArray[np.int64], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Sum the weights (n, k) of the rows `index` that measured each gene, (n, genes)."""
+        of_section = np.zeros((len(index), len(self.measured)))
+        np.add.at(of_section, (np.arange(len(index))[:, None], self.section[index]), weights)
+        return (of_section @ self.measured).astype(np.float32)
+
+
+def _whole(total: NDArray[np.float32], weight: NDArray[np.float32], none: float) -> NDArray[np.float32]:
+    """Weighted sums over those that measured a gene as means (n, genes); `none` where nobody did."""
+    return np.divide(total, weight, out=np.full_like(total, none), where=weight > 0)
 
 
 def _parts(n: int) -> Iterator[slice]:

@@ -57,19 +57,24 @@ class Trust:
         (101,) float32: percentiles 0 to 100 of the held-out spots' distance to the gallery.
     correlations : ndarray
         (sections, genes) float32: Pearson correlation on each training section, held out; NaN where the gene
-        does not vary.
+        does not vary, or was not measured there or anywhere else.
+    counted : ndarray or None
+        (genes,) float32: on how many of these sections a gene could be tested; None for all genes on all.
     """
 
     variance: NDArray[np.float32]
     quantiles: NDArray[np.float32]
     distances: NDArray[np.float32]
     correlations: NDArray[np.float32]
+    counted: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         genes = self.correlations.shape[-1]
         shapes = (self.variance.shape, self.quantiles.shape, self.distances.shape, self.correlations.ndim)
         if shapes != ((3, genes), (len(LEVELS), genes), (_POINTS,), 2):
             raise ValueError(f"the intervals' arrays have the shapes {shapes}")
+        if self.counted is not None and self.counted.shape != (genes,):
+            raise ValueError(f"the intervals count sections for {self.counted.shape} genes, not {genes}")
 
     @classmethod
     def fit(
@@ -79,6 +84,7 @@ class Trust:
         section: NDArray[np.int64],
         spread: NDArray[np.float32],
         distance: NDArray[np.float32],
+        known: NDArray[np.bool_] | None = None,
     ) -> Trust:
         """Learn from predictions of spots whose section the predictor had not seen.
 
@@ -98,10 +104,16 @@ class Trust:
             (n, genes), see `gallery.neighbour_spread`; 0 for a predictor that looks at no neighbours.
         distance : ndarray
             (n,) 1 - cosine to the nearest spot of a gallery without the spot's own section.
+        known : ndarray, optional
+            (sections, genes) bool, on which section a gene can be tested, see `SpotTable.learnable`; all
+            unless given. Nothing else counts; a gene that can be tested nowhere gets what all genes together
+            say, and no accuracy.
         """
+        if known is not None:
+            return cls._fit_known(predicted, targets, section, spread, distance, known)
         weights = _section_weights(section)
         residual = np.abs(predicted - targets)
-        variance = _error_variance(residual**2, spread, distance, weights)
+        variance = _error_variance(residual**2, spread, distance, weights, weights)
         error = np.sqrt(_expected_square(variance, spread, distance))
         scores = residual / np.maximum(error, np.finfo(np.float32).tiny)
         n, genes = scores.shape
@@ -113,6 +125,44 @@ class Trust:
             quantiles=((n * own + _SHRINK * common[:, None]) / (n + _SHRINK)).astype(np.float32),
             distances=np.quantile(distance, np.linspace(0, 1, _POINTS)).astype(np.float32),
             correlations=np.stack([gene_correlations(targets[r], predicted[r]) for r in rows]),
+        )
+
+    @classmethod
+    def _fit_known(
+        cls,
+        predicted: NDArray[np.float32],
+        targets: NDArray[np.float32],
+        section: NDArray[np.int64],
+        spread: NDArray[np.float32],
+        distance: NDArray[np.float32],
+        known: NDArray[np.bool_],
+    ) -> Trust:
+        """Learn from the entries that count, each gene's sections having the same weight; see `fit`."""
+        numbers, place = np.unique(section, return_inverse=True)
+        known = known[numbers]
+        counted, of_spot = known.sum(0), known[place]
+        plain = _section_weights(section)
+        weights = np.where(of_spot, plain[:, None] * len(numbers) / np.maximum(counted, 1), 0)
+        weights = weights.astype(np.float32)
+        residual = np.where(of_spot, np.abs(predicted - targets), 0)
+        variance = _error_variance(residual**2, spread, distance, weights, plain)
+        error = np.sqrt(_expected_square(variance, spread, distance))
+        scores = residual / np.maximum(error, np.finfo(np.float32).tiny)
+        n = of_spot.sum(0)
+        common = conformal_quantiles(scores[of_spot], weights[of_spot] / max((n > 0).sum(), 1))
+        own = np.repeat(common[:, None], len(n), axis=1)
+        for g in np.flatnonzero(n):
+            rows = of_spot[:, g]
+            own[:, g] = conformal_quantiles(scores[rows, g], weights[rows, g])
+        correlations = np.stack(
+            [gene_correlations(targets[place == i], predicted[place == i]) for i in range(len(numbers))]
+        )
+        return cls(
+            variance=variance,
+            quantiles=((n * own + _SHRINK * common[:, None]) / (n + _SHRINK)).astype(np.float32),
+            distances=np.quantile(distance, np.linspace(0, 1, _POINTS)).astype(np.float32),
+            correlations=np.where(known, correlations, np.nan).astype(np.float32),
+            counted=counted.astype(np.float32),
         )
 
     def half_width(
@@ -171,15 +221,17 @@ class Trust:
         """
         return self.accuracy > _STANDARD_ERRORS * self._standard_error()
 
-    def _standard_error(self) -> float:
+    def _standard_error(self) -> NDArray[np.float64] | float:
         known = np.isfinite(self.correlations)
         scatter = np.where(known, self.correlations - self.accuracy, 0) ** 2
         freedom = np.maximum(known.sum(0) - 1, 0).sum()
-        return float(np.sqrt(scatter.sum() / max(freedom, 1) / len(known)))
+        sections = len(known) if self.counted is None else np.maximum(self.counted, 1)
+        error: NDArray[np.float64] | float = np.sqrt(scatter.sum() / max(freedom, 1) / sections)
+        return error
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Give the arrays by name, to be stored."""
-        return dict(vars(self))
+        return {name: values for name, values in vars(self).items() if values is not None}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[np.float32]]) -> Trust:
@@ -238,6 +290,7 @@ def _error_variance(
     spread: NDArray[np.float32],
     distance: NDArray[np.float32],
     weights: NDArray[np.float32],
+    of_spot: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """Regress the squared errors on a constant, the squared spread and the squared distance.
 
@@ -245,14 +298,25 @@ def _error_variance(
     together. None is negative, so that no interval shrinks where there is more doubt. The constant and the
     distance keep at least `_FLOOR`: training spots far from every other section are too rare to show how
     much worse it gets out there.
+
+    Parameters
+    ----------
+    square, spread : ndarray
+        (n, genes).
+    distance, of_spot : ndarray
+        (n,); weights of the spots, which sum to one.
+    weights : ndarray
+        The same, or (n, genes) where they differ by gene; those of a gene sum to one, or are all 0 where
+        nothing is known of it, and it then gets the mean of the others.
     """
-    mean = weights @ square
-    near = np.maximum(weights @ spread**2, _LEAST_SPREAD)
-    far = max(float(weights @ distance**2), _LEAST_DISTANCE)
+    mean = _weighted(weights, square)
+    near = np.maximum(_weighted(weights, spread**2), _LEAST_SPREAD)
+    far = max(float(of_spot @ distance**2), _LEAST_DISTANCE)
     ones = np.ones_like(square)
     X = np.stack([ones, spread**2 / near, (distance**2 / far)[:, None] * ones])
     y = square / np.maximum(mean, np.finfo(np.float32).tiny)
-    rows = np.concatenate([X, y[None]]) * np.sqrt(weights / square.shape[1])[:, None]
+    by_gene = weights if weights.ndim == 2 else weights[:, None]
+    rows = np.concatenate([X, y[None]]) * np.sqrt(by_gene / square.shape[1])
     # The triangle of a QR decomposition holds the same least squares problem in four rows.
     R = np.asarray(np.linalg.qr(rows.reshape(4, -1).T.astype(np.float64), mode="r"))
     shares = scipy.optimize.lsq_linear(
@@ -260,6 +324,16 @@ def _error_variance(
     ).x
     scale = np.stack([np.ones_like(near), 1 / near, np.full_like(near, 1 / far)])
     return (shares[:, None] * scale * mean).astype(np.float32)
+
+
+def _weighted(weights: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weighted means (genes,) over the spots, see `_error_variance`."""
+    if weights.ndim == 1:
+        plain: NDArray[np.float32] = weights @ values
+        return plain
+    by_gene: NDArray[np.float32] = (weights * values).sum(0)
+    known = weights.any(0)
+    return np.where(known, by_gene, by_gene[known].mean())
 
 
 def _expected_square(

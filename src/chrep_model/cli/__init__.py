@@ -19,10 +19,11 @@ import typer
 from typer.core import TyperGroup
 
 from chrep_model import __version__
-from chrep_model.cli import console, demo, doctor, evaluate, importing, info, predict, train, tune
+from chrep_model.cli import console, demo, doctor, evaluate, export, importing, info, predict, train, tune
 from chrep_model.cli.options import Debug, wants_debug
-from chrep_model.errors import Cancelled
+from chrep_model.errors import Cancelled, printable
 from chrep_model.networks.allocator import share_one_arena
+from chrep_model.processes import leave_out_current_folder
 
 
 class _Group(TyperGroup):
@@ -40,7 +41,8 @@ class _Group(TyperGroup):
             if type(error).__module__.split(".")[0] in ("typer", "click"):  # usage and exit
                 raise
             if wants_debug(ctx):
-                traceback.print_exc()
+                for line in traceback.format_exc().splitlines():
+                    sys.stderr.write(f"{printable(line)}\n")
             console.complain(error)
         raise typer.Exit(1)
 
@@ -61,6 +63,7 @@ app.command("import", epilog=importing.EXAMPLE)(importing.import_counts)
 app.command(epilog=train.TRAIN_EXAMPLE)(train.train)
 app.command(epilog=train.CALIBRATE_EXAMPLE)(train.calibrate)
 app.command(epilog=predict.EXAMPLE)(predict.predict)
+app.command(epilog=export.EXAMPLE)(export.export)
 app.command(epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command(epilog=tune.EXAMPLE)(tune.tune)
 app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
@@ -90,6 +93,7 @@ def main(args: Sequence[str] | None = None) -> None:
     args : sequence of str, optional
         Instead of the process's own.
     """
+    leave_out_current_folder()
     _quiet()
     # Read when torch is imported. Its threads would else wait for each other at full speed: on a machine that
     # has other things to do, training takes several times as long.

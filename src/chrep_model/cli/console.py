@@ -1,4 +1,7 @@
-"""What a command says: results on stdout, progress and faults on stderr."""
+"""What a command says: results on stdout, progress and faults on stderr.
+
+Nothing that a terminal would obey is printed: names of genes, slides and files come from outside.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from chrep_model.errors import ChrepError
+from chrep_model.errors import ChrepError, printable, shortened
 
 Tell = Callable[[int, int, str], None]
 Report = Callable[[str], None]
 
 
 def say(text: str = "") -> None:
-    """Print a result."""
-    sys.stdout.write(f"{text}\n")
+    """Print a line of a result."""
+    sys.stdout.write(f"{printable(text)}\n")
 
 
 def say_json(value: Any) -> None:
     """Print a result for programs; what JSON cannot say (NaN) becomes null."""
-    say(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    # What json leaves as it is, such as the one-character form of terminal codes, stands inside of strings.
+    safe = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    sys.stdout.write(f"{''.join(safe)}\n")
 
 
 def complain(error: BaseException) -> None:
     """Print the one line that says what went wrong."""
     sys.stdout.flush()
-    sys.stderr.write(f"chrep: {one_line(error)}\n")
+    sys.stderr.write(f"chrep: {printable(one_line(error))}\n")
 
 
 def warn(line: str) -> None:
     """Print a line that the user should see, also in a pipe."""
-    # Names out of files bring no line breaks or terminal codes along.
-    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-    sys.stderr.write(f"chrep: {printable}\n")
+    sys.stderr.write(f"chrep: {printable(line)}\n")
 
 
 def one_line(error: BaseException) -> str:
@@ -48,7 +52,7 @@ def one_line(error: BaseException) -> str:
         where = "" if error.filename is None else f"{error.filename}: "
         reason = " ".join((error.strerror or str(error)).split())
         return f"{where}{reason}. See that there is room, and that files here can be read and written."
-    text = " ".join(str(error).split()) or "no message"
+    text = shortened(" ".join(str(error).split())) or "no message"
     return f"unexpected {type(error).__name__}: {text}. This is a fault of chrep; --debug shows where."
 
 
@@ -78,7 +82,7 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
         Cells; those that look like numbers are set to the right.
     header : sequence of str, optional
     """
-    cells = [list(map(str, row)) for row in ([header] if header else []) + list(rows)]
+    cells = [[printable(str(cell)) for cell in row] for row in ([header] if header else []) + list(rows)]
     if not cells:
         return
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
@@ -119,6 +123,7 @@ def progress() -> Iterator[tuple[Tell | None, Report]]:
 
         def tell(done: int, total: int, what: str) -> None:
             nonlocal shown
+            what = printable(what)
             if what != shown:
                 shown = what
                 bar.reset(task, description=what)
@@ -126,8 +131,8 @@ def progress() -> Iterator[tuple[Tell | None, Report]]:
 
         def report(line: str) -> None:
             nonlocal shown
-            shown = line
-            bar.reset(task, description=line, total=None)
+            shown = printable(line)
+            bar.reset(task, description=shown, total=None)
 
         yield tell, report
 

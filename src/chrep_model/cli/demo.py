@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +10,10 @@ from typing import Annotated
 import typer
 
 from chrep_model.cli import console, doctor, options
-from chrep_model.errors import ChrepError
+from chrep_model.processes import start_python
+from chrep_model.samples import SLIDE, sample_folder
 from chrep_model.training.run import Run
 
-SAMPLE_DATA = "CHREP_SAMPLE_DATA"
-SLIDE = "SYNTHETIC_slide.ome.tif"
 NOTE = "SYNTHETIC: trained on sections drawn by a program. No patient and no measurement is behind it."
 ALL_GENES = 1000
 TELLING = ("ERBB2", "COL1A1", "CD3E")
@@ -41,7 +38,7 @@ def demo(
 
     files.make_writable(out)
     started = time.perf_counter()
-    sample = _sample_data(out)
+    sample = sample_folder()
     bundle, slide = out / "SYNTHETIC_demo.chrep", sample / SLIDE
     prediction = export.output_path(out, "SYNTHETIC_slide", "h5ad")
     from chrep_model.bundle import check_place
@@ -64,29 +61,6 @@ def demo(
     console.say(f"done in {seconds:.0f} s")
     if gui:
         _open_viewer(slide, bundle, out)
-
-
-def _sample_data(out: Path) -> Path:
-    """Folder of the sample data: from the environment, beside the source, or made now."""
-    given = os.environ.get(SAMPLE_DATA)
-    if given:
-        if not (Path(given) / SLIDE).is_file():
-            raise ChrepError(
-                f"there is no {SLIDE} here", path=given, remedy=f"Correct or unset {SAMPLE_DATA}."
-            )
-        return Path(given)
-    source = Path(__file__).resolve().parents[3] / "sample_data"
-    if (source / SLIDE).is_file():
-        return source
-    own = out / "sample_data"
-    if not (own / SLIDE).is_file():
-        from chrep_model.cohorts.synthetic import write_sample_data
-
-        with console.progress() as (tell, _):
-            write_sample_data(
-                own, progress=None if tell is None else lambda share, what: tell(int(100 * share), 100, what)
-            )
-    return own
 
 
 def _train(sample: Path, bundle: Path, device: str) -> None:
@@ -127,20 +101,15 @@ def _open_viewer(slide: Path, bundle: Path, out: Path) -> None:
         missing = "a display" if not doctor.has_display() else "napari with Qt: install napari-chrep[gui]"
         console.say(f"To look at it in napari this machine needs {missing}.")
         return
-    command = [
-        sys.executable,
-        "-m",
-        "napari_chrep",
-        str(slide),
-        "--bundle",
-        str(bundle),
-        "--gene",
-        TELLING[0],
-    ]
+    arguments = (slide, "--bundle", bundle, "--gene", TELLING[0])
     log = out / "napari.log"
     with log.open("wb") as stream:
-        # Our own interpreter on our own package; the paths are arguments and never seen by a shell.
-        subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+        start_python(
+            "napari_chrep",
+            *arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
         )
     console.say(f"napari opens in a moment; what it says goes to {log}")

@@ -79,6 +79,7 @@ def evaluate(
         summary = benchmark.evaluate(
             checked_cohort(cohort, progress=tell), settings, out,
             device=device, processes=jobs or usable_cores(), progress=tell,
+            warn=console.warn,
         )  # fmt: skip
     if as_json:
         console.say_json(summary.table)

@@ -24,11 +24,12 @@ EXAMPLE = options.example("chrep info slide.svs", "chrep info cohort/ --json")
 
 def info(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A slide, cohort, bundle, h5ad or zarr.")],
+    scene: options.Scene = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Say what a slide, cohort, bundle or prediction is."""
-    facts = _look(path)
+    facts = _look(path, scene)
     wrong = facts.pop(_WRONG, None)
     if as_json:
         console.say_json(facts)
@@ -52,7 +53,7 @@ def _say(facts: Facts) -> None:
         )
 
 
-def _look(path: Path) -> Facts:
+def _look(path: Path, scene: str | None) -> Facts:
     from chrep_model.cohorts.readers import find_source, find_sources
     from chrep_model.inference.export import is_prediction
 
@@ -64,7 +65,7 @@ def _look(path: Path) -> Facts:
         return _h5ad(path)
     if path.is_dir():
         if any((path / name).exists() for name in (".zgroup", "zarr.json")):
-            return _zarr(path) if is_prediction(path) else _slide(path)
+            return _zarr(path) if is_prediction(path) else _slide(path, scene)
         if any(path.glob("*.[hH]5[aA][dD]")):
             return _cohort(path)
         if (source := find_source(path)) is not None:
@@ -73,13 +74,13 @@ def _look(path: Path) -> Facts:
             return _cohort(path)
     elif path.suffix.lower() in (".yaml", ".yml"):
         return _cohort(path)
-    return _slide(path)
+    return _slide(path, scene)
 
 
-def _slide(path: Path) -> Facts:
+def _slide(path: Path, scene: str | None) -> Facts:
     from chrep_model.slides.slide import open_slide
 
-    with open_slide(path) as slide:
+    with open_slide(path, scene=scene) as slide:
         rows, cols = slide.shape
         mpp = slide.mpp
         facts: Facts = {"kind": "slide", "name": slide.name, "width_px": cols, "height_px": rows}
@@ -90,6 +91,8 @@ def _slide(path: Path) -> Facts:
                 "um_per_px": mpp.value, "um_per_px_source": mpp.source,
                 "size_mm": f"{cols * mpp.value / 1000:.2f} x {rows * mpp.value / 1000:.2f}",
             }  # fmt: skip
+        if slide.scenes:
+            facts |= {"scene": slide.scene, "scenes": list(slide.scenes)}
         return facts | {
             **slide.properties,
             "fingerprint": slide.fingerprint,
@@ -209,16 +212,16 @@ def _h5ad(path: Path) -> Facts:
 
 
 def _zarr(path: Path) -> Facts:
-    import anndata
-
+    from chrep_model.errors import PredictionError
     from chrep_model.inference.export import TABLE
+    from chrep_model.zarr_check import read_table
 
     inner = path / "tables" / TABLE
-    return _prediction(anndata.read_zarr(inner if inner.is_dir() else path))
+    return _prediction(read_table(inner if inner.is_dir() else path, PredictionError))
 
 
 def _prediction(table: Any) -> Facts:
-    from chrep_model.inference.prediction import INTERVAL_LAYER
+    from chrep_model.inference.table import INTERVAL_LAYER
 
     return {
         "kind": "prediction",

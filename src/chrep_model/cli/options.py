@@ -34,6 +34,13 @@ Debug = Annotated[
         "--debug", callback=_remember_debug, is_eager=True, help="Show the traceback when something fails."
     ),
 ]
+Scene = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which picture of a file that holds several, by name or number.  [default: the largest]",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")]
 BatchSize = Annotated[int | None, typer.Option(help="Tiles at a time.  [default: 32]", min=1)]
@@ -74,6 +81,7 @@ ContextUm = Annotated[
         metavar="R,R", help="Radii in µm of the surroundings that are read too; 'none'.  [default: 300,600]"
     ),
 ]
+OnlyGenes = Annotated[str | None, typer.Option(metavar="A,B", help="Write these genes only.  [default: all]")]
 Config = Annotated[
     Path | None, typer.Option(metavar="YAML", help="Settings from a file; options given here win.")
 ]

@@ -36,7 +36,6 @@ SlideMpp = Annotated[
 Stride = Annotated[
     float, typer.Option(help="Distance of tiles as a share of a tile: 0.5 half overlapping, 2 a coarse look.")
 ]
-OnlyGenes = Annotated[str | None, typer.Option(metavar="A,B", help="Write these genes only.  [default: all]")]
 FileFormat = Annotated[
     str,
     typer.Option(
@@ -65,8 +64,9 @@ def predict(
     ],
     region: Region = None,
     mpp: SlideMpp = None,
+    scene: options.Scene = None,
     stride: Stride = 1.0,
-    genes: OnlyGenes = None,
+    genes: options.OnlyGenes = None,
     format: FileFormat = "h5ad",
     shard: Shard = None,
     scheduler: Scheduler = None,
@@ -98,7 +98,7 @@ def predict(
     mine = dict(list(targets.items())[part[0] - 1 :: part[1]])
     job = Job(
         bundle=bundle.absolute(), bundle_hash=loaded.hash, cache=default_cache().absolute(), genes=chosen,
-        rect=rect, mpp=mpp, stride=stride, format=format, device=device, batch_size=batch_size,
+        rect=rect, mpp=mpp, scene=scene, stride=stride, format=format, device=device, batch_size=batch_size,
         precision=options.precision(precision), keeps_records=len(slides) > 1,
     )  # fmt: skip
     if scheduler is None:

@@ -116,7 +116,9 @@ def calibrate(
     with console.progress() as (tell, report):
         old = load_bundle(bundle)
         sections = checked_cohort(cohort, progress=tell)
-        new = pipeline.calibrate(old, sections, out, device=device, progress=tell, run=Run(say=report))
+        new = pipeline.calibrate(
+            old, sections, out, device=device, progress=tell, run=Run(say=report, warn=console.warn)
+        )
     _tell_of(new, time.perf_counter() - started, as_json)
 
 

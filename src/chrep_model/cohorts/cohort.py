@@ -141,10 +141,11 @@ def open_cohort(
     A folder holds pairs ``NAME.<slide suffix>`` + ``NAME.h5ad`` and is taken in the order of the names; a
     picture without an h5ad is left alone. Without any h5ad it may be the output folder of a program such as
     Space Ranger, or hold several of them. A manifest lists ``sections``, each with ``slide`` and ``counts``
-    (paths relative to the manifest) and optionally ``name``, ``patient``, ``um_per_px``, ``bin_um`` and
-    ``library`` (which capture, where the counts are of several); `counts` may be such an output folder, and
-    `slide` left out where its picture lies in a usual place. Sections that name their genes differently, by
-    Ensembl ids and by symbols, are brought together by the other names that their files hold.
+    (paths relative to the manifest) and optionally ``name``, ``patient``, ``um_per_px``, ``scene`` (which
+    picture of the slide's file), ``bin_um`` and ``library`` (which capture, where the counts are of several);
+    `counts` may be such an output folder, and `slide` left out where its picture lies in a usual place.
+    Sections that name their genes differently, by Ensembl ids and by symbols, are brought together by the
+    other names that their files hold.
 
     Parameters
     ----------
@@ -274,7 +275,7 @@ def manifest_entries(path: Path) -> tuple[str, list[dict[str, Any]]]:
             f"the manifest does not say a cohort ({faults})",
             path=path,
             remedy="Expected: sections: "
-            "[{slide: A.svs, counts: A.h5ad, name, patient, um_per_px, library}, ...].",
+            "[{slide: A.svs, counts: A.h5ad, name, patient, um_per_px, library, scene}, ...].",
         ) from error
     entries = [
         {
@@ -283,6 +284,7 @@ def manifest_entries(path: Path) -> tuple[str, list[dict[str, Any]]]:
             "name": entry.name,
             "patient": entry.patient,
             "um_per_px": entry.um_per_px,
+            "scene": entry.scene,
             "library": entry.library,
             **({} if entry.bin_um is None else {"bin_um": entry.bin_um}),
         }

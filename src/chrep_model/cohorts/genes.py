@@ -3,13 +3,16 @@
 Everything here is fitted on training sections and stored with the model; a test section is only ever brought
 onto a finished panel. One unit is used throughout, called *log10-spot*: ``log10(1 + 1e4 * c / l)`` with the
 count ``c`` and the spot's total ``l`` over the panel's genes.
+
+A gene that a section does not list was not measured there. It is missing, not zero: that section says nothing
+about the gene, and its totals are completed by what the gene can be expected to hold, see `log10_spot`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -17,9 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from chrep_model.cohorts.aliases import GeneNames
+from chrep_model.cohorts.log10_spot import (
+    aligned,
+    coverage,
+    expected_shares,
+    log10_spot,
+    measured,
+    moments,
+    shares_of_means,
+    spots_measured,
+)
 from chrep_model.cohorts.section import Section
 from chrep_model.errors import GeneError
 
@@ -27,11 +39,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MIN_DETECTED = 0.10
-COUNTS_PER_SPOT = 1e4
 # Below this the "variation" of a gene is rounding, and dividing by it would turn that into signal.
 SD_FLOOR = 1e-6
 # A section that knows fewer of the panel's genes than this is named differently, not merely incomplete.
 MIN_PRESENT = 0.5
+# Genes are chosen among those that at least this share of the training sections measured.
+MIN_MEASURED = 0.5
+
+Warn = Callable[[str], None]
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +62,22 @@ class GenePanel:
     genes : tuple of str
         Most variable first when they were chosen; in the given order when they were listed.
     mean, sd : ndarray
-        float32 (G,), log10-spot units, over all training spots; sd is 1 for a gene that does not vary.
+        float32 (G,), log10-spot units, over the training spots of sections that measured the gene; sd is 1
+        for a gene that does not vary.
     ids : tuple of str or None
         What else each gene is called in the training data, an Ensembl id as a rule; empty where it is not
         known. None where they do not say.
+    share : ndarray
+        float64 (G,), sums to 1: what each gene can be expected to hold of a spot's counts over the panel.
+        Completes the totals of a section that lacks genes. Derived from `mean` unless given, as for a panel
+        that an earlier version stored.
     """
 
     genes: tuple[str, ...]
     mean: np.ndarray
     sd: np.ndarray
     ids: tuple[str, ...] | None = None
+    share: np.ndarray = None  # type: ignore[assignment]  # made below
 
     def __post_init__(self) -> None:
         mean, sd = (np.ascontiguousarray(values, dtype=np.float32) for values in (self.mean, self.sd))
@@ -66,26 +91,39 @@ class GenePanel:
             raise GeneError(f"a panel of {len(self.genes)} genes cannot have {len(self.ids)} ids")
         if not (np.isfinite(mean).all() and np.isfinite(sd).all() and (sd > 0).all()):
             raise GeneError("this panel has means or sds that are not finite numbers, or an sd of zero")
+        share = shares_of_means(mean) if self.share is None else np.asarray(self.share, np.float64)
+        if share.shape != mean.shape or not (np.isfinite(share).all() and (share >= 0).all() and share.any()):
+            raise GeneError("this panel's shares are not one number per gene, none of them below zero")
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "sd", sd)
+        object.__setattr__(self, "share", share / share.sum())
 
     @classmethod
-    def fit(cls, sections: Iterable[Section], genes: int | Sequence[str] | os.PathLike[str]) -> GenePanel:
+    def fit(
+        cls,
+        sections: Iterable[Section],
+        genes: int | Sequence[str] | os.PathLike[str],
+        *,
+        warn: Warn = _silent,
+    ) -> GenePanel:
         """Choose genes on training sections, and take their mean and sd there.
 
         Parameters
         ----------
         sections : iterable of Section
-            Training sections only. A gene that one of them does not list counts 0 there.
+            Training sections only. Of a gene that one of them does not list, it says nothing.
         genes : int, sequence of str, or path
-            How many to choose: of the genes detected in more than 10 % of the training spots those with the
-            largest variance in log10-spot units, normalised over all the detected genes; fewer where there
-            are fewer. Or the genes themselves, as a list or a text file (see `read_gene_list`).
+            How many to choose: of the genes that at least half of the sections measured, and that are
+            detected in more than 10 % of the spots of these, those with the largest variance in log10-spot
+            units, normalised over all the detected genes; fewer where there are fewer. Or the genes
+            themselves, as a list or a text file (see `read_gene_list`).
+        warn : callable, optional
+            Called with a line about listed genes that no section measured: they are left out.
 
         Raises
         ------
         GeneError
-            An unknown or repeated name, or no gene that is detected often enough.
+            A repeated name, no listed gene that any section measured, or none that is detected often enough.
         """
         sections = tuple(sections)
         if not sections:
@@ -94,11 +132,13 @@ class GenePanel:
         if isinstance(genes, (int, np.integer)):
             names = _most_variable(sections, known, int(genes))
         else:
-            names = _listed(genes, known)
-        values = [_log10_spot(_aligned(section, names)) for section in sections]
-        mean, sd = _moments(values)
+            names = _listed(genes, known, warn)
+        counts = [aligned(section, names) for section in sections]
+        present = np.stack([measured(section, names) for section in sections])
+        share = expected_shares(counts, present)
+        mean, sd = moments(_values(counts, present, share), present)
         sd = np.where(sd < SD_FLOOR, 1.0, sd)
-        return cls(names, mean.astype(np.float32), sd.astype(np.float32), _ids(sections, names))
+        return cls(names, mean.astype(np.float32), sd.astype(np.float32), _ids(sections, names), share)
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -109,14 +149,24 @@ class GenePanel:
         Returns
         -------
         ndarray
-            float32 (n, G), log10-spot units. A gene that the section does not list counts 0; a spot without
-            any count on the panel is 0 throughout.
+            float32 (n, G), log10-spot units. A gene that the section did not measure, because it does not
+            list it, is NaN in all spots. A spot without any count on the panel is 0 for what was measured.
 
         Raises
         ------
         GeneError
             The section lists fewer than half of the panel's genes: its names are of another kind.
         """
+        missing = self._checked_missing(section)
+        present = self.measured(section)
+        values = log10_spot(aligned(section, self.genes), coverage(self.share, present))
+        out: np.ndarray = values.toarray().astype(np.float32)
+        if missing:
+            out[:, ~present] = np.nan
+        return out
+
+    def _checked_missing(self, section: Section) -> tuple[str, ...]:
+        """See `missing`; GeneError where it is more than half of the genes."""
         missing = self.missing(section)
         if len(missing) > len(self.genes) * (1 - MIN_PRESENT):
             raise GeneError(
@@ -126,16 +176,61 @@ class GenePanel:
                 path=section.counts_path,
                 remedy="Use the same kind of gene names (symbols or Ensembl ids, same species) in both.",
             )
-        return _log10_spot(_aligned(section, self.genes)).toarray().astype(np.float32)
+        return missing
 
     def depth(self, section: Section) -> np.ndarray:
-        """Give each spot's counts over the panel's genes, float32 (n,)."""
-        return np.asarray(_aligned(section, self.genes).sum(axis=1), np.float32).ravel()
+        """Give each spot's counts over the panel's genes, float32 (n,).
+
+        Where the section did not measure all of them, what they can be expected to add is added.
+        """
+        total = np.asarray(aligned(section, self.genes).sum(axis=1)).ravel()
+        return (total / coverage(self.share, self.measured(section))).astype(np.float32)
+
+    def measured(self, section: Section) -> np.ndarray:
+        """Tell which of the panel's genes a section measured, bool (G,)."""
+        return measured(section, self.genes)
 
     def missing(self, section: Section) -> tuple[str, ...]:
-        """Give the panel's genes that a section does not list."""
-        listed = set(section.genes)
-        return tuple(name for name in self.genes if name not in listed)
+        """Give the panel's genes that a section did not measure, because it does not list them."""
+        return tuple(
+            name for name, known in zip(self.genes, self.measured(section), strict=True) if not known
+        )
+
+    def gaps(self, sections: Sequence[Section]) -> list[str]:
+        """Say which section did not measure how many of the genes, and which genes few sections measured.
+
+        Returns
+        -------
+        list of str
+            Sentences for the user; none where every section measured every gene.
+
+        Raises
+        ------
+        GeneError
+            See `expression`.
+        """
+        lines = [
+            f"section {section.name} did not measure {len(missing)} of the {len(self)} genes "
+            f"({_first(missing)}): they are taken as missing there, not as zero"
+            for section in sections
+            if (missing := self._checked_missing(section))
+        ]
+        count = np.sum([self.measured(section) for section in sections], axis=0)
+        none = [name for name, n in zip(self.genes, count, strict=True) if not n]
+        few = [
+            name for name, n in zip(self.genes, count, strict=True) if 0 < n < MIN_MEASURED * len(sections)
+        ]
+        of = f"of the {len(self)} genes were measured by"
+        if none:
+            lines.append(
+                f"{len(none)} {of} none of the sections ({_first(none)}): nothing is learned of them"
+            )
+        if few:
+            lines.append(
+                f"{len(few)} {of} fewer than half of the {len(sections)} sections ({_first(few)}): "
+                "what is said of them rests on these sections alone"
+            )
+        return lines
 
     def standardise(self, expression: np.ndarray) -> np.ndarray:
         """Turn log10-spot values (..., G) into z-scores of the training spots, float32."""
@@ -172,10 +267,11 @@ class GenePanel:
         return digest.hexdigest()
 
     def to_frame(self) -> pd.DataFrame:
-        """Give the panel as a table with the columns gene, mean, sd and, where they are known, id."""
+        """Give the panel as a table with the columns gene, mean, sd, share and, where they are known, id."""
         import pandas as pd
 
-        frame = pd.DataFrame({"gene": list(self.genes), "mean": self.mean, "sd": self.sd})
+        columns = {"gene": list(self.genes), "mean": self.mean, "sd": self.sd, "share": self.share}
+        frame = pd.DataFrame(columns)
         return frame if self.ids is None else frame.assign(id=list(self.ids))
 
     @classmethod
@@ -186,10 +282,11 @@ class GenePanel:
             raise GeneError(f"this table of genes has no column {', '.join(absent)}")
         try:
             mean, sd = (frame[column].to_numpy(dtype=np.float32) for column in ("mean", "sd"))
+            share: Any = frame["share"].to_numpy(dtype=np.float64) if "share" in frame else None
         except (TypeError, ValueError):
-            raise GeneError("this table of genes has means or sds that are not numbers") from None
+            raise GeneError("this table of genes has means, sds or shares that are not numbers") from None
         ids = tuple(str(name) for name in frame["id"]) if "id" in frame else None
-        return cls(tuple(str(name) for name in frame["gene"]), mean, sd, ids)
+        return cls(tuple(str(name) for name in frame["gene"]), mean, sd, ids, share)
 
     @cached_property
     def _columns(self) -> dict[str, int]:
@@ -219,7 +316,7 @@ def read_gene_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
     return names
 
 
-def _listed(genes: Sequence[str] | os.PathLike[str], known: tuple[str, ...]) -> tuple[str, ...]:
+def _listed(genes: Sequence[str] | os.PathLike[str], known: tuple[str, ...], warn: Warn) -> tuple[str, ...]:
     path = None
     if isinstance(genes, (str, os.PathLike)):
         path = Path(genes)
@@ -234,14 +331,19 @@ def _listed(genes: Sequence[str] | os.PathLike[str], known: tuple[str, ...]) -> 
         )
     present = set(known)
     unknown = [name for name in names if name not in present]
-    if unknown:
-        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+    if len(unknown) == len(names):
         raise GeneError(
-            f"{len(unknown)} of {len(names)} listed genes are in no training section: {shown}",
+            f"none of the {len(names)} listed genes is in a training section: {_first(unknown)}",
             path=path,
             remedy=_nearest(unknown[0], known),
         )
-    return names
+    if unknown:
+        where = "" if path is None else f"{path}: "
+        warn(
+            f"{where}{len(unknown)} of {len(names)} listed genes are in no training section "
+            f"and are left out: {_first(unknown)}. {_nearest(unknown[0], known)}"
+        )
+    return tuple(name for name in names if name in present)
 
 
 def _ids(sections: Iterable[Section], names: Sequence[str]) -> tuple[str, ...] | None:
@@ -267,53 +369,31 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 def _most_variable(sections: tuple[Section, ...], known: tuple[str, ...], n_genes: int) -> tuple[str, ...]:
     if n_genes < 1:
         raise GeneError(f"{n_genes} genes cannot be chosen", remedy="Ask for one gene at least.")
-    aligned = [_aligned(section, known) for section in sections]
-    n_spots = sum(counts.shape[0] for counts in aligned)
-    detected_in = sum(np.bincount(counts.indices, minlength=len(known)) for counts in aligned)
-    detected = np.flatnonzero(detected_in > MIN_DETECTED * n_spots)
+    counts = [aligned(section, known) for section in sections]
+    present = np.stack([measured(section, known) for section in sections])
+    widely = present.sum(axis=0) >= MIN_MEASURED * len(sections)
+    detected_in = sum(np.bincount(part.indices, minlength=len(known)) for part in counts)
+    detected = np.flatnonzero(widely & (detected_in > MIN_DETECTED * spots_measured(counts, present)))
     if detected.size == 0:
+        n_spots = sum(len(section) for section in sections)
         raise GeneError(
             f"no gene is detected in more than {MIN_DETECTED:.0%} of the {n_spots} training spots",
             path=sections[0].counts_path,
             remedy="Check that X holds the raw counts of spots under tissue, or list the genes.",
         )
-    _, sd = _moments([_log10_spot(counts[:, detected]) for counts in aligned])
+    counts, present = [part[:, detected] for part in counts], present[:, detected]
+    _, sd = moments(_values(counts, present, expected_shares(counts, present)), present)
     names = [known[column] for column in detected]
     # Rounded and then by name, so that the choice does not hang on the order of sections or on the last bit.
     order = sorted(range(len(names)), key=lambda i: (-round(float(sd[i]), 9), names[i]))
     return tuple(names[i] for i in order[:n_genes])
 
 
-def _aligned(section: Section, genes: Sequence[str]) -> Any:
-    """Bring counts (n, G) into the order of `genes`, float64 csr without stored zeros; absent genes are 0."""
-    wanted = {name: column for column, name in enumerate(genes)}
-    target = np.array([wanted.get(name, -1) for name in section.genes], dtype=np.int64)
-    counts = section.counts.tocoo()
-    columns = target[counts.col]
-    kept = (columns >= 0) & (counts.data != 0)
-    return sparse.csr_matrix(
-        (counts.data[kept].astype(np.float64), (counts.row[kept], columns[kept])),
-        shape=(len(section), len(genes)),
-    )
+def _values(counts: Sequence[Any], present: np.ndarray, share: np.ndarray) -> list[Any]:
+    """Log10-spot values of the sections' counts, each over what it can be expected to have in all."""
+    return [log10_spot(part, coverage(share, known)) for part, known in zip(counts, present, strict=True)]
 
 
-def _log10_spot(counts: Any) -> Any:
-    """``log10(1 + 1e4 c / l)`` of csr counts, l over the columns given; zero stays zero, hence csr too."""
-    values = counts.astype(np.float64)
-    library = np.asarray(values.sum(axis=1)).ravel()
-    of_entry = np.repeat(library, np.diff(values.indptr))
-    values.data = np.log10(1.0 + COUNTS_PER_SPOT * values.data / of_entry)
-    return values
-
-
-def _moments(parts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sd (G,) over the rows of several csr matrices together, float64, without making them dense."""
-    n = sum(part.shape[0] for part in parts)
-    mean = sum(np.asarray(part.sum(axis=0)).ravel() for part in parts) / n
-    # Around the mean, not E[x^2] - mean^2: that difference cancels for a gene that hardly varies.
-    squares = np.zeros_like(mean)
-    stored = np.zeros_like(mean)
-    for part in parts:
-        squares += np.bincount(part.indices, (part.data - mean[part.indices]) ** 2, minlength=mean.size)
-        stored += np.bincount(part.indices, minlength=mean.size)
-    return mean, np.sqrt((squares + (n - stored) * mean**2) / n)
+def _first(names: Sequence[str], count: int = 5) -> str:
+    """Name the first of some genes."""
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

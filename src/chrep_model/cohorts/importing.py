@@ -196,7 +196,7 @@ def _draw(section: Section, check: PairCheck, path: Path) -> None:
 
     if check.overlay is None:
         raise ValueError("a pair without positions cannot be drawn")
-    with open_slide(section.slide_path) as slide:
+    with open_slide(section.slide_path, scene=section.scene) as slide:
         thumbnail, downsample = slide.thumbnail(PICTURE_PX)
     picture = Image.fromarray(thumbnail).convert("RGBA")
     over = Image.new("RGBA", picture.size)

@@ -31,6 +31,7 @@ class ManifestSection(_Strict):
     name: str | None = Field(default=None, min_length=1)
     patient: str | None = Field(default=None, min_length=1)
     um_per_px: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    scene: str | None = Field(default=None, min_length=1)
     bin_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     library: str | None = Field(default=None, min_length=1)
 
@@ -72,6 +73,7 @@ def write_manifest(cohort: Cohort, path: str | os.PathLike[str]) -> None:
             name=section.name,
             patient=section.patient,
             um_per_px=section.mpp,
+            scene=section.scene,
             bin_um=section.bin_um,
             library=section.library,
         )

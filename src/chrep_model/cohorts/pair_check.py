@@ -128,7 +128,7 @@ def check_pair(pair: Pair) -> PairCheck:
         probe(hdf5_files(pair.counts))
         table, _, _ = read_pair(pair.slide, pair.counts, bin_um=pair.bin_um, library=pair.library)
         found += table.findings
-        with open_slide(pair.slide) as slide:
+        with open_slide(pair.slide, scene=pair.scene) as slide:
             try:
                 section = join_section(
                     table, slide, pair.counts, name=pair.name, patient=pair.patient, um_per_px=pair.um_per_px,
@@ -165,7 +165,7 @@ def check_section(section: Section) -> tuple[Finding, ...]:
     SlideError
         Pixels cannot be read.
     """
-    with open_slide(section.slide_path) as slide:
+    with open_slide(section.slide_path, scene=section.scene) as slide:
         found = [*section.findings, *_all_findings(_look(section, slide, section.counts_path))]
     return tuple(sorted(found, key=lambda finding: -LEVELS.index(finding.level)))
 

@@ -28,6 +28,8 @@ class Pair:
         Of the section, where they are not to be taken from the files.
     um_per_px : float or None
         Scale of the full-resolution image, where it is not to be taken from the files.
+    scene : str or None
+        Which picture of the slide's file, where it holds several and not the largest is meant.
     library : str or None
         Which capture of an h5ad that holds several.
     bin_um : float or None
@@ -39,6 +41,7 @@ class Pair:
     name: str | None = None
     patient: str | None = None
     um_per_px: float | None = None
+    scene: str | None = None
     library: str | None = None
     bin_um: float | None = None
 
@@ -141,6 +144,7 @@ def _listed(entry: dict[str, Any]) -> Pair:
         name=entry["name"],
         patient=entry["patient"],
         um_per_px=entry["um_per_px"],
+        scene=entry["scene"],
         library=entry["library"],
         bin_um=entry.get("bin_um"),
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from chrep_model.errors import CohortError
+from chrep_model.processes import run_python
 
 START_SECONDS = 30.0
 SLOWEST_BYTES_PER_SECOND = 5e6
@@ -30,11 +31,9 @@ def probe(paths: Sequence[str | os.PathLike[str]]) -> None:
     if not files:
         return
     patience = START_SECONDS + sum(file.stat().st_size for file in files) / SLOWEST_BYTES_PER_SECOND
-    command = [sys.executable, "-m", __name__, *map(str, files)]
     try:
-        # Our own interpreter on our own module; the file names are arguments and never seen by a shell.
-        finished = subprocess.run(  # noqa: S603
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience, check=False
+        finished = run_python(
+            __name__, *files, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience
         )
         output, ended_well, how = finished.stdout, finished.returncode == 0, "ends the process that reads it"
     except subprocess.TimeoutExpired as expired:

@@ -47,6 +47,8 @@ class Section:
         What else the genes are called, an Ensembl id as a rule; None where the h5ad does not say.
     findings : tuple of Finding
         What was noticed, left out or put right while its counts were read.
+    scene : str or None
+        Which picture of the slide's file, where it holds several.
     bin_um : float or None
         Side in µm of the squares that were asked for, where cells or bins were summed.
     array : ndarray or None
@@ -71,6 +73,7 @@ class Section:
     spot_diameter_px: float | None
     gene_ids: tuple[str, ...] | None = None
     findings: tuple[Finding, ...] = ()
+    scene: str | None = None
     bin_um: float | None = None
     array: np.ndarray | None = None
     mpp_source: ScaleSource = ""
@@ -82,7 +85,7 @@ class Section:
 
     def open_slide(self) -> Slide:
         """Open the slide with this section's scale."""
-        return open_slide(self.slide_path).with_mpp(self.mpp, source="cohort")
+        return open_slide(self.slide_path, scene=self.scene).with_mpp(self.mpp, source="cohort")
 
 
 def read_section(
@@ -92,6 +95,7 @@ def read_section(
     name: str | None = None,
     patient: str | None = None,
     um_per_px: float | None = None,
+    scene: str | None = None,
     bin_um: float | None = None,
     library: str | None = None,
 ) -> Section:
@@ -110,6 +114,8 @@ def read_section(
     um_per_px : float, optional
         Scale of the full-resolution image; defaults to ``uns["um_per_px"]``, then to the slide's own, then to
         that in Space Ranger's scale factors.
+    scene : str, optional
+        Which picture of a file that holds several, see `chrep_model.slides.slide.open_slide`.
     bin_um : float, optional
         Side of the squares in µm that cells or bins are summed into, where the counts have no spots.
     library : str, optional
@@ -124,7 +130,7 @@ def read_section(
     """
     table, picture, known_as = read_pair(slide_path, counts_path, bin_um=bin_um, library=library)
     name = name or known_as
-    with open_slide(picture) as slide:
+    with open_slide(picture, scene=scene) as slide:
         section = join_section(
             table, slide, Path(counts_path), name=name, patient=patient, um_per_px=um_per_px, library=library
         )
@@ -166,6 +172,7 @@ def join_section(
         spot_diameter_px=spot_diameter(table.facts, counts_path),
         gene_ids=table.gene_ids,
         findings=table.findings,
+        scene=slide.scene if slide.scenes else None,
         array=table.array,
         mpp_source=source,
         library=library,

@@ -6,6 +6,7 @@ from __future__ import annotations
 SLIDE_SUFFIXES = (
     *(".ome.tiff", ".ome.tif", ".ome.btf", ".qptiff", ".svslide", ".tiff", ".tif", ".btf", ".svs"),
     *(".jpeg", ".jpg", ".png", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".czi", ".dcm"),
+    *(".jp2", ".webp", ".bmp"),
 )
 
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from chrep_model.errors import ChrepError
+from chrep_model.zarr_check import open_group
 
 LAYOUT = 2
 """Version of this layout; stores of another one are left alone until they are trimmed."""
@@ -41,6 +42,10 @@ SEGMENT = 1024
 
 Rows = NDArray[np.float32]
 Indices = NDArray[np.int64]
+
+
+class _UnsafeError(ChrepError):
+    """Something that is no store of ours, see `check_zarr`."""
 
 
 class Store:
@@ -163,7 +168,7 @@ class Store:
                 path=self.path,
                 remedy="Let CHREP_CACHE name a folder that can be written and has room.",
             ) from error
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError, _UnsafeError) as error:
             raise ChrepError(
                 "the embeddings kept here are damaged",
                 path=self.path,
@@ -185,7 +190,7 @@ def _write(folder: Path, **arrays: NDArray[Any]) -> None:
 
 
 def _read(folder: Path, name: str) -> NDArray[Any]:
-    group = zarr.open_group(folder, mode="r")
+    group = open_group(folder, _UnsafeError)
     if name not in group:
         raise FileNotFoundError(f"{folder / name} is gone")
     array: Any = group[name]

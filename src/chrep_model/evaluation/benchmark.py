@@ -13,7 +13,7 @@ import pandas as pd
 
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
-from chrep_model.cohorts.genes import read_gene_list
+from chrep_model.cohorts.genes import GenePanel, read_gene_list
 from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import Progress
 from chrep_model.errors import SettingsError
@@ -87,6 +87,7 @@ def evaluate(
     cache: Path | None = None,
     processes: int = 1,
     progress: Progress | None = None,
+    warn: Callable[[str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Summary:
     """Fit every method on every fold's training sections and score it on the section left out.
@@ -112,6 +113,8 @@ def evaluate(
         a script of one's own must guard its start by ``if __name__ == "__main__"``.
     progress, cancelled : callable, optional
         Tiles, then jobs done; asked between batches, between jobs, and between the parts of a fit.
+    warn : callable, optional
+        Called with lines about genes that sections did not measure.
 
     Raises
     ------
@@ -128,6 +131,10 @@ def evaluate(
     check_distinct(cohort.sections)
     folds = make_folds(cohort, settings.split, settings.test_sections)
     genes = settings.genes if isinstance(settings.genes, int) else read_gene_list(settings.genes)
+    if warn is not None:
+        panel = GenePanel.fit(cohort.sections, genes, warn=warn)
+        for line in panel.gaps(cohort.sections):
+            warn(line)
     encoder = settings.open(choose_device(device))
     features = section_features(
         cohort.sections, encoder, settings.context_um, batch_size=settings.batch_size,

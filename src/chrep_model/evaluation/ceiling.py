@@ -44,7 +44,7 @@ def reliability(section: Section, panel: GenePanel, seed: int = 0) -> NDArray[np
     Returns
     -------
     ndarray
-        (genes,) float64 in [0, 1]; NaN where the gene does not vary over the spots.
+        (genes,) float64 in [0, 1]; NaN where the gene was not measured or does not vary over the spots.
     """
     rng = np.random.default_rng(seed)
     part = _on_panel(section, panel)

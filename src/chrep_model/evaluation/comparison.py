@@ -67,7 +67,7 @@ class Row(_Facts):
     section, patient : str
     spots : int
     genes : int
-        Which both models know; only these are scored.
+        Which both models know and the section measured; only these are scored.
     seen : {"no", "patient", "section"}
         What of it the model in use was trained on: nothing, another section of the patient, the section.
     in_use : Score or None
@@ -169,7 +169,8 @@ def compare(in_use: Bundle, cohort: Cohort, fit: Fit, look: Look, *, folds: int 
     Returns
     -------
     Comparison
-        Genes that both models know are scored, each model in its own units: counts per spot are normalised
+        Genes that both models know and the section measured are scored, each model in its own units: counts
+        per spot are normalised
         over the model's genes, which makes a difference where the two panels differ.
     """
     groups = held_out_groups(cohort, in_use.card, folds)
@@ -181,9 +182,10 @@ def compare(in_use: Bundle, cohort: Cohort, fit: Fit, look: Look, *, folds: int 
 
 
 def _row(in_use: Bundle, new: Bundle, section: Section, look: Look) -> Row:
-    known = set(in_use.genes)
-    common = [gene for gene in new.genes if gene in known]
-    genes = common or list(new.genes)
+    known, listed = set(in_use.genes), set(section.genes)
+    measured = [gene for gene in new.genes if gene in listed]
+    common = [gene for gene in measured if gene in known]
+    genes = common or measured or list(new.genes)
     try:
         old = _score(in_use, section, common, look) if common else None
     except GeneError:  # the section names its genes otherwise

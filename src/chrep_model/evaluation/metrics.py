@@ -1,7 +1,8 @@
 """How good a prediction is, per gene and over genes.
 
 A gene that does not vary in the test section has no correlation and is left out; a gene that varies but is
-predicted as constant counts as zero, because leaving it out would reward saying nothing.
+predicted as constant counts as zero, because leaving it out would reward saying nothing. A gene that the test
+section did not measure, NaN in the truth, takes part in no figure and is counted.
 
 Correlations, `relative_variance_distance` and the similarity of maps do not change when truth and prediction
 of a gene are shifted and scaled together: they are the same in both spaces, and stand under ``log10-spot``.
@@ -50,6 +51,12 @@ def relative_variance_distance(
     return (np.asarray(predicted, np.float64).var(0) / of_truth - 1) ** 2
 
 
+def measured_columns(truth: NDArray[np.floating]) -> NDArray[np.int64] | slice:
+    """Columns of the genes that were measured: a full slice where all were, for they are not copied then."""
+    missing = np.isnan(truth).any(0)
+    return np.flatnonzero(~missing) if missing.any() else slice(None)
+
+
 def highly_expressed(truth: NDArray[np.floating], count: int = TOP) -> NDArray[np.int64]:
     """Columns of the genes with the highest mean in log space; ties go to the earlier gene.
 
@@ -75,9 +82,12 @@ def scores(
     -------
     list of (space, metric, value)
         ``pcc_acg`` over all genes, ``pcc_heg50`` over the 50 with the highest mean truth, ``pcc_top50`` over
-        the 50 that are predicted best, ``mse``, ``mae``, ``rvd``, and how many genes were left out
-        (``genes_without_truth``) or counted as zero (``genes_without_prediction``).
+        the 50 that are predicted best, ``mse``, ``mae``, ``rvd``, and how many genes were left out because
+        they do not vary (``genes_without_truth``) or were not measured (``genes_not_measured``), or counted
+        as zero (``genes_without_prediction``).
     """
+    given, columns = len(sd), measured_columns(truth)
+    truth, predicted, sd = truth[:, columns], predicted[:, columns], sd[columns]
     r = gene_correlations(truth, predicted)
     best = np.sort(r[~np.isnan(r)])[::-1][:TOP]
     error = predicted.astype(np.float64) - truth
@@ -93,6 +103,7 @@ def scores(
         (Z_TRAIN, "mse", float((z**2).mean())),
         (Z_TRAIN, "mae", float(np.abs(z).mean())),
         (LOG10_SPOT, "rvd", mean_of(relative_variance_distance(truth, predicted))),
+        (LOG10_SPOT, "genes_not_measured", float(given - len(sd))),
         (LOG10_SPOT, "genes_without_truth", float(np.isnan(r).sum())),
         (LOG10_SPOT, "genes_without_prediction", float((flat & ~np.isnan(r)).sum())),
     ]
@@ -113,9 +124,11 @@ def interval_scores(
     Returns
     -------
     coverage, width : float
-        Over all spots and genes; the width, end to end, in log10-spot units.
+        Over all spots and all genes that were measured; the width, end to end, in log10-spot units.
     """
-    inside = np.abs(truth - predicted) <= half_width
+    columns = measured_columns(truth)
+    half_width = half_width[:, columns]
+    inside = np.abs(truth - predicted)[:, columns] <= half_width
     return float(inside.mean()), float(2 * half_width.mean(dtype=np.float64))
 
 
@@ -134,11 +147,13 @@ def mean_predictor_mse(
     Returns
     -------
     dict
-        Space -> mean over genes of ``var(truth) + (mean(truth) - mean)^2``, in ``z-train`` over sd^2.
+        Space -> mean over measured genes of ``var(truth) + (mean(truth) - mean)^2``, in ``z-train`` over
+        sd^2.
     """
-    exact = np.asarray(truth, np.float64)
-    per_gene = exact.var(0) + (exact.mean(0) - mean) ** 2
-    spread = np.asarray(sd, np.float64)
+    columns = measured_columns(truth)
+    exact = np.asarray(truth, np.float64)[:, columns]
+    per_gene = exact.var(0) + (exact.mean(0) - mean[columns]) ** 2
+    spread = np.asarray(sd, np.float64)[columns]
     return {LOG10_SPOT: float(per_gene.mean()), Z_TRAIN: float((per_gene / spread**2).mean())}
 
 

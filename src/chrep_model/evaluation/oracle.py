@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.calibration.trust import gene_correlations
-from chrep_model.cohorts.genes import COUNTS_PER_SPOT, GenePanel
+from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.log10_spot import COUNTS_PER_SPOT
 from chrep_model.cohorts.section import Section
+from chrep_model.methods.model import measured_by
+from chrep_model.training.samples import groups
 
 ORACLE = "library_size_oracle"
 """Its name among the methods; its only variant is ``raw``."""
@@ -43,16 +46,21 @@ class LibrarySizeOracle:
 
     @classmethod
     def fit(cls, sections: Sequence[Section], panel: GenePanel) -> LibrarySizeOracle:
-        """Least squares over the spots of training sections."""
-        size = np.concatenate([_log_library_size(counts_of(s, panel.genes)) for s in sections])
-        values = np.concatenate([panel.expression(s) for s in sections]).astype(np.float64)
-        centred = size - size.mean()
-        slope = centred @ (values - values.mean(0)) / max(float(centred @ centred), 1e-12)
-        return cls(panel, slope, values.mean(0) - slope * size.mean())
+        """Least squares over the spots of training sections, for each gene over those that measured it."""
+        every_size = np.concatenate([_log_size(panel.depth(s)) for s in sections])
+        every_value = np.concatenate([panel.expression(s) for s in sections]).astype(np.float64)
+        slope, offset = np.zeros(len(panel)), np.zeros(len(panel))
+        section = np.repeat(np.arange(len(sections)), [len(s) for s in sections])
+        for rows, genes in groups(measured_by(sections, panel), section):
+            size, values = every_size[rows], every_value[rows][:, genes]
+            centred = size - size.mean()
+            slope[genes] = centred @ (values - values.mean(0)) / max(float(centred @ centred), 1e-12)
+            offset[genes] = values.mean(0) - slope[genes] * size.mean()
+        return cls(panel, slope, offset)
 
     def predict(self, section: Section) -> NDArray[np.float32]:
         """Log10-spot values (n, genes), from the section's own counts."""
-        size = _log_library_size(counts_of(section, self.panel.genes))
+        size = _log_size(self.panel.depth(section))
         return (size[:, None] * self.slope + self.offset).astype(np.float32)
 
 
@@ -83,7 +91,7 @@ def oracle_correlations(
     counts = counts_of(section, genes)
     total = counts.sum(1, keepdims=True) if normalisation == "per-spot" else counts.sum(0, keepdims=True)
     values = np.log10(1 + COUNTS_PER_SPOT * counts / np.maximum(total, 1))
-    size = _log_library_size(counts)
+    size = _log_size(counts.sum(1))
     return gene_correlations(values, np.broadcast_to(size[:, None], values.shape))
 
 
@@ -96,6 +104,6 @@ def counts_of(section: Section, genes: Sequence[str]) -> NDArray[np.float64]:
     return out
 
 
-def _log_library_size(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    out: NDArray[np.float64] = np.log10(1 + counts.sum(1))
+def _log_size(total: NDArray[np.floating]) -> NDArray[np.float64]:
+    out: NDArray[np.float64] = np.log10(1 + total.astype(np.float64))
     return out

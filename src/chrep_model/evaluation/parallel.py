@@ -6,7 +6,6 @@ the tables are put together in the order of the plan.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -16,6 +15,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
+from multiprocessing import parent_process
+from multiprocessing.context import SpawnContext
 from multiprocessing.synchronize import Event
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ from chrep_model.embeddings import Progress
 from chrep_model.errors import Cancelled, ChrepError, JobError
 from chrep_model.evaluation.jobs import Job, JobStore, Plan, do_job
 from chrep_model.pipeline import stopping
+from chrep_model.processes import spawning
 from chrep_model.training.run import SILENT
 
 _POLL_S = 0.2
@@ -105,7 +107,18 @@ def _side_by_side(
     processes: int,
     cancelled: Callable[[], bool] | None,
 ) -> Generator[Job]:
-    context = multiprocessing.get_context("spawn")  # a forked torch or BLAS can hang
+    with spawning() as context:
+        yield from _in_processes(context, plan, jobs, store, processes, cancelled)
+
+
+def _in_processes(
+    context: SpawnContext,
+    plan: Plan,
+    jobs: Mapping[Job, str],
+    store: JobStore,
+    processes: int,
+    cancelled: Callable[[], bool] | None,
+) -> Generator[Job]:
     stop = context.Event()
     executor = ProcessPoolExecutor(
         processes, context, initializer=_Worker.start, initargs=(plan, store, stop)
@@ -151,7 +164,7 @@ class _Worker:
 
 
 def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
+    parent = parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)

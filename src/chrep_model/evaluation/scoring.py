@@ -19,6 +19,7 @@ from chrep_model.evaluation.metrics import (
     Figure,
     interval_scores,
     mean_of,
+    measured_columns,
     relative_variance_distance,
     scores,
 )
@@ -47,7 +48,7 @@ class Outcome:
     scores : DataFrame
         Columns variant, space, metric, value.
     genes : DataFrame
-        Columns variant, gene, pcc, mean, ssim, rvd, ceiling.
+        Columns variant, gene, pcc, mean, ssim, rvd, ceiling; NaN for a gene that was not measured.
     intervals : DataFrame
         Columns variant, level, coverage, width; no row for a method without intervals.
     maps : DataFrame
@@ -70,7 +71,7 @@ class Measured:
     panel : GenePanel
         The fold's.
     truth : ndarray
-        (n, genes) float32, log10-spot.
+        (n, genes) float32, log10-spot; NaN for a gene that the section did not measure.
     reliability : ndarray
         (genes,), see `ceiling.reliability`.
     position : ndarray
@@ -95,28 +96,37 @@ class Measured:
 
     def figures(self, predicted: NDArray[np.float32]) -> tuple[list[Figure], pd.DataFrame]:
         """Figures over genes, and the table of the genes, of a prediction (n, genes)."""
+        overall = scores(self.truth, predicted, self.panel.sd)
+        columns = measured_columns(self.truth)
+        truth, predicted, reliability = (
+            self.truth[:, columns],
+            predicted[:, columns],
+            self.reliability[columns],
+        )
         genes = pd.DataFrame(
             {
-                "gene": list(self.panel.genes),
-                "pcc": gene_correlations(self.truth, predicted),
-                "mean": self.truth.mean(0),
-                "ssim": self.raster.similarity(self.truth, predicted),
-                "rvd": relative_variance_distance(self.truth, predicted),
-                "ceiling": ceiling(self.reliability),
+                "gene": list(np.array(self.panel.genes, object)[columns]),
+                "pcc": gene_correlations(truth, predicted),
+                "mean": truth.mean(0),
+                "ssim": self.raster.similarity(truth, predicted),
+                "rvd": relative_variance_distance(truth, predicted),
+                "ceiling": ceiling(reliability),
             }
         )
-        overall = [
-            *scores(self.truth, predicted, self.panel.sd),
+        overall += [
             (LOG10_SPOT, "ssim", mean_of(genes["ssim"].to_numpy())),
             (LOG10_SPOT, "pcc_ceiling", mean_of(genes["ceiling"].to_numpy())),
-            (LOG10_SPOT, "variance_explained", variance_explained(self.truth, predicted, self.reliability)),
+            (LOG10_SPOT, "variance_explained", variance_explained(truth, predicted, reliability)),
         ]
+        if len(genes) < len(self.panel):
+            genes = genes.set_index("gene").reindex(list(self.panel.genes)).reset_index()
         return overall, genes
 
     def map_genes(self) -> NDArray[np.int64]:
-        """Columns of the genes that are kept spot by spot, in the panel's order."""
+        """Columns of the genes that are kept spot by spot, in the panel's order; all were measured."""
         by_reliability = np.argsort(-np.nan_to_num(self.reliability, nan=-1.0), kind="stable")
-        return np.sort(by_reliability[:MAP_CANDIDATES])
+        measured = ~np.isnan(self.truth[:, by_reliability]).any(0)
+        return np.sort(by_reliability[measured][:MAP_CANDIDATES])
 
 
 def score_model(model: Model, response: Response, measured: Measured, *, maps: bool) -> Outcome:

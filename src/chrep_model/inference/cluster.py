@@ -25,6 +25,7 @@ from chrep_model.errors import ChrepError, PredictionError, SettingsError
 from chrep_model.inference import many
 from chrep_model.inference.many import Describe, Job, Outcome
 from chrep_model.networks.allocator import share_one_arena
+from chrep_model.processes import spawning
 from chrep_model.slides.slide import open_slide
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def one_worker_each(gpus: Sequence[str]) -> Iterator[str]:
     scheduler = {"cls": Scheduler, "options": {**here, "dashboard": False}}
     warn = os.environ.get("PYTHONWARNINGS", "ignore")  # libraries warn their programmers, by default
     with (
+        spawning(),
         dask.config.set({"distributed.nanny.pre-spawn-environ.PYTHONWARNINGS": warn}),
         SpecCluster(workers=workers, scheduler=scheduler, **quiet) as started,
     ):
@@ -244,7 +246,7 @@ def predict_slide(
 
 def encode_part(job: Job, path: Path, part: int, part_tiles: int) -> None:
     """Fill one part of a slide's stored embeddings, on a worker."""
-    with open_slide(path, mpp=job.mpp) as slide:
+    with open_slide(path, mpp=job.mpp, scene=job.scene) as slide:
         embeddings = _predictor(job).prepare(slide).embeddings
         embeddings.fill(embeddings.shards(part_tiles)[part])
 
@@ -301,7 +303,7 @@ def _count_parts(job: Job, predictor: Predictor, path: Path, part_tiles: int) ->
     if job.rect is not None or job.stride != 1.0:
         return 1
     try:
-        with open_slide(path, mpp=job.mpp) as slide:
+        with open_slide(path, mpp=job.mpp, scene=job.scene) as slide:
             if SlideEmbeddings(slide, predictor.encoder, cache=None).grid.size <= part_tiles:
                 return 1
             return len(predictor.prepare(slide).embeddings.shards(part_tiles))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.errors import PredictionError
-from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.prediction import Prediction, within_unit
 
 MOST = 10
 """So many of the genes that differ most are named."""
@@ -84,7 +84,7 @@ def compare(first: tuple[Prediction, int], second: tuple[Prediction, int], gene:
             "two models cannot be compared tile by tile", remedy="Pin a tile of this model."
         )
     variant, everything = model.fitted.variants[-1], np.arange(len(panel))
-    a, b = (model.read(response, variant, everything)[0] for response in responses)
+    a, b = (within_unit(model.read(response, variant, everything)[0]) for response in responses)
     halves = [model.interval(response, variant, everything) for response in responses]
     unit: NDArray[np.float32] = panel.sd
     pairs: list[tuple[float, float] | None] = [None] * len(panel)

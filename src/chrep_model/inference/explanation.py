@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.prediction import LOWEST, Prediction, within_unit
 
 if TYPE_CHECKING:
     from chrep_model.calibration.gallery import Neighbours
@@ -38,9 +38,10 @@ class Neighbour:
     similarity : float
         Cosine to the tile, in the space in which the method compares tissue.
     weight : float or None
-        Share in the neighbours' mean; None for a method without one.
-    measured : float
-        What was measured of the gene, log10-spot.
+        Share in the neighbours' mean, 0 for one that did not measure the gene; None for a method without a
+        mean.
+    measured : float or None
+        What was measured of the gene, log10-spot; None where its section did not measure it.
     of_this_slide : bool
         Its section's slide has the name of the predicted one: the model was trained on this very tissue.
     """
@@ -51,7 +52,7 @@ class Neighbour:
     position_um: tuple[float, float]
     similarity: float
     weight: float | None
-    measured: float
+    measured: float | None
     of_this_slide: bool
 
 
@@ -89,9 +90,10 @@ class Explanation:
     gene, method, variant : str
         What is explained: the value of the last variant, the one to trust.
     value : float
-        As on the heatmap, log10-spot; ``mean`` plus the contributions of the ``terms``.
+        As on the heatmap, log10-spot: the ``total``, or `LOWEST` where that is below.
     half_width : float or None
-        The measured value lies within ``value`` ± this in 90 of 100 cases; None where the model does not say.
+        The measured value lies within ``interval``, ``value`` ± this, in 90 of 100 cases; None where the
+        model does not say.
     unlike : float or None
         Share of the training spots, held out, that were nearer to the gallery; None where it does not say.
     mean : float
@@ -101,7 +103,7 @@ class Explanation:
     neighbours : tuple of Neighbour
         By weight, largest first; by similarity where there are no weights.
     gallery : ndarray
-        (n,) float32 measured values of the gene over the whole gallery.
+        (n,) float32 measured values of the gene over the gallery's spots that have one.
     k, temperature : int or None, float or None
         In use; see `FittedMethod`.
     """
@@ -119,6 +121,18 @@ class Explanation:
     gallery: NDArray[np.float32]
     k: int | None
     temperature: float | None
+
+    @property
+    def total(self) -> float:
+        """The model's sum, log10-spot: ``mean`` plus the contributions of the ``terms``."""
+        return self.mean + sum(term.contribution for term in self.terms)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends of the 90 % interval, not below `LOWEST`; None where the model does not say."""
+        if self.half_width is None:
+            return None
+        return max(LOWEST, self.value - self.half_width), self.value + self.half_width
 
     @property
     def from_neighbours(self) -> bool:
@@ -194,13 +208,15 @@ def explain(
     mean, sd = float(model.panel.mean[column[0]]), float(model.panel.sd[column[0]])
     half, trust = model.interval(response, variant, column), fitted.trust
     measured = fitted.gallery.expression[:, column[0]] * np.float32(sd) + np.float32(mean)
+    if (known := fitted.gallery.known(column)) is not None:
+        measured[~known.measured[known.section, 0]] = np.nan
     near = fitted.neighbours(response)
     return Explanation(
         tile=tile,
         gene=gene,
         method=fitted.name,
         variant=variant,
-        value=float(model.read(response, variant, column)[0, 0]),
+        value=float(within_unit(model.read(response, variant, column))[0, 0]),
         half_width=None if half is None else float(half[0, 0]),
         unlike=None if trust is None else float(trust.unlike(response["distance"])[0]),
         mean=mean,
@@ -214,7 +230,7 @@ def explain(
             for term in fitted.terms(response, column)
         ),
         neighbours=_named(prediction, fitted, near, fitted.weights(response), measured),
-        gallery=measured,
+        gallery=measured if known is None else measured[~np.isnan(measured)],
         k=None if fitted.k is None else near.index.shape[1],
         temperature=fitted.temperature,
     )
@@ -238,12 +254,16 @@ def _named(
 ) -> tuple[Neighbour, ...]:
     """Say of a tile's neighbours where they come from, by weight."""
     gallery, index, similarity = fitted.gallery, near.index[0], near.similarity[0]
+    missing = np.isnan(measured[index])
+    if weights is not None and missing.any():  # only those that measured the gene share in its mean
+        weights = np.where(missing, 0, weights)
+        weights = weights / np.maximum(weights.sum(1, keepdims=True), np.finfo(np.float32).tiny)
     order = np.arange(min(NEAREST, len(index))) if weights is None else np.argsort(-weights[0], kind="stable")
     cards: dict[str, dict[str, Any]] = {str(s["name"]): dict(s) for s in prediction.bundle.card.sections}
     slide = prediction.slide.path.name
     named = []
     for place in order:
-        row = int(index[place])
+        row, value = int(index[place]), float(measured[index[place]])
         section = gallery.section_names[int(gallery.section[row])]
         card = cards.get(section, {})
         x, y = gallery.position[row]
@@ -255,7 +275,7 @@ def _named(
                 position_um=(float(x), float(y)),
                 similarity=float(similarity[place]),
                 weight=None if weights is None else float(weights[0, place]),
-                measured=float(measured[row]),
+                measured=None if np.isnan(value) else value,
                 of_this_slide=card.get("slide") == slide,
             )
         )

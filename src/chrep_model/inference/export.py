@@ -30,9 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.errors import PredictionError, SettingsError
-from chrep_model.inference import frames, omezarr
+from chrep_model.inference import frames, omezarr, places
 from chrep_model.inference.files import replacing
-from chrep_model.inference.prediction import INTERVAL_LAYER, Prediction
+from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.table import INTERVAL_LAYER, spatial_facts, to_layers
 
 Format = Literal["h5ad", "zarr", "spatialdata", "ome-zarr", "csv", "parquet", "geojson"]
 
@@ -47,6 +48,9 @@ MOST_GENES = {"geojson": 20, "ome-zarr": 100}
 """GeoJSON spells every number out for every tile, and viewers make a layer of every channel of OME-Zarr: with
 more genes QuPath takes minutes to open either."""
 
+FIGURES = ("png", "svg", "pdf")
+"""Formats of `figure.write_figure`, which shows one gene."""
+
 TILES, TABLE = "tiles", "prediction"
 """Names of the two elements in a SpatialData store."""
 
@@ -60,6 +64,38 @@ _GEOJSON_START = '{"type": "FeatureCollection", "chrep": '
 def output_path(folder: Path, slide_name: str, format: str) -> Path:
     """Where the prediction on a slide goes."""
     return folder / f"{slide_name}{SUFFIXES[format]}"
+
+
+def format_of(path: Path, format: str | None = None) -> str:
+    """Return the format in which a file is to be written, one of `FORMATS` or `FIGURES`.
+
+    Parameters
+    ----------
+    path : Path
+        Its name ends as in `SUFFIXES`, or in the name of a figure's format.
+    format : str, optional
+        Which one; that of the file's name unless given.
+
+    Raises
+    ------
+    SettingsError
+        No format is known by this name or suffix, or the two contradict each other.
+    """
+    suffixes = SUFFIXES | {name: f".{name}" for name in FIGURES}
+    fitting = [name for name, suffix in suffixes.items() if path.name.lower().endswith(suffix)]
+    if format is None:
+        if not fitting:
+            raise SettingsError(
+                f"the name {path.name} says no format", remedy=f"End it in {', '.join(suffixes.values())}."
+            )
+        return max(fitting, key=lambda name: len(suffixes[name]))  # .ome.zarr rather than .zarr
+    if format not in suffixes:
+        raise SettingsError(f"there is no format {format!r}", remedy=f"Choose from {', '.join(suffixes)}.")
+    if path.suffix.lower() != f".{suffixes[format].split('.')[-1]}":
+        raise SettingsError(
+            f"{path.name} is no name for the format {format}", remedy=f"End it in {suffixes[format]}."
+        )
+    return format
 
 
 def check_format(format: str, n_genes: int) -> None:
@@ -175,10 +211,14 @@ def write_prediction(
     with replacing(path) as part:
         write(prediction, part, names)
         prediction.check()
+    places.remember(prediction.slide)
 
 
 def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
-    """Tiles for QuPath (0.4 or later): squares in level-0 px with measurements.
+    """Tiles for QuPath (0.4 or later): squares in its pixels with measurements.
+
+    QuPath cuts slides to their scanned part, where OpenSlide knows it (MIRAX, SCN): so the origin is its top
+    left corner, which is level-0 pixel ``chrep["origin_px"]`` (x, y) of the slide.
 
     Each tile has ``GENE calibrated`` and ``GENE raw`` (as far as the model has these variants) and
     ``gallery_distance``; where the model says how far to trust it, ``GENE interval_90`` (half width) and
@@ -198,9 +238,11 @@ def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> No
     if unlike is not None:
         named.append(("unlike_training", unlike))
     order = np.argsort(prediction.indices)
-    corners = tile_corners(prediction)[order]
+    origin = (prediction.slide.bounds or (0, 0))[:2]
+    corners = tile_corners(prediction)[order] - origin
+    facts = prediction.facts() | {"origin_px": list(origin)}
     with path.open("w", encoding="utf-8") as stream:
-        stream.write(f'{_GEOJSON_START}{json.dumps(prediction.facts(), allow_nan=False)}, "features": [\n')
+        stream.write(f'{_GEOJSON_START}{json.dumps(facts, allow_nan=False)}, "features": [\n')
         for number, (row, square) in enumerate(zip(order, corners, strict=True)):
             prediction.check()
             measured = {name: float(f"{values[row]:.6g}") for name, values in named}
@@ -251,12 +293,19 @@ def tile_corners(prediction: Prediction) -> NDArray[np.float64]:
 
 
 def _write_h5ad(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
-    table = prediction.to_anndata(genes)
-    needed = _H5AD_AROUND + sum(np.asarray(layer).nbytes for layer in table.layers.values())
+    import h5py
+
+    table = to_layers(prediction, genes)
+    spatial = spatial_facts(prediction)
+    arrays = [*table.layers.values(), *spatial["images"].values()]
+    needed = _H5AD_AROUND + sum(np.asarray(array).nbytes for array in arrays)
     # The HDF5 library does not get over a disk that fills up: the whole process may crash when it ends.
     if shutil.disk_usage(path.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    table.uns["spatial"] = {prediction.slide.name: spatial}
     table.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        file["X"] = file["layers"][prediction.variants[-1]]  # a second name for it: it is stored once
 
 
 def _write_zarr(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:

@@ -33,7 +33,7 @@ _MARGIN, _GAP, _ABOVE, _BELOW = 0.15, 0.12, 0.75, 0.95
 
 
 def write_figure(prediction: Prediction, gene: str, path: Path) -> None:
-    """Write `draw_figure` as PNG or, where the name ends so, as SVG; the file appears when it is complete.
+    """Write `draw_figure` as PNG or, where the name ends so, as SVG or PDF; it appears when it is complete.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def write_figure(prediction: Prediction, gene: str, path: Path) -> None:
     """
     figure = draw_figure(prediction, gene)
     with replacing(path) as part:
-        figure.savefig(part, format="svg" if path.suffix == ".svg" else "png", dpi=_DPI)
+        figure.savefig(part, format=path.suffix[1:] if path.suffix in (".svg", ".pdf") else "png", dpi=_DPI)
         prediction.check()
 
 

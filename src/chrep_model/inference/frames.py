@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chrep_model.inference.prediction import INTERVAL_LAYER, Prediction
+from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.table import INTERVAL_LAYER, to_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ def to_frame(prediction: Prediction, genes: tuple[str, ...]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    table = prediction.to_anndata(genes)
+    table = to_layers(prediction, genes)
     xy = np.asarray(table.obsm["spatial"])
     mpp = prediction.slide.require_mpp()
     frame = table.obs.copy()

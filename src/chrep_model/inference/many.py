@@ -42,6 +42,8 @@ class Job:
         Only this part, in level-0 px.
     mpp : float or None
         µm per px, where the file does not say it.
+    scene : str or None
+        Which picture of a file that holds several; the largest where none is given.
     stride : float
         Distance of tiles as a share of a tile.
     format : str
@@ -64,6 +66,7 @@ class Job:
     batch_size: int | None
     precision: Precision
     keeps_records: bool
+    scene: str | None = None
 
     def genes_of(self, bundle: Bundle) -> tuple[str, ...]:
         """Return the genes that are written."""
@@ -121,7 +124,7 @@ def found(job: Job, bundle: Bundle, path: Path, target: Path) -> Outcome | None:
     if record is None or record.state == "failed":
         return None
     try:
-        with open_slide(path, mpp=job.mpp) as slide:
+        with open_slide(path, mpp=job.mpp, scene=job.scene) as slide:
             request = job.request(slide, bundle)
     except ChrepError:  # told of when it is predicted
         return None
@@ -148,7 +151,7 @@ def attempt(
     """
     request = ""
     try:
-        with open_slide(path, mpp=job.mpp) as slide:
+        with open_slide(path, mpp=job.mpp, scene=job.scene) as slide:
             request = job.request(slide, predictor.bundle)
             facts = _predict(job, predictor, slide, target, progress)
     except Cancelled:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.errors import SettingsError
+from chrep_model.errors import ChrepError, PredictionError, SettingsError
 from chrep_model.geometry import overlay_transform
-from chrep_model.inference.prediction import INTERVAL_LAYER, Prediction
+from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.table import INTERVAL_LAYER
+from chrep_model.zarr_check import open_group, read_metadata
 
 FACTS = "chrep"
 """Attribute of the image that says where the values come from."""
@@ -84,9 +87,87 @@ def channels(prediction: Prediction) -> tuple[str, ...]:
 
 
 def is_ome_zarr(path: Path) -> bool:
-    """Tell whether a folder was written by `to_ome_zarr`."""
+    """Tell whether a folder was written by `to_ome_zarr`; never raises."""
     attributes = path / ".zattrs"
-    return attributes.is_file() and FACTS in json.loads(attributes.read_text(encoding="utf-8"))
+    try:
+        said = read_metadata(attributes) if attributes.is_file() else {}
+    except (OSError, ValueError):  # we may not look into it, or it is damaged
+        return False
+    return isinstance(said, dict) and {FACTS, "omero"} <= said.keys()
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """One channel of an image that `to_ome_zarr` wrote.
+
+    Attributes
+    ----------
+    gene, kind : str
+        Whose values, and which: a variant, or `INTERVAL_LAYER`.
+    values : ndarray
+        (rows, cols) float32, NaN where nothing was predicted.
+    limits : (float, float)
+        Values that its colours span.
+    visible : bool
+        Whether it is to be seen at first.
+    """
+
+    gene: str
+    kind: str
+    values: NDArray[np.float32]
+    limits: tuple[float, float]
+    visible: bool
+
+
+@dataclass(frozen=True)
+class StoredMaps:
+    """An image that `to_ome_zarr` wrote, read back.
+
+    Attributes
+    ----------
+    maps : tuple of StoredMap
+        In the order of the channels.
+    scale, translate : (float, float)
+        (y, x) in µm: of a pixel, and of the centre of the first one.
+    facts : dict
+        Where the values come from, see `Prediction.facts`.
+    """
+
+    maps: tuple[StoredMap, ...]
+    scale: tuple[float, float]
+    translate: tuple[float, float]
+    facts: dict[str, Any]
+
+
+def read_maps(path: Path) -> StoredMaps:
+    """Read an image that `to_ome_zarr` wrote.
+
+    Raises
+    ------
+    PredictionError
+        It is damaged, or not safe to open.
+    """
+    try:
+        group = open_group(path, PredictionError)
+        said: dict[str, Any] = dict(group.attrs)
+        (level,) = said["multiscales"][0]["datasets"]
+        steps = {step["type"]: step[step["type"]][1:] for step in level["coordinateTransformations"]}
+        image: Any = group[level["path"]]
+        values = np.asarray(image[:], np.float32)
+        maps = []
+        for channel, plane in zip(said["omero"]["channels"], values, strict=True):
+            gene, kind = channel["label"].rsplit(" ", 1)
+            limits = float(channel["window"]["start"]), float(channel["window"]["end"])
+            maps.append(StoredMap(gene, kind, plane, limits, bool(channel["active"])))
+        return StoredMaps(tuple(maps), _yx(steps["scale"]), _yx(steps["translation"]), dict(said[FACTS]))
+    except ChrepError:
+        raise
+    except Exception as error:  # whatever is wrong with it
+        raise PredictionError(
+            f"these maps are damaged ({error or type(error).__name__})",
+            path=path,
+            remedy="Export them again.",
+        ) from error
 
 
 def check_installed() -> None:
@@ -104,6 +185,11 @@ def check_installed() -> None:
             "the format ome-zarr needs the package ome-zarr, which is not installed",
             remedy="Install napari-chrep[spatialdata], which brings it.",
         ) from error
+
+
+def _yx(values: Sequence[float]) -> tuple[float, float]:
+    y, x = map(float, values)
+    return y, x
 
 
 def _map(prediction: Prediction, gene: str, variant: str) -> NDArray[np.float32]:

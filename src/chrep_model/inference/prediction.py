@@ -28,8 +28,17 @@ if TYPE_CHECKING:
     from chrep_model.slides.region import Region
 
 ALL_TILES = slice(None)
-INTERVAL_LAYER = "interval_90"
-"""Layer of an exported table: half width of the interval that holds 90 % of the measured values."""
+LOWEST = 0.0
+"""No expression is below it: the unit is log10(1 + x) of a share of counts."""
+
+
+def within_unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Raise values below `LOWEST`, which a model's sum can give, to it.
+
+    Maps, files and explanations all show values that went through here; the scores of an evaluation are those
+    of the model's sums.
+    """
+    return np.maximum(values, np.float32(LOWEST))
 
 
 @dataclass
@@ -146,7 +155,7 @@ class Prediction:
         Returns
         -------
         ndarray
-            (n,) float32, log10-spot units, in the order of `indices`.
+            (n,) float32, log10-spot units, in the order of `indices`; nowhere below `LOWEST`.
 
         Raises
         ------
@@ -171,11 +180,13 @@ class Prediction:
                 remedy=f"Choose from {', '.join(self.variants)}.",
             )
         return self._over_parts(
-            lambda response: self.bundle.model.read(response, variant, genes), genes, tiles
+            lambda response: within_unit(self.bundle.model.read(response, variant, genes)), genes, tiles
         )
 
     def interval(self, name: str, level: float = 0.9) -> NDArray[np.float32] | None:
         """Half width of the intervals around `gene`'s values of the variant to trust.
+
+        The interval of a value is from ``max(LOWEST, value - half width)`` to ``value + half width``.
 
         Parameters
         ----------
@@ -272,50 +283,25 @@ class Prediction:
         return out.reshape(self.grid.shape)
 
     def to_anndata(self, genes: tuple[str, ...] | None = None) -> anndata.AnnData:
-        """Tiles x genes as AnnData: `layers` per variant, `X` empty, tile centres in ``obsm["spatial"]``.
+        """Tiles x genes as AnnData, ready for scanpy and squidpy.
 
+        ``X`` holds the values to trust, those of the last variant; ``layers`` hold every variant;
+        ``obsm["spatial"]`` the tile centres, (x, y) in level-0 px; ``uns["spatial"]`` under the slide's name
+        a reduced picture with its scale factors, see `table.spatial_facts`; ``uns["chrep"]`` the `facts`.
         ``var["training_mean"]`` and ``var["training_sd"]`` are those of the genes over the training spots.
-        Where the model says how far to trust it also ``layers["interval_90"]`` (half widths, log10-spot),
-        ``obs["unlike_training"]`` (see `unlike`), ``var["accuracy"]`` (correlation to expect on a new
-        section), ``var["predictable"]`` and ``uns["chrep"]["unlike_share"]``.
+        Where the model says how far to trust it also ``layers["interval_90"]`` (half widths, log10-spot; an
+        interval starts at ``max(0, value - half width)``), ``obs["unlike_training"]`` (see `unlike`),
+        ``var["accuracy"]`` (correlation to expect on a new section), ``var["predictable"]`` and
+        ``uns["chrep"]["unlike_share"]``.
 
         Parameters
         ----------
         genes : tuple of str, optional
             Which genes; all unless given. GeneError for an unknown one.
         """
-        import anndata
-        import pandas as pd
+        from chrep_model.inference.table import to_anndata
 
-        columns = self.bundle.panel.indices(genes) if genes else np.arange(len(self.genes))
-        indices = self.indices
-        order = np.argsort(indices)
-        rows, cols = np.divmod(indices[order], max(self.grid.shape[1], 1))
-        obs = pd.DataFrame(
-            {"row": rows, "col": cols, "gallery_distance": self.distance()[order]},
-            index=[f"{r}_{c}" for r, c in zip(rows, cols, strict=True)],
-        )
-        panel = self.bundle.panel
-        training = {"training_mean": panel.mean[columns], "training_sd": panel.sd[columns]}
-        var = pd.DataFrame(training, index=np.array(self.genes)[columns])
-        table = anndata.AnnData(obs=obs, var=var)
-        for variant in self.variants:
-            table.layers[variant] = self.values(columns, variant)[order]
-        self._add_trust(table, columns, order)
-        table.obsm["spatial"] = self.grid.centres(indices[order])
-        table.uns["chrep"] = self.facts()
-        return table
-
-    def _add_trust(
-        self, table: anndata.AnnData, columns: NDArray[np.int64], order: NDArray[np.int64]
-    ) -> None:
-        trust, half, unlike = self.bundle.trust, self.intervals(columns), self.unlike()
-        if trust is None or half is None or unlike is None:
-            return
-        table.layers[INTERVAL_LAYER] = half[order]
-        table.obs["unlike_training"] = unlike[order]
-        table.var["accuracy"] = trust.accuracy[columns]
-        table.var["predictable"] = trust.predictable[columns]
+        return to_anndata(self, genes)
 
     def facts(self) -> dict[str, Any]:
         """Where the values come from: bundle, slide, tiles, units, versions; plain strings and numbers."""
@@ -324,7 +310,8 @@ class Prediction:
             "bundle": card.name, "bundle_hash": self.bundle.hash,
             "method": card.method, "encoder": card.encoder,
             "variants": list(self.variants), "cohort": card.cohort,
-            "slide": self.slide.path.name, "slide_path": str(self.slide.path.absolute()),
+            "slide": self.slide.path.name,
+            **({"slide_scene": self.slide.scene} if self.slide.scenes else {}),
             "slide_shape": list(self.slide.shape), "slide_fingerprint": self.slide.fingerprint,
             "mpp": self.slide.require_mpp(), "mpp_source": self.slide.mpp.source if self.slide.mpp else "",
             "tile_mpp": card.mpp, "tile_px": card.px, "tile_um": card.mpp * card.px,
@@ -333,6 +320,7 @@ class Prediction:
             "units": card.units, "note": card.note, "chrep_version": card.chrep_version,
             "search_recall": self.bundle.recall,
             **({} if share is None else {"unlike_share": share}),
+            **({} if self.slide.bounds is None else {"slide_bounds": list(self.slide.bounds)}),
         }  # fmt: skip
 
 

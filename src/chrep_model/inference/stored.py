@@ -22,10 +22,13 @@ from chrep_model.cohorts.genes import GenePanel
 from chrep_model.errors import BundleError, ChrepError, PredictionError, SettingsError, SlideError
 from chrep_model.inference.export import TABLE, is_prediction
 from chrep_model.inference.parts import PredictionPart
-from chrep_model.inference.prediction import INTERVAL_LAYER, Prediction
+from chrep_model.inference.places import recall
+from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.table import INTERVAL_LAYER
 from chrep_model.slides.absent import AbsentSlide
 from chrep_model.slides.slide import Mpp, Slide, open_slide
 from chrep_model.slides.tiles import TileGrid
+from chrep_model.zarr_check import read_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -170,8 +173,8 @@ def read_prediction(path: Path, slides: Iterable[Slide] = ()) -> Prediction:
         The file or folder.
     slides : iterable of Slide
         Slides that are open: the one that was predicted is found among them by its content. Else it is
-        looked for where it was, beside the file, and in the folder above. For one that is not found stands an
-        `AbsentSlide`.
+        looked for where it lay when it was predicted on this computer, beside the file, and in the folder
+        above. For one that is not found stands an `AbsentSlide`.
 
     Raises
     ------
@@ -188,10 +191,13 @@ def read_prediction(path: Path, slides: Iterable[Slide] = ()) -> Prediction:
         table = _read(where)
         facts = table.uns["chrep"]
         mpp = Mpp(float(facts["mpp"]), str(facts["mpp_source"]))
-        slide = _slide(path, facts, mpp, slides)
+        slide = _slide(path, facts, mpp, slides) or _absent(table, facts, mpp)
         bundle = _bundle(path, table, facts)
         grid = TileGrid(slide.shape, mpp.value, bundle.spec, float(facts["stride"]))
         rows, cols = (table.obs[name].to_numpy(np.int64) for name in ("row", "col"))
+        if isinstance(slide, AbsentSlide) and "slide_bounds" in facts:
+            x, y, width, height = (int(n) for n in facts["slide_bounds"])
+            slide.bounds = x, y, width, height
         prediction = Prediction(bundle, grid, slide)
         distance = table.obs["gallery_distance"].to_numpy(np.float32)
         response = {"row": np.arange(len(rows)), "distance": distance}
@@ -232,7 +238,9 @@ def _table_path(path: Path) -> Path | None:
 def _read(path: Path) -> AnnData:
     import anndata
 
-    return anndata.read_zarr(path) if path.is_dir() else anndata.read_h5ad(path)
+    table = read_table(path, PredictionError) if path.is_dir() else anndata.read_h5ad(path)
+    del table.X  # the values of one of the layers again
+    return table
 
 
 def _bundle(path: Path, table: AnnData, facts: Mapping[str, Any]) -> StoredBundle:
@@ -253,19 +261,34 @@ def _bundle(path: Path, table: AnnData, facts: Mapping[str, Any]) -> StoredBundl
     return StoredBundle(path, card, GenePanel(tuple(map(str, table.var_names)), *training), table)
 
 
-def _slide(path: Path, facts: Mapping[str, Any], mpp: Mpp, slides: Iterable[Slide]) -> Slide:
-    fingerprint, was = str(facts["slide_fingerprint"]), Path(str(facts["slide_path"]))
+def _slide(path: Path, facts: Mapping[str, Any], mpp: Mpp, slides: Iterable[Slide]) -> Slide | None:
+    """Find the slide that was predicted, by its content; None where it is in none of the places."""
+    fingerprint, name = str(facts["slide_fingerprint"]), Path(str(facts["slide"])).name
     for slide in slides:
         if slide.mpp is not None and slide.mpp.value == mpp.value and slide.fingerprint == fingerprint:
             return slide
-    for place in (was, path.parent / was.name, path.parent.parent / was.name):
+    known = recall(fingerprint)
+    if known is None and "slide_path" in facts:  # as earlier versions wrote it
+        known = Path(str(facts["slide_path"]))
+    for place in (known, path.parent / name, path.parent.parent / name):
+        if place is None:
+            continue
         try:
-            slide = open_slide(place)
+            slide = open_slide(place, scene=facts.get("slide_scene"))
         except SlideError:
             continue
         if slide.fingerprint == fingerprint:
             same = slide.mpp is not None and slide.mpp.value == mpp.value
             return slide if same else slide.with_mpp(mpp.value, mpp.source)
         slide.close()
+    return None
+
+
+def _absent(table: AnnData, facts: Mapping[str, Any], mpp: Mpp) -> AbsentSlide:
+    """Stand in for a slide that was not found, with the picture that the file has of it."""
     rows, cols = (int(n) for n in facts["slide_shape"])
-    return AbsentSlide(was, (rows, cols), fingerprint, mpp)
+    picture = None
+    for library in table.uns.get("spatial", {}).values():  # of one slide; older files have none
+        picture = library["images"].get("hires")
+    name, fingerprint = Path(str(facts["slide"])).name, str(facts["slide_fingerprint"])
+    return AbsentSlide(Path(name), (rows, cols), fingerprint, mpp, picture)

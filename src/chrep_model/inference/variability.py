@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.errors import PredictionError
+from chrep_model.processes import start_python
 
 if TYPE_CHECKING:
     from chrep_model.inference.prediction import Prediction
@@ -158,12 +159,12 @@ def morans_i(places: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[
 def _process() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Start the second Python, and give the ends of its pipes; it is gone afterwards, whatever happens."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-    process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", __name__],
+    process = start_python(
+        __name__,
+        environment=one_thread,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **one_thread},
         creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     )
     assert process.stdin is not None and process.stdout is not None  # noqa: S101  (they are pipes)

@@ -205,7 +205,10 @@ class Method(ABC):
 
 def gallery_of(table: SpotTable, z: NDArray[np.float32]) -> Gallery:
     """Put the table's spots into a gallery under embeddings `z`, (n, d) of unit rows."""
-    return Gallery(z, table.targets, table.section, table.patient, table.position, table.section_names)
+    return Gallery(
+        z, table.targets, table.section, table.patient, table.position, table.section_names,
+        measured=table.measured,
+    )  # fmt: skip
 
 
 def leave_section_out(table: SpotTable) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
@@ -243,4 +246,17 @@ def held_out_trust(table: SpotTable, fit: Callable[[SpotTable], FittedMethod]) -
         response = fitted.respond(table.features[test])
         predicted[test] = fitted.read(response, fitted.variants[-1])
         spread[test], distance[test] = fitted.spread(response), response["distance"]
-    return Trust.fit(predicted, table.targets, table.section, spread, distance)
+    return trust_of(table, predicted, spread, distance)
+
+
+def trust_of(
+    table: SpotTable,
+    predicted: NDArray[np.float32],
+    spread: NDArray[np.float32],
+    distance: NDArray[np.float32],
+) -> Trust | None:
+    """Fit a `Trust` to predictions of a table's spots, held out; None where no gene was measured twice."""
+    known = table.learnable()
+    if known is not None and not known[np.unique(table.section)].any():
+        return None
+    return Trust.fit(predicted, table.targets, table.section, spread, distance, known)

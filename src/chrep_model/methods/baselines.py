@@ -54,7 +54,7 @@ class FittedMean(FittedMethod):
 
 
 class Mean(Method):
-    """Every tile gets the mean of the training spots."""
+    """Every tile gets the mean of the training spots that measured the gene."""
 
     name: ClassVar[str] = "mean"
 
@@ -66,7 +66,10 @@ class Mean(Method):
 
     @staticmethod
     def _mean(table: SpotTable) -> FittedMean:
-        return FittedMean(table.targets.mean(0), gallery_of(table, unit_rows(table.features)))
+        mean = np.zeros(table.targets.shape[1], np.float32)
+        for rows, genes in table.groups():
+            mean[genes] = table.targets[rows][:, genes].mean(0)
+        return FittedMean(mean, gallery_of(table, unit_rows(table.features)))
 
 
 class FittedKnn(FittedMethod):
@@ -85,7 +88,8 @@ class FittedKnn(FittedMethod):
     def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
         """Weighted mean of the neighbours' measured values."""
         found = self.neighbours(response)
-        return weighted_mean(found, self.temperature, self.gallery.expression[:, genes])
+        values = self.gallery.expression[:, genes]
+        return weighted_mean(found, self.temperature, values, self.gallery.known(genes))
 
     def arrays(self) -> Arrays:
         """Give k and temperature."""
@@ -125,10 +129,9 @@ def choose_neighbourhood(table: SpotTable, z: NDArray[np.float32]) -> tuple[int,
     errors = np.zeros(len(grid))
     for train, test in leave_section_out(table):
         gallery = gallery_of(table.rows(train), z[train])
-        found = gallery.search(z[test], max(NEIGHBOURS))
+        found, genes = gallery.search(z[test], max(NEIGHBOURS)), table.testable(table.section[test][0])
         for i, (k, temperature) in enumerate(grid):
             near = Neighbours(found.index[:, :k], found.similarity[:, :k])
-            errors[i] += np.mean(
-                (weighted_mean(near, temperature, gallery.expression) - table.targets[test]) ** 2
-            )
+            answer = weighted_mean(near, temperature, gallery.expression, gallery.known())
+            errors[i] += np.mean((answer - table.targets[test])[:, genes] ** 2)
     return grid[int(errors.argmin())]

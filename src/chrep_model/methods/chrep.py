@@ -27,6 +27,7 @@ from chrep_model.calibration.calibrator import (
     cross_combined,
     cross_offset,
     fit_combination,
+    mean_error,
 )
 from chrep_model.calibration.corrector import Corrector, CorrectorSettings, fit_corrector
 from chrep_model.calibration.gallery import (
@@ -35,7 +36,6 @@ from chrep_model.calibration.gallery import (
     neighbour_spread,
     weighted_mean,
 )
-from chrep_model.calibration.trust import Trust
 from chrep_model.methods.base import (
     ALL,
     Arrays,
@@ -46,6 +46,7 @@ from chrep_model.methods.base import (
     Term,
     gallery_of,
     leave_section_out,
+    trust_of,
 )
 from chrep_model.methods.phase1 import Member, Phase1, Phase1Settings, fit_phase1
 from chrep_model.methods.ridge import choose_penalty
@@ -140,7 +141,8 @@ class FittedChrep(FittedMethod):
         if variant == "raw":
             return self.phase1.read(response["head"], genes)
         found = self.neighbours(response)
-        estimate = weighted_mean(found, self.temperature, self.gallery.expression[:, genes])
+        values, known = self.gallery.expression[:, genes], self.gallery.known(genes)
+        estimate = weighted_mean(found, self.temperature, values, known)
         if variant == "estimate":
             return estimate
         w, b = self._correction
@@ -154,7 +156,8 @@ class FittedChrep(FittedMethod):
     def spread(self, response: Response, genes: Genes = ALL) -> NDArray[np.float32]:
         """Weighted sd of the neighbours' measured values, (n, number of genes)."""
         found = self.neighbours(response)
-        return neighbour_spread(found, self.temperature, self.gallery.expression[:, genes])
+        values, known = self.gallery.expression[:, genes], self.gallery.known(genes)
+        return neighbour_spread(found, self.temperature, values, known)
 
     def terms(self, response: Response, genes: Genes = ALL) -> list[Term]:
         """`LEARNERS` with their weights in the combination; the paper's answer is the correction alone."""
@@ -319,18 +322,19 @@ def _calibrated(
 ) -> FittedChrep:
     """Fit to the table; learn from fits to `few` without each section how to combine and trust learners."""
     answers, spread, distance = _held_out(few, fit, run)
-    targets, section = few.targets, few.section
+    targets, section, measured, known = few.targets, few.section, few.measured, few.learnable()
     run.say("all sections")
     fitted = fit(table, run.within("all sections"))
-    combination = fit_combination(answers, targets, section, shrink=s.shrink)
-    predicted = cross_combined(answers, targets, section, shrink=s.shrink)
+    combination = fit_combination(answers, targets, section, shrink=s.shrink, known=known)
+    predicted = cross_combined(answers, targets, section, shrink=s.shrink, known=known)
     if elsewhere:
-        moved = cross_offset(predicted, targets, section)
-        if np.mean((moved - targets) ** 2) < np.mean((predicted - targets) ** 2):
-            offset = (targets - combination(answers, slice(None))).mean(0)
+        moved = cross_offset(predicted, targets, section, measured)
+        counted: NDArray[np.bool_] | slice = slice(None) if known is None else known[section]
+        if np.mean((moved - targets)[counted] ** 2) < np.mean((predicted - targets)[counted] ** 2):
+            offset = mean_error(combination(answers, slice(None)), targets, section, measured)
             combination, predicted = replace(combination, offset=offset), moved
     fitted.combination = combination
-    fitted.trust = Trust.fit(predicted, targets, section, spread, distance)
+    fitted.trust = trust_of(few, predicted, spread, distance)
     return fitted
 
 
@@ -378,11 +382,12 @@ def _fit_phase2(
     watched = None
     if (spots := run.watched) is not None:
         z = phase1.compared(spots.features)
-        estimate = weighted_mean(gallery.search(z, s.k), s.temperature, table.targets)
+        near = gallery.search(z, s.k)
+        estimate = weighted_mean(near, s.temperature, table.targets, gallery.known())
         watched = (z, estimate, spots.targets, spots.section)
     corrector = fit_corrector(
-        asked, weighted_mean(found, s.temperature, table.targets), targets, section, s.corrector,
-        mae=s.phase1.mae, pcc=s.phase1.pcc, seed=seed, watched=watched,
+        asked, weighted_mean(found, s.temperature, table.targets, gallery.known()), targets, section,
+        s.corrector, mae=s.phase1.mae, pcc=s.phase1.pcc, seed=seed, measured=table.measured, watched=watched,
         run=run.within("corrector"),
     )  # fmt: skip
     return gallery, corrector

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from chrep_model.calibration.trust import gene_correlations
 from chrep_model.methods.base import ALL, Genes, leave_section_out
-from chrep_model.methods.ridge import RidgeSolver
-from chrep_model.training.samples import SpotTable
+from chrep_model.methods.ridge import TableSolver
+from chrep_model.training.samples import SpotTable, groups
 
 _LEAST_WEIGHT = 0.02
 
@@ -45,7 +45,8 @@ class Components:
         Parameters
         ----------
         table : SpotTable
-            Training spots; with a single section all genes weigh the same.
+            Training spots, `ridge.filled_in` where a section did not measure a gene; with a single section
+            all genes weigh the same.
         count : int
             How many; fewer where there are fewer spots.
         penalty : float
@@ -90,7 +91,9 @@ def _predictability(table: SpotTable, penalty: float) -> NDArray[np.float32]:
         return np.ones(table.targets.shape[1], np.float32)
     answer = np.empty_like(table.targets)
     for train, test in leave_section_out(table):
-        w, b = RidgeSolver(table.features[train], table.targets[train]).weights(penalty)
+        w, b = TableSolver(table.rows(train)).weights(penalty)
         answer[test] = table.features[test] @ w + b
-    known = np.nan_to_num(gene_correlations(table.targets, answer))
-    return np.maximum(known, _LEAST_WEIGHT).astype(np.float32)
+    known = np.zeros(table.targets.shape[1], np.float32)
+    for rows, genes in groups(table.learnable(), table.section):
+        known[genes] = gene_correlations(table.targets[rows][:, genes], answer[rows][:, genes])
+    return np.maximum(np.nan_to_num(known), _LEAST_WEIGHT).astype(np.float32)

@@ -26,7 +26,7 @@ from chrep_model.methods.inputs import Inputs
 from chrep_model.methods.search import choose
 from chrep_model.networks.attention import GeneAttention
 from chrep_model.networks.heads import GeneEncoder
-from chrep_model.networks.losses import alignment_loss, supervised_contrastive_loss
+from chrep_model.networks.losses import alignment_loss, squared_error, supervised_contrastive_loss
 from chrep_model.training.loop import train_objective
 from chrep_model.training.objective import Objective, SpotBatch
 from chrep_model.training.run import SILENT, Run
@@ -105,10 +105,13 @@ class HageLikeNetwork(Objective):
             self._clusters = [torch.from_numpy(fcluster(tree, k, "maxclust")).to(x.device) for k in CLUSTERS]
 
     def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
-        """MSE + con * alignment + hier * mean over both levels of the supervised contrast."""
+        """MSE + con * alignment + hier * mean over both levels of the supervised contrast.
+
+        The squared error counts what was measured; elsewhere expression is read as the training mean.
+        """
         s = self.settings
         predicted, looks = self._read(x)
-        total = F.mse_loss(predicted.float(), batch.targets)
+        total = squared_error(predicted.float(), batch.targets, batch.measured)
         if s.con:
             code = F.normalize(self.code(batch.targets), dim=1)
             total = total + s.con * alignment_loss(looks, code, self.temperature)

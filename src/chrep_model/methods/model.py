@@ -107,6 +107,7 @@ def spot_table(
     patients = list(dict.fromkeys(s.patient for s in sections))
     counts = [len(s) for s in sections]
     return SpotTable(
+        measured=measured_by(sections, panel),
         features=scale(stacked([features[s.name] for s in sections])),
         targets=_targets(sections, panel),
         section=np.repeat(np.arange(len(sections)), counts),
@@ -117,15 +118,29 @@ def spot_table(
     )
 
 
+def measured_by(sections: Sequence[Section], panel: GenePanel) -> NDArray[np.bool_] | None:
+    """Tell which section measured which gene, (sections, genes); None where every one measured every gene."""
+    measured = np.stack([panel.measured(s) for s in sections])
+    return None if measured.all() else measured
+
+
 def _targets(sections: Sequence[Section], panel: GenePanel) -> NDArray[np.float32]:
-    """Standardised expression of all spots (n, genes), in a temporary file where they are many."""
-    parts = (panel.standardise(panel.expression(s)) for s in sections)
+    """Standardised expression of all spots (n, genes), in a temporary file where they are many.
+
+    What a section did not measure is 0, the training mean; see `SpotTable.measured`.
+    """
+    parts = (_without_gaps(panel.standardise(panel.expression(s)), panel.measured(s)) for s in sections)
     spots = sum(len(s) for s in sections)
     if spots <= LARGE:
         return np.concatenate(list(parts))
     file = scratch((spots, len(panel)))
     write(file, parts)
     return file
+
+
+def _without_gaps(z: NDArray[np.float32], measured: NDArray[np.bool_]) -> NDArray[np.float32]:
+    z[:, ~measured] = 0
+    return z
 
 
 def fit_model(

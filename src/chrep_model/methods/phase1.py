@@ -1,7 +1,8 @@
 """CHRep's phase 1 on frozen embeddings: an adapter and a head under three losses.
 
 Regression reads F_H, contrast reads F_M (F_H with the coordinates) against F_G, topology reads F_G;
-coordinate branch, fusion, gene encoder and projections serve in training alone and are not kept.
+coordinate branch, fusion, gene encoder and projections serve in training alone and are not kept. A gene that
+a section did not measure takes no part in regression; the gene encoder reads the training mean in its place.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ class Member(Objective):
     def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
         """L = lam_reg * L_reg + lam_con * L_con + lam_spa * L_spa."""
         s, feature = self.settings, self.adapter(x)
-        fit = regression_loss(self.head(feature), batch.targets, batch.section, mae=s.mae, pcc=s.pcc)
+        fit = regression_loss(
+            self.head(feature), batch.targets, batch.section, mae=s.mae, pcc=s.pcc, measured=batch.measured
+        )
         total = s.reg * fit
         if s.con or s.spa:
             gene = self.gene_encoder(batch.targets)

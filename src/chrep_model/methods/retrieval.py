@@ -1,4 +1,8 @@
-"""What the contrastive methods share: a projection of images, and the mean of similar gallery spots."""
+"""What the contrastive methods share: a projection of images, and the mean of similar gallery spots.
+
+Where a section did not measure a gene, the projection of expression reads the training mean; the mean of
+similar spots is over those that measured the gene.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +106,8 @@ class FittedRetrieval(FittedMethod):
 
     def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
         """Weighted mean of the neighbours' measured values."""
-        return mean_of(response["neighbours"], response["weights"], self.gallery.expression[:, genes])
+        values = self.gallery.expression[:, genes]
+        return mean_of(response["neighbours"], response["weights"], values, self.gallery.known(genes))
 
     def arrays(self) -> Arrays:
         """All numbers, flat."""

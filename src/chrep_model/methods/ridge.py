@@ -52,6 +52,57 @@ class RidgeSolver:
         return w.astype(np.float32), (self.y_mean - self.x_mean @ w).astype(np.float32)
 
 
+class TableSolver:
+    """Ridge regression of a table's targets, each gene on the spots of the sections that measured it.
+
+    One `RidgeSolver` for each group of genes that the same sections measured; a gene that none of them
+    measured gets weights of zero, which say the training mean.
+
+    Parameters
+    ----------
+    table : SpotTable
+        Training spots.
+    """
+
+    def __init__(self, table: SpotTable) -> None:
+        self.shape = table.features.shape[1], table.targets.shape[1]
+        self.solvers = [
+            (genes, RidgeSolver(table.features[rows], table.targets[rows][:, genes]))
+            for rows, genes in table.groups()
+        ]
+
+    def weights(self, penalty: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """W (d, genes) and b (genes,) of X @ W + b."""
+        w, b = np.zeros(self.shape, np.float32), np.zeros(self.shape[1], np.float32)
+        for genes, solver in self.solvers:
+            w[:, genes], b[genes] = solver.weights(penalty)
+        return w, b
+
+
+def filled_in(table: SpotTable, penalty: float) -> NDArray[np.float32]:
+    """Targets in which a ridge regression says what a section did not measure.
+
+    The regression of a gene is fitted on the sections that measured it. This is for what needs all genes of
+    all spots at once, such as principal components: it is an estimate from the image, no measurement.
+
+    Parameters
+    ----------
+    table : SpotTable
+        Training spots.
+    penalty : float
+        Of the regression.
+
+    Returns
+    -------
+    ndarray
+        (n, genes) float32; the table's own targets where nothing is missing.
+    """
+    if table.measured is None:
+        return table.targets
+    w, b = TableSolver(table).weights(penalty)
+    return np.where(table.measured[table.section], table.targets, table.features @ w + b)
+
+
 def choose_penalty(table: SpotTable) -> float:
     """Return the penalty with the smallest mean squared error over the held-out training sections.
 
@@ -61,10 +112,10 @@ def choose_penalty(table: SpotTable) -> float:
         return PENALTIES[len(PENALTIES) // 2]
     errors = np.zeros(len(PENALTIES))
     for train, test in leave_section_out(table):
-        solver = RidgeSolver(table.features[train], table.targets[train])
+        solver, genes = TableSolver(table.rows(train)), table.testable(table.section[test][0])
         for i, penalty in enumerate(PENALTIES):
             w, b = solver.weights(penalty)
-            errors[i] += np.mean((table.features[test] @ w + b - table.targets[test]) ** 2)
+            errors[i] += np.mean((table.features[test] @ w + b - table.targets[test])[:, genes] ** 2)
     return PENALTIES[int(errors.argmin())]
 
 
@@ -95,11 +146,11 @@ class FittedRidge(FittedMethod):
 
 
 class Ridge(Method):
-    """Linear regression of all genes with one L2 penalty."""
+    """Linear regression of all genes with one L2 penalty, each on the spots that measured it."""
 
     name: ClassVar[str] = "ridge"
 
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedRidge:
         """Choose the penalty on held-out training sections, then fit on all; `seed` has no effect."""
-        w, b = RidgeSolver(table.features, table.targets).weights(choose_penalty(table))
+        w, b = TableSolver(table).weights(choose_penalty(table))
         return FittedRidge(w, b, gallery_of(table, unit_rows(table.features)))

@@ -46,12 +46,13 @@ def choose(
     if len(sections) < 2:
         return candidates[0]
     held_out = table.section == sections[np.argsort(sizes, kind="stable")[len(sizes) // 2]]
+    genes = table.testable(table.section[held_out][0])
     scores = []
     for i, candidate in enumerate(candidates, start=1):
         run.say(f"search: {i} of {len(candidates)}")
         fitted = fit(candidate, table.rows(~held_out), run.within(f"candidate {i}"))
         predicted = fitted.predict(table.features[held_out])
-        correlations = gene_correlations(table.targets[held_out], predicted)
+        correlations = gene_correlations(table.targets[held_out], predicted)[genes]
         scores.append(float(np.nan_to_num(correlations).mean()))
     best = int(np.argmax(scores))
     run.say(f"search: {best + 1} of {len(candidates)} is best, PCC {scores[best]:.3f}")

@@ -5,14 +5,14 @@ With few sections a network fits the tumour that it saw; what is simple carries 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.methods.base import ALL, Arrays, Genes, leave_section_out
 from chrep_model.methods.components import Components
-from chrep_model.methods.ridge import RidgeSolver
+from chrep_model.methods.ridge import RidgeSolver, filled_in
 from chrep_model.methods.trees import COMPONENTS, Forest, fit_forest
 from chrep_model.training.samples import SpotTable
 
@@ -50,6 +50,7 @@ class Simple:
         The forest heeds a spot by its reliability; the linear learner, which averages over all spots anyhow,
         gains nothing from that.
         """
+        table = replace(table, targets=filled_in(table, penalty))
         components = Components.predictable(table, _COUNT, penalty)
         scores = components.scores(table.targets)
         w, b = RidgeSolver(table.features, scores[:, :rank]).weights(penalty)
@@ -98,10 +99,12 @@ def choose_rank(table: SpotTable, penalty: float) -> int:
         return RANKS[len(RANKS) // 2]
     errors = np.zeros(len(RANKS))
     for train, test in leave_section_out(table):
-        rows = table.rows(train)
+        rows, genes = table.rows(train), table.testable(table.section[test][0])
+        rows = replace(rows, targets=filled_in(rows, penalty))
         components = Components.predictable(rows, max(RANKS), penalty)
         w, b = RidgeSolver(rows.features, components.scores(rows.targets)).weights(penalty)
         scores = table.features[test] @ w + b
         for i, rank in enumerate(RANKS):
-            errors[i] += np.mean((components.genes(scores[:, :rank]) - table.targets[test]) ** 2)
+            answer = components.genes(scores[:, :rank])
+            errors[i] += np.mean((answer - table.targets[test])[:, genes] ** 2)
     return RANKS[int(errors.argmin())]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from chrep_model.calibration.gallery import Gallery, unit_rows
 from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, Response, gallery_of
 from chrep_model.methods.components import principal_components
+from chrep_model.methods.ridge import choose_penalty, filled_in
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 
@@ -145,14 +146,18 @@ class FittedTrees(FittedMethod):
 
 
 class Trees(Method):
-    """300 extremely randomised trees that predict the first 30 principal components."""
+    """300 extremely randomised trees that predict the first 30 principal components.
+
+    Components need all genes of all spots: see `ridge.filled_in` for those that a section did not measure.
+    """
 
     name: ClassVar[str] = "trees"
     random: ClassVar[bool] = True
 
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedTrees:
         """Fit the forest with `seed`."""
-        mean = table.targets.mean(0)
-        directions = principal_components(table.targets, COMPONENTS)
-        forest = fit_forest(table.features, (table.targets - mean) @ directions, seed, trees=TREES)
+        targets = table.targets if table.measured is None else filled_in(table, choose_penalty(table))
+        mean = targets.mean(0)
+        directions = principal_components(targets, COMPONENTS)
+        forest = fit_forest(table.features, (targets - mean) @ directions, seed, trees=TREES)
         return FittedTrees(forest, directions, mean, gallery_of(table, unit_rows(table.features)))

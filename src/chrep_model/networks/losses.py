@@ -13,7 +13,8 @@ from torch import Tensor
 def pearson_by_section(predicted: Tensor, truth: Tensor, section: Tensor) -> Tensor:
     """Mean gene-wise Pearson correlation, within each section of the batch and then over sections.
 
-    Within sections, because a correlation over pooled sections rewards guessing the section's offset.
+    Within sections, because a correlation over pooled sections rewards guessing the section's offset. A gene
+    that a section did not measure has a constant truth there and is left out of that section.
 
     Parameters
     ----------
@@ -42,10 +43,40 @@ def pearson_by_section(predicted: Tensor, truth: Tensor, section: Tensor) -> Ten
     return torch.stack(values).mean() if values else predicted.new_zeros(())
 
 
-def regression_loss(predicted: Tensor, truth: Tensor, section: Tensor, *, mae: float, pcc: float) -> Tensor:
-    """L_reg = MSE + mae * MAE + pcc * (1 - PCC), eq. of the regression term."""
+def squared_error(predicted: Tensor, truth: Tensor, measured: Tensor | None = None) -> Tensor:
+    """Mean squared error over the entries that were measured: `measured` (b, genes) bool, None for all."""
+    return F.mse_loss(*_measured(predicted, truth, measured))
+
+
+def _measured(predicted: Tensor, truth: Tensor, measured: Tensor | None) -> tuple[Tensor, Tensor]:
+    return (predicted, truth) if measured is None else (predicted[measured], truth[measured])
+
+
+def regression_loss(
+    predicted: Tensor,
+    truth: Tensor,
+    section: Tensor,
+    *,
+    mae: float,
+    pcc: float,
+    measured: Tensor | None = None,
+) -> Tensor:
+    """L_reg = MSE + mae * MAE + pcc * (1 - PCC), eq. of the regression term.
+
+    Parameters
+    ----------
+    predicted, truth : Tensor
+        (b, genes) float.
+    section : Tensor
+        (b,) int.
+    mae, pcc : float
+        Weights.
+    measured : Tensor, optional
+        (b, genes) bool, where the truth was measured, and constant within a section elsewhere; all of it
+        unless given. Nothing else counts.
+    """
     p, t = predicted.float(), truth.float()
-    loss = F.mse_loss(p, t) + mae * F.l1_loss(p, t)
+    loss = squared_error(p, t, measured) + mae * F.l1_loss(*_measured(p, t, measured))
     if pcc:
         loss = loss + pcc * (1 - pearson_by_section(p, t, section))
     return loss

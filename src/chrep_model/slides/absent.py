@@ -23,10 +23,32 @@ class AbsentSlide(Slide):
         Hex digest of its content.
     mpp
         Its µm per pixel.
+    picture
+        uint8 (rows, cols, 3), the whole slide reduced; None where none was kept.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int], fingerprint: str, mpp: Mpp) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int],
+        fingerprint: str,
+        mpp: Mpp,
+        picture: RgbArray | None = None,
+    ) -> None:
         super().__init__(_Absent(path, shape, fingerprint), mpp)
+        self._picture = picture
+
+    def thumbnail(self, max_px: int = 1024) -> tuple[RgbArray, float]:
+        """Return the picture that was kept, of any size, and its downsample.
+
+        Raises
+        ------
+        SlideError
+            None was kept.
+        """
+        if self._picture is None:
+            return super().thumbnail(max_px)
+        return self._picture, max(self.shape) / max(self._picture.shape[:2])
 
 
 class _Absent(Backend):

@@ -20,12 +20,14 @@ from chrep_model.slides.backends import (
     Backend,
     NeedsOpenSlideError,
     RgbArray,
+    chosen_scene,
     how_to_mend,
     image,
     omezarr,
     openslide,
     tiff,
 )
+from chrep_model.slides.backends.level_geometry import factor_by_size
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
 MPP_RANGE = (0.05, 100.0)
 _MPP_SIDES_DIFFER = 0.01
 _GIVE_MPP = "Give the µm per pixel: --mpp on the command line, or the field in the plugin's panel."
-_READABLE = "CHRep reads Aperio SVS, tiled TIFF, OME-TIFF and OME-Zarr in 8-bit RGB, JPEG and PNG"
+_READABLE = (
+    "CHRep reads Aperio SVS, TIFF, OME-TIFF and OME-Zarr in 8-bit RGB, JPEG, PNG, JPEG 2000, WebP and BMP"
+)
 _FOLDER_SUFFIXES = (".zarr", ".sdata", ".ome")
 
 
@@ -78,17 +82,24 @@ class Slide:
         What the file holds, level 0 first, strictly decreasing.
     mpp
         µm per level-0 pixel and their source, or ``None``.
+    scene, scenes
+        Which picture of the file it is, and the names of all that could be the slide; empty where there is
+        one.
     properties
         What else the reader knows: ``format``, and where known ``vendor``, ``objective``, ``compression``.
+    bounds
+        (x, y, width, height) in level-0 pixels of the scanned part, where the format has a larger canvas.
     """
 
     def __init__(self, backend: Backend, mpp: Mpp | None = None) -> None:
         self._backend = backend
         self.path = backend.path
         self.name = slide_name(backend.path) + (f" {backend.part}" if backend.part else "")
-        self.levels = _levels(backend.shapes)
+        self.levels = _levels(backend)
+        self.scene, self.scenes = backend.part, backend.scenes
         self.properties: Mapping[str, str] = MappingProxyType(dict(backend.properties))
         self.mpp = mpp or _mpp_of_file(backend.mpp_xy)
+        self.bounds = backend.bounds
         self._thumbnails: dict[int, tuple[RgbArray, float]] = {}
         self._thumbnail_lock = threading.Lock()
 
@@ -230,28 +241,31 @@ class Slide:
             return self._thumbnails[max_px]
 
 
-def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Slide:
+def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None, scene: str | None = None) -> Slide:
     """Open a slide.
 
     Parameters
     ----------
     path
-        Aperio SVS, tiled TIFF or OME-TIFF in 8-bit RGB, JPEG or PNG; the folder of an OME-Zarr image or a
-        SpatialData store, whose largest RGB image is taken; with OpenSlide installed also NDPI,
-        MRXS, DICOM (a file, or the folder of one slide) and the other formats of that library.
+        Aperio SVS, TIFF or OME-TIFF in 8-bit RGB, JPEG, PNG, JPEG 2000, WebP or BMP; the folder of an
+        OME-Zarr image or a SpatialData store; with OpenSlide installed also NDPI, MRXS, DICOM (a file, or the
+        folder of one slide) and the other formats of that library.
     mpp
         µm per level-0 pixel, for files that do not say it or say it wrongly.
+    scene
+        Which picture of a file that holds several, by its name or its number, counted from 1; the largest RGB
+        picture where none is given.
 
     Raises
     ------
     SlideError
-        There is no such file, it is damaged, or it is no slide that can be read.
+        There is no such file or scene, it is damaged, or it is no slide that can be read.
     ScaleError
         `mpp` is no plausible scale.
     """
     file = Path(path).expanduser()
     try:
-        backend = _open_backend(file)
+        backend = _open_backend(file, scene)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SlideError(f"cannot be opened ({reason})", path=path, remedy="Check the name.") from error
@@ -268,7 +282,8 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Sli
 def is_slide(path: str | os.PathLike[str]) -> bool:
     """Say whether a file looks like a slide that can be read; a cheap look inside that never raises.
 
-    A TIFF has to be tiled or pyramidal: small plain ones are pictures of other kinds more often than slides.
+    A TIFF has to be tiled, pyramidal or large, or to say its scale: small plain ones are pictures of other
+    kinds more often than slides.
     Tiles are not looked at, so that `open_slide` may still find the file damaged and say so.
     """
     try:
@@ -285,20 +300,20 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
                 return tiff.is_slide(file)
             except NeedsOpenSlideError:
                 return openslide.handles(file)
-        if head.startswith(image.SIGNATURES):
+        if image.knows(head):
             return image.is_slide(file)
         return openslide.handles(file)
     except Exception:  # whatever is wrong with it: not a slide
         return False
 
 
-def _open_backend(file: Path) -> Backend:
+def _open_backend(file: Path, scene: str | None) -> Backend:
     mode = file.stat().st_mode
     if stat.S_ISDIR(mode):
         if openslide.is_dicom(file):
-            return openslide.OpenSlideBackend(file)
+            return _only(openslide.OpenSlideBackend(file), scene)
         if omezarr.is_zarr(file):
-            return omezarr.OmeZarrBackend(file)
+            return omezarr.OmeZarrBackend(file, scene)
         what = "this is a folder without DICOM files or OME-Zarr, not a slide"
         raise SlideError(what, path=file, remedy="Name the slide file itself.")
     if not stat.S_ISREG(mode):
@@ -306,26 +321,36 @@ def _open_backend(file: Path) -> Backend:
     head = _head(file)
     if not head:
         raise SlideError("the file is empty", path=file, remedy="Copy or download it again.")
+    if head.startswith(b"PK\3\4"):
+        raise SlideError("it is a zip archive", path=file, remedy="Unpack it, and open the folder in it.")
     # By name first where the content misleads: a MIRAX index file is a JPEG picture.
     if file.suffix.lower() in openslide.SUFFIXES or openslide.is_dicom(file):
-        return openslide.OpenSlideBackend(file)
+        return _only(openslide.OpenSlideBackend(file), scene)
     if head.startswith(tiff.SIGNATURES):
         try:
-            return tiff.TiffBackend(file)
+            return tiff.TiffBackend(file, scene)
         except NeedsOpenSlideError as needs:
             openslide.require(file, kind=str(needs))
-            return openslide.OpenSlideBackend(file)
-    if head.startswith(image.SIGNATURES):
-        return image.ImageBackend(file)
+            return _only(openslide.OpenSlideBackend(file), scene)
+    if image.knows(head):
+        return _only(image.ImageBackend(file), scene)
     if openslide.handles(file):
-        return openslide.OpenSlideBackend(file)
+        return _only(openslide.OpenSlideBackend(file), scene)
     more = "" if openslide.available() else '; "napari-chrep[openslide]" adds NDPI, MRXS, DICOM and others'
     raise SlideError("this is no slide that can be read", path=file, remedy=f"{_READABLE}{more}.")
 
 
+def _only(backend: Backend, scene: str | None) -> Backend:
+    """Return a slide whose file has one picture, which needs no name."""
+    if scene not in (None, "1"):
+        backend.close()
+        chosen_scene(scene, backend.scenes, backend.path)
+    return backend
+
+
 def _head(file: Path) -> bytes:
     with file.open("rb") as stream:
-        return stream.read(8)
+        return stream.read(16)
 
 
 def slide_name(path: Path) -> str:
@@ -340,10 +365,10 @@ def slide_name(path: Path) -> str:
     return stem[:-4] if stem.lower().endswith(".ome") else stem
 
 
-def _levels(shapes: tuple[tuple[int, int], ...]) -> tuple[Level, ...]:
-    # The longer side has the smaller error from rounding to whole pixels.
-    longest = [max(shape) for shape in shapes]
-    return tuple(Level(shape, longest[0] / side) for shape, side in zip(shapes, longest, strict=True))
+def _levels(backend: Backend) -> tuple[Level, ...]:
+    shapes = backend.shapes
+    factors = backend.downsamples or [factor_by_size(shapes[0], shape) for shape in shapes]
+    return tuple(Level(shape, float(factor)) for shape, factor in zip(shapes, factors, strict=True))
 
 
 def _mpp_of_file(given: tuple[float, float] | None) -> Mpp | None:

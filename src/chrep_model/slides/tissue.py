@@ -36,6 +36,7 @@ _DISK = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), _WIND
 _TEXTURE = (0.008, 0.018)
 
 _BLACK = 1.2  # optical density in every channel: nothing shines through, so no section
+_DARK = 64  # grey values: what is below in every channel from the border inwards is a canvas, be it noisy
 _STAINED = 0.15  # optical density over the glass: certainly stained, be it as smooth as colloid or a clot
 _STAIN_HUE = (
     0.012  # green minus blue optical density over the glass; stains absorb green most, grey dirt does not
@@ -134,7 +135,9 @@ def tissue_mask(slide: Slide, um_per_px: float = 16.0) -> TissueMask:
 
 def find_tissue(image: RgbArray, um_per_px: float) -> Mask:
     """Return where a picture of a whole section, uint8 (rows, cols, 3), shows tissue: bool (rows, cols)."""
-    seen = _DENSITY[image.max(axis=2)] < _BLACK
+    brightest = image.max(axis=2)
+    seen = (_DENSITY[brightest] < _BLACK) & ~_canvas(brightest < _DARK)
+    del brightest
     if not seen.any():
         return np.zeros(seen.shape, bool)
     texture = _variation(image, seen)
@@ -153,6 +156,17 @@ def find_tissue(image: RgbArray, um_per_px: float) -> Mask:
     mask = ndimage.binary_closing(np.pad(mask, 4), _DISK)[4:-4, 4:-4] & seen
     mask = remove_small_holes(mask, max_size=round(um_to_px(_HOLE_UM, um_per_px) ** 2)) & seen
     return _pieces_of_tissue(mask, image, hue_of, um_to_px(_SMALLEST_UM, um_per_px) ** 2)
+
+
+def _canvas(dark: Mask) -> Mask:
+    """Return what of the dark pixels is a canvas that pictures were laid on: it reaches the border."""
+    edge = np.zeros(dark.shape, bool)
+    edge[[0, -1]] = edge[:, [0, -1]] = True
+    if not (dark & edge).any():
+        return edge & False
+    # Single brighter pixels of its noise belong to it.
+    closed = ndimage.binary_closing(np.pad(dark, 4, mode="edge"), iterations=2)[4:-4, 4:-4]
+    return ndimage.binary_propagation(closed & edge, mask=closed)
 
 
 def _variation(image: RgbArray, seen: Mask) -> npt.NDArray[np.float32]:

@@ -28,6 +28,8 @@ class SpotBatch:
         (b, 2) float32 in [0, 1], scaled per section.
     adjacency : Tensor
         (b, b) float32, A_topo among the batch's spots (see `networks.graph.topology`).
+    measured : Tensor or None
+        (b, genes) bool, where `targets` were measured; None where all of them were. See `SpotTable`.
     """
 
     rows: NDArray[np.int64]
@@ -35,11 +37,14 @@ class SpotBatch:
     section: Tensor
     position: Tensor
     adjacency: Tensor
+    measured: Tensor | None = None
 
     def to(self, device: torch.device) -> SpotBatch:
         """Copy with its tensors on `device`."""
         tensors = (self.targets, self.section, self.position, self.adjacency)
-        return SpotBatch(self.rows, *(t.to(device) for t in tensors))
+        targets, section, position, adjacency = (t.to(device) for t in tensors)
+        measured = None if self.measured is None else self.measured.to(device)
+        return SpotBatch(self.rows, targets, section, position, adjacency, measured)
 
 
 class Objective(nn.Module, ABC):

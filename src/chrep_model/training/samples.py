@@ -19,6 +19,37 @@ from chrep_model.training.streamed import LARGE, Streamed, kept
 
 _HALF = 1 / 3
 
+Rows = NDArray[np.bool_] | slice
+Columns = NDArray[np.int64] | slice
+
+
+def complete_is_none(
+    measured: NDArray[np.bool_] | None, section: NDArray[np.int64]
+) -> NDArray[np.bool_] | None:
+    """Give `measured` (sections, genes); None where the sections of these spots measured every gene."""
+    return None if measured is None or measured[np.unique(section)].all() else measured
+
+
+def groups(measured: NDArray[np.bool_] | None, section: NDArray[np.int64]) -> list[tuple[Rows, Columns]]:
+    """Group genes by the sections that measured them; see `SpotTable.groups`.
+
+    Parameters
+    ----------
+    measured : ndarray or None
+        (sections, genes) bool.
+    section : ndarray
+        (n,) int, number of every spot's section.
+    """
+    if measured is None:
+        return [(slice(None), slice(None))]
+    numbers = np.unique(section)
+    patterns, of_gene = np.unique(measured[numbers], axis=1, return_inverse=True)
+    return [
+        (np.isin(section, numbers[pattern]), np.flatnonzero(of_gene.ravel() == i))
+        for i, pattern in enumerate(patterns.T)
+        if pattern.any()
+    ]
+
 
 @dataclass(frozen=True)
 class SpotTable:
@@ -29,7 +60,8 @@ class SpotTable:
     features : ndarray
         (n, d) float32 embeddings, standardised per slide; of a large table a `Streamed`.
     targets : ndarray
-        (n, genes) float32 expression, standardised on the training sections.
+        (n, genes) float32 expression, standardised on the training sections. Where a section did not measure
+        a gene it is 0, the mean of the training spots.
     section, patient : ndarray
         (n,) int, numbers of the section and of its patient.
     position : ndarray
@@ -38,6 +70,9 @@ class SpotTable:
         Names behind the numbers in `section`.
     depth : ndarray
         (n,) float32, counts of the spot over all genes of the panel.
+    measured : ndarray or None
+        (sections, genes) bool, which section, by its number, measured which gene; None where every section
+        measured every gene.
     """
 
     features: NDArray[np.float32]
@@ -47,6 +82,7 @@ class SpotTable:
     position: NDArray[np.float64]
     section_names: tuple[str, ...]
     depth: NDArray[np.float32]
+    measured: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -67,7 +103,38 @@ class SpotTable:
             self.position[keep],
             self.section_names,
             self.depth[keep],
+            complete_is_none(self.measured, self.section[keep]),
         )
+
+    def groups(self) -> list[tuple[Rows, Columns]]:
+        """Genes that the same sections measured, with the spots of these sections.
+
+        Returns
+        -------
+        list of (rows, columns)
+            Each gene is in one of them, but for genes that none of these sections measured, which are in
+            none. A single pair of full slices where nothing is missing.
+        """
+        return groups(self.measured, self.section)
+
+    def learnable(self) -> NDArray[np.bool_] | None:
+        """Tell which genes a section measured and another one of this table as well.
+
+        Only of these can what is learned on the other sections be tested on this one.
+
+        Returns
+        -------
+        ndarray or None
+            (sections, genes) bool; None where every section measured every gene.
+        """
+        if self.measured is None:
+            return None
+        return self.measured & (self.measured[np.unique(self.section)].sum(0) > 1)
+
+    def testable(self, section: int) -> Columns:
+        """Give the columns that are `learnable` of one section; all of them where nothing is missing."""
+        learnable = self.learnable()
+        return slice(None) if learnable is None else np.flatnonzero(learnable[section])
 
     def in_memory(self) -> SpotTable:
         """Read streamed features as a whole; a table that is not large is itself.
@@ -139,6 +206,7 @@ class SpotBatches:
         self.targets = torch.from_numpy(table.targets)
         self.section = torch.from_numpy(table.section)
         self.position = torch.from_numpy(table.unit_position())
+        self.measured = None if table.measured is None else torch.from_numpy(table.measured)
         self.size = size
         self.per_epoch = max(1, len(table) // size)
 
@@ -154,6 +222,7 @@ class SpotBatches:
             section=self.section[rows],
             position=self.position[rows],
             adjacency=torch.from_numpy(self.adjacency(rows)),
+            measured=None if self.measured is None else self.measured[self.section[rows]],
         )
 
     def adjacency(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

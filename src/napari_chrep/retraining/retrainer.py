@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from psygnal import Signal
-from qtpy.QtCore import QLockFile, QProcess, QSettings
+from qtpy.QtCore import QLockFile, QProcess, QProcessEnvironment, QSettings
 
 from chrep_model.errors import ChrepError, SettingsError
+from chrep_model.processes import child_environment, python_command
 from napari_chrep.retraining.job import Job, Workspace
 from napari_chrep.retraining.messages import Ended, Message, Said, Stage, read_message
 from napari_chrep.session import PerViewer, sessions
@@ -158,7 +158,12 @@ class Retrainer:
         process.readyReadStandardError.connect(partial(self._on_errors, process))
         process.errorOccurred.connect(partial(self._on_fault, process))
         process.finished.connect(partial(self._on_finished, process))
-        process.start(sys.executable, ["-m", "napari_chrep.retraining.process", str(space.folder)])
+        environment = QProcessEnvironment()
+        for name, value in child_environment().items():
+            environment.insert(name, value)
+        process.setProcessEnvironment(environment)
+        program, *arguments = python_command("napari_chrep.retraining.process", space.folder)
+        process.start(program, arguments)
         self._set("running", "Starting…")
 
     def _tell(self, word: str) -> None:

@@ -6,6 +6,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from chrep_model.inference.explanation import Explanation, Knobs
+from chrep_model.inference.prediction import LOWEST
 from napari_chrep.widgets._parts import heading, note
 
 #: What answers, and how: name in the table, and its tool tip.
@@ -62,6 +63,9 @@ class Arithmetic(QWidget):
             name, tip = _TERMS.get(term.name, (term.name.capitalize(), ""))
             rows.append((name, number(term.answer), number(term.weight), signed(term.contribution)))
             tips.append(tip)
+        if why.total < LOWEST:
+            rows.append(("Sum", "", "", number(why.total)))
+            tips.append("No expression is below 0: the heatmap has 0 instead")
         rows.append((why.variant.capitalize(), "", "", number(why.value)))
         tips.append("The value of the heatmap, log10-spot")
         self._fill(rows, tips)

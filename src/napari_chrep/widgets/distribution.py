@@ -43,11 +43,12 @@ class Distribution(QWidget):
 
     def show_explanation(self, why: Explanation) -> None:
         """Draw it."""
-        near = np.array([n.measured for n in why.neighbours], np.float32)
-        weights = np.array([1.0 if n.weight is None else n.weight for n in why.neighbours])
-        half = why.half_width or 0.0
-        low = min(float(why.gallery.min()), why.value - half)
-        high = max(float(why.gallery.max()), why.value + half)
+        shown = [n for n in why.neighbours if n.measured is not None]
+        near = np.array([n.measured for n in shown], np.float32)
+        weights = np.array([1.0 if n.weight is None else n.weight for n in shown])
+        start, end = why.interval or (why.value, why.value)
+        low = min(float(why.gallery.min(initial=np.inf)), start)
+        high = max(float(why.gallery.max(initial=-np.inf)), end)
         self._range = (low, high) if high > low else (low - 0.5, low + 0.5)
         self._gallery, self._near = bars(why.gallery, None, *self._range), bars(near, weights, *self._range)
         self._why = why
@@ -83,14 +84,13 @@ class Distribution(QWidget):
 
     def _paint_value(self, painter: QPainter, area: QRectF) -> None:
         assert self._why is not None  # noqa: S101  (the caller has looked)
-        value, half = self._why.value, self._why.half_width
-        if half is not None:
+        if self._why.interval is not None:
             band = QColor(_VALUE)
             band.setAlpha(50)
-            left, right = self._x(area, value - half), self._x(area, value + half)
+            left, right = (self._x(area, end) for end in self._why.interval)
             painter.fillRect(QRectF(left, area.top(), right - left, area.height()), band)
         painter.setPen(QPen(_VALUE, 2))
-        at = self._x(area, value)
+        at = self._x(area, self._why.value)
         painter.drawLine(QPointF(at, area.top()), QPointF(at, area.bottom()))
 
     def _paint_bars(

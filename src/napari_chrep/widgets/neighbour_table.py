@@ -112,7 +112,7 @@ def _text(neighbour: Neighbour, column: int) -> str:
         return f"{neighbour.similarity:.3f}"
     if column == 2:
         return "–" if neighbour.weight is None else f"{neighbour.weight:.1%}"
-    return number(neighbour.measured)
+    return "not measured" if neighbour.measured is None else number(neighbour.measured)
 
 
 class NeighbourTable(QTableView):

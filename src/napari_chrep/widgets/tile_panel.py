@@ -53,8 +53,8 @@ class TilePanel(QWidget):
         """Say what is known of the tile."""
         self.title.setText(f"{why.gene} {number(why.value)}")
         lines = []
-        if why.half_width is not None:
-            low, high = why.value - why.half_width, why.value + why.half_width
+        if why.interval is not None:
+            low, high = why.interval
             lines.append(f"90 % interval {number(low)} to {number(high)}")
         if why.unlike is not None:
             lines.append(likeness(why.unlike))

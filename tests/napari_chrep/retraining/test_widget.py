@@ -120,13 +120,17 @@ def test_cancelled_interrupted_and_gone_on_with(retraining, tiny_cohort, make_na
     assert retrainer.state == "idle" and session.bundle.hash == before
 
 
-def test_the_open_sections_spots_join(retraining, tiny_cohort, small_cohort):
+def test_the_open_sections_spots_join(retraining, tiny_cohort, small_cohort, canaries, monkeypatch):
+    """In a folder whose Python files must not be run."""
+    downloaded, ran = canaries
+    monkeypatch.chdir(downloaded)
     widget, session = retraining.widget, retraining.desk.session
     assert not widget.add_spots.isEnabled()
     section = small_cohort.sections[2]
     retraining.desk.open(section.slide_path)
     retraining.click(widget.add_spots)
     retraining.until("outcome")
+    assert list(ran.iterdir()) == []
     assert "flatter" in widget.outcome.how.text()
     retraining.click(widget.outcome.use)
     retraining.qtbot.waitUntil(lambda: session.bundle.path != retraining.bundle, timeout=LONG_MS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from napari.layers import Shapes
@@ -114,8 +116,21 @@ def test_the_arithmetic_is_written_out(desk, predicted, tile):
         assert row[1:] == [number(term.answer), number(term.weight), signed(term.contribution)]
     shown = desk.session.prediction.map(why.gene).ravel()[tile]
     assert float(rows[-1][3].replace("−", "-")) == pytest.approx(shown, abs=6e-4)
-    low, high = why.value - why.half_width, why.value + why.half_width
+    low, high = why.interval
     assert f"{number(low)} to {number(high)}" in predicted.tile.facts.text()
+
+
+def test_a_sum_below_zero_is_written_out(desk, predicted, tile):
+    """The heatmap has 0 there, and the interval starts at 0."""
+    why = explain(desk.session.prediction, tile, desk.session.gene)
+    head, *others = why.terms
+    low = replace(why, value=0.0, terms=(replace(head, contribution=head.contribution - 10), *others))
+    assert low.total < 0
+    predicted.arithmetic.show_explanation(low, None, 0.0)
+    rows = predicted.arithmetic.text()
+    assert [(row[0], row[3]) for row in rows[-2:]] == [("Sum", number(low.total)), ("Calibrated", "0.000")]
+    predicted.tile.show_explanation(low, 150.0, (0.0, 0.0))
+    assert f"90 % interval 0.000 to {number(low.half_width)}" in predicted.tile.facts.text()
 
 
 def test_the_picture_is_the_tile_as_the_model_sees_it(desk, predicted, hand, qtbot):

@@ -28,11 +28,12 @@ def gene_table(results: Results) -> Markup:
         (Column(f"RVD {label}", "Relative distance of the variances, 0 is best."), ("rvd", *subject)),
     ]
     shown = [(column, name) for column, name in shown if name in genes and genes[name].notna().any()]
-    sections = results.per_gene.groupby("gene")["fold"].nunique()
+    measured = results.per_gene.dropna(subset=["mean"]) if "mean" in results.per_gene else results.per_gene
+    sections = measured.groupby("gene")["fold"].nunique()
     rows: list[tuple[str | None, list[Cell]]] = []
     for gene in order:
         cells = [number(float(genes[name][gene]), 3) for _, name in shown]
-        rows.append((None, [Cell(str(gene)), *cells, number(float(sections[gene]), 0)]))
+        rows.append((None, [Cell(str(gene)), *cells, number(float(sections.get(gene, 0)), 0)]))
     columns = [
         Column("gene", words=True), *(column for column, _ in shown),
         Column("sections", "In how many test sections the gene was considered."),

@@ -84,8 +84,9 @@ def left_out(results: Results) -> Markup:
     lines = [
         join(
             "Genes that do not vary over the spots of a test section have no correlation there and are left "
-            "out of its means: ", _by_section(results), ".",
+            "out of its means: ", _by_section(results, "genes_without_truth"), ".",
         ),
+        *_not_measured(results),
         "Genes that vary but are predicted as constant count as a correlation of zero, because leaving them "
         "out would reward saying nothing: " + _constants(results),
         "No spot is dropped: every spot that the file of a test section holds is scored.",
@@ -97,8 +98,19 @@ def left_out(results: Results) -> Markup:
     return tag("ul", *(tag("li", line) for line in lines))
 
 
-def _by_section(results: Results) -> str:
-    counts = pd.DataFrame(results.by_fold("genes_without_truth")).max(axis=1)
+def _not_measured(results: Results) -> list[str]:
+    """Say where genes were not measured, if anywhere."""
+    counts = pd.DataFrame(results.by_fold("genes_not_measured"))
+    if not counts.size or not (counts > 0).any(axis=None):
+        return []
+    return [
+        "Genes that a test section did not measure, because its table does not list them, take part in none "
+        f"of its figures: {_by_section(results, 'genes_not_measured')}."
+    ]
+
+
+def _by_section(results: Results, metric: str) -> str:
+    counts = pd.DataFrame(results.by_fold(metric)).max(axis=1)
     return ", ".join(f"{fold} {MISSING if math.isnan(n) else int(n)}" for fold, n in counts.items())
 
 

@@ -1,4 +1,7 @@
-"""Plain JPEG and PNG: no levels, tiles or scale; decoded whole, once, when pixels are first asked for."""
+"""Plain JPEG, PNG, JPEG 2000, WebP and BMP: no levels, tiles or scale.
+
+They are decoded whole, once, when pixels are first asked for.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,31 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from chrep_model.errors import SlideError
 from chrep_model.slides.backends import MAX_DECODED_PX, Backend, RgbArray, over_white
+from chrep_model.slides.backends.tiff_metadata import orientation
 
-_READERS: dict[bytes, type[ImageFile.ImageFile]] = {b"\xff\xd8\xff": JpegImageFile, b"\x89PNG": PngImageFile}
-SIGNATURES = tuple(_READERS)
+_READERS: dict[bytes, type[ImageFile.ImageFile]] = {
+    b"\xff\xd8\xff": JpegImageFile,
+    b"\x89PNG": PngImageFile,
+    b"\x00\x00\x00\x0cjP  \r\n\x87\n": Jpeg2KImageFile,
+    b"\xff\x4f\xff\x51": Jpeg2KImageFile,
+    b"BM": BmpImageFile,
+}
+_WEBP = (b"RIFF", b"WEBP")  # with the size of the file between them
+_ORIENTATION = 0x0112  # of EXIF
 _MODES = ("RGB", "RGBA", "P")
 _BAND_ROWS = 1024
 
 
 class ImageBackend(Backend):
-    """A slide in a JPEG or PNG file.
+    """A slide in a picture file without levels.
 
     Parameters
     ----------
@@ -37,7 +51,7 @@ class ImageBackend(Backend):
         self.path = path
         with _open(path) as image:
             width, height = image.size
-            self.properties = {"format": str(image.format)}
+            self.properties = {"format": str(image.format), **_orientation(image)}
         self.shapes = ((height, width),)
         self.chunks = ((512, 512),)
         self.mpp_xy = None  # dots per inch say how to print a picture, not how it was taken
@@ -61,6 +75,24 @@ class ImageBackend(Backend):
             self._pixels, self._closed = None, True
 
 
+def knows(head: bytes) -> bool:
+    """Say whether the first 16 bytes of a file are those of a picture that is read here."""
+    return _reader(head) is not None
+
+
+def _reader(head: bytes) -> type[ImageFile.ImageFile] | None:
+    if (head[:4], head[8:12]) == _WEBP:
+        return WebPImageFile
+    return next((kind for signature, kind in _READERS.items() if head.startswith(signature)), None)
+
+
+def _orientation(image: ImageFile.ImageFile) -> dict[str, str]:
+    try:
+        return orientation(image.getexif().get(_ORIENTATION))
+    except Exception:  # damaged EXIF data say nothing
+        return {}
+
+
 def is_slide(path: Path) -> bool:
     """Say whether the header is that of a colour picture that can be decoded; may raise on damaged files."""
     with _open(path):
@@ -74,8 +106,9 @@ def _open(path: Path) -> ImageFile.ImageFile:
     a slide, fails above 179, and can be told otherwise only for the whole process. The limit here is ours.
     """
     with path.open("rb") as file:
-        head = file.read(4)
-    reader = next(kind for signature, kind in _READERS.items() if head.startswith(signature))
+        reader = _reader(file.read(16))
+    if reader is None:  # it has changed since it was looked at
+        raise _damaged(path, ValueError("no picture"))
     try:
         image = reader(path)
     except Exception as error:  # Pillow raises whatever the damage leads it to

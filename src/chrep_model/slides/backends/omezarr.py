@@ -1,4 +1,4 @@
-"""OME-Zarr 0.4 (zarr v2) and 0.5 (zarr v3), alone, in a SpatialData store, or as bioformats2raw writes it.
+"""OME-Zarr (zarr v2 and v3), alone, in a SpatialData store, or as bioformats2raw writes it.
 
 Zarr fills a chunk that is not there with zeros, as stores leave empty chunks out. A chunk that was there when
 the slide was opened and is gone when it is read is therefore looked for, and is an error.
@@ -10,7 +10,8 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,17 +20,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chrep_model.errors import SlideError
-from chrep_model.slides.backends import RgbArray
+from chrep_model.slides.backends import RgbArray, chosen_scene, over_white
+from chrep_model.slides.backends.levels import placed_levels
+from chrep_model.slides.backends.omezarr_metadata import Picture, find_pictures
 from chrep_model.slides.backends.tiled import TiledBackend
+from chrep_model.zarr_check import METADATA
+from chrep_model.zarr_check.arrays import check_blosc
 
 if TYPE_CHECKING:
     import zarr
 
-_METADATA = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
-_VERSIONS = ("0.4", "0.5")
-_PLANES = ("t", "z")
 _TILE = 512
-_MAX_CHUNK_PX = 512 * 2**20
+# An unnamed fourth channel is alpha where this share of its middle is opaque or clear.
+_OPAQUE, _MIDDLE_PX = 0.98, 2048
 # Smaller images are hashed whole, larger ones by names and sizes of all chunks and the content of some.
 _WHOLE_BYTES = 64 * 2**20
 _SAMPLED, _SAMPLE_BYTES = 64, 256 * 2**10
@@ -37,62 +40,67 @@ _CONVERT = (
     "CHRep reads H&E as three channels (red, green, blue) of uint8. Convert it, or open the original slide."
 )
 
-#: µm in the units that axes are given in: the names of the specification, and how people write them.
-_UM = {"micrometer": 1.0, "micron": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0, "nanometer": 1e-3, "nm": 1e-3}
-_UM |= {"angstrom": 1e-4, "millimeter": 1e3, "mm": 1e3, "centimeter": 1e4, "cm": 1e4, "meter": 1e6, "m": 1e6}
-
 
 class OmeZarrBackend(TiledBackend):
     """An H&E image in an OME-Zarr folder.
 
-    Of several images, as in a SpatialData store, the largest that is RGB in uint8; `part` then names it. Of a
-    stack or a series the first plane.
+    Of several images, as in a SpatialData store, the largest that is RGB in uint8 unless one is chosen; what
+    is called label, macro, thumbnail, hires or lowres comes last. Of a stack or a series the first plane.
 
     Parameters
     ----------
     path
         The folder.
+    scene
+        Name or number of the image, where there are several.
 
     Raises
     ------
     SlideError
-        There is no image in it, or it is not RGB in uint8, or the metadata are damaged.
+        There is no image in it, or it is not RGB in uint8, or the metadata are damaged or not safe to read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, scene: str | None = None) -> None:
         super().__init__()
         self.path = path
-        try:
-            images = _images(path)
-            found = [_read(name, group, path) for name, group in images]
-        except SlideError:
-            raise
-        except Exception as error:  # damaged metadata can make zarr raise anything
-            what = f"the OME-Zarr metadata cannot be understood ({error or type(error).__name__})"
-            raise SlideError(what, path=path, remedy="Copy or download the folder again.") from error
-        readable = [image for image in found if isinstance(image, _Image)]
-        if not readable:
-            raise SlideError(str(found[0]) if found else _nothing(path), path=path, remedy=_CONVERT)
-        image = max(readable, key=lambda image: math.prod(image.levels[0].shape))
-        self.part = image.name if len(images) > 1 else ""
-        self._levels: tuple[_Level, ...] | None = image.levels
-        self.shapes = tuple(level.shape for level in image.levels)
-        self.chunks = tuple(level.tile for level in image.levels)
-        self.mpp_xy = image.mpp_xy
-        self.properties = image.properties
-        self._files = [dict(level.files()) for level in image.levels]
-        self._folders = [level.folder for level in image.levels]
+        pictures, reasons = _pictures(path)
+        names = tuple(picture.name or path.name for picture in pictures)
+        self.scenes = names if len(names) > 1 else ()
+        if scene is not None:
+            pictures = [pictures[chosen_scene(scene, names, path)]]
+        if not pictures:
+            what = reasons[0] if reasons else "this zarr folder holds no image"
+            raise SlideError(what, path=path, remedy=_CONVERT)
+        picture = max(pictures, key=lambda picture: picture.rank)
+        self.part = picture.name if self.scenes else ""
+        stored = [_Level(array, picture, path / array.path) for array in picture.arrays]
+        levels = placed_levels(
+            [level.shape for level in stored],
+            [picture.sides(level.array.chunks) for level in stored],
+            picture.said,
+            lambda number, *region: stored[number].region(*region),
+        )
+        self._levels: tuple[_Level, ...] | None = tuple(stored[number] for number, _ in levels)
+        self.shapes = tuple(placing.shape for _, placing in levels)
+        self.downsamples = tuple(placing.factor for _, placing in levels)
+        self.chunks = tuple(level.tile for level in self._levels)
+        self.mpp_xy = picture.mpp_xy
+        self.properties = dict(picture.properties)
+        self._files = [dict(level.files()) for level in self._levels]
+        self._folders = [level.folder for level in self._levels]
 
     def decode(self, level: int, i: int, j: int) -> RgbArray:
         """Return tile (i, j) of a level."""
-        if self._levels is None:
+        levels = self._levels
+        if levels is None:
             raise ValueError("the slide has been closed")
-        stored, (rows, cols) = self._levels[level], self.chunks[level]
+        stored, (rows, cols) = levels[level], self.chunks[level]
         area = {"y": _span(i, rows, stored.shape[0]), "x": _span(j, cols, stored.shape[1])}
+        keys = [key for key in stored.keys(area) if key in self._files[level]]
         tile = stored.read(area)
         # Looked for after it was read: what is still there then was there meanwhile.
-        for key in stored.keys(area):
-            if key in self._files[level] and not (stored.folder / key).is_file():
+        for key in keys:
+            if not (stored.folder / key).is_file():
                 raise FileNotFoundError(f"its chunk {key} has been moved or deleted")
         return tile
 
@@ -130,27 +138,41 @@ class OmeZarrBackend(TiledBackend):
 
 @dataclass(frozen=True)
 class _Level:
-    """One array of a pyramid, its axes by name, and the folder that its chunks lie in."""
+    """One array of a pyramid, and the folder that its chunks lie in."""
 
     array: zarr.Array[Any]
-    axes: tuple[str, ...]
+    picture: Picture
     folder: Path
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self._of("y", self.array.shape), self._of("x", self.array.shape)
+        """(rows, cols) as stored."""
+        return self.picture.sides(self.array.shape)
 
     @property
     def tile(self) -> tuple[int, int]:
         """Whole chunks, several of them where they are small."""
-        rows, cols = (self._of(axis, self.array.chunks) for axis in "yx")
+        rows, cols = self.picture.sides(self.array.chunks)
         return rows * max(1, _TILE // rows), cols * max(1, _TILE // cols)
 
+    @property
+    def is_blosc(self) -> bool:
+        """Whether each of its files is one chunk that was compressed by Blosc last."""
+        last = self.array.compressors[-1:] if self.array.shards is None else ()
+        return any("blosc" in type(codec).__name__.lower() for codec in last)
+
     def read(self, area: Mapping[str, slice]) -> RgbArray:
-        index = tuple(area.get(axis, slice(None) if axis == "c" else 0) for axis in self.axes)
-        kept = [axis for axis in self.axes if axis in "cyx"]
-        pixels = np.asarray(self.array[index])
-        return np.ascontiguousarray(pixels.transpose([kept.index(axis) for axis in "yxc"]))
+        """Return the pixels (rows, cols, 3) of an area; raises where a chunk of it is not whole."""
+        if self.is_blosc:
+            for key in self.keys(area):
+                with suppress(FileNotFoundError):  # an empty one
+                    check_blosc(self.folder / key)
+        axes = self.picture.axes
+        index = tuple(area.get(axis, slice(None) if axis == "c" else 0) for axis in axes)
+        kept = [axis for axis in axes if axis in "cyx"]
+        pixels = np.asarray(self.array[index]).transpose([kept.index(axis) for axis in "yxc"])
+        pixels = pixels[..., list(self.picture.channels)]
+        return over_white(pixels) if pixels.shape[-1] == 4 else np.ascontiguousarray(pixels)
 
     def keys(self, area: Mapping[str, slice]) -> Iterator[str]:
         """Names of the files that an area is stored in."""
@@ -159,7 +181,7 @@ class _Level:
             range(area[axis].start // size, math.ceil(area[axis].stop / size))
             if axis in area
             else range(math.ceil(length / size) if axis == "c" else 1)
-            for axis, size, length in zip(self.axes, sizes, self.array.shape, strict=True)
+            for axis, size, length in zip(self.picture.axes, sizes, self.array.shape, strict=True)
         ]
         return (self.array.metadata.encode_chunk_key(place) for place in itertools.product(*spans))
 
@@ -168,147 +190,51 @@ class _Level:
         for folder, _, names in os.walk(self.folder):
             for name in names:
                 file = Path(folder) / name
-                if not name.startswith(".") and name not in _METADATA:
+                if not name.startswith(".") and name not in METADATA:
                     yield file.relative_to(self.folder).as_posix(), file.stat().st_size
 
-    def _of(self, axis: str, sizes: Sequence[int]) -> int:
-        return int(sizes[self.axes.index(axis)])
-
-
-@dataclass(frozen=True)
-class _Image:
-    """An image that can be read as a slide."""
-
-    name: str
-    levels: tuple[_Level, ...]
-    mpp_xy: tuple[float, float] | None
-    properties: dict[str, str]
+    def region(self, row: int, col: int, height: int, width: int) -> RgbArray:
+        """Return the pixels (height, width, 3) of a region that lies inside the level."""
+        return self.read({"y": slice(row, row + height), "x": slice(col, col + width)})
 
 
 def is_zarr(path: Path) -> bool:
     """Say whether a folder is a zarr group by the files in it."""
-    return any((path / name).is_file() for name in _METADATA)
+    return any((path / name).is_file() for name in METADATA)
 
 
 def is_slide(path: Path) -> bool:
     """Say whether a zarr folder holds an image in RGB; reads metadata only, and may raise on damaged ones."""
-    return any(isinstance(_read(name, group, path), _Image) for name, group in _images(path))
+    return bool(find_pictures(path, metadata_only=True)[0])
 
 
-def _images(path: Path) -> list[tuple[str, zarr.Group]]:
-    """Return the images in a folder, by name."""
-    import zarr
-
-    # What is consolidated may be out of date: SpatialData elements are added and removed.
-    root = zarr.open_group(path, mode="r", use_consolidated=False)
-    if "multiscales" in _ome(root):
-        return [("", root)]
-    holder: Any = root.get("images") if "images" in root else root
-    if not isinstance(holder, zarr.Group):
-        return []
-    return [(name, group) for name, group in sorted(holder.groups()) if "multiscales" in _ome(group)]
-
-
-def _ome(group: zarr.Group) -> Mapping[str, Any]:
-    attributes = group.attrs.asdict()
-    inner = attributes.get("ome", attributes)
-    return inner if isinstance(inner, Mapping) else {}
+def _pictures(path: Path) -> tuple[list[Picture], list[str]]:
+    """Return the images that can be read as a slide, and why others cannot."""
+    try:
+        found, reasons = find_pictures(path)
+        pictures = []
+        for picture in found:
+            if picture.alpha_is_guess and not _is_alpha(picture):
+                reasons.append("it has 4 channel(s) that nobody names instead of red, green and blue")
+            else:
+                pictures.append(picture)
+    except SlideError:
+        raise
+    except Exception as error:  # damaged metadata can make zarr raise anything
+        what = f"the OME-Zarr metadata cannot be understood ({error or type(error).__name__})"
+        raise SlideError(what, path=path, remedy="Copy or download the folder again.") from error
+    return pictures, reasons
 
 
-def _read(name: str, group: zarr.Group, path: Path) -> _Image | str:
-    """Return an image, or why it cannot be read as a slide."""
-    ome = _ome(group)
-    multiscale = ome["multiscales"][0]
-    version = str(ome.get("version", multiscale.get("version", "")))
-    if not version.startswith(_VERSIONS):
-        return f"it is OME-Zarr of version {version or 'unknown'}, not {' or '.join(_VERSIONS)}"
-    axes = tuple(str(axis["name"]) for axis in multiscale["axes"])
-    arrays: list[Any] = [group[dataset["path"]] for dataset in multiscale["datasets"]]
-    reason = _why_not_rgb(arrays[0], axes)
-    if reason:
-        return reason
-    levels: list[_Level] = []
-    for array in arrays:
-        level = _Level(array, axes, path / array.path)
-        if not levels or (
-            not _why_not_rgb(array, axes) and _is_next(levels[0].shape, levels[-1].shape, level.shape)
-        ):
-            levels.append(level)
-    spatialdata = "spatialdata" in version
-    properties = {"format": "SpatialData" if spatialdata else f"OME-Zarr {version}"}
-    stack = [
-        f"{axis} 1 of {n}" for axis, n in zip(axes, arrays[0].shape, strict=True) if axis in _PLANES and n > 1
-    ]
-    if stack:
-        properties["plane"] = ", ".join(stack)
-    return _Image(name, tuple(levels), _mpp(multiscale), properties)
-
-
-def _why_not_rgb(array: Any, axes: tuple[str, ...]) -> str:
-    """Say why an array cannot be read as H&E; empty where it can."""
-    if (
-        len(axes) != len(array.shape)
-        or not set("yx") <= set(axes) <= set("tczyx")
-        or len(set(axes)) != len(axes)
-    ):
-        return f"it has the axes {', '.join(axes)} and the shape {array.shape}, not those of an image"
-    channels = array.shape[axes.index("c")] if "c" in axes else 1
-    if channels != 3:
-        return f"it has {channels} channel(s) instead of red, green and blue"
-    if array.dtype != np.uint8:
-        return f"it has pixels of {array.dtype} instead of uint8"
-    if 0 in array.shape:
-        return "it has no pixels"
-    if math.prod(n for n, axis in zip(array.chunks, axes, strict=True) if axis in "yx") > _MAX_CHUNK_PX:
-        return "it is stored in one huge chunk"
-    return ""
-
-
-def _is_next(base: tuple[int, int], last: tuple[int, int], shape: tuple[int, int]) -> bool:
-    """Say whether an array is the next level: smaller, and of the same proportions but for rounding."""
-    factor = max(base) / max(shape)
-    return shape[0] < last[0] and shape[1] < last[1] and abs(min(base) / factor - min(shape)) <= 1.5
-
-
-def _mpp(multiscale: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Return µm per pixel (x, y), where a transformation says them in a unit that is known."""
-    names = [axis["name"] for axis in multiscale["axes"]]
-    own = multiscale["datasets"][0].get("coordinateTransformations", [])
-    common = multiscale.get("coordinateTransformations", [])
-    # OME-Zarr applies all of them; SpatialData has one for each system, some of them named like a unit.
-    ways = [([*own, way], way["output"], way["output"].get("name")) for way in common if "output" in way]
-    for steps, target, system in ways or [([*own, *common], multiscale, None)]:
-        units = {
-            axis["name"]: _UM.get(axis.get("unit", "").lower(), _UM.get(system)) for axis in target["axes"]
-        }
-        factors = {axis: [_factor(step, names.index(axis)) for step in steps] for axis in "xy"}
-        x, y = (_product([units[axis], *factors[axis]]) if steps else None for axis in "xy")
-        if x is not None and y is not None:
-            return x, y
-    return None
-
-
-def _product(factors: Sequence[float | None]) -> float | None:
-    known = [factor for factor in factors if factor is not None]
-    return math.prod(known) if len(known) == len(factors) else None
-
-
-def _factor(transformation: Mapping[str, Any], place: int) -> float | None:
-    """Return by what a transformation scales an axis; None for one that turns or shears."""
-    kind = transformation.get("type")
-    if kind == "scale":
-        return float(transformation["scale"][place])
-    return 1.0 if kind in ("identity", "translation") else None
+def _is_alpha(picture: Picture) -> bool:
+    """Say whether the fourth channel is opaque or clear nearly everywhere, as of its smallest level."""
+    places: dict[str, Any] = {"c": 3}
+    for axis, side in zip("yx", picture.sides(picture.arrays[-1].shape), strict=True):
+        start = max(0, (side - _MIDDLE_PX) // 2)
+        places[axis] = slice(start, start + _MIDDLE_PX)
+    alpha = np.asarray(picture.arrays[-1][tuple(places.get(axis, 0) for axis in picture.axes)])
+    return bool(np.mean((alpha == 0) | (alpha == 255)) > _OPAQUE and (alpha == 255).any())
 
 
 def _span(number: int, size: int, length: int) -> slice:
     return slice(number * size, min((number + 1) * size, length))
-
-
-def _nothing(path: Path) -> str:
-    import zarr
-
-    attributes: dict[str, Any] = zarr.open_group(path, mode="r", use_consolidated=False).attrs.asdict()
-    if "plate" in attributes or "plate" in attributes.get("ome", {}):
-        return "this is a plate of many images, not a slide"
-    return "this zarr folder holds no image"

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import stat
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from chrep_model.errors import SlideError
-from chrep_model.slides.backends import Backend, RgbArray, fingerprint, over_white
+from chrep_model.slides.backends import Backend, RgbArray, dicom, fingerprint, over_white
+from chrep_model.slides.backends.levels import common_factor, placed_levels
 
 # Formats that can be told by name; DICOM also by its content.
 SUFFIXES = {
@@ -48,29 +53,35 @@ class OpenSlideBackend(Backend):
     def __init__(self, path: Path) -> None:
         self.path = path
         require(path)
-        import openslide
 
         self._file = dicom_file(path) if path.is_dir() else path
+        self._lock = threading.Lock()
         try:
-            self._slide = openslide.OpenSlide(self._file)
-            known = dict(self._slide.properties)
+            self._shared: _Handle | None = self._open()
+            known = dict(self._shared.slide.properties)
+            sizes = [(height, width) for width, height in self._shared.slide.level_dimensions]
+            self._factors = tuple(self._shared.slide.level_downsamples)
         except Exception as error:
             raise self._error("OpenSlide cannot open it", error) from error
-        self.shapes = tuple((height, width) for width, height in self._slide.level_dimensions)
-        sizes = [
-            [known.get(f"openslide.level[{i}].tile-{s}") for s in ("height", "width")] for i in self._range
+        tiles = [
+            [known.get(f"openslide.level[{i}].tile-{s}") for s in ("height", "width")]
+            for i in range(len(sizes))
         ]
-        self.chunks = tuple((int(rows or 512), int(cols or 512)) for rows, cols in sizes)
-        self.mpp_xy = _mpp(known)
+        stored = [(int(rows or 512), int(cols or 512)) for rows, cols in tiles]
         self._vendor = known.get("openslide.vendor", "")
+        said = dicom.pixel_sizes(self._file, sizes) if self._vendor == "dicom" else ()
+        factors = [common_factor(pair) for pair in said] or _said(sizes, self._factors)
+        levels = placed_levels(sizes, stored, factors, self._read)
+        self._numbers = tuple(number for number, _ in levels)
+        self.shapes = tuple(placing.shape for _, placing in levels)
+        self.downsamples = tuple(placing.factor for _, placing in levels)
+        self.chunks = tuple(stored[number] for number in self._numbers)
+        self.mpp_xy = _mpp(known)
+        self.bounds = _bounds(known)
         self._quickhash = known.get("openslide.quickhash-1")
         self.properties = {"format": "OpenSlide", "vendor": self._vendor}
         if "openslide.objective-power" in known:
             self.properties["objective"] = known["openslide.objective-power"]
-
-    @property
-    def _range(self) -> range:
-        return range(len(self.shapes))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -81,21 +92,88 @@ class OpenSlideBackend(Backend):
 
     def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
         """Return a new uint8 array (height, width, 3) of a region that lies inside the level."""
-        factor = self._slide.level_downsamples[level]
+        return self._read(self._numbers[level], row, col, height, width)
+
+    def _read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
+        """Read a level by its number in the file."""
+        factor = self._factors[level]
         # OpenSlide wants whole level-0 pixels; the nearest one is off by less than half of one.
-        corner = round(col * factor), round(row * factor)
+        region = (round(col * factor), round(row * factor)), level, (width, height)
+        with self._reading() as handle:
+            try:
+                return _pixels(handle, region)
+            except Exception:
+                broken = handle
+        # After one failure OpenSlide refuses all reads of a handle, so the cause may be a region of another
+        # thread: a handle that nobody shares tells.
         try:
-            return over_white(np.asarray(self._slide.read_region(corner, level, (width, height))))
+            fresh = self._open()
         except Exception as error:
+            raise self._error("OpenSlide cannot open it again", error) from error
+        try:
+            pixels = _pixels(fresh, region)
+        except Exception as error:
+            fresh.slide.close()
             what = f"OpenSlide cannot read level {level} at row {row}, column {col}"
             raise self._error(what, error) from error
+        self._replace(broken, fresh)
+        return pixels
 
     def close(self) -> None:
-        """Release the file."""
-        self._slide.close()
+        """Release the file, as soon as the reads that have begun are done."""
+        with self._lock:
+            handle, self._shared = self._shared, None
+            idle = handle is not None and not handle.readers
+        if handle is not None and idle:
+            handle.slide.close()
+
+    def _open(self) -> _Handle:
+        import openslide
+
+        return _Handle(openslide.OpenSlide(self._file))
+
+    @contextmanager
+    def _reading(self) -> Iterator[_Handle]:
+        """Keep the shared handle open; the last to leave one that is no longer shared closes it."""
+        with self._lock:
+            handle = self._shared
+            if handle is None:
+                raise SlideError("the slide has been closed", path=self.path, remedy="Open it again.")
+            handle.readers += 1
+        try:
+            yield handle
+        finally:
+            with self._lock:
+                handle.readers -= 1
+                last = handle.readers == 0 and handle is not self._shared
+            if last:
+                handle.slide.close()
+
+    def _replace(self, broken: _Handle, fresh: _Handle) -> None:
+        """Share a new handle in place of a broken one, unless another thread did so."""
+        with self._lock:
+            if self._shared is broken:
+                self._shared = fresh
+                unused = broken if not broken.readers else None
+            else:
+                unused = fresh
+        if unused is not None:
+            unused.slide.close()
 
     def _error(self, what: str, error: Exception) -> SlideError:
         return SlideError(f"{what} ({error})", path=self.path, remedy="Copy or download the slide again.")
+
+
+@dataclass(eq=False)
+class _Handle:
+    """An open slide of OpenSlide, and how many threads read from it."""
+
+    slide: Any
+    readers: int = 0
+
+
+def _pixels(handle: _Handle, region: tuple[tuple[int, int], int, tuple[int, int]]) -> RgbArray:
+    return over_white(np.asarray(handle.slide.read_region(*region)))
 
 
 def available() -> bool:
@@ -177,3 +255,23 @@ def _mpp(properties: dict[str, str]) -> tuple[float, float] | None:
         return float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"])
     except (KeyError, ValueError):
         return None
+
+
+def _bounds(properties: dict[str, str]) -> tuple[int, int, int, int] | None:
+    """Return (x, y, width, height) of the scanned part, where the format has a larger canvas."""
+    try:
+        x, y, width, height = (
+            int(properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")
+        )
+    except (KeyError, ValueError):
+        return None
+    return (x, y, width, height) if width > 0 and height > 0 else None
+
+
+def _said(sizes: Sequence[tuple[int, int]], factors: Sequence[float]) -> list[float | None]:
+    """Return the factor of each level where it is not OpenSlide's mean of the ratios of sizes."""
+    of_sizes = [(sizes[0][0] / rows + sizes[0][1] / cols) / 2 for rows, cols in sizes]
+    return [
+        None if abs(factor - mean) < 1e-6 * factor else factor
+        for factor, mean in zip(factors, of_sizes, strict=True)
+    ]

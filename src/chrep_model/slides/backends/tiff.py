@@ -7,34 +7,38 @@ which tifffile's zarr view does not.
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import math
-import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
 
 from chrep_model.errors import SlideError
-from chrep_model.slides.backends import COPY_AGAIN, NeedsOpenSlideError, RgbArray, over_white
-from chrep_model.slides.backends.tiff_metadata import describe, scale
+from chrep_model.slides.backends import COPY_AGAIN, NeedsOpenSlideError, RgbArray, chosen_scene, fingerprint
+from chrep_model.slides.backends.level_geometry import Claim, Placing, busiest, fitting, is_drawn, placings
+from chrep_model.slides.backends.tiff_levels import TiffLevel, make_level
+from chrep_model.slides.backends.tiff_metadata import describe, resolution, scale
+from chrep_model.slides.backends.tiff_pages import (
+    CONVERT,
+    Pages,
+    Picture,
+    may_be_level,
+    pictures,
+    slides,
+)
 from chrep_model.slides.backends.tiled import TiledBackend
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-# Formats of vendors that are TIFF on the outside but lay out their tiles in ways of their own.
-_LEFT_TO_OPENSLIDE = {"is_ndpi": "Hamamatsu NDPI", "is_bif": "Ventana BIF", "is_scn": "Leica SCN"}
-_LEFT_TO_OPENSLIDE |= {"is_philips": "Philips TIFF"}
-_APERIO_JP2K_YCC = 33003  # JPEG 2000 in YCbCr without a mark in the stream: tifffile would return it as RGB
-_JPEG = (7, 33007)
-_MAX_PAGES = 64  # a pyramid has fewer; a file with thousands of pages is a stack
-_MAX_SEGMENT_PX = 512 * 2**20
-_CONVERT = "Convert it to a tiled, pyramidal TIFF with 8-bit RGB, for example with QuPath or vips."
+_MAX_SCENES = 16
+_DARK = 80.0  # mean grey value; unnamed channels that are darker are fluorescence
+_LARGE_PX = 16_000_000  # a plain picture of this size is hardly anything but a slide
 
 # tifffile logs each oddity of a directory; where it matters, an error of ours says so. Programs that ask for
 # the log still get it, it just does not go to stderr by default.
@@ -48,56 +52,61 @@ class TiffBackend(TiledBackend):
     ----------
     path
         The file.
+    scene
+        Which of its pictures, by name or number; the largest where none is given.
 
     Raises
     ------
     SlideError
-        It is damaged, cut short, or not 8-bit RGB.
+        It is damaged, cut short, or not 8-bit RGB, or there is no such scene.
     NeedsOpenSlideError
         It is in a vendor's format that OpenSlide reads.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, scene: str | None = None) -> None:
         super().__init__()
         self.path = path
+        self._file_lock = threading.Lock()
         with _damage_is_slide_error(path):
             # Other files named in OME metadata are not followed: one slide is one file.
             self._tif = tifffile.TiffFile(path, _multifile=False)
         try:
             with _damage_is_slide_error(path):
-                pages = _levels(self._tif, path)
-                self._levels = [_Level(page) for page in pages]
-                self.mpp_xy = scale(self._tif, pages[0])
-                self.properties = describe(self._tif, pages[0])
+                found = pictures(self._tif)
+                pyramids = self._pyramids(found)
+                names = _unique([pyramid.picture.name for pyramid in pyramids])
+                likeliest = max(pyramids, key=lambda pyramid: -pyramid.rank)
+                chosen = likeliest if scene is None else pyramids[chosen_scene(scene, names, path)]
+                if len(pyramids) > 1:
+                    self.scenes, self.part = tuple(names), names[pyramids.index(chosen)]
+                self._is_default = chosen is likeliest
+                picture = chosen.picture
+                self.mpp_xy = scale(self._tif, picture.page, picture.image)
+                self.properties = describe(self._tif, picture.page, picture.image)
+            self._levels = [level for level, _ in chosen.levels]
+            self.downsamples = tuple(placing.factor for _, placing in chosen.levels)
             self.shapes = tuple(level.shape for level in self._levels)
-            self.chunks = tuple(level.tile for level in self._levels)
-            self._refuse_if_cut_short()
+            self.chunks = tuple(level.chunk for level in self._levels)
+            self._refuse_dark(picture)
         except BaseException:
             self._tif.close()
             raise
-        self._file_lock = threading.Lock()
-
-    def _refuse_if_cut_short(self) -> None:
-        size = self._tif.filehandle.size
-        for number, level in enumerate(self._levels):
-            behind = np.flatnonzero(level.offsets + level.counts > size)
-            if behind.size:
-                row, col = level.place(int(behind[0]))
-                raise SlideError(
-                    f"the file is cut short: {behind.size} of {len(level.offsets)} tiles of level {number} "
-                    f"lie behind its end, the first of them at row {row}, column {col}",
-                    path=self.path,
-                    remedy=COPY_AGAIN,
-                )
 
     def decode(self, level: int, i: int, j: int) -> RgbArray:
         """Return tile (i, j) of a level."""
-        return self._levels[level].decode(i, j, self._bytes)
+        return self._levels[level].decode(i, j)
 
     def close(self) -> None:
         """Release the file and the decoded tiles."""
-        self._tif.close()
+        with self._file_lock:
+            self._tif.close()
         super().close()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the content of the file; for a scene that has to be asked for, of its name too."""
+        digest = fingerprint(self.path)
+        return digest if self._is_default else hashlib.sha256(f"{digest}:{self.part}".encode()).hexdigest()
 
     def _bytes(self, offset: int, count: int) -> bytes:
         file = self._tif.filehandle
@@ -110,79 +119,157 @@ class TiffBackend(TiledBackend):
             raise ValueError(f"{len(data)} of {count} bytes are there")
         return data
 
+    def _pyramids(self, found: Sequence[Picture]) -> list[_Pyramid]:
+        """Return the pictures that could be the slide with their levels, in the order of the file."""
+        left = slides(found, self.path)
+        pyramids: list[_Pyramid] = []
+        while left and len(pyramids) < _MAX_SCENES:
+            pyramid = self._pyramid(left, found, len(pyramids))
+            pyramids.append(pyramid)
+            left = [picture for picture in left[1:] if picture not in pyramid.reductions]
+        if len(pyramids) > 1:
+            pyramids = [
+                p for p in pyramids if not is_drawn(p.levels[0][0].read, p.levels[0][0].shape)
+            ] or pyramids
+        return sorted(pyramids, key=lambda pyramid: found.index(pyramid.picture))
 
-class _Level:
-    """One level: a TIFF directory, its grid of tiles (or strips), and how to decode one of them."""
+    def _pyramid(self, left: Sequence[Picture], found: Sequence[Picture], rank: int) -> _Pyramid:
+        """Return the first picture with its levels: its own, and smaller pictures that show the same.
 
-    def __init__(self, page: tifffile.TiffPage) -> None:
-        self._page = page
-        self.shape = (int(page.imagelength), int(page.imagewidth))
-        strip = (min(int(page.rowsperstrip), self.shape[0]), self.shape[1])
-        self.tile = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else strip
-        self._grid = tuple(math.ceil(n / m) for n, m in zip(self.shape, self.tile, strict=True))
-        self._planes = 1 if page.planarconfig == 1 else int(page.samplesperpixel)
-        self.offsets = np.array(page.dataoffsets, np.int64)
-        self.counts = np.array(page.databytecounts, np.int64)
-        if not len(self.offsets) == len(self.counts) == self._planes * math.prod(self._grid):
-            raise ValueError("the number of tiles does not fit the size of the image")
-        self._decode = page.decode  # made on first access, which is not safe in threads
-        self._tables = page.jpegtables
-        self._decode(None, 0)  # what cannot be decoded at all says so now
+        The others of `left` are compared too: what is smaller and shows the same is no scene.
+        """
+        picture = left[0]
+        base = make_level(picture.levels[0], self._bytes)
+        self._refuse_if_cut_short(base, 0)
+        candidates = [_Candidate(pages, picture) for pages in picture.levels[1:]]
+        candidates += [
+            _Candidate(pages, other)
+            for other in found
+            if other is not picture and (may_be_level(other) or other in left)
+            for pages in other.levels
+        ]
+        candidates = [candidate for candidate in candidates if candidate.placings(self._tif, picture)]
+        candidates.sort(key=lambda candidate: -candidate.area)
+        levels = [(base, Placing(1.0, base.shape))]
+        reductions: list[Picture] = []
+        places = self._places(picture, candidates)
+        for candidate in candidates:
+            own = candidate.picture is picture
+            counts = own or may_be_level(candidate.picture)
+            above, placing_above = levels[-1]
+            try:
+                level = make_level(candidate.pages, self._bytes)
+            except Exception:  # damaged, or of a kind that is not read
+                if own:
+                    raise
+                continue
+            possible = [
+                placing
+                for placing in candidate.placings(self._tif, picture)
+                if all(a < b for a, b in zip(placing.shape, placing_above.shape, strict=True))
+            ]
+            if not possible:
+                continue
+            if counts:
+                self._refuse_if_cut_short(level, len(levels))
+            claim: Claim = "of this" if own else "some" if candidate.picture.is_reduced else "nothing"
+            placing = fitting(possible, level.read, above.read, placing_above, places, claim)
+            if placing is not None:
+                reductions.append(candidate.picture)
+                if counts:
+                    level.shape = placing.shape
+                    levels.append((level, placing))
+        return _Pyramid(picture, levels, reductions, rank)
 
-    def place(self, index: int) -> tuple[int, int]:
-        """Return the (row, col) of the first pixel of a tile from its number in the file."""
-        i, j = divmod(index % math.prod(self._grid), self._grid[1])
-        return i * self.tile[0], j * self.tile[1]
+    def _places(self, picture: Picture, candidates: Sequence[_Candidate]) -> list[tuple[float, float]]:
+        """Return where to compare levels: where the smallest of them shows structure."""
+        for candidate in reversed(candidates):
+            if candidate.picture is not picture and not may_be_level(candidate.picture):
+                continue
+            with suppress(Exception):  # damaged: told of when it is its turn
+                level = make_level(candidate.pages, self._bytes)
+                return busiest(level.read, candidate.placings(self._tif, picture)[0].shape)
+        return [(0.5, 0.5)]
 
-    def decode(self, i: int, j: int, read: Any) -> RgbArray:
-        """Decode tile (i, j), whose bytes are fetched with ``read(offset, count)``."""
-        first, step = i * self._grid[1] + j, math.prod(self._grid)
-        planes = []
-        for index in range(first, first + self._planes * step, step):
-            segment = self._segment(index, read)
-            if segment is None:  # scanners leave out tiles that saw nothing but glass
-                return np.full((*self.tile, 3), 255, np.uint8)
-            planes.append(segment)
-        tile = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
-        if tile.shape[-1] == 4 and self._page.extrasamples and self._page.extrasamples[0] in (1, 2):
-            tile = over_white(tile, premultiplied=self._page.extrasamples[0] == 1)
-        return np.ascontiguousarray(tile[..., :3])
+    def _refuse_if_cut_short(self, level: TiffLevel, number: int) -> None:
+        behind = np.flatnonzero(level.offsets + level.counts > self._tif.filehandle.size)
+        if behind.size:
+            row, col = level.place(int(behind[0]))
+            raise SlideError(
+                f"the file is cut short: {behind.size} of {len(level.offsets)} tiles of level {number} "
+                f"lie behind its end, the first of them at row {row}, column {col}",
+                path=self.path,
+                remedy=COPY_AGAIN,
+            )
 
-    def _segment(self, index: int, read: Any) -> Any:
-        offset, count = int(self.offsets[index]), int(self.counts[index])
-        if offset == 0 or count == 0:
-            return None
-        data = read(offset, count)
-        if self._page.compression in _JPEG:
-            self._check_jpeg(data, index)
-        segment, _, _ = self._decode(data, index, jpegtables=self._tables)
-        return None if segment is None else segment[0]  # without the depth axis
-
-    def _check_jpeg(self, data: bytes, index: int) -> None:
-        # libjpeg fills what is missing with grey and only warns, and any size with the right number of pixels
-        # would be folded into the tile.
-        if data.rfind(b"\xff\xd9", max(len(data) - 64, 0)) < 0:
-            raise ValueError("its JPEG data end too early")
-        found = _jpeg_size(data)
-        row, col = self.place(index)
-        rest = min(self.shape[0] - row, self.tile[0]), min(self.shape[1] - col, self.tile[1])
-        if found not in (self.tile, rest):
-            raise ValueError(f"its JPEG data have {found} pixels instead of {self.tile}")
+    def _refuse_dark(self, picture: Picture) -> None:
+        """Refuse three channels without names that are dark: glass is bright, fluorescence is on black."""
+        if picture.named_channels:
+            return
+        rows, cols = self.shapes[-1]
+        height, width = min(rows, 512), min(cols, 512)
+        middle = self.read(len(self.shapes) - 1, (rows - height) // 2, (cols - width) // 2, height, width)
+        if middle.mean() < _DARK:
+            raise SlideError(
+                "its three separate channels have no names and are dark, as those of fluorescence are",
+                path=self.path,
+                remedy="Fluorescence cannot be used. For H&E, name the channels Red, Green and Blue.",
+            )
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Return (rows, cols) from the frame header of a JPEG stream."""
-    at = 2
-    while at + 9 <= len(data):
-        marker, length = struct.unpack_from(">HH", data, at)
-        if marker == 0xFFFF:  # markers may be padded
-            at += 1
-            continue
-        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
-            rows, cols = struct.unpack_from(">HH", data, at + 5)
-            return rows, cols
-        at += 2 + length
-    raise ValueError("its JPEG data have no frame header")
+@dataclass(frozen=True)
+class _Candidate:
+    """What may be a level of a picture: directories of it, or of another picture."""
+
+    pages: Pages
+    picture: Picture
+
+    @property
+    def area(self) -> int:
+        return int(self.pages[0].imagelength) * int(self.pages[0].imagewidth)
+
+    def placings(self, tif: tifffile.TiffFile, base: Picture) -> list[Placing]:
+        """How it can lie on level 0 by its size and by what its resolution tags say."""
+        page, whole = self.pages[0], base.page
+        shape = int(page.imagelength), int(page.imagewidth)
+        tile = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else None
+        here, there = resolution(tif, page), resolution(tif, whole)
+        said = here[0] / there[0] if here is not None and there is not None else None
+        return placings((int(whole.imagelength), int(whole.imagewidth)), shape, tile, said)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pyramid:
+    """A picture, its levels with how they lie on it, the pictures that show it smaller, and its rank."""
+
+    picture: Picture
+    levels: list[tuple[TiffLevel, Placing]]
+    reductions: list[Picture]
+    rank: int
+
+
+def is_slide(path: Path) -> bool:
+    """Say whether the file is a TIFF with 8-bit RGB that is likely a slide; may raise on damaged files.
+
+    It is where it has tiles or levels, says its µm per pixel, or is large. Small plain pictures are something
+    else more often than not.
+    """
+    with tifffile.TiffFile(path, _multifile=False) as tif:
+        found = pictures(tif)
+        picture = slides(found, path)[0]
+        if not picture.named_channels:  # their pixels decide
+            TiffBackend(path).close()
+        levels = len(picture.levels) > 1 or any(other.is_reduced for other in found)
+        scaled = scale(tif, picture.page, picture.image) is not None
+        return bool(picture.page.is_tiled or levels or scaled or picture.area >= _LARGE_PX)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Return names of which none occurs twice."""
+    return [
+        f"{name} #{names[:i].count(name) + 1}" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]
 
 
 @contextmanager
@@ -193,82 +280,4 @@ def _damage_is_slide_error(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # a damaged directory can make tifffile raise anything
         what = f"the TIFF file is damaged or of an unknown kind ({error or type(error).__name__})"
-        raise SlideError(what, path=path, remedy=f"{COPY_AGAIN} If that does not help: {_CONVERT}") from error
-
-
-def _levels(tif: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:
-    """Return the directories of the pyramid, level 0 first."""
-    for flag, name in _LEFT_TO_OPENSLIDE.items():
-        if getattr(tif, flag):
-            raise NeedsOpenSlideError(name)
-    base, *smaller = _levels_by_series(tif, path) if tif.is_svs or tif.is_ome else _levels_by_size(tif)
-    reason = _why_not_rgb(base)
-    if reason:
-        raise SlideError(reason, path=path, remedy=f"CHRep reads H&E in 8-bit RGB. {_CONVERT}")
-    kept = [base]
-    for page in smaller:
-        if _is_next_level(base, kept[-1], page) and not _why_not_rgb(page):
-            kept.append(page)
-    return kept
-
-
-def _levels_by_series(tif: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:
-    """Aperio and OME say themselves what belongs together, and tifffile understands them."""
-    series = max(tif.series, key=lambda s: math.prod(s.keyframe.shape)) if tif.is_ome else tif.series[0]
-    planes = math.prod(n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXS")
-    if planes != 1:
-        raise SlideError(
-            f"it is a stack or has separate channels (axes {series.axes}, shape {series.shape}), "
-            "not one RGB image as H&E is",
-            path=path,
-            remedy="Export a single RGB plane; fluorescence images cannot be used.",
-        )
-    return [level.keyframe for level in series.levels]
-
-
-def _levels_by_size(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """Take the first page as the slide, and what lies in its sub-directories or behind it as candidates.
-
-    tifffile's own grouping knows only pyramids with one factor of 2, 3 or 4 throughout.
-    """
-    first = tif.pages.first
-    others = list(first.pages or ()) or list(islice(tif.pages, 1, _MAX_PAGES))
-    smaller = [p for p in others if isinstance(p, tifffile.TiffPage) and (p.is_tiled or p.is_reduced)]
-    return [first, *sorted(smaller, key=lambda page: -page.imagewidth * page.imagelength)]
-
-
-def _is_next_level(base: tifffile.TiffPage, last: tifffile.TiffPage, page: tifffile.TiffPage) -> bool:
-    smaller = page.imagewidth < last.imagewidth and page.imagelength < last.imagelength
-    if not smaller or page.imagewidth < 1 or page.imagelength < 1:
-        return False
-    # Of the same proportions, but for the rounding of the shorter side.
-    factor = max(base.imagewidth, base.imagelength) / max(page.imagewidth, page.imagelength)
-    short = min(base.imagewidth, base.imagelength) / factor
-    return bool(abs(short - min(page.imagewidth, page.imagelength)) <= 1.5)
-
-
-def _why_not_rgb(page: tifffile.TiffPage) -> str | None:
-    """Say why a directory cannot be read as 8-bit RGB; ``None`` where it can."""
-    photometric = getattr(page.photometric, "name", str(page.photometric))
-    compression = getattr(page.compression, "name", str(page.compression))
-    if page.compression == _APERIO_JP2K_YCC:
-        raise NeedsOpenSlideError("Aperio SVS with JPEG 2000 in YCbCr")
-    if page.dtype != np.uint8:
-        return f"it has {page.bitspersample}-bit pixels ({page.dtype}, {photometric}) instead of 8-bit RGB"
-    if page.samplesperpixel not in (3, 4) or photometric not in ("RGB", "YCBCR"):
-        return f"it has {page.samplesperpixel} channel(s) of kind {photometric} instead of RGB"
-    if photometric == "YCBCR" and page.compression not in _JPEG:
-        return f"it stores YCbCr colours with the compression {compression}, which cannot be read"
-    if page.imagedepth != 1 or 0 in (page.imagewidth, page.imagelength):
-        return "it has no pixels, or is a volume"
-    segment = page.tilewidth * page.tilelength if page.is_tiled else page.rowsperstrip * page.imagewidth
-    if min(segment, page.imagewidth * page.imagelength) > _MAX_SEGMENT_PX or segment == 0:
-        return "it is one huge picture without tiles"
-    return None
-
-
-def is_slide(path: Path) -> bool:
-    """Say whether the file is a tiled or pyramidal TIFF with 8-bit RGB; may raise on damaged files."""
-    with tifffile.TiffFile(path, _multifile=False) as tif:
-        pages = _levels(tif, path)
-        return bool(pages[0].is_tiled or len(pages) > 1)
+        raise SlideError(what, path=path, remedy=f"{COPY_AGAIN} If that does not help: {CONVERT}") from error

@@ -1,86 +1,165 @@
-"""What a TIFF file says about its scale and its scanner."""
+"""What a TIFF file says about its pictures: scale, orientation, scanner, names of channels."""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+from xml.etree import ElementTree
 
 import tifffile
 
-_UM_PER_UNIT = {
-    "m": 1e6,
-    "cm": 1e4,
-    "mm": 1e3,
-    "µm": 1.0,
-    "μm": 1.0,
-    "um": 1.0,
-    "nm": 1e-3,
-    "pm": 1e-6,
-    "Å": 1e-4,
-}
+# Lengths of the OME schema (UnitsLength); its "pixel" and "reference frame" are none.
+_UM = {
+    "Ym": 1e30, "Zm": 1e27, "Em": 1e24, "Pm": 1e21, "Tm": 1e18, "Gm": 1e15, "Mm": 1e12, "km": 1e9, "hm": 1e8,
+    "dam": 1e7, "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "fm": 1e-9,
+    "am": 1e-12, "zm": 1e-15, "ym": 1e-18, "thou": 25.4, "li": 25400 / 12, "in": 25400.0, "ft": 304800.0,
+    "yd": 914400.0, "mi": 1609344e3, "ua": 149597870700e6, "ly": 9460730472580800e6,
+    "pc": 3.0856775814913673e22, "pt": 25400 / 72,
+}  # fmt: skip
+_UM |= {"\u00b5m": 1.0, "\u03bcm": 1.0, "\u00c5": 1e-4, "\u212b": 1e-4}  # Unicode has each sign twice
+# How ImageJ and its users spell units.
+_IMAGEJ_UM = {name: um for name, um in _UM.items() if name not in ("Mm", "ua", "pt", "li")}
+_IMAGEJ_UM |= dict.fromkeys(("micron", "microns", "micrometer", "micrometre"), 1.0)
+_IMAGEJ_UM |= dict.fromkeys(("micrometers", "micrometres"), 1.0)
+_IMAGEJ_UM |= {"nanometer": 1e-3, "nanometers": 1e-3, "millimeter": 1e3, "millimeters": 1e3}
+_IMAGEJ_UM |= {"centimeter": 1e4, "centimeters": 1e4, "meter": 1e6, "meters": 1e6}
+_IMAGEJ_UM |= {"inch": 25400.0, "inches": 25400.0, '"': 25400.0, "angstrom": 1e-4, "mil": 25.4}
 _UM_PER_RESOLUTION_UNIT = {2: 25400.0, 3: 10000.0, 4: 1000.0, 5: 1.0}  # inch, cm, mm, µm
-_IMAGEJ_UM = {"micron", "microns", "um", "µm", "\\u00b5m", "\\u00B5m"}
 
 # Print software writes 72 to 1200 dots per inch whatever the picture shows. Nothing coarser than this is
 # taken for the scale of a microscope: a wrong scale is worse than none.
 _COARSEST_RESOLUTION_TAG = 20.0
 
-
-def scale(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Return the µm per pixel of `page` across and down, from the most specific source that has them."""
-    if tif.is_svs:
-        mpp = tifffile.tifffile.svs_description_metadata(page.description).get("MPP")
-        if isinstance(mpp, int | float):
-            return float(mpp), float(mpp)
-    if tif.is_ome:
-        found = _ome_scale(tif, page)
-        if found is not None:
-            return found
-    return _resolution_scale(tif, page)
+_ORIENTATIONS = {
+    2: "mirrored left to right",
+    3: "turned by 180 degrees",
+    4: "mirrored top to bottom",
+    5: "mirrored along the diagonal from the top left",
+    6: "turned by 90 degrees clockwise",
+    7: "mirrored along the diagonal from the top right",
+    8: "turned by 90 degrees counterclockwise",
+}
 
 
-def describe(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, str]:
-    """Return format, vendor, objective and compression; nothing that could name a patient."""
-    compression = getattr(page.compression, "name", str(page.compression))
-    found = {"format": "TIFF", "compression": compression}
-    if tif.is_svs:
-        found |= {"format": "Aperio SVS", "vendor": "aperio"}
-        objective = tifffile.tifffile.svs_description_metadata(page.description).get("AppMag")
-        if objective is not None:
-            found["objective"] = str(objective)
-    elif tif.is_ome:
-        found["format"] = "OME-TIFF"
-        objective = re.search(r'NominalMagnification="([^"]+)"', tif.ome_metadata or "")
-        if objective:
-            found["objective"] = objective[1]
+@dataclass(frozen=True)
+class OmeImage:
+    """One ``Image`` of OME metadata.
+
+    Attributes
+    ----------
+    name
+        Its name; may be empty.
+    mpp_xy
+        µm per pixel across and down, where both are given as a length above zero.
+    channels
+        What each channel says of itself, as attributes.
+    """
+
+    name: str
+    mpp_xy: tuple[float, float] | None
+    channels: tuple[Mapping[str, str], ...]
+
+
+def ome_images(tif: tifffile.TiffFile) -> dict[int, OmeImage]:
+    """Return the images that OME metadata describe, by the number of their first directory in the file."""
+    found: dict[int, OmeImage] = {}
+    for image in _named(ElementTree.fromstring(tif.ome_metadata or "<OME/>"), "Image"):  # noqa: S314 - expat bounds what it expands
+        for pixels in _named(image, "Pixels"):
+            data = next(_named(pixels, "TiffData"), None)
+            first = int(data.get("IFD", 0)) if data is not None else 0
+            channels = tuple(dict(channel.attrib) for channel in _named(pixels, "Channel"))
+            found.setdefault(first, OmeImage(image.get("Name", "").strip(), _ome_scale(pixels), channels))
     return found
 
 
-def _ome_scale(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[float, float] | None:
-    images = tifffile.xml2dict(tif.ome_metadata or "").get("OME", {}).get("Image", [])
-    for image in images if isinstance(images, list) else [images]:
-        pixels: dict[str, Any] = image.get("Pixels", {})
-        # Labels and overviews are images of their own; the one meant has the size of the page.
-        if (pixels.get("SizeX"), pixels.get("SizeY")) != (page.imagewidth, page.imagelength):
-            continue
-        sizes = [pixels.get(f"PhysicalSize{axis}") for axis in "XY"]
-        units = [_UM_PER_UNIT.get(str(pixels.get(f"PhysicalSize{axis}Unit", "µm"))) for axis in "XY"]
-        mpp = [float(s) * u for s, u in zip(sizes, units, strict=True) if isinstance(s, int | float) and u]
-        if len(mpp) == 2:
-            return mpp[0], mpp[1]
-    return None
+def _named(element: Any, name: str) -> Any:
+    return (child for child in element if child.tag.rpartition("}")[2] == name)
 
 
-def _resolution_scale(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[float, float] | None:
+def _ome_scale(pixels: Any) -> tuple[float, float] | None:
+    x, y = (
+        _length(
+            pixels.get(f"PhysicalSize{axis}"), _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm").strip())
+        )
+        for axis in "XY"
+    )
+    return None if x is None or y is None else (x, y)
+
+
+def _length(text: str | None, um: float | None) -> float | None:
+    value = number(text)
+    return None if value is None or um is None or not 0 < value * um < math.inf else value * um
+
+
+def number(text: Any) -> float | None:
+    """Return a number from a text, which may have a decimal comma; ``None`` where it is none."""
+    try:
+        return float(str(text).strip().replace(",", "."))
+    except ValueError:
+        return None
+
+
+def scale(
+    tif: tifffile.TiffFile, page: tifffile.TiffPage, image: OmeImage | None
+) -> tuple[float, float] | None:
+    """Return the µm per pixel of `page` across and down, from the most specific source that has them."""
+    mpp = _length(_aperio(page).get("MPP"), 1.0)
+    if mpp is not None:
+        return mpp, mpp
+    if image is not None and image.mpp_xy is not None:
+        return image.mpp_xy
+    given = resolution(tif, page)
+    return None if given is None or max(given) > _COARSEST_RESOLUTION_TAG else given
+
+
+def resolution(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[float, float] | None:
+    """Return µm per pixel across and down as the resolution tags of a directory have them, however coarse."""
     um_per_unit = _UM_PER_RESOLUTION_UNIT.get(int(page.tags.valueof(296, 2)))
-    if tif.is_imagej and str((tif.imagej_metadata or {}).get("unit", "")) in _IMAGEJ_UM:
-        um_per_unit = 1.0
+    if tif.is_imagej:
+        unit = str((tif.imagej_metadata or {}).get("unit", "")).strip()
+        unit = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), unit)
+        um_per_unit = _IMAGEJ_UM.get(unit, _IMAGEJ_UM.get(unit.lower(), um_per_unit))
     mpp = []
     for code in (282, 283):  # XResolution, YResolution: pixels per unit
         numerator, denominator = page.tags.valueof(code, (0, 1))
         if um_per_unit is None or numerator <= 0 or denominator <= 0:
             return None
         mpp.append(um_per_unit * denominator / numerator)
-    if max(mpp) > _COARSEST_RESOLUTION_TAG:
-        return None
     return mpp[0], mpp[1]
+
+
+def describe(tif: tifffile.TiffFile, page: tifffile.TiffPage, image: OmeImage | None) -> dict[str, str]:
+    """Return format, vendor, objective, compression, orientation; nothing that could name a patient."""
+    compression = getattr(page.compression, "name", str(page.compression))
+    found = {"format": "TIFF", "compression": compression}
+    if tif.is_svs or _aperio(page):
+        found |= {"format": "Aperio SVS", "vendor": "aperio"}
+        if (power := number(_aperio(page).get("AppMag"))) is not None:
+            found["objective"] = f"{power:g}"
+    elif image is not None or tif.is_ome:
+        found["format"] = "OME-TIFF"
+        if objective := re.search(r'NominalMagnification="([^"]+)"', tif.ome_metadata or ""):
+            found["objective"] = objective[1]
+    return found | orientation(page.tags.valueof(274, 1))
+
+
+def orientation(tag: Any) -> dict[str, str]:
+    """Return in words, as property ``orientation``, how a file asks to be turned; empty where it does not.
+
+    Rows are used as they are stored: positions that were measured on a picture mean those.
+    """
+    words = _ORIENTATIONS.get(tag) if isinstance(tag, int) else None
+    if words is None:
+        return {}
+    return {"orientation": f"the file asks viewers to show it {words}; it is used as it is stored"}
+
+
+def _aperio(page: tifffile.TiffPage) -> dict[str, str]:
+    """Return what an Aperio description says, by name; empty for other descriptions."""
+    if not page.description.startswith("Aperio"):
+        return {}
+    parts = (item.partition("=") for item in page.description.split("|")[1:])
+    return {key.strip(): value.strip() for key, _, value in parts}

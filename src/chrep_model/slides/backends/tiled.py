@@ -6,6 +6,7 @@ import math
 import threading
 from abc import abstractmethod
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
 
 import numpy as np
@@ -34,16 +35,7 @@ class TiledBackend(Backend):
 
     def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
         """Return a new uint8 array (height, width, 3) of a region that lies inside the level."""
-        out = np.empty((height, width, 3), np.uint8)
-        rows, cols = self.chunks[level]
-        for i in range(row // rows, math.ceil((row + height) / rows)):
-            top, bottom = max(row, i * rows), min(row + height, (i + 1) * rows)
-            for j in range(col // cols, math.ceil((col + width) / cols)):
-                left, right = max(col, j * cols), min(col + width, (j + 1) * cols)
-                tile = self._tile(level, i, j)
-                part = tile[top - i * rows : bottom - i * rows, left - j * cols : right - j * cols]
-                out[top - row : bottom - row, left - col : right - col] = part
-        return out
+        return region(lambda i, j: self._tile(level, i, j), self.chunks[level], row, col, height, width)
 
     def close(self) -> None:
         """Release the decoded tiles."""
@@ -96,3 +88,23 @@ class TiledBackend(Backend):
             self._cached_bytes += tile.nbytes
             while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
                 self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+
+
+def region(
+    tile_at: Callable[[int, int], RgbArray],
+    size: tuple[int, int],
+    row: int,
+    col: int,
+    height: int,
+    width: int,
+) -> RgbArray:
+    """Put a region (height, width, 3) together from tiles of a size (rows, cols)."""
+    out = np.empty((height, width, 3), np.uint8)
+    rows, cols = size
+    for i in range(row // rows, math.ceil((row + height) / rows)):
+        top, bottom = max(row, i * rows), min(row + height, (i + 1) * rows)
+        for j in range(col // cols, math.ceil((col + width) / cols)):
+            left, right = max(col, j * cols), min(col + width, (j + 1) * cols)
+            part = tile_at(i, j)[top - i * rows : bottom - i * rows, left - j * cols : right - j * cols]
+            out[top - row : bottom - row, left - col : right - col] = part
+    return out

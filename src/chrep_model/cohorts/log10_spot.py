@@ -1,0 +1,148 @@
+"""Counts as log10-spot values, where every section may have measured other genes.
+
+The unit is ``log10(1 + 1e4 * c / l)`` with the count ``c`` of a gene and the spot's total ``l`` over the
+genes of a panel. A section that did not measure some of them has incomplete totals, and its other genes would
+look higher than they are. Such totals are divided by the section's coverage: the share of the counts that its
+measured genes can be expected to hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from chrep_model.cohorts.section import Section
+
+COUNTS_PER_SPOT = 1e4
+
+_ROUNDS = 1000
+_CONVERGED = 1e-13
+
+
+def aligned(section: Section, genes: Sequence[str]) -> Any:
+    """Bring counts (n, G) into the order of `genes`, float64 csr without stored zeros.
+
+    A gene that the section does not list has no entry; `measured` tells it from one that was never counted.
+    """
+    wanted = {name: column for column, name in enumerate(genes)}
+    target = np.array([wanted.get(name, -1) for name in section.genes], dtype=np.int64)
+    counts = section.counts.tocoo()
+    columns = target[counts.col]
+    kept = (columns >= 0) & (counts.data != 0)
+    return sparse.csr_matrix(
+        (counts.data[kept].astype(np.float64), (counts.row[kept], columns[kept])),
+        shape=(len(section), len(genes)),
+    )
+
+
+def measured(section: Section, genes: Sequence[str]) -> NDArray[np.bool_]:
+    """Tell which of `genes` a section lists, (G,) bool; the others it did not measure."""
+    listed = set(section.genes)
+    return np.array([name in listed for name in genes], dtype=bool)
+
+
+def coverage(share: NDArray[np.float64], known: NDArray[np.bool_]) -> float:
+    """Share of a spot's counts that the measured genes can be expected to hold; exactly 1 for all genes.
+
+    Parameters
+    ----------
+    share : ndarray
+        (G,) expected share of each gene, sums to 1.
+    known : ndarray
+        (G,) bool, which genes were measured.
+    """
+    if known.all():
+        return 1.0
+    # Nothing can be said of a section whose genes are never seen elsewhere.
+    return float(share[known].sum()) or 1.0
+
+
+def log10_spot(counts: Any, coverage: float = 1.0) -> Any:
+    """Turn csr counts into log10-spot values; zero stays zero, hence csr too.
+
+    Parameters
+    ----------
+    counts : csr_matrix
+        (n, G).
+    coverage : float
+        Of the section, by which its totals over the given columns are divided.
+    """
+    values = counts.astype(np.float64)
+    library = np.asarray(values.sum(axis=1)).ravel() / coverage
+    of_entry = np.repeat(library, np.diff(values.indptr))
+    values.data = np.log10(1.0 + COUNTS_PER_SPOT * values.data / of_entry)
+    return values
+
+
+def moments(parts: Sequence[Any], known: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mean and sd (G,) of each gene over the spots that measured it, float64, without making them dense.
+
+    Parameters
+    ----------
+    parts : sequence of csr_matrix
+        (n_s, G) values of each section, without an entry of a gene that it did not measure.
+    known : ndarray
+        (sections, G) bool, which section measured which gene; each gene by one of them at least.
+    """
+    n = spots_measured(parts, known)
+    mean = sum(np.asarray(part.sum(axis=0)).ravel() for part in parts) / n
+    # Around the mean, not E[x^2] - mean^2: that difference cancels for a gene that hardly varies.
+    squares = np.zeros_like(mean)
+    stored = np.zeros_like(mean)
+    for part in parts:
+        squares += np.bincount(part.indices, (part.data - mean[part.indices]) ** 2, minlength=mean.size)
+        stored += np.bincount(part.indices, minlength=mean.size)
+    return mean, np.sqrt((squares + (n - stored) * mean**2) / n)
+
+
+def spots_measured(parts: Sequence[Any], known: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Count the spots in sections that measured each gene, (G,); see `moments`."""
+    return np.array([part.shape[0] for part in parts]) @ known
+
+
+def expected_shares(parts: Sequence[Any], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Share of each gene in a spot's counts over all genes, (G,) float64, from sections that measured it.
+
+    The mean over sections of a gene's counts in the section's complete total. A section that lacks genes has
+    an incomplete one, which is completed by the shares of what it lacks: both are found in turn until they
+    agree. Sections count the same, however deeply they were sequenced.
+
+    Parameters
+    ----------
+    parts : sequence of csr_matrix
+        (n_s, G) counts of each section.
+    known : ndarray
+        (sections, G) bool, which section measured which gene.
+    """
+    totals = np.stack([np.asarray(part.sum(axis=0), np.float64).ravel() for part in parts])
+    counted = totals.sum(axis=1) > 0
+    totals, known = totals[counted], known[counted]
+    genes = totals.shape[1]
+    if not len(totals):
+        return np.full(genes, 1 / genes)
+    sections = np.maximum(known.sum(axis=0), 1)
+    own = totals / totals.sum(axis=1, keepdims=True)
+    share = _normalised((own * known).sum(axis=0) / sections)
+    for _ in range(0 if known.all() else _ROUNDS):
+        held = np.maximum(known @ share, np.finfo(float).tiny)
+        before, share = share, _normalised((held[:, None] * own).sum(axis=0) / sections)
+        if np.abs(share - before).max() < _CONVERGED:
+            break
+    return share
+
+
+def shares_of_means(mean: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Estimate expected shares (G,) from mean log10-spot values, for a panel that was stored without them."""
+    # The mean of a logarithm is below the logarithm of the mean, most of all for genes that are rarely
+    # counted: these shares are too small for them. They only serve sections that lack genes.
+    shares = np.maximum(10.0 ** np.asarray(mean, np.float64) - 1, 0)
+    return _normalised(shares) if shares.any() else np.full(len(shares), 1 / len(shares))
+
+
+def _normalised(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    out: NDArray[np.float64] = shares / shares.sum()
+    return out

@@ -1,0 +1,93 @@
+"""Whether a JPEG stream is complete. libjpeg fills what is missing with grey and only warns."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+_END = b"\xff\xd9"
+_FRAMES = set(range(0xFFC0, 0xFFD0)) - {0xFFC4, 0xFFC8, 0xFFCC}
+_SEQUENTIAL, _SCAN, _RESTARTS, _LAST = (0xFFC0, 0xFFC1), 0xFFDA, 0xFFDD, 0xFFD9
+# Bits that could follow a stream. What is complete does not care which.
+_FILLINGS = (b"\0" * 64, b"\x55" * 64, b"\xaa" * 64, b"\xfe" * 64)
+
+Decode = Callable[[bytes], npt.NDArray[np.uint8]]
+
+
+def frame_size(data: bytes) -> tuple[int, int]:
+    """Return (rows, cols) from the frame header of a JPEG stream.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    for marker, at in _segments(data):
+        if marker in _FRAMES and at + 7 <= len(data):
+            rows, cols = struct.unpack_from(">HH", data, at + 3)
+            return rows, cols
+    raise ValueError("its JPEG data have no frame header")
+
+
+def complete(data: bytes, decode: Decode) -> bytes:
+    """Return a JPEG stream that is known to hold all of its pixels.
+
+    Whatever lies behind its end mark is no part of it. A stream without the mark is taken where its pixels
+    are the same whichever bits follow it, so that none of them can be missing.
+
+    Parameters
+    ----------
+    data
+        The stream; perhaps without its tables, and with bytes behind its end.
+    decode
+        Decodes a stream.
+
+    Raises
+    ------
+    ValueError
+        It ends too early.
+    """
+    if data.rfind(_END, max(len(data) - 64, 0)) >= 0:
+        return data
+    seen = list(_segments(data))
+    if seen and seen[-1][0] == _LAST:
+        return data[: seen[-1][1]]
+    frames = [at for marker, at in seen if marker in _FRAMES]
+    scans = [at for marker, at in seen if marker == _SCAN]
+    # Where a scan or an interval is missing as a whole, nothing is left to be filled in differently.
+    simple = len(frames) == len(scans) == 1 and not any(marker == _RESTARTS for marker, _ in seen)
+    simple = simple and any(marker in _SEQUENTIAL for marker, _ in seen)
+    if not simple or data[frames[0] + 7] != data[scans[0] + 2]:  # as many colours in the scan as there are
+        raise ValueError("its JPEG data end too early")
+    body = data.rstrip(b"\0")
+    first, *others = (decode(body + filling + _END) for filling in _FILLINGS)
+    if not all(np.array_equal(first, other) for other in others):
+        raise ValueError("its JPEG data end too early")
+    return body + _END
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Iterate over the markers of a JPEG stream up to its end: (marker, position behind it)."""
+    at = 2
+    while at + 2 <= len(data):
+        marker = int.from_bytes(data[at : at + 2], "big")
+        if marker == 0xFFFF:  # markers may be padded
+            at += 1
+            continue
+        if marker == _LAST:
+            yield marker, at + 2
+            return
+        if marker < 0xFFC0 or at + 4 > len(data):
+            return
+        yield marker, at + 2
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == _SCAN:  # its data: any other mark than a stuffed byte or a restart ends them
+            while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1 and (
+                data[at + 1] == 0 or 0xD0 <= data[at + 1] <= 0xD7
+            ):
+                at += 2
+            if at < 0:
+                return

@@ -1,0 +1,57 @@
+"""The levels of a pyramid whose format says that they belong together: the place of each on level 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from chrep_model.slides.backends import RgbArray
+from chrep_model.slides.backends.level_geometry import Placing, Shape, busiest, fitting, placings
+
+ReadLevel = Callable[[int, int, int, int, int], RgbArray]
+"""Takes number of the level, row, col, height and width of a region inside it, and returns its pixels."""
+
+
+def placed_levels(
+    sizes: Sequence[Shape], tiles: Sequence[Shape], said: Sequence[float | None], read: ReadLevel
+) -> list[tuple[int, Placing]]:
+    """Return the levels that lie on level 0, by their numbers, strictly decreasing in size.
+
+    Parameters
+    ----------
+    sizes
+        (rows, cols) of each level as it is stored, the largest first.
+    tiles
+        (rows, cols) of the tiles of each level.
+    said
+        Level-0 pixels per pixel of each level as the file says, or None.
+    read
+        Reads a level; asked only where sizes and what is said leave several possibilities.
+    """
+    kept = [(0, Placing(1.0, sizes[0]))]
+    for number in range(1, len(sizes)):
+        above, placing_above = kept[-1]
+        possible = [
+            placing
+            for placing in placings(sizes[0], sizes[number], tiles[number], said[number])
+            if all(part < whole for part, whole in zip(placing.shape, placing_above.shape, strict=True))
+        ]
+        placing = possible[0] if possible else None
+        if len(possible) > 1:
+            level, finer = _reader(read, number), _reader(read, above)
+            places = busiest(level, possible[0].shape)
+            placing = fitting(possible, level, finer, placing_above, places, "of this")
+        if placing is not None:
+            kept.append((number, placing))
+    return kept
+
+
+def common_factor(said: tuple[float, float] | None) -> float | None:
+    """Return one factor for both axes; None where there is none, or they differ."""
+    if said is None:
+        return None
+    down, across = said
+    return (down + across) / 2 if abs(down - across) <= 0.01 * min(said) else None
+
+
+def _reader(read: ReadLevel, number: int) -> Callable[[int, int, int, int], RgbArray]:
+    return lambda row, col, height, width: read(number, row, col, height, width)
