@@ -9,6 +9,7 @@ import zarr
 
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.manifest import write_manifest
+from chrep_model.cohorts.pair_check import check_pair
 from chrep_model.cohorts.pairing import Pair, suggest_pairs
 from chrep_model.errors import CohortError
 
@@ -132,3 +133,20 @@ def test_a_name_in_other_capitals_is_pointed_out(tmp_path, make_pair):
     picture.rename(tmp_path / "section1.png")
     with pytest.raises(CohortError, match="section1 differs in capital letters"):
         open_cohort(tmp_path)
+
+
+def test_folders_of_other_programs_are_pairs(make_outs, tmp_path):
+    made = make_outs("A", into=tmp_path / "runs")
+    make_outs("B", which=1, into=tmp_path / "runs")
+    both = suggest_pairs([tmp_path / "runs"])
+    assert [(pair.name, pair.counts.name) for pair in both.pairs] == [("A", "outs"), ("B", "outs")]
+    assert both.left == ()
+    check = check_pair(both.pairs[0])
+    assert check.section is not None and check.section.name == "A" and len(check.section) == len(made.counts)
+    manifest = tmp_path / "all.yaml"
+    manifest.write_text("sections: [{counts: runs/A, patient: p1}]")
+    (listed,) = suggest_pairs([manifest]).pairs
+    assert (listed.slide, listed.patient) == (made.picture, "p1")
+    made.picture.unlink()
+    alone = suggest_pairs([made.outs])
+    assert alone.pairs == () and "full-resolution picture is not here" in alone.left[0]

@@ -52,7 +52,11 @@ InPrecision = Annotated[
     typer.Option(help="fp32, or bf16: faster on a GPU, with rounding that shows. For encoders of timm."),
 ]
 CohortArgument = Annotated[
-    Path, typer.Argument(metavar="COHORT", help="Folder of pairs NAME.<image> + NAME.h5ad, or YAML manifest.")
+    Path,
+    typer.Argument(
+        metavar="COHORT",
+        help="Folder of pairs NAME.<image> + NAME.h5ad, or of runs; or YAML manifest.",
+    ),
 ]
 BundleOut = Annotated[Path, typer.Option("-o", "--out", metavar="BUNDLE", help="Folder of the bundle.")]
 Encoder = Annotated[

@@ -18,9 +18,10 @@ from chrep_model.cohorts.checks import counts, names, orientation, positions, sc
 from chrep_model.cohorts.checks.look import Look
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.findings import LEVELS, Finding, Level, worst
-from chrep_model.cohorts.h5ad import CountsFile, read_counts_file
+from chrep_model.cohorts.h5ad import CountsFile
 from chrep_model.cohorts.pairing import Pair
 from chrep_model.cohorts.probe import probe
+from chrep_model.cohorts.readers import hdf5_files, read_pair
 from chrep_model.cohorts.section import Section, join_section, spot_diameter
 from chrep_model.errors import ChrepError
 from chrep_model.geometry import FloatArray, base_to_level
@@ -124,8 +125,8 @@ def check_pair(pair: Pair) -> PairCheck:
     section = overlay = None
     source = ""
     try:
-        probe([pair.counts])
-        table = read_counts_file(pair.counts, library=pair.library)
+        probe(hdf5_files(pair.counts))
+        table, _, _ = read_pair(pair.slide, pair.counts, bin_um=pair.bin_um, library=pair.library)
         found += table.findings
         with open_slide(pair.slide, scene=pair.scene) as slide:
             try:
@@ -133,6 +134,7 @@ def check_pair(pair: Pair) -> PairCheck:
                     table, slide, pair.counts, name=pair.name, patient=pair.patient, um_per_px=pair.um_per_px,
                     library=pair.library,
                 )  # fmt: skip
+                section = replace(section, bin_um=pair.bin_um)
                 source = section.mpp_source
                 if pair.patient is None and not any(map(table.facts.get, ("patient", "individual"))):
                     found.append(NO_PATIENT)

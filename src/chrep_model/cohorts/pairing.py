@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from chrep_model.cohorts.cohort import MANIFEST_SUFFIXES, manifest_entries
+from chrep_model.cohorts.readers import Source, find_source, find_sources, open_source
 from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import ChrepError
 from chrep_model.slides.slide import is_slide, slide_name
 
 COUNTS_SUFFIX = ".h5ad"
-_OF_MANIFEST = ("name", "patient", "um_per_px", "scene", "library")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A slide and the h5ad with the counts of its spots.
+    """A slide, and the h5ad or another program's folder with the counts of its spots.
 
     Attributes
     ----------
@@ -32,6 +32,8 @@ class Pair:
         Which picture of the slide's file, where it holds several and not the largest is meant.
     library : str or None
         Which capture of an h5ad that holds several.
+    bin_um : float or None
+        Side in µm of the squares that cells or bins are summed into, where `counts` is a folder of such.
     """
 
     slide: Path
@@ -41,6 +43,7 @@ class Pair:
     um_per_px: float | None = None
     scene: str | None = None
     library: str | None = None
+    bin_um: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
     A slide and an h5ad belong together when they have the same name, wherever they lie; one in the same
     folder comes first. A file without its partner among the others finds it beside itself. Two files alone,
     a slide and an h5ad, are a pair under any names. A folder stands for its files and those of its direct
-    subfolders; a manifest for its sections.
+    subfolders, or for the sections that a reader of `cohorts.readers` finds in it; a manifest for its own.
 
     Parameters
     ----------
@@ -83,12 +86,16 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
     files: dict[Path, None] = {}
     for path in given:
         try:
+            sources = _sources_in(path)
             if path.suffix.lower() in MANIFEST_SUFFIXES:
                 pairs += [_listed(entry) for entry in manifest_entries(path)[1]]
             else:
-                found = list(_files_of(path))
+                pairs += [Pair(source.picture(), source.place, name=source.name) for source in sources]
+                places = {source.place for source in sources}
+                found = [file for file in _files_of(path) if file not in places]
                 files |= dict.fromkeys(found)
-                left += [] if any(map(_is_counts, found)) or not path.is_dir() else [_no_pair(path)]
+                known = sources or any(map(_is_counts, found)) or not path.is_dir()
+                left += [] if known else [_no_pair(path)]
         except ChrepError as error:
             left.append(str(error))
         except OSError as error:
@@ -121,8 +128,26 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
     return Suggestions(tuple(dict.fromkeys(pairs)), tuple(left))
 
 
+def _sources_in(path: Path) -> list[Source]:
+    """Return what readers find in a folder that has no h5ad."""
+    if not path.is_dir() or is_slide(path) or any(map(_is_counts, path.iterdir())):
+        return []
+    source = find_source(path)
+    return find_sources(path) if source is None else [source]
+
+
 def _listed(entry: dict[str, Any]) -> Pair:
-    return Pair(entry["slide_path"], entry["counts_path"], *map(entry.get, _OF_MANIFEST))
+    slide = entry["slide_path"] or open_source(entry["counts_path"]).picture()
+    return Pair(
+        slide,
+        entry["counts_path"],
+        name=entry["name"],
+        patient=entry["patient"],
+        um_per_px=entry["um_per_px"],
+        scene=entry["scene"],
+        library=entry["library"],
+        bin_um=entry.get("bin_um"),
+    )
 
 
 def _no_pair(folder: Path) -> str:

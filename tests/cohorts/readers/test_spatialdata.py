@@ -87,9 +87,9 @@ def test_a_store_with_python_objects_is_not_opened(store, monkeypatch):
     other.mkdir()
     (other / ".zarray").write_text(json.dumps({"dtype": "|O", "filters": [{"id": "pickle"}]}))
     monkeypatch.setattr(spatialdata, "read_zarr", lambda _: pytest.fail("the store was opened"))
-    with pytest.raises(CohortError, match=r"tables/table/evil holds Python objects"):
+    with pytest.raises(CohortError, match=r"not opened.*(pickle|object)"):
         read_section(None, store)
     (other / ".zarray").unlink()
     (other / "away").symlink_to(marked.parent.parent.parent)
-    with pytest.raises(CohortError, match="link to another place"):
+    with pytest.raises(CohortError, match="link"):
         read_section(None, store)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from chrep_model.cohorts.readers.matrix import Matrix
 from chrep_model.cohorts.readers.source import Options, Reader
 from chrep_model.errors import ChrepError, CohortError
 from chrep_model.slides.slide import open_slide, slide_name
+from chrep_model.zarr_check import read_spatialdata
 
 if TYPE_CHECKING:
     from chrep_model.geometry import FloatArray
@@ -44,57 +44,15 @@ def _picture(store: Path, options: Options) -> Path:
     return store
 
 
-def check_store(store: Path) -> None:
-    """Refuse a store whose arrays run code when they are read, or that leads out of its folder.
-
-    Raises
-    ------
-    CohortError
-        An array holds Python objects, or a part is a link.
-    """
-    for path in store.rglob("*"):
-        if path.is_symlink():
-            raise CohortError(
-                f"{path.relative_to(store)} is a link to another place, which is not followed",
-                path=store,
-                remedy=_WRITE_AGAIN,
-            )
-        if path.name not in ("zarr.json", ".zarray"):
-            continue
-        try:
-            text = path.read_text(encoding="utf-8")
-            known = json.loads(text)
-        except (OSError, ValueError, RecursionError) as error:
-            raise CohortError(
-                f"{path.relative_to(store)} cannot be read ({error})", path=store, remedy=_WRITE_AGAIN
-            ) from error
-        if "pickle" in text.lower() or (path.name == ".zarray" and _is_object(known)):
-            raise CohortError(
-                f"{path.parent.relative_to(store)} holds Python objects, which run code when they are read",
-                path=store,
-                remedy=_WRITE_AGAIN,
-            )
-
-
-def _is_object(array: Any) -> bool:
-    """Tell whether a zarr 2 array holds objects in another way than as texts."""
-    filters = array.get("filters") or [] if isinstance(array, dict) else []
-    ids = {each.get("id") for each in filters if isinstance(each, dict)}
-    return isinstance(array, dict) and "O" in str(array.get("dtype")) and ids != {"vlen-utf8"}
-
-
 def _read(store: Path, options: Options) -> CountsFile:
-    check_store(store)
     try:
-        import spatialdata
+        return _joined(read_spatialdata(store, CohortError), store)
     except ImportError as error:
         raise CohortError(
             "reading a SpatialData store needs the package spatialdata, which is not installed",
             path=store,
             remedy="Install napari-chrep[spatialdata].",
         ) from error
-    try:
-        return _joined(spatialdata.read_zarr(store), store)
     except ChrepError:
         raise
     # Whatever the store is made of can fail in any of the layers below.
