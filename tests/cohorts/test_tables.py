@@ -149,15 +149,6 @@ def frame(x, y, **more):
     return alter
 
 
-def elsewhere(table):
-    table.obsm["X_spatial"] = table.obsm.pop("spatial")
-
-
-def in_obs(table):
-    xy = table.obsm.pop("spatial")
-    table.obs["pxl_row_in_fullres"], table.obs["pxl_col_in_fullres"] = xy[:, 1], xy[:, 0]
-
-
 def flat_z(table):
     table.obsm["spatial"] = np.column_stack([XY, np.full(N_SPOTS, 7.0)])
 
@@ -170,8 +161,6 @@ def flat_z(table):
         frame("pxl_col_in_fullres", "pxl_row_in_fullres"),
         frame("imagecol", "imagerow"),
         frame("x", "y", z=np.zeros(N_SPOTS)),
-        elsewhere,
-        in_obs,
         flat_z,
     ],
 )
@@ -186,11 +175,23 @@ def test_positions_that_cannot_be_told_apart_are_refused(written):
         read_counts_file(written(lambda t: t.obsm.update(spatial=np.column_stack([XY, np.arange(N_SPOTS)]))))
 
 
-def test_columns_that_may_be_positions_are_named(written):
+@pytest.mark.parametrize(
+    "columns",
+    [("x_pixel", "y_pixel"), ("pxl_col_in_fullres", "pxl_row_in_fullres"), ("imagecol", "imagerow")],
+)
+def test_columns_that_may_be_positions_are_named(written, columns):
     def alter(table):
-        table.obs["x_pixel"], table.obs["y_pixel"] = table.obsm.pop("spatial").T
+        table.obs[columns[0]], table.obs[columns[1]] = table.obsm.pop("spatial").T
 
-    with pytest.raises(CohortError, match=r"may be in obs\['x_pixel'\], obs\['y_pixel'\]"):
+    with pytest.raises(CohortError, match=rf"may be in obs\['{columns[0]}'\], obs\['{columns[1]}'\]"):
+        read_counts_file(written(alter))
+
+
+def test_positions_under_another_key_are_named(written):
+    def alter(table):
+        table.obsm["X_spatial"] = table.obsm.pop("spatial")
+
+    with pytest.raises(CohortError, match=r"may be in obsm\['X_spatial'\]"):
         read_counts_file(written(alter))
 
 

@@ -24,7 +24,7 @@ _SCALE_FACTORS = (
     *("tissue_hires_scalef", "tissue_lowres_scalef", "spot_diameter_fullres"),
     *("microns_per_pixel", "bin_size_um"),
 )
-_OBS_COLUMNS = ("intissue", "arrayrow", "arraycol", *(plain(name) for name in positions.OBS_PAIR))
+_OBS_COLUMNS = ("intissue", "arrayrow", "arraycol")
 _GENE_COLUMNS = (*names.ID_COLUMNS, *names.SYMBOL_COLUMNS)
 _MOST_LIBRARIES = 1000
 _WRITE_AGAIN = "Write the file again with a current anndata (adata.write_h5ad)."
@@ -47,7 +47,7 @@ def locate(file: Any, path: Path) -> dict[str, Any]:
     pieces |= {"obs_names": _index(obs, path), "var_names": _index(var, path)}
     pieces |= _column_pieces(obs, "obs", (*captures.COLUMNS, *_OBS_COLUMNS), path)
     pieces |= _column_pieces(var, "var", _GENE_COLUMNS, path)
-    pieces |= _position_pieces(file, pieces, path)
+    pieces |= _position_pieces(file, obs, path)
     if (uns := _member(file, "uns", path)) is not None:
         facts = {f"uns/{key}": _member(uns, key, path) for key in _FACTS}
         pieces |= {key: stored for key, stored in facts.items() if stored is not None}
@@ -93,22 +93,15 @@ def _column_pieces(frame: Any, where: str, wanted: tuple[str, ...], path: Path) 
     return pieces
 
 
-def _position_pieces(file: Any, pieces: dict[str, Any], path: Path) -> dict[str, Any]:
+def _position_pieces(file: Any, obs: Any, path: Path) -> dict[str, Any]:
     obsm = _member(file, "obsm", path)
-    if _is_group(obsm):
-        for key in positions.KEYS:
-            stored = _member(obsm, key, path)
-            if stored is None:
-                continue
-            if not _is_group(stored) or stored.attrs.get("encoding-type") != "dataframe":
-                return {"xy": stored}
-            index = stored.attrs.get("_index", "_index")
-            return {f"xy/{name}": _member(stored, name, path) for name in stored if name != index}
-    columns = {plain(key.rpartition("/")[2]): key for key in pieces if key.startswith("obs/")}
-    if all(plain(name) in columns for name in positions.OBS_PAIR):
-        return {f"xy/{name}": pieces[columns[plain(name)]] for name in positions.OBS_PAIR}
-    obs = _member(file, "obs", path)
-    raise positions.missing(obs if _is_group(obs) else (), obsm if _is_group(obsm) else (), path)
+    stored = _member(obsm, "spatial", path) if _is_group(obsm) else None
+    if stored is None:
+        raise positions.missing(obs if _is_group(obs) else (), obsm if _is_group(obsm) else (), path)
+    if not _is_group(stored) or stored.attrs.get("encoding-type") != "dataframe":
+        return {"xy": stored}
+    index = stored.attrs.get("_index", "_index")
+    return {f"xy/{name}": _member(stored, name, path) for name in stored if name != index}
 
 
 def _scale_pieces(uns: Any, path: Path) -> dict[str, Any]:

@@ -12,8 +12,6 @@ from chrep_model.cohorts.tables.names import plain
 from chrep_model.errors import CohortError
 from chrep_model.geometry import FloatArray
 
-#: Keys of obsm with positions in px, the usual one first.
-KEYS = ("spatial", "X_spatial")
 #: Names of the columns with x and y in px, in small letters without separators.
 _PAIRS = (
     ("pxlcolinfullres", "pxlrowinfullres"),
@@ -25,10 +23,11 @@ _PAIRS = (
     ("spatial1", "spatial2"),
     ("0", "1"),
 )
-#: Of these columns of obs nothing else is meant; they are taken where obsm says nothing.
-OBS_PAIR = ("pxl_col_in_fullres", "pxl_row_in_fullres")
-#: Columns of obs that may be positions, but of another scale or in another order.
-MAYBE = ("xpixel", "ypixel", "pixelx", "pixely", "imagecol", "imagerow", "x", "y", "xcentroid", "ycentroid")
+#: Columns of obs that may be positions, but of another scale or in another order: named, never taken.
+_MAYBE = (
+    *("pxlcolinfullres", "pxlrowinfullres", "xpixel", "ypixel", "pixelx", "pixely"),
+    *("imagecol", "imagerow", "x", "y", "xcentroid", "ycentroid"),
+)
 _REMEDY = "It must hold one (x, y) per spot, in px of the full-resolution image."
 
 
@@ -85,7 +84,7 @@ def check_finite(xy: FloatArray, where: str, path: Path) -> None:
 
 def missing(obs_columns: Iterable[str], obsm_keys: Iterable[str], path: Path) -> CohortError:
     """Give the error of a table without positions; it names what may hold them."""
-    maybe = [f"obs['{name}']" for name in obs_columns if plain(name) in MAYBE]
+    maybe = [f"obs['{name}']" for name in obs_columns if plain(name) in _MAYBE]
     maybe += [f"obsm['{key}']" for key in obsm_keys if "spatial" in key.lower() or "coord" in key.lower()]
     remedy = "Store the (x, y) of every spot centre, in px of the full-resolution image, there."
     if maybe:
