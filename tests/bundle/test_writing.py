@@ -80,7 +80,7 @@ def test_the_table_of_genes_says_how_accurate(original, trusting):
     assert list(frame) == ["gene", "mean", "sd", "share", "accuracy", "predictable"]
     np.testing.assert_array_equal(frame["accuracy"], trust.accuracy)
     np.testing.assert_array_equal(frame["predictable"], trust.predictable)
-    assert list(pd.read_parquet(original / "genes.parquet")) == ["gene", "mean", "sd"]
+    assert list(pd.read_parquet(original / "genes.parquet")) == ["gene", "mean", "sd", "share"]
 
 
 def test_a_bundle_that_does_not_say(original, features):

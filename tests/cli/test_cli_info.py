@@ -34,9 +34,8 @@ def test_a_slide_of_several_scenes(chrep, refused, tmp_path):
     with tifffile.TiffWriter(path, ome=True) as writer:
         for name, side, mpp in [("left", 256, 0.5), ("right", 512, 0.25)]:
             about = {"axes": "YXS", "Name": name, "PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
-            writer.write(
-                np.full((side, side, 3), 200, np.uint8), photometric="rgb", tile=(64, 64), metadata=about
-            )
+            image = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+            writer.write(image, photometric="rgb", tile=(64, 64), metadata=about)
     facts = json.loads(chrep("info", path, "--json").out)
     assert (facts["scene"], facts["scenes"], facts["um_per_px"]) == ("right", ["left", "right"], 0.25)
     facts = json.loads(chrep("info", path, "--scene", "left", "--json").out)

@@ -57,6 +57,7 @@ def test_what_lies_before_and_beside_the_slide_is_neither_slide_nor_level(tmp_pa
     )
     extras = {
         "a thumbnail in strips": [(_half(slide_image, 8), STRIPS)],
+        "a thumbnail by its name": [(_half(slide_image, 8), {"description": "thumbnail"})],
         "a macro picture": [(other_image[:200, :420], STRIPS)],
         "a label of the same proportions": [(_half(other_image, 8), STRIPS | {"subfiletype": 1})],
         "another core": [(_half(other_image, 4), {})],
@@ -71,6 +72,13 @@ def test_what_lies_before_and_beside_the_slide_is_neither_slide_nor_level(tmp_pa
             with open_slide(_pages(tmp_path / "a.tif", *order)) as found:
                 assert [level.shape for level in found.levels] == [(1024, 1280), (512, 640)], name
                 _shows(found, slide_image)
+
+
+def test_a_thumbnail_in_tiles_before_the_slide_is_no_level(tmp_path, slide_image):
+    pages = [(_half(slide_image, 8), {}), (slide_image, {}), (_half(slide_image), {})]
+    with open_slide(_pages(tmp_path / "a.tif", *pages)) as slide:
+        assert [level.shape for level in slide.levels] == [(1024, 1280), (512, 640)]
+        assert slide.scenes == ()
 
 
 def test_a_mask_is_not_the_slide_even_if_it_is_larger_and_first(tmp_path, slide_image):
@@ -100,7 +108,7 @@ def test_pictures_of_an_aperio_slide(tmp_path, slide_image, other_image):
     with tifffile.TiffWriter(tmp_path / "a.svs") as writer:
         for image, options in [
             (slide_image, said("1280x1024 (128x128) JPEG/RGB Q=70|AppMag = 20|MPP = 0,4990")),
-            (_half(slide_image, 4), said("1280x1024 -> 320x256 - |AppMag = 20") | STRIPS),
+            (_half(slide_image, 4), said("1280x1024 -> 320x256 - |AppMag = 20")),
             (_half(slide_image), said("1280x1024 (128x128) -> 640x512 JPEG/RGB Q=70|AppMag = 20")),
             (_half(other_image, 8), said("label 160x128") | STRIPS | {"subfiletype": 1}),
             (_half(slide_image, 8), said("macro 160x128") | STRIPS | {"subfiletype": 9}),

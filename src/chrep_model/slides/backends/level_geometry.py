@@ -131,18 +131,23 @@ def busiest(read: Read, shape: Shape) -> list[tuple[float, float]]:
     else:
         starts = [[max(0, n * i // 6 - _PART // 2) for i in (1, 3, 5)] for n in shape]
     corners = [(row, col) for row in starts[0] for col in starts[1]]
-    found: dict[tuple[int, int], tuple[float, float, float]] = {}
+    found: dict[tuple[bool, bool], tuple[float, float, float]] = {}
     for top, left in corners:
         height, width = min(_PART, rows - top), min(_PART, cols - left)
         grey = np.zeros((height, width))
         with suppress(Exception):  # damaged or empty there: told of when it is read
             grey = read(top, left, height, width).mean(axis=2)
-        for row in range(0, height, _BLOCK):
-            for col in range(0, width, _BLOCK):
-                part = grey[row : row + _BLOCK, col : col + _BLOCK]
-                v, u = (top + row + part.shape[0] / 2) / rows, (left + col + part.shape[1] / 2) / cols
-                quarter = int(v * 2), int(u * 2)
-                found[quarter] = max(found.get(quarter, (-1.0, 0.0, 0.0)), (float(part.std()), v, u))
+        side = min(_BLOCK, height, width)
+        down, across = height // side, width // side
+        varies = grey[: down * side, : across * side].reshape(down, side, across, side).std(axis=(1, 3))
+        v = np.broadcast_to((top + (np.arange(down) + 0.5) * side)[:, None] / rows, varies.shape)
+        u = np.broadcast_to((left + (np.arange(across) + 0.5) * side) / cols, varies.shape)
+        for quarter in ((False, False), (False, True), (True, False), (True, True)):
+            here = ((v >= 0.5) == quarter[0]) & ((u >= 0.5) == quarter[1])
+            if here.any():
+                at = np.unravel_index(np.where(here, varies, -1).argmax(), varies.shape)
+                most = float(varies[at]), float(v[at]), float(u[at])
+                found[quarter] = max(found.get(quarter, most), most)
     return [(v, u) for _, v, u in sorted(found.values(), reverse=True)]
 
 

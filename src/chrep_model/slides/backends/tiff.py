@@ -145,17 +145,17 @@ class TiffBackend(TiledBackend):
         candidates += [
             _Candidate(pages, other)
             for other in found
-            if other is not picture and (may_be_level(other) or other in left)
+            if other is not picture and (other in left or may_be_level(other, picture, found))
             for pages in other.levels
         ]
         candidates = [candidate for candidate in candidates if candidate.placings(self._tif, picture)]
         candidates.sort(key=lambda candidate: -candidate.area)
         levels = [(base, Placing(1.0, base.shape))]
         reductions: list[Picture] = []
-        places = self._places(picture, candidates)
+        places = self._places(picture, candidates, found)
         for candidate in candidates:
             own = candidate.picture is picture
-            counts = own or may_be_level(candidate.picture)
+            counts = own or may_be_level(candidate.picture, picture, found)
             above, placing_above = levels[-1]
             try:
                 level = make_level(candidate.pages, self._bytes)
@@ -181,10 +181,12 @@ class TiffBackend(TiledBackend):
                     levels.append((level, placing))
         return _Pyramid(picture, levels, reductions, rank)
 
-    def _places(self, picture: Picture, candidates: Sequence[_Candidate]) -> list[tuple[float, float]]:
+    def _places(
+        self, picture: Picture, candidates: Sequence[_Candidate], found: Sequence[Picture]
+    ) -> list[tuple[float, float]]:
         """Return where to compare levels: where the smallest of them shows structure."""
         for candidate in reversed(candidates):
-            if candidate.picture is not picture and not may_be_level(candidate.picture):
+            if candidate.picture is not picture and not may_be_level(candidate.picture, picture, found):
                 continue
             with suppress(Exception):  # damaged: told of when it is its turn
                 level = make_level(candidate.pages, self._bytes)

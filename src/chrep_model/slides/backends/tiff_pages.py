@@ -40,6 +40,7 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _NO_SLIDE = re.compile(
     r"(?<![a-z])(labels?|macro|overview|thumb(nail)?|barcode|masks?|annotations?)(?![a-z])", re.IGNORECASE
 )
+_APERIO_THUMBNAIL = re.compile(r"->\s*\d+x\d+\s*-")  # a level has its compression in place of the second dash
 _SHORT = 64  # characters: a longer description is a report, in which such words mean anything
 
 _COLOURS = {"red": 0, "r": 0, "green": 1, "g": 1, "blue": 2, "b": 2}
@@ -139,10 +140,16 @@ def slides(found: Sequence[Picture], path: Path) -> list[Picture]:
     return sorted(usable, key=size_and_scale, reverse=True)
 
 
-def may_be_level(picture: Picture) -> bool:
-    """Say whether a picture could be a level of another one, as far as the file says what it is."""
-    reduced = picture.is_reduced and not int(picture.page.subfiletype) & _MASK
-    return not picture.unusable and (picture.page.is_tiled or reduced) and not _is_no_slide(picture)
+def may_be_level(picture: Picture, base: Picture, found: Sequence[Picture]) -> bool:
+    """Say whether a picture could be a level of another one, as far as the file says what it is.
+
+    It has to say that it is a reduction, or to have tiles and come behind the other one: programs write
+    thumbnails before it, and levels behind.
+    """
+    if picture.unusable or int(picture.page.subfiletype) & _MASK or _is_no_slide(picture):
+        return False
+    behind = found.index(picture) > found.index(base)
+    return picture.is_reduced or bool(picture.page.is_tiled and behind)
 
 
 def why_not_rgb(page: tifffile.TiffPage) -> str:
@@ -248,6 +255,8 @@ def _is_no_slide(picture: Picture) -> bool:
         "Aperio"
     ):  # "label 387x463" in the second line, "4443x3567 -> 956x768" of a thumbnail
         text = "".join(text.split("|")[0].splitlines()[1:2])[:_SHORT]
+        if _APERIO_THUMBNAIL.search(text):
+            return True
     names = [text if len(text) < _SHORT else "", str(page.tags.valueof(285, ""))]
     if picture.image is not None:
         names = [picture.image.name]
