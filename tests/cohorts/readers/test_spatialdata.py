@@ -85,7 +85,9 @@ def test_a_store_with_python_objects_is_not_opened(store, monkeypatch):
     marked = next(store.rglob("zarr.json"))
     other = store / "tables" / "table" / "evil"
     other.mkdir()
-    (other / ".zarray").write_text(json.dumps({"dtype": "|O", "filters": [{"id": "pickle"}]}))
+    array = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "compressor": None}
+    array |= {"filters": [{"id": "pickle"}], "fill_value": None, "order": "C"}
+    (other / ".zarray").write_text(json.dumps(array))
     monkeypatch.setattr(spatialdata, "read_zarr", lambda _: pytest.fail("the store was opened"))
     with pytest.raises(CohortError, match=r"not opened.*(pickle|object)"):
         read_section(None, store)
