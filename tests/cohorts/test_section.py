@@ -140,6 +140,14 @@ def test_counts_kept_in_a_layer_are_taken_where_there_is_no_x(make_pair):
     assert "taken from layers['counts']" in finding.text
 
 
+def test_a_prediction_is_not_taken_for_what_was_measured(make_pair):
+    picture, h5ad = make_pair()
+    with h5py.File(h5ad, "r+") as file:
+        file.create_group("uns/chrep")
+    with pytest.raises(CohortError, match="prediction, not what was measured"):
+        read_section(picture, h5ad)
+
+
 @pytest.mark.parametrize("kept", [0, 10, 2000, -100])
 def test_truncated_file(make_pair, kept):
     picture, h5ad = make_pair()

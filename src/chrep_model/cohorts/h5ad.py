@@ -99,6 +99,10 @@ def _read(file: Any, path: Path, library: str | None) -> CountsFile:
     # Heavy (about a second), and only needed where a file is really read.
     from anndata.io import read_elem
 
+    if "chrep" in file.get("uns", ()):
+        raise CohortError(
+            "this is a prediction, not what was measured", path=path, remedy="Give the h5ad of raw counts."
+        )
     pieces = locate(file, path)
     values = {key: read_elem(piece) for key, piece in pieces.items() if _read_at_once(key)}
     spot_ids = names.unique_spots(values["obs_names"], path)
