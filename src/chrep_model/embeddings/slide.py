@@ -17,6 +17,7 @@ from chrep_model.embeddings.store import LAYOUT, Store
 from chrep_model.errors import SlideError
 from chrep_model.networks.allocator import hand_back_freed_memory
 from chrep_model.networks.encoder import DEFAULT_BATCH, Encoder, SlideState
+from chrep_model.slides.backends import PIXELS
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid, TileReader
 from chrep_model.slides.tissue import TissueMask, tissue_mask
@@ -371,7 +372,7 @@ class SlideEmbeddings:
     def _key(self) -> str:
         spec = self.encoder.spec
         what = [self.slide.fingerprint, self.encoder.id, repr(spec.mpp), spec.px, repr(self.mpp)]
-        facts = [*what, SAMPLE, LAYOUT]
+        facts = [*what, SAMPLE, LAYOUT, PIXELS]
         if self.encoder.precision != "fp32":
             facts.append(self.encoder.precision)
         return f"{self.slide.fingerprint[:12]}-" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]

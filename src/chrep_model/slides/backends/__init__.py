@@ -19,6 +19,9 @@ from chrep_model.errors import SlideError
 
 RgbArray = npt.NDArray[np.uint8]
 
+PIXELS = 2
+"""Version of how files become pixels: it rises when some come out otherwise, and what was stored is made anew."""
+
 COPY_AGAIN = "Copy or download the file again."
 
 # A picture without tiles has to be decoded whole; beyond this it would fill the memory of most machines.
