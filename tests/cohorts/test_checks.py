@@ -163,10 +163,11 @@ def test_scales_that_disagree_and_the_spots_know_which_is_right(make_pair):
 def test_a_scale_of_the_scale_factors_alone_is_used(make_pair):
     section = honeycomb(make_pair, um_per_px=None, microns_per_pixel=2.0)
     assert (section.mpp, section.mpp_source) == (2.0, "scale factors")
+    assert any("Only Space Ranger's scale factors say" in text for text in levels(check_section(section)))
 
 
 def test_an_unknown_scale_is_offered_by_the_diameter_of_the_spots(make_pair):
-    with pytest.raises(CohortError, match=r"spots of 28 px are 55 µm across, as in Visium, it is 2\."):
+    with pytest.raises(CohortError, match=r"px are 65 µm across, as in Visium, it is 2\.36"):
         honeycomb(make_pair, um_per_px=None)
 
 

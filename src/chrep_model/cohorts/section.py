@@ -20,8 +20,8 @@ from chrep_model.slides.slide import MPP_RANGE, Slide, open_slide
 
 #: Who says the µm per px: whoever asked, the table of counts, the slide, or Space Ranger's scale factors.
 ScaleSource = Literal["typed in", "h5ad", "slide", "scale factors", ""]
-#: µm across a spot of Visium, which Space Ranger writes as spot_diameter_fullres.
-VISIUM_SPOT_UM = 55.0
+#: µm that spot_diameter_fullres of Space Ranger spans in Visium: the spot of 55 µm and its rim.
+VISIUM_SPOT_UM = 65.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +234,7 @@ def _guessed_scale(facts: Mapping[str, Any]) -> str:
         return ""
     if not (isfinite(across) and across > 0):
         return ""
-    return f" If its spots of {across:.0f} px are {um:.0f} µm across, as in Visium, it is {um / across:.4g}."
+    return f" If its spots of {across:.4g} px are {um:.0f} µm across, as in Visium, it is {um / across:.4g}."
 
 
 def _positive(value: Any, key: str, path: Path) -> float | None:

@@ -44,6 +44,12 @@ def findings(look: Look) -> Iterator[Finding]:
             f"By the spots the scale is {implied:.4g} µm/px: correct um_per_px, or the positions if they are "
             f"not in px of this picture.{agrees}",
         )
+    if look.mpp_source == "scale factors":
+        yield Finding(
+            "warning",
+            f"Only Space Ranger's scale factors say the µm per px: {look.mpp:.4g} are used.",
+            "If the picture is of another scale, give um_per_px in a YAML manifest.",
+        )
     yield from _disagreement(look, None if off is None else off <= _PITCH_DOUBTFUL)
     yield from _plausible(look)
 

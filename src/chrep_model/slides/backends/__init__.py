@@ -20,7 +20,7 @@ from chrep_model.errors import SlideError
 RgbArray = npt.NDArray[np.uint8]
 
 PIXELS = 2
-"""Version of how files become pixels: it rises when some come out otherwise, and what was stored is made anew."""
+"""Version of how files become pixels. It rises when some come out otherwise: what was stored is made anew."""
 
 COPY_AGAIN = "Copy or download the file again."
 
