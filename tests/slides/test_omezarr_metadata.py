@@ -325,6 +325,24 @@ def test_a_level_that_was_never_written_is_not_read_as_black(tmp_path):
         OmeZarrBackend(path)
 
 
+def test_a_chunk_that_is_lost_in_one_colour_alone_is_an_error(tmp_path):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=np.ascontiguousarray(np.moveaxis(IMAGE, -1, 0)), chunks=(1, 128, 128))
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": described(), "datasets": [{"path": "0"}]}]
+    np.testing.assert_array_equal(pixels(tmp_path / "a.zarr"), IMAGE)
+    (lost,) = (
+        file for file in (tmp_path / "a.zarr").rglob("*") if file.match("0/1.0.2") or file.match("1/0/2")
+    )
+    lost.unlink()
+    with pytest.raises(SlideError, match="is not there, but those of other colours are"):
+        pixels(tmp_path / "a.zarr")
+    for colour in "02":  # what is missing in all of them was never written
+        (lost.parent / lost.name.replace("1", colour, 1)).unlink()
+    expected = IMAGE.copy()
+    expected[:128, 256:384] = 0
+    np.testing.assert_array_equal(pixels(tmp_path / "a.zarr"), expected)
+
+
 def test_a_label_image_is_never_the_slide(tmp_path):
     write(tmp_path / "a.zarr", **{"image-label": {"version": "0.4"}})
     with pytest.raises(SlideError, match="label image"):

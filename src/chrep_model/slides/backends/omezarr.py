@@ -96,8 +96,11 @@ class OmeZarrBackend(TiledBackend):
             raise ValueError("the slide has been closed")
         stored, (rows, cols) = levels[level], self.chunks[level]
         area = {"y": _span(i, rows, stored.shape[0]), "x": _span(j, cols, stored.shape[1])}
-        keys = [key for key in stored.keys(area) if key in self._files[level]]
+        wanted = list(stored.keys(area))
+        keys = [key for key in wanted if key in self._files[level]]
         tile = stored.read(area)
+        if len(keys) < len(wanted):
+            stored.refuse_half_colours(area, tile, self._files[level])
         # Looked for after it was read: what is still there then was there meanwhile.
         for key in keys:
             if not (stored.folder / key).is_file():
@@ -173,6 +176,34 @@ class _Level:
         pixels = np.asarray(self.array[index]).transpose([kept.index(axis) for axis in "yxc"])
         pixels = pixels[..., list(self.picture.channels)]
         return over_white(pixels) if pixels.shape[-1] == 4 else np.ascontiguousarray(pixels)
+
+    def refuse_half_colours(
+        self, area: Mapping[str, slice], pixels: RgbArray, there: Mapping[str, int]
+    ) -> None:
+        """Raise where a colour was lost: black is left out in all colours, and no H&E lacks one of them.
+
+        Parameters
+        ----------
+        area
+            Whole chunks of the level.
+        pixels
+            What was read of it.
+        there
+            The files that the level has.
+        """
+        if self.array.shards is not None or len(self.picture.channels) != 3:
+            return
+        rows, cols = self.picture.sides(self.array.chunks)
+        for top in range(0, pixels.shape[0], rows):
+            for left in range(0, pixels.shape[1], cols):
+                part = pixels[top : top + rows, left : left + cols]
+                row, col = area["y"].start + top, area["x"].start + left
+                place = {"y": slice(row, row + part.shape[0]), "x": slice(col, col + part.shape[1])}
+                lost = [key for key in self.keys(place) if key not in there]
+                if lost and part.max() > DARK and (part.max(axis=(0, 1)) == 0).any():
+                    raise FileNotFoundError(
+                        f"its chunk {lost[0]} is not there, but those of other colours are"
+                    )
 
     def keys(self, area: Mapping[str, slice]) -> Iterator[str]:
         """Names of the files that an area is stored in."""
