@@ -28,6 +28,22 @@ def test_without_end_mark_a_stream_is_read_where_it_is_whole(stream):
         np.testing.assert_array_equal(imagecodecs.jpeg8_decode(found), imagecodecs.jpeg8_decode(stream))
 
 
+def test_without_end_mark_zeros_at_the_end_may_be_of_the_scan():
+    """Be it a byte of zeros, or what follows each byte of 255."""
+    rng = np.random.default_rng(0)
+    noise = (rng.integers(0, 256, (8, 8, 3), np.uint8) for _ in range(2000))
+    flat = (np.full((8 * side, 8 * side, 3), 255, np.uint8) for side in range(1, 40))
+    seen = set()
+    for image in [*noise, *flat]:
+        stream = imagecodecs.jpeg8_encode(image, 90)
+        if stream[-3]:
+            continue
+        seen.add(stream[-4] == 255)
+        found = complete(stream[:-2], imagecodecs.jpeg8_decode)
+        np.testing.assert_array_equal(imagecodecs.jpeg8_decode(found), imagecodecs.jpeg8_decode(stream))
+    assert seen == {True, False}
+
+
 @pytest.mark.parametrize("cut", [4, 10, 200, 2000])
 def test_what_is_cut_is_refused(stream, cut):
     for more in (b"", bytes(cut), bytes(5000)):  # also where zeros stand for what is missing

@@ -90,6 +90,18 @@ def test_odd_sizes_do_not_shift_positions(tmp_path, tissue, rounding):
         assert [level.downsample for level in slide.levels] == [1, 2, 4, 8]
 
 
+def test_a_level_with_one_pixel_too_many_does_not_shift_positions(tmp_path, tissue):
+    levels = []
+    for factor in (2, 4):
+        rows, cols = (-(-n // factor) + 1 for n in BASE)
+        level = np.full((rows, cols, 3), 255, np.uint8)
+        level[:-1, :-1] = _reduced(tissue, factor)
+        levels.append((level, {}))
+    with open_slide(_write(tmp_path / "a.tif", [(tissue, {}), *levels])) as slide:
+        assert [level.downsample for level in slide.levels] == [1, 2, 4]
+        assert slide.levels[1].shape == tuple(-(-n // 2) for n in BASE)
+
+
 def test_the_scale_that_each_page_says_is_used(tmp_path, tissue):
     def said(factor):
         return {"resolution": (40000 / factor,) * 2, "resolutionunit": 3}

@@ -284,6 +284,65 @@ def test_a_reduced_or_other_picture_is_never_the_slide_beside_one(tmp_path, asid
     assert slide.part == "S_full" and slide.shapes[0] == (100, 100)
 
 
+def test_a_picture_with_named_colours_is_the_slide_beside_a_larger_one_without(tmp_path):
+    root = series(tmp_path / "a.zarr", he=IMAGE[:100, :100].copy(), other=IMAGE)
+    root["he"].attrs["omero"] = {"channels": [{"label": colour} for colour in "rgb"]}
+    assert OmeZarrBackend(tmp_path / "a.zarr").part == "he"
+
+
+def test_dark_channels_without_names_are_fluorescence(tmp_path):
+    path = write(tmp_path / "a.zarr", IMAGE // 8)
+    with pytest.raises(SlideError, match="are dark, as those of fluorescence"):
+        OmeZarrBackend(path)
+    named = write(tmp_path / "b.zarr", IMAGE // 8, labels=["r", "g", "b"])
+    np.testing.assert_array_equal(pixels(named), IMAGE // 8)
+
+
+def test_scales_that_stand_at_other_levels_are_not_believed(tmp_path):
+    def mixed_up(multiscale):
+        first, *_, last = multiscale["datasets"]
+        ways = first["coordinateTransformations"], last["coordinateTransformations"]
+        last["coordinateTransformations"], first["coordinateTransformations"] = ways
+
+    slide = OmeZarrBackend(write(tmp_path / "a.zarr", edit=mixed_up))
+    assert slide.mpp_xy is None and slide.downsamples == (1, 2, 4)
+
+
+def test_a_level_that_was_never_written_is_not_read_as_black(tmp_path):
+    path = write(tmp_path / "a.zarr")
+    for number in ("2", "1"):
+        for chunk in (path / number).glob("[0-9]*"):
+            chunk.unlink()
+    slide = OmeZarrBackend(path)
+    assert slide.shapes == ((300, 420),)
+    np.testing.assert_array_equal(pixels(path), IMAGE)
+    for chunk in (path / "0").glob("[0-9]*"):
+        chunk.unlink()
+    with pytest.raises(SlideError, match="no chunk of its largest level"):
+        OmeZarrBackend(path)
+    shutil.rmtree(path / "0")
+    with pytest.raises(SlideError, match="its level '0' is not in the folder"):
+        OmeZarrBackend(path)
+
+
+def test_a_chunk_that_is_lost_in_one_colour_alone_is_an_error(tmp_path):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=np.ascontiguousarray(np.moveaxis(IMAGE, -1, 0)), chunks=(1, 128, 128))
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": described(), "datasets": [{"path": "0"}]}]
+    np.testing.assert_array_equal(pixels(tmp_path / "a.zarr"), IMAGE)
+    (lost,) = (
+        file for file in (tmp_path / "a.zarr").rglob("*") if file.match("0/1.0.2") or file.match("1/0/2")
+    )
+    lost.unlink()
+    with pytest.raises(SlideError, match="is not there, but those of other colours are"):
+        pixels(tmp_path / "a.zarr")
+    for colour in "02":  # what is missing in all of them was never written
+        (lost.parent / lost.name.replace("1", colour, 1)).unlink()
+    expected = IMAGE.copy()
+    expected[:128, 256:384] = 0
+    np.testing.assert_array_equal(pixels(tmp_path / "a.zarr"), expected)
+
+
 def test_a_label_image_is_never_the_slide(tmp_path):
     write(tmp_path / "a.zarr", **{"image-label": {"version": "0.4"}})
     with pytest.raises(SlideError, match="label image"):

@@ -85,6 +85,16 @@ def test_levels_that_are_not_padded_follow_from_their_sizes(tmp_path):
     slide.close()
 
 
+def test_a_folder_of_files_without_a_suffix_is_a_slide(tmp_path):
+    folder = dicom(tmp_path / "slide", (0.0005, 0.001, 0.002))
+    (folder / "folder").mkdir()
+    for file in folder.glob("*.dcm"):
+        file.rename(file.with_suffix(""))
+    with open_slide(folder) as slide:
+        assert [level.downsample for level in slide.levels] == pytest.approx([1, 2, 4])
+        np.testing.assert_array_equal(slide.read(0, 0, 391, 553), IMAGE)
+
+
 def test_a_damaged_header_beside_the_slide_is_no_reason_to_refuse_it(tmp_path):
     folder = dicom(tmp_path / "slide", (0.0005, 0.001, 0.002))
     (folder / "cut.dcm").write_bytes((folder / "1.dcm").read_bytes()[:700])

@@ -1,5 +1,7 @@
 """Which picture of a TIFF file is the slide, what its colours and its scale are."""
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
@@ -189,6 +191,29 @@ def test_one_page_for_each_colour(tmp_path, slide_image, names, order):
         _shows(slide, slide_image)
         np.testing.assert_array_equal(slide.read(0, 0, 512, 640, level=1), slide_image[::2, ::2])
     assert is_slide(tmp_path / "a.ome.tif")
+
+
+def test_planes_in_another_order_keep_their_names_and_scale(tmp_path, slide_image):
+    """The first plane need not be in the first directory."""
+    path = tmp_path / "a.ome.tif"
+    stored = np.moveaxis(slide_image, -1, 0)[::-1]
+    grey = TILED | {"photometric": "minisblack"}
+
+    def write(names):
+        tifffile.imwrite(
+            path, stored, **grey, metadata=_about() | {"axes": "CYX", "Channel": {"Name": names}}
+        )
+        planes = "".join(f'<TiffData IFD="{2 - c}" FirstC="{c}" PlaneCount="1"/>' for c in range(3))
+        xml = re.sub("<TiffData.*?</TiffData>|<TiffData[^>]*/>", "", tifffile.tiffcomment(path), flags=re.S)
+        tifffile.tiffcomment(path, xml.replace("</Pixels>", f"{planes}</Pixels>").encode())
+
+    write(["Red", "Green", "Blue"])
+    with open_slide(path) as slide:
+        assert slide.mpp.value == 0.5
+        _shows(slide, slide_image)
+    write(["DAPI", "FITC", "Cy5"])
+    with pytest.raises(SlideError, match="as of fluorescence"):
+        open_slide(path)
 
 
 def test_channels_of_fluorescence_are_refused_by_their_names(tmp_path, slide_image):

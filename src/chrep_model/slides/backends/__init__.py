@@ -27,6 +27,9 @@ COPY_AGAIN = "Copy or download the file again."
 # A picture without tiles has to be decoded whole; beyond this it would fill the memory of most machines.
 MAX_DECODED_PX = 2_000_000_000
 
+# Mean grey value; channels that nobody names and that are darker are fluorescence, as glass is bright.
+DARK = 80.0
+
 # Smaller files are hashed whole, larger ones by their size and by blocks spread over them.
 _WHOLE_BYTES = 64 * 2**20
 _BLOCKS, _BLOCK_BYTES = 64, 256 * 2**10

@@ -63,10 +63,14 @@ def complete(data: bytes, decode: Decode) -> bytes:
     if not simple or data[frames[0] + 7] != data[scans[0] + 2]:  # as many colours in the scan as there are
         raise ValueError("its JPEG data end too early")
     body = data.rstrip(b"\0")
-    first, *others = (decode(body + filling + _END) for filling in _FILLINGS)
-    if not all(np.array_equal(first, other) for other in others):
-        raise ValueError("its JPEG data end too early")
-    return body + _END
+    if body.endswith(b"\xff") and len(body) < len(data):  # a byte of the scan, which a zero always follows
+        body += b"\0"
+    # One or two zeros at the end may be of the scan itself; more are there to fill up.
+    for scan in (body, data) if 0 < len(data) - len(body) <= 2 else (body,):
+        first, *others = (decode(scan + filling + _END) for filling in _FILLINGS)
+        if all(np.array_equal(first, other) for other in others):
+            return scan + _END
+    raise ValueError("its JPEG data end too early")
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:

@@ -27,7 +27,7 @@ Pixels = npt.NDArray[np.float32]
 
 _SAME = 0.002  # factors this near to a whole number were computed from rounded sizes
 _ALIGNMENTS = (16, 8)  # pixels, besides those of a tile, that encoders pad pictures to
-_WHOLE_PX = 4_000_000  # a level up to this size is looked at as a whole
+_WHOLE_PX = 2_400_000  # a level up to this size is looked at as a whole: no more than nine parts of others
 _PART, _BLOCK = 512, 16  # pixels a side of what is read at once, and within which variation is looked for
 _WINDOW, _REGION = 48, 1024  # pixels a side of what is compared, in the coarser and in the finer level
 _STRUCTURE = 4.0  # standard deviation of grey values; less is glass and noise
@@ -112,6 +112,7 @@ def placings(base: Shape, shape: Shape, tile: Shape | None, said: float | None =
     found += [_padded(base, shape, f) for f in halved if any(_fills(base, shape, f, grid) for grid in grids)]
     ratio = max(base) / max(shape)
     if not whole and abs(min(base) / ratio - min(shape)) <= 1.5:
+        found += [_padded(base, shape, f) for f in halved if _fills(base, shape, f, (1, 1), more=(1, 1))]
         found.append(Placing(ratio, shape))
     if tile:
         found += [_padded(base, shape, f) for f in halved if _fills(base, shape, f, tile, more=tile)]
@@ -123,13 +124,14 @@ def placings(base: Shape, shape: Shape, tile: Shape | None, said: float | None =
 def busiest(read: Read, shape: Shape) -> list[tuple[float, float]]:
     """Return the place in each quarter of a picture, as shares (down, across), where it varies most.
 
-    A picture of up to 4 megapixels is looked at as a whole, of a larger one nine parts.
+    A picture of up to 2.4 megapixels is looked at as a whole, of a larger one nine parts.
     """
     rows, cols = shape
     if rows * cols <= _WHOLE_PX:
         starts = [list(range(0, n, _PART)) for n in shape]
     else:
-        starts = [[max(0, n * i // 6 - _PART // 2) for i in (1, 3, 5)] for n in shape]
+        # Most tiles have 256 pixels a side, or 512: few are decoded where the parts begin with one.
+        starts = [[max(0, n * i // 6 - _PART // 2) // 256 * 256 for i in (1, 3, 5)] for n in shape]
     corners = [(row, col) for row in starts[0] for col in starts[1]]
     found: dict[tuple[bool, bool], tuple[float, float, float]] = {}
     for top, left in corners:

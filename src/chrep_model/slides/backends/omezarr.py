@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chrep_model.errors import SlideError
-from chrep_model.slides.backends import RgbArray, chosen_scene, over_white
+from chrep_model.slides.backends import DARK, RgbArray, chosen_scene, over_white
 from chrep_model.slides.backends.levels import placed_levels
 from chrep_model.slides.backends.omezarr_metadata import Picture, find_pictures
 from chrep_model.slides.backends.tiled import TiledBackend
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _TILE = 512
 # An unnamed fourth channel is alpha where this share of its middle is opaque or clear.
-_OPAQUE, _MIDDLE_PX = 0.98, 2048
+_OPAQUE, _MIDDLE_PX = 0.98, 1024
 # Smaller images are hashed whole, larger ones by names and sizes of all chunks and the content of some.
 _WHOLE_BYTES = 64 * 2**20
 _SAMPLED, _SAMPLE_BYTES = 64, 256 * 2**10
@@ -96,8 +96,11 @@ class OmeZarrBackend(TiledBackend):
             raise ValueError("the slide has been closed")
         stored, (rows, cols) = levels[level], self.chunks[level]
         area = {"y": _span(i, rows, stored.shape[0]), "x": _span(j, cols, stored.shape[1])}
-        keys = [key for key in stored.keys(area) if key in self._files[level]]
+        wanted = list(stored.keys(area))
+        keys = [key for key in wanted if key in self._files[level]]
         tile = stored.read(area)
+        if len(keys) < len(wanted):
+            stored.refuse_half_colours(area, tile, self._files[level])
         # Looked for after it was read: what is still there then was there meanwhile.
         for key in keys:
             if not (stored.folder / key).is_file():
@@ -174,6 +177,34 @@ class _Level:
         pixels = pixels[..., list(self.picture.channels)]
         return over_white(pixels) if pixels.shape[-1] == 4 else np.ascontiguousarray(pixels)
 
+    def refuse_half_colours(
+        self, area: Mapping[str, slice], pixels: RgbArray, there: Mapping[str, int]
+    ) -> None:
+        """Raise where a colour was lost: black is left out in all colours, and no H&E lacks one of them.
+
+        Parameters
+        ----------
+        area
+            Whole chunks of the level.
+        pixels
+            What was read of it.
+        there
+            The files that the level has.
+        """
+        if self.array.shards is not None or len(self.picture.channels) != 3:
+            return
+        rows, cols = self.picture.sides(self.array.chunks)
+        for top in range(0, pixels.shape[0], rows):
+            for left in range(0, pixels.shape[1], cols):
+                part = pixels[top : top + rows, left : left + cols]
+                row, col = area["y"].start + top, area["x"].start + left
+                place = {"y": slice(row, row + part.shape[0]), "x": slice(col, col + part.shape[1])}
+                lost = [key for key in self.keys(place) if key not in there]
+                if lost and part.max() > DARK and (part.max(axis=(0, 1)) == 0).any():
+                    raise FileNotFoundError(
+                        f"its chunk {lost[0]} is not there, but those of other colours are"
+                    )
+
     def keys(self, area: Mapping[str, slice]) -> Iterator[str]:
         """Names of the files that an area is stored in."""
         sizes = self.array.shards or self.array.chunks
@@ -213,9 +244,10 @@ def _pictures(path: Path) -> tuple[list[Picture], list[str]]:
     try:
         found, reasons = find_pictures(path)
         pictures = []
-        for picture in found:
-            if picture.alpha_is_guess and not _is_alpha(picture):
-                reasons.append("it has 4 channel(s) that nobody names instead of red, green and blue")
+        for picture in (_written(picture, path) for picture in found):
+            reason = _why_not_seen(picture)
+            if reason:
+                reasons.append(reason)
             else:
                 pictures.append(picture)
     except SlideError:
@@ -226,14 +258,41 @@ def _pictures(path: Path) -> tuple[list[Picture], list[str]]:
     return pictures, reasons
 
 
-def _is_alpha(picture: Picture) -> bool:
-    """Say whether the fourth channel is opaque or clear nearly everywhere, as of its smallest level."""
-    places: dict[str, Any] = {"c": 3}
+def _written(picture: Picture, path: Path) -> Picture:
+    """Return the picture without levels of which no chunk was written, which would read as black.
+
+    That happens where a program or a copy was interrupted. None are left where the largest is such a level:
+    another one must not be taken for it.
+    """
+    there = [any(_Level(array, picture, path / array.path).files()) for array in picture.arrays]
+    kept = [number for number, is_there in enumerate(there) if is_there and there[0]]
+    arrays = tuple(picture.arrays[number] for number in kept)
+    return replace(picture, arrays=arrays, said=tuple(picture.said[number] for number in kept))
+
+
+def _why_not_seen(picture: Picture) -> str:
+    """Say why a picture is no H&E by its pixels; empty where it can be."""
+    if not picture.arrays:
+        return "no chunk of its largest level was ever written"
+    if picture.named:
+        return ""
+    colours, alpha = np.split(_middle(picture), [3], axis=-1)
+    if alpha.size and not (np.mean((alpha == 0) | (alpha == 255)) > _OPAQUE and (alpha == 255).any()):
+        return "it has 4 channel(s) that nobody names instead of red, green and blue"
+    if not alpha.size and colours.mean() < DARK:
+        return "its three channels have no names and are dark, as those of fluorescence are"
+    return ""
+
+
+def _middle(picture: Picture) -> RgbArray:
+    """Return the middle of the smallest level, (rows, cols, channels) as they are stored."""
+    places: dict[str, Any] = {"c": slice(None)}
     for axis, side in zip("yx", picture.sides(picture.arrays[-1].shape), strict=True):
         start = max(0, (side - _MIDDLE_PX) // 2)
         places[axis] = slice(start, start + _MIDDLE_PX)
-    alpha = np.asarray(picture.arrays[-1][tuple(places.get(axis, 0) for axis in picture.axes)])
-    return bool(np.mean((alpha == 0) | (alpha == 255)) > _OPAQUE and (alpha == 255).any())
+    pixels = np.asarray(picture.arrays[-1][tuple(places.get(axis, 0) for axis in picture.axes)])
+    kept = [axis for axis in picture.axes if axis in "cyx"]
+    return pixels.transpose([kept.index(axis) for axis in "yxc"])
 
 
 def _span(number: int, size: int, length: int) -> slice:

@@ -76,8 +76,8 @@ class Picture:
         Names of the axes of each array, of "t", "c", "z", "y", "x".
     channels
         Places of red, green, blue (and alpha, of which four there may be) on the channel axis.
-    alpha_is_guess
-        Whether nobody says that the fourth channel is alpha.
+    named
+        Whether the file says that its channels are red, green and blue.
     mpp_xy
         µm per pixel (x, y) of the largest level, or None.
     properties
@@ -89,7 +89,7 @@ class Picture:
     said: tuple[float | None, ...]
     axes: tuple[str, ...]
     channels: tuple[int, ...]
-    alpha_is_guess: bool
+    named: bool
     mpp_xy: tuple[float, float] | None
     properties: dict[str, str]
 
@@ -98,9 +98,9 @@ class Picture:
         return int(lengths[self.axes.index("y")]), int(lengths[self.axes.index("x")])
 
     @property
-    def rank(self) -> tuple[bool, int]:
-        """By which the slide is chosen: the picture itself before a reduced one, then the largest."""
-        return not _ASIDE.search(self.name), math.prod(self.sides(self.arrays[0].shape))
+    def rank(self) -> tuple[bool, bool, int]:
+        """By which the slide is chosen: no reduced one, then one with named colours, then the largest."""
+        return not _ASIDE.search(self.name), self.named, math.prod(self.sides(self.arrays[0].shape))
 
 
 def um_of_unit(unit: object) -> float | None:
@@ -187,7 +187,11 @@ def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Pic
     if "image-label" in ome:
         return "it is a label image"
     datasets = list(multiscale["datasets"])
-    arrays: list[Any] = [group[dataset["path"]] for dataset in datasets]
+    arrays: list[Any] = []
+    for dataset in datasets:
+        if dataset["path"] not in group:  # without it, another level would be taken for level 0
+            return f"its level {dataset['path']!r} is not in the folder"
+        arrays.append(group[dataset["path"]])
     axes = _axes(multiscale, arrays[0])
     if not set("yx") <= set(axes) <= set("tczyx") or len(set(axes)) != len(axes):
         return f"it has the axes {', '.join(axes) or 'of no name'} and the shape {arrays[0].shape}"
@@ -208,6 +212,9 @@ def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Pic
         if _may_be_level(base, arrays[number], axes) and not _is_elsewhere(own, transforms[number])
     ]
     spatialdata = "spatialdata" in version or "spatialdata_attrs" in group.attrs
+    said = tuple(_said_scale(own, transforms[number]) for number in kept)
+    # Where a smaller level has the smaller pixel, the scales belong to other levels than they stand at.
+    mixed_up = any(factor is not None and factor < 1 for factor in said)
     properties = {"format": "SpatialData" if spatialdata else f"OME-Zarr {version}".strip()}
     stack = [
         f"{axis} 1 of {n}" for axis, n in zip(axes, base.shape, strict=True) if axis in _PLANES and n > 1
@@ -217,11 +224,11 @@ def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Pic
     return Picture(
         name=name,
         arrays=tuple(arrays[number] for number in kept),
-        said=tuple(_said_scale(own, transforms[number]) for number in kept),
+        said=said,
         axes=axes,
         channels=channels,
-        alpha_is_guess=len(channels) == 4 and not _named(_channel_names(ome, multiscale)),
-        mpp_xy=own.mpp_xy,
+        named=bool(_named(_channel_names(ome, multiscale))),
+        mpp_xy=None if mixed_up else own.mpp_xy,
         properties=properties,
     )
 

@@ -213,8 +213,9 @@ def is_dicom(path: Path) -> bool:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """Return the DICOM files of a folder, by name."""
-    return [file for file in sorted(folder.glob("*")) if file.suffix.lower() == ".dcm" and is_dicom(file)]
+    """Return the DICOM files of a folder, by name; archives often name them without a suffix."""
+    files = [file for file in sorted(folder.glob("*")) if file.suffix.lower() in ("", ".dcm")]
+    return [file for file in files if file.is_file() and is_dicom(file)]
 
 
 def dicom_file(folder: Path) -> Path:

@@ -20,7 +20,14 @@ import numpy as np
 import tifffile
 
 from chrep_model.errors import SlideError
-from chrep_model.slides.backends import COPY_AGAIN, NeedsOpenSlideError, RgbArray, chosen_scene, fingerprint
+from chrep_model.slides.backends import (
+    COPY_AGAIN,
+    DARK,
+    NeedsOpenSlideError,
+    RgbArray,
+    chosen_scene,
+    fingerprint,
+)
 from chrep_model.slides.backends.level_geometry import Claim, Placing, busiest, fitting, is_drawn, placings
 from chrep_model.slides.backends.tiff_levels import TiffLevel, make_level
 from chrep_model.slides.backends.tiff_metadata import describe, resolution, scale
@@ -37,7 +44,6 @@ from chrep_model.slides.backends.tiled import TiledBackend
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _MAX_SCENES = 16
-_DARK = 80.0  # mean grey value; unnamed channels that are darker are fluorescence
 _LARGE_PX = 16_000_000  # a plain picture of this size is hardly anything but a slide
 
 # tifffile logs each oddity of a directory; where it matters, an error of ours says so. Programs that ask for
@@ -211,7 +217,7 @@ class TiffBackend(TiledBackend):
         rows, cols = self.shapes[-1]
         height, width = min(rows, 512), min(cols, 512)
         middle = self.read(len(self.shapes) - 1, (rows - height) // 2, (cols - width) // 2, height, width)
-        if middle.mean() < _DARK:
+        if middle.mean() < DARK:
             raise SlideError(
                 "its three separate channels have no names and are dark, as those of fluorescence are",
                 path=self.path,

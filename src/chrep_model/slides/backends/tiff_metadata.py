@@ -64,14 +64,15 @@ class OmeImage:
 
 
 def ome_images(tif: tifffile.TiffFile) -> dict[int, OmeImage]:
-    """Return the images that OME metadata describe, by the number of their first directory in the file."""
+    """Return the images that OME metadata describe, by the numbers of the directories of their planes."""
     found: dict[int, OmeImage] = {}
     for image in _named(ElementTree.fromstring(tif.ome_metadata or "<OME/>"), "Image"):  # noqa: S314 - expat bounds what it expands
         for pixels in _named(image, "Pixels"):
-            data = next(_named(pixels, "TiffData"), None)
-            first = int(data.get("IFD", 0)) if data is not None else 0
             channels = tuple(dict(channel.attrib) for channel in _named(pixels, "Channel"))
-            found.setdefault(first, OmeImage(image.get("Name", "").strip(), _ome_scale(pixels), channels))
+            described = OmeImage(image.get("Name", "").strip(), _ome_scale(pixels), channels)
+            # Planes may stand in any order; without a number they begin at the first directory.
+            for first in [int(data.get("IFD", 0)) for data in _named(pixels, "TiffData")] or [0]:
+                found.setdefault(first, described)
     return found
 
 
