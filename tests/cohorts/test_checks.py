@@ -97,6 +97,24 @@ def test_spots_that_would_overlap(good):
     assert "they would overlap" in the_error(found)
 
 
+def test_spots_that_are_in_the_table_twice(good):
+    rows = np.r_[np.arange(len(good)), [0, 5]]
+    twice = replace(
+        good, counts=good.counts[rows], xy=good.xy[rows], array=good.array[rows],
+        spot_ids=(*good.spot_ids, "again 0", "again 5"),
+    )  # fmt: skip
+    assert levels(check_section(twice)) == {"2 of 133 spots lie exactly where another does.": "warning"}
+
+
+def test_few_spots_still_tell_the_orientation(good):
+    near = np.argsort(np.abs(good.xy - good.xy.mean(axis=0)).max(axis=1))[:58]
+    few = replace(
+        good, counts=good.counts[near], xy=SIDE - good.xy[near], array=None,
+        spot_ids=tuple(good.spot_ids[i] for i in near),
+    )  # fmt: skip
+    assert any("much better with the picture turned by 180°" in text for text in levels(check_section(few)))
+
+
 def test_spots_narrower_than_on_any_array(good):
     (finding,) = check_section(replace(good, spot_diameter_px=0.5 * 200.0))  # µm in the place of px
     assert finding.level == "warning" and "no array has spots so narrow" in finding.text

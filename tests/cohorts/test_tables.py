@@ -330,6 +330,13 @@ def test_genes_of_another_capture_are_not_measured_in_this_one(written, counts):
     np.testing.assert_array_equal(read_counts_file(path, library="V2").counts.toarray(), counts[15:, 4:])
 
 
+def test_blanks_around_the_names_of_genes_do_not_count(written):
+    def alter(table):
+        table.var_names = [f" {name} " for name in table.var_names]
+
+    assert read_counts_file(written(alter)).genes == tuple(f"GENE{i}" for i in range(N_GENES))
+
+
 def test_layers_of_other_names_are_named_not_taken(written, counts):
     def alter(table):
         table.layers["spliced"] = table.X.copy()

@@ -121,7 +121,7 @@ def _read(file: Any, path: Path, library: str | None) -> CountsFile:
         pieces, values, used, path, other_layers=other_layers(file, pieces)
     )
     at = "raw/var" if where == "raw/X" else "var"
-    genes = names.texts(values[f"{at}_names"])
+    genes = tuple(name.strip() for name in names.texts(values[f"{at}_names"]))
     ids = names.other_names(list(_columns(values, at).items()), genes)
     if not measured.all():
         columns = np.flatnonzero(measured)

@@ -48,7 +48,19 @@ def findings(look: Look) -> Iterator[Finding]:
             "narrow.",
             "The spot diameter must be px of the full-resolution image, not µm or px of a reduced one.",
         )
+    yield from _twice(look)
     yield from _against_array(look)
+
+
+def _twice(look: Look) -> Iterator[Finding]:
+    """Find spots that were put into the table twice."""
+    repeated = len(look.xy) - len(np.unique(look.xy, axis=0))
+    if repeated:
+        yield Finding(
+            "warning",
+            f"{repeated:,} of {len(look.xy):,} spots lie exactly where another does.",
+            "Leave out what is in the table twice: such spots count twice in training.",
+        )
 
 
 def _array_places(look: Look) -> Finding | None:

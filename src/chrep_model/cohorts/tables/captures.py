@@ -313,4 +313,6 @@ def under_tissue(values: Any, path: Path) -> tuple[npt.NDArray[np.bool_] | None,
 
 
 def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
+    return ", ".join(name or "without a name" for name in names[:8]) + (
+        f", ... ({len(names)} in all)" if len(names) > 8 else ""
+    )
