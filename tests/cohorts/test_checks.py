@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+from scipy import sparse
 
 from chrep_model.cohorts.checks.names import between_sections
 from chrep_model.cohorts.cohort import Cohort, open_cohort
@@ -93,6 +95,52 @@ def test_places_on_the_array_instead_of_pixels(good):
 def test_spots_that_would_overlap(good):
     found = check_section(replace(good, spot_diameter_px=900.0))
     assert "they would overlap" in the_error(found)
+
+
+def test_spots_that_are_in_the_table_twice(good):
+    rows = np.r_[np.arange(len(good)), [0, 5]]
+    twice = replace(
+        good, counts=good.counts[rows], xy=good.xy[rows], array=good.array[rows],
+        spot_ids=(*good.spot_ids, "again 0", "again 5"),
+    )  # fmt: skip
+    assert levels(check_section(twice)) == {"2 of 133 spots lie exactly where another does.": "warning"}
+
+
+def test_few_spots_still_tell_the_orientation(good):
+    near = np.argsort(np.abs(good.xy - good.xy.mean(axis=0)).max(axis=1))[:58]
+    few = replace(
+        good, counts=good.counts[near], xy=SIDE - good.xy[near], array=None,
+        spot_ids=tuple(good.spot_ids[i] for i in near),
+    )  # fmt: skip
+    assert any("much better with the picture turned by 180°" in text for text in levels(check_section(few)))
+
+
+def test_spots_narrower_than_on_any_array(good):
+    (finding,) = check_section(replace(good, spot_diameter_px=0.5 * 200.0))  # µm in the place of px
+    assert finding.level == "warning" and "no array has spots so narrow" in finding.text
+
+
+@pytest.mark.parametrize("move", [(-260.0, -400.0), (-250.0, 0.0), (0.0, 270.0)])
+def test_spots_moved_against_the_picture(good, move):
+    found = check_section(replace(good, xy=good.xy + move))
+    (text,) = (text for text, level in levels(found).items() if level == "warning")
+    x, y = (float(number) for number in re.findall(r"([+-]\d+) px", text))
+    assert np.hypot(x + move[0], y + move[1]) < 0.4 * 300  # of the distance between spots
+
+
+def test_a_gene_without_any_count_in_one_section_alone():
+    cohort = open_cohort(SAMPLE)
+    first = cohort.sections[0]
+    common = np.argsort(-np.asarray((first.counts > 0).sum(axis=0)).ravel())[:3]
+    counts = first.counts.tolil()
+    counts[:, common] = 0
+    spoilt = replace(first, counts=sparse.csr_matrix(counts, dtype=np.float32))
+    spoilt.counts.eliminate_zeros()
+    found = check_cohort(Cohort(cohort.path, "c", (spoilt, *cohort.sections[1:])))
+    assert [len(of) for of in found.values()] == [1, 0, 0, 0]
+    (finding,) = found[first.name]
+    assert finding.level == "warning" and finding.text.startswith("3 genes have no count in any of its spots")
+    assert all(first.genes[gene] in finding.text for gene in common)
 
 
 def test_positions_that_belong_to_other_rows(good):

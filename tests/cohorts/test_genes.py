@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from scipy import sparse
 
 from chrep_model.cohorts.cohort import open_cohort
-from chrep_model.cohorts.genes import GenePanel, read_gene_list
+from chrep_model.cohorts.gene_lists import read_gene_list
+from chrep_model.cohorts.genes import GenePanel
 from chrep_model.cohorts.section import Section, read_section
 from chrep_model.errors import GeneError
 
@@ -149,6 +151,17 @@ def test_a_file_with_unknown_names(tmp_path):
         GenePanel.fit([random_section(9, GENES)], listing)
     assert caught.value.path == str(listing)
     assert "G03" in caught.value.remedy
+
+
+def test_listed_genes_are_found_by_their_other_names():
+    ids = ("ENSG00000000001.4", "ENSG00000000002.1", "ENSG00000000003.2")
+    named = replace(section([[1, 2, 3]], ids), gene_ids=("ERBB2", "CD24", "CD24"))
+    lines: list[str] = []
+    panel = GenePanel.fit([named], ["ERBB2", "ENSG00000000002"], warn=lines.append)
+    assert panel.genes == ids[:2]
+    assert lines == ["2 listed genes have other names in the sections: ENSG00000000001.4 is taken for ERBB2"]
+    with pytest.raises(GeneError, match="none of the 1 listed genes"):  # two genes have this symbol
+        GenePanel.fit([named], ["CD24"])
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,98 @@ def test_captures_told_apart_by_their_barcodes_alone(written):
     assert read_counts_file(path, library="1").spot_ids[0] == f"{codes[0]}-1"
 
 
+def two_lattices(table, label=lambda i: i // 30, *, column=None, suffix=False):
+    """Two captures of 30 spots in one table, whose lattices lie over one another."""
+    two = anndata.concat([table, table])
+    two.obsm["spatial"] = np.concatenate([XY, XY + OFFSET])
+    bases = np.array(list("ACGT"))[np.random.default_rng(1).integers(0, 4, (60, 16))]
+    two.obs_names = [f"{''.join(row)}-{i // 30 + 1}" if suffix else f"spot{i}" for i, row in enumerate(bases)]
+    if column:
+        two.obs[column] = pd.Categorical([f"part {label(i)}" for i in range(60)])
+    return two
+
+
+@pytest.mark.parametrize("column", ["Region", "specimen", "any name"])
+def test_captures_named_in_a_column_of_any_name(written, counts, column):
+    path = written(lambda table: two_lattices(table, column=column))
+    with pytest.raises(CohortError, match=rf"obs\['{column}'\] names several captures \(part 0, part 1\)"):
+        read_counts_file(path)
+    table = read_counts_file(path, library="part 1")
+    np.testing.assert_array_equal(table.xy, XY + OFFSET)
+    np.testing.assert_array_equal(table.counts.toarray(), counts)
+
+
+def test_captures_told_apart_by_the_ends_of_other_barcodes(written):
+    path = written(lambda table: two_lattices(table, suffix=True))
+    with pytest.raises(CohortError, match=r"barcodes in obs_names names several captures \(1, 2\)"):
+        read_counts_file(path)
+    np.testing.assert_array_equal(read_counts_file(path, library="2").xy, XY + OFFSET)
+
+
+@pytest.mark.parametrize("label", [None, lambda i: i % 2])  # what says nothing of captures is no help
+def test_tables_put_together_without_a_name(written, label):
+    def alter(table):
+        return two_lattices(table, label, column=label and "cluster")
+
+    with pytest.raises(CohortError, match=r"lie on or between others.*nothing says which spot is of which"):
+        read_counts_file(written(alter))
+
+
+@pytest.mark.parametrize("order", [1, 2, 7])
+def test_rows_of_one_array_in_any_order_are_one_capture(written, order):
+    rows = np.argsort(np.arange(N_SPOTS) % order, kind="stable")
+
+    def alter(table):
+        table = table[rows].copy()
+        table.obs["cluster"] = pd.Categorical([f"c{(x // 100 + y // 80) % 2:.0f}" for x, y in XY[rows]])
+        return table
+
+    assert read_counts_file(written(alter)).findings == ()
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_gene_that_is_nan_everywhere_was_not_measured(written, counts, dense):
+    def alter(table):
+        values = counts.astype(np.float32)
+        values[:, [3, 8]] = np.nan
+        table.X = values if dense else sparse.csc_matrix(values)
+        table.var["gene_ids"] = [f"ENSG{i:011d}" for i in range(N_GENES)]
+
+    table = read_counts_file(written(alter))
+    kept = [i for i in range(N_GENES) if i not in (3, 8)]
+    assert table.genes == tuple(f"GENE{i}" for i in kept)
+    assert table.gene_ids == tuple(f"ENSG{i:011d}" for i in kept)
+    np.testing.assert_array_equal(table.counts.toarray(), counts[:, kept])
+    assert said(table) == "2 genes are NaN for every spot (GENE3, GENE8): they are taken as not measured."
+
+
+def test_genes_of_another_capture_are_not_measured_in_this_one(written, counts):
+    def alter(table):
+        table.X = counts.astype(np.float32)
+        table.X[15:, :4] = np.nan  # as anndata.concat(join="outer") leaves them
+        two_captures()(table)
+
+    path = written(alter)
+    assert len(read_counts_file(path, library="V1").genes) == N_GENES
+    np.testing.assert_array_equal(read_counts_file(path, library="V2").counts.toarray(), counts[15:, 4:])
+
+
+def test_blanks_around_the_names_of_genes_do_not_count(written):
+    def alter(table):
+        table.var_names = [f" {name} " for name in table.var_names]
+
+    assert read_counts_file(written(alter)).genes == tuple(f"GENE{i}" for i in range(N_GENES))
+
+
+def test_layers_of_other_names_are_named_not_taken(written, counts):
+    def alter(table):
+        table.layers["spliced"] = table.X.copy()
+        table.X = normalised(counts)
+
+    with pytest.raises(CohortError, match=r"layers\['spliced'\] were not looked at"):
+        read_counts_file(written(alter))
+
+
 def test_captures_that_nothing_names_are_refused(written):
     def alter(table):
         table.obsm["spatial"] = np.concatenate([XY[:15], XY[:15]])

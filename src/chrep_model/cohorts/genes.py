@@ -14,14 +14,13 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from chrep_model.cohorts.aliases import GeneNames
+from chrep_model.cohorts.gene_lists import first, listed, nearest
 from chrep_model.cohorts.log10_spot import (
     aligned,
     coverage,
@@ -116,7 +115,7 @@ class GenePanel:
             How many to choose: of the genes that at least half of the sections measured, and that are
             detected in more than 10 % of the spots of these, those with the largest variance in log10-spot
             units, normalised over all the detected genes; fewer where there are fewer. Or the genes
-            themselves, as a list or a text file (see `read_gene_list`).
+            themselves, as a list or a text file (see `gene_lists.read_gene_list`).
         warn : callable, optional
             Called with a line about listed genes that no section measured: they are left out.
 
@@ -132,7 +131,7 @@ class GenePanel:
         if isinstance(genes, (int, np.integer)):
             names = _most_variable(sections, known, int(genes))
         else:
-            names = _listed(genes, known, warn)
+            names = listed(genes, sections, known, warn)
         counts = [aligned(section, names) for section in sections]
         present = np.stack([measured(section, names) for section in sections])
         share = expected_shares(counts, present)
@@ -174,7 +173,8 @@ class GenePanel:
                 f"{len(self.genes)} genes (not {', '.join(missing[:3])}, ...; "
                 f"it has {', '.join(section.genes[:3])}, ...)",
                 path=section.counts_path,
-                remedy="Use the same kind of gene names (symbols or Ensembl ids, same species) in both.",
+                remedy="Use the same kind of gene names (symbols or Ensembl ids, same species) in both; "
+                "where a section measured few genes, list genes that all measured, or leave the section out.",
             )
         return missing
 
@@ -211,7 +211,7 @@ class GenePanel:
         """
         lines = [
             f"section {section.name} did not measure {len(missing)} of the {len(self)} genes "
-            f"({_first(missing)}): they are taken as missing there, not as zero"
+            f"({first(missing)}): they are taken as missing there, not as zero"
             for section in sections
             if (missing := self._checked_missing(section))
         ]
@@ -222,12 +222,10 @@ class GenePanel:
         ]
         of = f"of the {len(self)} genes were measured by"
         if none:
-            lines.append(
-                f"{len(none)} {of} none of the sections ({_first(none)}): nothing is learned of them"
-            )
+            lines.append(f"{len(none)} {of} none of the sections ({first(none)}): nothing is learned of them")
         if few:
             lines.append(
-                f"{len(few)} {of} fewer than half of the {len(sections)} sections ({_first(few)}): "
+                f"{len(few)} {of} fewer than half of the {len(sections)} sections ({first(few)}): "
                 "what is said of them rests on these sections alone"
             )
         return lines
@@ -245,7 +243,7 @@ class GenePanel:
         try:
             return self._columns[name]
         except KeyError:
-            raise GeneError(f"the panel has no gene {name!r}", remedy=_nearest(name, self.genes)) from None
+            raise GeneError(f"the panel has no gene {name!r}", remedy=nearest(name, self.genes)) from None
 
     def indices(self, names: Iterable[str]) -> np.ndarray:
         """Give the columns of several genes, int64; see `index`."""
@@ -293,59 +291,6 @@ class GenePanel:
         return {name: column for column, name in enumerate(self.genes)}
 
 
-def read_gene_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read gene names from a text file: one a line; empty lines and what follows a ``#`` do not count.
-
-    Raises
-    ------
-    GeneError
-        There is no such file, it is no text, or it names no gene.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "it is no text" if isinstance(error, UnicodeDecodeError) else str(error.strerror or error)
-        raise GeneError(
-            f"the list of genes cannot be read ({reason})",
-            path=path,
-            remedy="Give a text file, one gene a line.",
-        ) from error
-    names = tuple(name for line in lines if (name := line.split("#")[0].strip()))
-    if not names:
-        raise GeneError("the list of genes is empty", path=path, remedy="Write one gene a line.")
-    return names
-
-
-def _listed(genes: Sequence[str] | os.PathLike[str], known: tuple[str, ...], warn: Warn) -> tuple[str, ...]:
-    path = None
-    if isinstance(genes, (str, os.PathLike)):
-        path = Path(genes)
-        genes = read_gene_list(path)
-    names = tuple(genes)
-    if not names:
-        raise GeneError("the list of genes is empty", remedy="Name at least one gene.")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise GeneError(
-            f"genes are listed twice: {', '.join(repeated[:5])}", path=path, remedy="List each one once."
-        )
-    present = set(known)
-    unknown = [name for name in names if name not in present]
-    if len(unknown) == len(names):
-        raise GeneError(
-            f"none of the {len(names)} listed genes is in a training section: {_first(unknown)}",
-            path=path,
-            remedy=_nearest(unknown[0], known),
-        )
-    if unknown:
-        where = "" if path is None else f"{path}: "
-        warn(
-            f"{where}{len(unknown)} of {len(names)} listed genes are in no training section "
-            f"and are left out: {_first(unknown)}. {_nearest(unknown[0], known)}"
-        )
-    return tuple(name for name in names if name in present)
-
-
 def _ids(sections: Iterable[Section], names: Sequence[str]) -> tuple[str, ...] | None:
     """Give the ids of genes as the first section has them that says any; None where none does."""
     known: dict[str, str] = {}
@@ -353,17 +298,6 @@ def _ids(sections: Iterable[Section], names: Sequence[str]) -> tuple[str, ...] |
         for name, identifier in zip(section.genes, section.gene_ids or (), strict=False):
             known.setdefault(name, identifier)
     return tuple(known.get(name, "") for name in names) if known else None
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    # Case is the commonest difference (mouse and human symbols), and difflib alone is blind to it.
-    by_lower = {other.lower(): other for other in known}
-    near = [by_lower[lower] for lower in get_close_matches(name.lower(), by_lower, n=3)]
-    return (
-        f"Nearest to {name!r}: {', '.join(near)}."
-        if near
-        else "No name comes near it; check the kind of names."
-    )
 
 
 def _most_variable(sections: tuple[Section, ...], known: tuple[str, ...], n_genes: int) -> tuple[str, ...]:
@@ -392,8 +326,3 @@ def _most_variable(sections: tuple[Section, ...], known: tuple[str, ...], n_gene
 def _values(counts: Sequence[Any], present: np.ndarray, share: np.ndarray) -> list[Any]:
     """Log10-spot values of the sections' counts, each over what it can be expected to have in all."""
     return [log10_spot(part, coverage(share, known)) for part, known in zip(counts, present, strict=True)]
-
-
-def _first(names: Sequence[str], count: int = 5) -> str:
-    """Name the first of some genes."""
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

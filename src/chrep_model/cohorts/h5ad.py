@@ -17,7 +17,7 @@ import numpy as np
 from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.tables import captures, counts, names, positions
 from chrep_model.cohorts.tables.names import plain
-from chrep_model.cohorts.tables.pieces import locate
+from chrep_model.cohorts.tables.pieces import locate, other_layers
 from chrep_model.errors import ChrepError, CohortError
 
 if TYPE_CHECKING:
@@ -117,14 +117,20 @@ def _read(file: Any, path: Path, library: str | None) -> CountsFile:
     libraries = list(dict.fromkeys(key.split("/")[1] for key in values if key.startswith("scale/")))
     used, findings = _used_rows(obs, spot_ids, xy, array, libraries, library, path)
     positions.check_finite(xy[used], "obsm['spatial']", path)
-    where, table, noted = _choose_counts(pieces, values, len(spot_ids), path)
+    where, table, measured, noted = _choose_counts(
+        pieces, values, used, path, other_layers=other_layers(file, pieces)
+    )
     at = "raw/var" if where == "raw/X" else "var"
-    genes = names.texts(values[f"{at}_names"])
+    genes = tuple(name.strip() for name in names.texts(values[f"{at}_names"]))
     ids = names.other_names(list(_columns(values, at).items()), genes)
+    if not measured.all():
+        columns = np.flatnonzero(measured)
+        noted += (_unmeasured([genes[i] for i in np.flatnonzero(~measured)]),)
+        genes = tuple(genes[i] for i in columns)
+        ids = None if ids is None else tuple(ids[i] for i in columns)
     genes, table, ids, summed = names.summed_genes(genes, table, ids, path)
-    everything = bool(used.all())
     return CountsFile(
-        counts=table if everything else table[used],
+        counts=table,
         genes=genes,
         spot_ids=tuple(name for name, kept in zip(spot_ids, used, strict=True) if kept),
         xy=xy[used],
@@ -178,7 +184,8 @@ def _used_rows(
     path: Path,
 ) -> tuple[np.ndarray, tuple[Finding, ...]]:
     """Choose the rows of one capture, then those of it that lie under tissue."""
-    may_name = {name: column for name, column in obs.items() if plain(name) in captures.COLUMNS}
+    places = ("intissue", "arrayrow", "arraycol")
+    may_name = {name: column for name, column in obs.items() if plain(name) not in places}
     found = captures.groupings(may_name, spot_ids)
     used, findings = captures.choose_rows(found, library, xy, array, libraries, path)
     for name, column in obs.items():
@@ -191,51 +198,78 @@ def _used_rows(
     return used, findings
 
 
+def _unmeasured(genes: list[str]) -> Finding:
+    shown = ", ".join(genes[:5]) + (", ..." if len(genes) > 5 else "")
+    text = f"{len(genes):,} genes are NaN for every spot ({shown}): they are taken as not measured."
+    return Finding("ok", text)
+
+
 def _choose_counts(
-    pieces: dict[str, Any], values: dict[str, Any], n_spots: int, path: Path
-) -> tuple[str, sparse.csr_matrix, tuple[Finding, ...]]:
-    """Read X, or where it cannot be raw counts the first layer that can, or ``raw``; where, counts, findings.
+    pieces: dict[str, Any], values: dict[str, Any], used: np.ndarray, path: Path, *, other_layers: list[str]
+) -> tuple[str, sparse.csr_matrix, np.ndarray, tuple[Finding, ...]]:
+    """Read X, or where it cannot be raw counts the first layer that can, or ``raw``.
+
+    Returns
+    -------
+    where, counts, measured, findings
+        The counts (used spots, measured genes), and bool (G,): what is NaN everywhere was not measured.
 
     Raises
     ------
     CohortError
         None of them can be raw counts.
     """
-    from anndata.io import read_elem
-    from scipy import sparse
-
     wrong: dict[str, str] = {}
-    unsure: tuple[str, sparse.csr_matrix] | None = None
+    unsure: tuple[str, sparse.csr_matrix, np.ndarray] | None = None
     for key in (key for key in pieces if not _read_at_once(key)):
-        stored = read_elem(pieces[key])
-        if sparse.issparse(stored):
-            # The readers believe index arrays blindly; a wrong one crashes compiled code later on.
-            stored.check_format(full_check=True)
-        else:
-            stored = np.asarray(stored)
+        genes = values["raw/var_names" if key == "raw/X" else "var_names"]
+        stored = _stored_counts(pieces[key], key, (len(used), len(genes)), used, path)
+        measured = counts.measured(stored)
+        if not measured.all() and measured.any():
+            stored = stored[:, measured]
         if (fault := counts.impossible(stored)) is not None:
             wrong[key] = fault
             continue
-        genes = values["raw/var_names" if key == "raw/X" else "var_names"]
-        table = counts.as_counts(stored, (n_spots, len(genes)), _called(key), path)
+        table = counts.as_counts(stored)
         if (fault := counts.multiplied(table)) is not None:
             wrong[key] = fault
         elif (fault := counts.doubtful(table)) is not None:
             wrong[key] = fault
-            unsure = unsure or (key, table)
+            unsure = unsure or (key, table, measured)
         elif key == "X":
-            return key, table, ()
+            return key, table, measured, ()
         else:
             why = next((f"{_called(first)} {fault}" for first, fault in wrong.items()), "there is no X")
-            return key, table, (Finding("ok", f"{why}; the counts are taken from {_called(key)}."),)
+            text = f"{why}; the counts are taken from {_called(key)}."
+            return key, table, measured, (Finding("ok", text),)
     if unsure is not None:
         text = f"{_called(unsure[0])} {wrong[unsure[0]]}."
         remedy = "Make sure that these are raw counts; write them into X if they are elsewhere."
         return *unsure, (Finding("warning", text, remedy),)
-    first = next(iter(wrong))
+    first = next(iter(wrong), None)
+    if first is None:
+        raise CohortError("there is no X", path=path, remedy=counts.REMEDY)
     elsewhere = ", ".join(_called(key) for key in wrong if key != first)
     remedy = counts.REMEDY + (f" Nor are they in {elsewhere}." if elsewhere else "")
+    if other_layers:
+        listed = ", ".join(f"layers['{name}']" for name in other_layers[:4])
+        remedy += f" {listed} were not looked at: copy the one with raw counts into X, if there is one."
     raise CohortError(f"{_called(first)} {wrong[first]}: these are not counts", path=path, remedy=remedy)
+
+
+def _stored_counts(piece: Any, key: str, shape: tuple[int, int], used: np.ndarray, path: Path) -> Any:
+    """Read a stored matrix (n, G), and give the rows that are used; CohortError for another shape."""
+    from anndata.io import read_elem
+    from scipy import sparse
+
+    stored = read_elem(piece)
+    if sparse.issparse(stored):
+        # The readers believe index arrays blindly; a wrong one crashes compiled code later on.
+        stored.check_format(full_check=True)
+    else:
+        stored = np.asarray(stored)
+    counts.check_shape(stored, shape, _called(key), path)
+    return stored if used.all() else stored[np.flatnonzero(used)]
 
 
 def _called(key: str) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from chrep_model.cohorts.checks import counts, names, orientation, positions, scale
+from chrep_model.cohorts.checks import counts, moved, names, orientation, positions, scale
 from chrep_model.cohorts.checks.look import Look
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.findings import LEVELS, Finding, Level, worst
@@ -196,7 +197,8 @@ def check_cohort(
         found[section.name] = check_section(section)
         if progress is not None:
             progress(len(found), len(cohort))
-    for name, finding in names.between_sections(cohort.sections):
+    between = (names.between_sections(cohort.sections), counts.between_sections(cohort.sections))
+    for name, finding in chain.from_iterable(between):
         found[name] = (finding, *found[name])
     return found
 
@@ -208,7 +210,10 @@ def _all_findings(look: Look) -> Iterator[Finding]:
     yield from counts.findings(look)
     # Of positions that are of another scale nothing more can be said.
     if worst(placed) != "error":
-        yield from orientation.findings(look)
+        turned = list(orientation.findings(look))
+        yield from turned
+        if worst(turned) == "ok":
+            yield from moved.findings(look)
 
 
 def _look(source: Section | CountsFile, slide: Slide, path: Path) -> Look:

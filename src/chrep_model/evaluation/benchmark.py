@@ -13,7 +13,8 @@ import pandas as pd
 
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
-from chrep_model.cohorts.genes import GenePanel, read_gene_list
+from chrep_model.cohorts.gene_lists import read_gene_list
+from chrep_model.cohorts.genes import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import Progress
 from chrep_model.errors import SettingsError

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.cohorts.aliases import GeneNames
-from chrep_model.cohorts.genes import GenePanel, read_gene_list
+from chrep_model.cohorts.gene_lists import read_gene_list
+from chrep_model.cohorts.genes import GenePanel
 from chrep_model.errors import GeneError
 from chrep_model.inference.prediction import ALL_TILES, Prediction
 

@@ -1,13 +1,19 @@
-"""Whether every spot was counted."""
+"""Whether every spot was counted, and every gene."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from chrep_model.cohorts.checks.look import Look
 from chrep_model.cohorts.findings import Finding
+from chrep_model.cohorts.section import Section
+
+#: A gene that so many of the other sections' spots express is not without any count by chance ...
+_COMMON = 0.20
+#: ... where so many spots were counted.
+_FEWEST_SPOTS = 30
 
 
 def findings(look: Look) -> Iterator[Finding]:
@@ -22,3 +28,37 @@ def findings(look: Look) -> Iterator[Finding]:
             f"{empty:,} of {len(totals):,} spots have no counts.",
             "Leave them out of the h5ad: a model would learn that this tissue expresses nothing.",
         )
+
+
+def between_sections(sections: Sequence[Section]) -> Iterator[tuple[str, Finding]]:
+    """Look for genes that one section lists without any count, and that are common in the others."""
+    detected = [
+        dict(
+            zip(section.genes, np.bincount(section.counts.indices, minlength=len(section.genes)), strict=True)
+        )
+        for section in sections
+    ]
+    for section, own in zip(sections, detected, strict=True):
+        if len(section) < _FEWEST_SPOTS:
+            continue
+        others = [
+            (len(other), found)
+            for other, found in zip(sections, detected, strict=True)
+            if other is not section
+        ]
+        never = []
+        for gene in (gene for gene, spots in own.items() if spots == 0):
+            measured = [(spots, found[gene]) for spots, found in others if found.get(gene)]
+            if measured and sum(n for _, n in measured) > _COMMON * sum(spots for spots, _ in measured):
+                never.append(gene)
+        if never:
+            shown = ", ".join(never[:5]) + (", ..." if len(never) > 5 else "")
+            yield (
+                section.name,
+                Finding(
+                    "warning",
+                    f"{len(never):,} genes have no count in any of its spots, and are common in other "
+                    f"sections ({shown}): they are taken as zero here.",
+                    "Leave their columns out of this file if they were not measured.",
+                ),
+            )

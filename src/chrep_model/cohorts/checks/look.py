@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: A spot is on tissue when so much of it is.
 _COVERED = 0.5
 #: Fewer spots, and chance alone lets counts seem to follow a picture.
-FEWEST_SPOTS = 60
+FEWEST_SPOTS = 40
 _MOST_SPOTS, _MOST_GENES = 1500, 500
 _COMPONENTS = 4
 

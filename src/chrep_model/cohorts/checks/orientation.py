@@ -27,7 +27,7 @@ _GIVEN, _SWAPPED = "as they are", "x and y swapped"
 # tumours, where no wrong one was ever ahead.
 _AHEAD, _AHEAD_BY_CHANCE = 0.10, 1.2
 _DEVIATIONS = 3.5
-_CERTAIN_AHEAD, _CERTAIN_DEVIATIONS = 0.15, 5.0
+_CERTAIN_AHEAD, _CERTAIN_BY_CHANCE, _CERTAIN_DEVIATIONS = 0.15, 1.5, 5.0
 
 
 def findings(look: Look) -> Iterator[Finding]:
@@ -97,7 +97,8 @@ def leading(look: Look, others: dict[str, FloatArray]) -> tuple[str, bool] | Non
     deviations = (scores[ranked[0]] - rest.mean()) / max(rest.std(), 0.02)
     if gap < max(_AHEAD, _AHEAD_BY_CHANCE / sqrt(len(look.xy))) or deviations < _DEVIATIONS:
         return None
-    return ranked[0], bool(gap >= _CERTAIN_AHEAD and deviations >= _CERTAIN_DEVIATIONS)
+    certain = max(_CERTAIN_AHEAD, _CERTAIN_BY_CHANCE / sqrt(len(look.xy)))
+    return ranked[0], bool(gap >= certain and deviations >= _CERTAIN_DEVIATIONS)
 
 
 def turned(xy: FloatArray, shape: tuple[int, int]) -> Iterator[tuple[str, FloatArray]]:

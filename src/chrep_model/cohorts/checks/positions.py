@@ -18,6 +18,8 @@ _FEWEST_PX = 2.5
 _CORNER = 0.25
 #: Spots reach over one another by more than measuring explains.
 _OVERLAP = 1.2
+#: Spots of known arrays are at least half as wide as the distance between them.
+_NARROW = 0.35
 #: What the boxes around tissue and spots share, of both together, at the right and at a wrong scale.
 _FITS, _FITS_NOT = 0.75, 0.45
 _BETTER_FOLLOWED = 0.12
@@ -39,7 +41,26 @@ def findings(look: Look) -> Iterator[Finding]:
             "Positions and spot diameter must both be px of the full-resolution image: one of them is of "
             "another scale.",
         )
+    elif look.diameter is not None and look.regular and look.diameter < _NARROW * look.pitch:
+        yield Finding(
+            "warning",
+            f"Spots are {look.diameter:.4g} px across and {look.pitch:.4g} px apart: no array has spots so "
+            "narrow.",
+            "The spot diameter must be px of the full-resolution image, not µm or px of a reduced one.",
+        )
+    yield from _twice(look)
     yield from _against_array(look)
+
+
+def _twice(look: Look) -> Iterator[Finding]:
+    """Find spots that were put into the table twice."""
+    repeated = len(look.xy) - len(np.unique(look.xy, axis=0))
+    if repeated:
+        yield Finding(
+            "warning",
+            f"{repeated:,} of {len(look.xy):,} spots lie exactly where another does.",
+            "Leave out what is in the table twice: such spots count twice in training.",
+        )
 
 
 def _array_places(look: Look) -> Finding | None:

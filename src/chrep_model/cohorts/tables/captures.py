@@ -36,10 +36,12 @@ _PLACE = re.compile(r"[ACGT]{14,}|s_\d{3}um_\d+_\d+|(?<![\d.])\d+x\d+(?![\d.])")
 _SHARED = 0.05
 #: Fewer spots, and a few that share their place say nothing.
 _FEWEST_SPOTS = 10
-_MOST_CAPTURES = 200
+MOST_CAPTURES = 200
 #: Nearer together than this, of the distance within each, and two lattices lie over one another.
 _TOO_NEAR = 0.8
 _OVERLAP = 0.10
+#: Without a name that says captures, so many of the spots must lie too near, of groups of so many.
+_LIE_OVER, _FEWEST_OF_GROUP = 0.3, 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +56,15 @@ class Grouping:
         str (n,).
     certain : bool
         Whether it names captures whatever the positions look like.
+    named : bool
+        Whether its name says captures, samples or patients; any other column only counts where lattices of
+        spots lie over one another.
     """
 
     where: str
     labels: npt.NDArray[np.str_]
     certain: bool
+    named: bool = True
 
     @property
     def names(self) -> list[str]:
@@ -69,30 +75,37 @@ class Grouping:
 def groupings(columns: Mapping[str, Any], spot_ids: Sequence[str]) -> list[Grouping]:
     """Find everything that divides the rows into what may be captures, the surest first."""
     found = []
-    for name, values in sorted(columns.items(), key=lambda item: COLUMNS.index(plain(item[0]))):
+    for name, values in sorted(columns.items(), key=lambda item: _rank(item[0])):
         labels = np.array([text.strip() for text in texts(values)])
-        if len(labels) == len(spot_ids) and 1 <= len(set(labels.tolist())) <= _most(len(labels)):
-            found.append(Grouping(f"obs['{name}']", labels, plain(name) in _CERTAIN))
+        named = plain(name) in COLUMNS
+        fewest = 1 if named else 2
+        if len(labels) == len(spot_ids) and fewest <= len(set(labels.tolist())) <= _most(len(labels)):
+            found.append(Grouping(f"obs['{name}']", labels, plain(name) in _CERTAIN, named))
     if (ends := _by_barcode(spot_ids)) is not None:
-        found.append(Grouping("what stands around the barcodes in obs_names", ends, certain=True))
-    return found
+        found.append(ends)
+    return sorted(found, key=lambda grouping: not grouping.named)
+
+
+def _rank(name: str) -> int:
+    return COLUMNS.index(plain(name)) if plain(name) in COLUMNS else len(COLUMNS)
 
 
 def _most(n_spots: int) -> int:
-    return min(_MOST_CAPTURES, max(n_spots // 3, 1))
+    return min(MOST_CAPTURES, max(n_spots // 3, 1))
 
 
-def _by_barcode(spot_ids: Sequence[str]) -> npt.NDArray[np.str_] | None:
-    """Group spots by the rest of their names, where the same barcode occurs several times."""
+def _by_barcode(spot_ids: Sequence[str]) -> Grouping | None:
+    """Group spots by the rest of their names; for certain where the same barcode occurs several times."""
     found = [_PLACE.search(name) for name in spot_ids]
     if not all(found):
         return None
     places = [match.group() for match in found if match is not None]
-    counted = Counter(places)
-    if sum(count for count in counted.values() if count > 1) < _SHARED * len(places):
-        return None
     rest = [name.replace(place, "", 1).strip("-_ ") for name, place in zip(spot_ids, places, strict=True)]
-    return np.array(rest) if 2 <= len(set(rest)) <= _most(len(rest)) else None
+    if not 2 <= len(set(rest)) <= _most(len(rest)):
+        return None
+    shared = sum(count for count in Counter(places).values() if count > 1)
+    certain = shared >= _SHARED * len(places)
+    return Grouping("what stands around the barcodes in obs_names", np.array(rest), certain, named=certain)
 
 
 def choose_rows(
@@ -125,16 +138,22 @@ def choose_rows(
     everything = np.ones(len(xy), bool)
     if wanted is not None:
         return _wanted(found, wanted, libraries, everything, path)
+    single = _single_lattice(xy)
     for grouping in found:
-        if len(grouping.names) > 1 and (grouping.certain or _collide(xy, array, grouping.labels)):
+        collide = (
+            _collide(xy, array, grouping.labels)
+            if grouping.named
+            else not single and _lie_over([xy[grouping.labels == name] for name in grouping.names])
+        )
+        if len(grouping.names) > 1 and (grouping.certain or collide):
             raise CohortError(
                 f"{grouping.where} names several captures ({_shown(grouping.names)}), and each has its own "
                 "picture",
                 path=path,
                 remedy="Choose one: library: NAME in a YAML manifest, a section each.",
             )
-    if any(len(grouping.names) > 1 for grouping in found):
-        apart = next(grouping for grouping in found if len(grouping.names) > 1)
+    apart = next((grouping for grouping in found if grouping.named and len(grouping.names) > 1), None)
+    if apart is not None:
         return everything, (
             Finding(
                 "ok",
@@ -142,10 +161,10 @@ def choose_rows(
                 "Choose one with library: NAME in a YAML manifest if they are different sections.",
             ),
         )
-    if _twice(xy, array):
+    if _twice(xy, array) or (not single and _blocks_lie_over(xy)):
         raise CohortError(
-            "many spots share their place on the array with another: these are several captures, and "
-            "nothing says which spot is of which",
+            "many spots lie on or between others, as on no array: these are several captures, and nothing "
+            "says which spot is of which",
             path=path,
             remedy="Write a file for each capture, or name them in obs['library_id'].",
         )
@@ -177,8 +196,9 @@ def _wanted(
             return kept, (note,) if others else ()
     if list(libraries) == [wanted]:
         return everything, ()
-    known = [name for grouping in found if len(grouping.names) > 1 for name in grouping.names]
-    has = f"It has {_shown(known)}." if known else "Nothing in obs names captures: leave library out."
+    known = [name for grouping in found if grouping.named for name in grouping.names]
+    nothing = "Nothing in obs names captures: name them in obs['library_id'], or leave library out."
+    has = f"It has {_shown(known)}." if len(known) > 1 else nothing
     raise CohortError(f"there are no spots of a capture {wanted!r} in this file", path=path, remedy=has)
 
 
@@ -200,6 +220,50 @@ def _collide(xy: FloatArray, array: np.ndarray | None, labels: npt.NDArray[np.st
             if (distance < _TOO_NEAR * np.median(near)).mean() > _OVERLAP:
                 return True
     return False
+
+
+def _single_lattice(xy: FloatArray) -> bool:
+    """Whether all spots are of one lattice: most have three neighbours or more that are equally near."""
+    if len(xy) < _FEWEST_SPOTS:
+        return True
+    tree = KDTree(xy)
+    pitch = float(np.median(tree.query(xy, k=2)[0][:, 1]))
+    return bool(np.median(tree.query_ball_point(xy, 1.25 * pitch, return_length=True)) >= 4)
+
+
+def _lie_over(groups: Sequence[FloatArray]) -> bool:
+    """Whether two groups of spots are lattices each, and one lies between the spots of the other."""
+    groups = [group for group in groups if len(group) >= _FEWEST_OF_GROUP]
+    for i, one in enumerate(groups):
+        if (least := _least_distance(one)) is None:
+            continue
+        tree = KDTree(one)
+        for other in groups[i + 1 :]:
+            if _least_distance(other) is not None:
+                near = tree.query(other)[0] < _TOO_NEAR * least
+                if near.mean() > _LIE_OVER:
+                    return True
+    return False
+
+
+def _least_distance(xy: FloatArray) -> float | None:
+    """Return the distance between neighbours of a lattice; None of what is no lattice."""
+    near = KDTree(xy).query(xy, k=2)[0][:, 1]
+    least = float(np.percentile(near, 5))
+    return least if least > 0.75 * float(np.median(near)) else None
+
+
+def _blocks_lie_over(xy: FloatArray) -> bool:
+    """Whether rows up to some place are one lattice and those after it another, as in tables put together."""
+    if len(xy) < 2 * _FEWEST_OF_GROUP:
+        return False
+    # Where a spot first lies nearer to an earlier row than any two before it, another table begins.
+    distance, row = KDTree(xy).query(xy, k=min(9, len(xy)))
+    earlier = np.where(row < np.arange(len(xy))[:, None], distance, np.inf).min(axis=1)
+    before = np.minimum.accumulate(earlier)
+    begins = np.flatnonzero(earlier[1:] < _TOO_NEAR * before[:-1]) + 1
+    begins = begins[begins >= _FEWEST_OF_GROUP]
+    return any(_lie_over([xy[:start], xy[start:]]) for start in begins[:3].tolist())
 
 
 def _boxes_overlap(one: FloatArray, other: FloatArray) -> bool:
@@ -249,4 +313,6 @@ def under_tissue(values: Any, path: Path) -> tuple[npt.NDArray[np.bool_] | None,
 
 
 def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
+    return ", ".join(name or "without a name" for name in names[:8]) + (
+        f", ... ({len(names)} in all)" if len(names) > 8 else ""
+    )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 #: What layers with raw counts are called, in small letters without separators; the likeliest first.
-LAYERS = ("counts", "rawcounts", "raw", "count", "umi", "umis", "umicounts", "rawumi")
+LAYERS = ("counts", "rawcounts", "raw", "count", "umi", "umis", "umicounts", "rawumi", "rawcount", "xraw")
 REMEDY = "Put raw counts into X (not normalised, not log-transformed, not scaled)."
 #: Spots with so many genes have one of a single count, unless all counts were multiplied.
 _MANY_GENES = 50
@@ -90,22 +90,33 @@ def doubtful(counts: sparse.csr_matrix) -> str | None:
     return None
 
 
-def as_counts(values: Any, shape: tuple[int, int], where: str, path: Path) -> sparse.csr_matrix:
-    """Bring a stored matrix that can be counts into float32 CSR, without duplicated or stored zero entries.
-
-    Raises
-    ------
-    CohortError
-        It has not one row a spot and one column a gene.
-    """
+def measured(values: Any) -> np.ndarray:
+    """Tell which columns of a stored matrix are not NaN in every row, bool (G,)."""
     from scipy import sparse
 
+    if values.dtype.kind != "f" or not values.shape[0]:
+        return np.ones(values.shape[-1], bool)
+    if not sparse.issparse(values):
+        return np.asarray(~np.isnan(values).all(axis=0))
+    entries = values.tocoo()
+    absent = np.bincount(entries.col[np.isnan(entries.data)], minlength=values.shape[1])
+    return np.asarray(absent < values.shape[0])
+
+
+def check_shape(values: Any, shape: tuple[int, int], where: str, path: Path) -> None:
+    """Raise CohortError unless a stored matrix has one row a spot and one column a gene."""
     if values.shape != shape:
         raise CohortError(
             f"{where} has the shape {values.shape}, but there are {shape[0]} spots and {shape[1]} genes",
             path=path,
             remedy="Write the file again with a current anndata (adata.write_h5ad).",
         )
+
+
+def as_counts(values: Any) -> sparse.csr_matrix:
+    """Bring a stored matrix that can be counts into float32 CSR, without repeated or stored zero entries."""
+    from scipy import sparse
+
     counts = sparse.csr_matrix(values, dtype=np.float32)
     counts.sum_duplicates()
     counts.eliminate_zeros()

@@ -84,13 +84,38 @@ def _column_pieces(frame: Any, where: str, wanted: tuple[str, ...], path: Path) 
         return {}
     pieces = {}
     for key in frame:
-        if plain(key) not in wanted or key == frame.attrs.get("_index", "_index"):
+        if key == frame.attrs.get("_index", "_index"):
+            continue
+        if plain(key) not in wanted and not (where == "obs" and _may_name_captures(frame, key)):
             continue
         pieces[f"{where}/{key}"] = _member(frame, key, path)
         beside = _member(frame, "__categories", path)
         if _is_group(beside) and (categories := _member(beside, key, path)) is not None:
             pieces[f"{where}/{key}/__categories"] = categories
     return pieces
+
+
+def _may_name_captures(frame: Any, key: str) -> bool:
+    """Whether a column of unknown name has categories, few enough to be captures, and lies in this file."""
+    import h5py
+
+    if not isinstance(frame.get(key, getlink=True), h5py.HardLink) or not _is_group(frame[key]):
+        return False
+    parts = [frame[key].get(name, getlink=True) for name in ("categories", "codes")]
+    if not all(isinstance(part, h5py.HardLink) for part in parts):
+        return False
+    categories, codes = frame[key]["categories"], frame[key]["codes"]
+    if not all(isinstance(part, h5py.Dataset) for part in (categories, codes)):
+        return False
+    if any(part.is_virtual or part.external for part in (categories, codes)):
+        return False
+    return 2 <= int(categories.size or 0) <= captures.MOST_CAPTURES
+
+
+def other_layers(file: Any, pieces: dict[str, Any]) -> list[str]:
+    """Give the names of the layers that are not looked at for counts; none of them is read."""
+    layers = file.get("layers", ())
+    return sorted(name for name in layers if f"layers/{name}" not in pieces)
 
 
 def _position_pieces(file: Any, obs: Any, path: Path) -> dict[str, Any]:
