@@ -243,6 +243,9 @@ def test_a_gene_of_the_test_section_alone_is_never_chosen(cohort, cache, tmp_pat
     wild = sparse.csr_matrix(rng.poisson(rng.gamma(0.3, 100, (len(section), 1))).astype(np.float32))
     counts = sparse.hstack([section.counts, wild]).tocsr()
     wilder = replaced(cohort, TEST, counts=counts, genes=(*section.genes, "ONLY_HERE"))
+    for other in (name for name in cohort.names if name != TEST):  # measured there too, and never counted
+        counts = sparse.hstack([cohort[other].counts, sparse.csr_matrix((len(cohort[other]), 1))]).tocsr()
+        wilder = replaced(wilder, other, counts=counts, genes=(*cohort[other].genes, "ONLY_HERE"))
     assert "ONLY_HERE" in GenePanel.fit(wilder.sections, 20).genes  # with the test section it would be
     after = Watched(wilder, cache, tmp_path / "e", monkeypatch)
     for method in METHODS:

@@ -346,6 +346,17 @@ def test_layers_of_other_names_are_named_not_taken(written, counts):
         read_counts_file(written(alter))
 
 
+@pytest.mark.parametrize("column", ["sample", None])
+def test_a_position_that_is_no_number_is_said(written, column):
+    def alter(table):
+        table.obsm["spatial"][0] = np.nan
+        if column:
+            table.obs[column] = pd.Categorical(["V1"] * 15 + ["V2"] * 15)
+
+    with pytest.raises(CohortError, match=r"obsm\['spatial'\] is NaN or infinite for 1 of 30 spots"):
+        read_counts_file(written(alter))
+
+
 def test_captures_that_nothing_names_are_refused(written):
     def alter(table):
         table.obsm["spatial"] = np.concatenate([XY[:15], XY[:15]])

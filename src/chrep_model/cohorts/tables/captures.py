@@ -138,12 +138,15 @@ def choose_rows(
     everything = np.ones(len(xy), bool)
     if wanted is not None:
         return _wanted(found, wanted, libraries, everything, path)
+    # What is NaN or infinite is refused later, where it is used.
+    placed = np.isfinite(xy).all(axis=1)
+    xy, array = xy[placed], None if array is None else array[placed]
     single = _single_lattice(xy)
     for grouping in found:
         collide = (
-            _collide(xy, array, grouping.labels)
+            _collide(xy, array, grouping.labels[placed])
             if grouping.named
-            else not single and _lie_over([xy[grouping.labels == name] for name in grouping.names])
+            else not single and _lie_over([xy[grouping.labels[placed] == name] for name in grouping.names])
         )
         if len(grouping.names) > 1 and (grouping.certain or collide):
             raise CohortError(
