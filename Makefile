@@ -1,7 +1,7 @@
 # Commands for people; each makes its environment ready first (tools/setup.sh: seconds if nothing is to do).
 #
 #   make demo          a small cohort, a model trained on it, a prediction, in demo/; napari opens on a display
-#   make test          the tests, with or without a display
+#   make test          the tests in two processes, with or without a display
 #   make test-wheel    the wheel, installed where no source is: chrep demo, and the samples in napari
 #   make screenshots   the pictures of README.md and docs/tour.md, in docs/images, with or without a display
 #   make test-pyside6  those of the plugin on PySide6 instead of PyQt6, in .venv-pyside6
@@ -22,7 +22,7 @@ demo:
 # brings the display.
 test:
 	@tools/setup.sh test
-	env -u QT_QPA_PLATFORM .venv/bin/python -m pytest $(ARGS)
+	env -u QT_QPA_PLATFORM .venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-wheel:
 	@tools/setup.sh test

@@ -19,7 +19,7 @@ from typing import Any
 from chrep_model.errors import CohortError
 from chrep_model.processes import run_python
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 SLOWEST_BYTES_PER_SECOND = 5e6
 
 _READY, _DONE = "ready", "done"
