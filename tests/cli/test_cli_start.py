@@ -68,7 +68,7 @@ def test_debug_shows_the_traceback(chrep, tmp_path, before):
 
 
 def test_a_fault_of_ours_is_one_line_too(chrep, tmp_path, monkeypatch):
-    def fault(_path):
+    def fault(*_):
         raise KeyError("a\nb")
 
     monkeypatch.setattr("chrep_model.cli.info._look", fault)

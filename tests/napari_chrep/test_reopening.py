@@ -16,7 +16,7 @@ from chrep_model.inference.export import output_path, write_prediction
 from chrep_model.inference.predictor import Predictor
 from chrep_model.slides.slide import open_slide
 from napari_chrep.opening import open_path
-from napari_chrep.reader import get_reader, read_maps, read_slides, read_stored
+from napari_chrep.reader import get_reader, read_maps, read_slides, read_stored, reader_of
 from napari_chrep.session import slide_of
 
 
@@ -103,7 +103,7 @@ def test_exported_maps_lie_where_they_lay(desk, prediction, said, qtbot):
     write_prediction(prediction, path, "ome-zarr", tuple(genes))
     window = desk.heatmaps.layer("calibrated")
     before = set(desk.viewer.layers)
-    assert get_reader(path) is read_maps and get_reader([path, path]) is None
+    assert get_reader(path) is read_maps and reader_of([path, path]) is None
     desk.drop(path)
     layers = {layer.name: layer for layer in desk.viewer.layers if layer not in before}
     kinds = {"calibrated": "[log10]", "raw": "[log10]", "interval_90": "[± log10]"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from chrep_model.cohorts.section import read_section
+from chrep_model.samples import SLIDE
 from napari_chrep.truth import truths
 
 TIMEOUT_MS = 60_000
@@ -126,9 +128,11 @@ def test_a_slide_without_spots_and_spots_opened_by_hand(desk, truth, qtbot, pair
 
 
 def test_a_sample_brings_its_spots_and_they_are_the_same_layer(
-    desk, truth, qtbot, tiny_cohort, tiny_bundle, monkeypatch
+    desk, truth, tiny_cohort, tiny_bundle, tmp_path, monkeypatch
 ):
-    monkeypatch.setenv("CHREP_SAMPLE_DATA", str(tiny_cohort))
+    folder = Path(shutil.copytree(tiny_cohort, tmp_path / "samples"))
+    (folder / SLIDE).touch()  # which belongs to them, and is not opened here
+    monkeypatch.setenv("CHREP_SAMPLE_DATA", str(folder))
     desk.dock("Slide explorer")
     _, spots = desk.viewer.open_sample("napari-chrep", "section")
     settle(desk, truth)

@@ -65,7 +65,7 @@ def test_a_slide_that_was_predicted_before_comes_with_its_maps(
     again.engine.get_ready()
     again.wait()
     assert len(again.session.prediction) == len(before)
-    assert again.heatmaps.layer("calibrated") is not None
+    qtbot.waitUntil(lambda: again.heatmaps.layer("calibrated") is not None)
     tiles, column = before.indices[:20], np.array([0])
     np.testing.assert_allclose(
         again.session.prediction.only(tiles).values(column, "calibrated"),
