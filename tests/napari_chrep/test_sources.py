@@ -39,6 +39,7 @@ def test_an_outs_folder_becomes_its_picture_and_its_spots(desk, qtbot, make_outs
 
 def test_a_folder_without_its_picture_is_refused_in_words(desk, qtbot, make_outs):
     made = make_outs(picture=False)
+    notification_manager.records.clear()  # of the tests before
     desk.drop(made.outs.parent)
     qtbot.waitUntil(lambda: len(notification_manager.records) > 0, timeout=TIMEOUT_MS)
     said = notification_manager.records[-1].message
