@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from chrep_model.bundle.writing import swap, sync
 from chrep_model.errors import PredictionError
 
 _REMEDY = "Choose another folder, or see that this one can be written and has room."
+
+_TRIES, _PAUSE_S = 20, 0.05
 
 # The HDF5 library tells a full disk as a RuntimeError that has the system's number in its text.
 _ERRNO = re.compile(r"errno = (\d+)")
@@ -74,7 +77,11 @@ def unwritable(path: Path, error: OSError) -> PredictionError:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+        for _ in range(_TRIES):  # when one of zarr's threads has failed, the others may still be writing
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                return
+            time.sleep(_PAUSE_S)
     else:
         with suppress(OSError):
             path.unlink()
