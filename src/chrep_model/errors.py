@@ -7,6 +7,8 @@ the plugin shows it as it stands, so it must be understood without a traceback.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LONGEST = 1000
 """Characters of what an error says; names out of a damaged file can be megabytes long."""
@@ -103,3 +105,27 @@ class JobError(ChrepError):
 
 class Cancelled(ChrepError):  # noqa: N818 - not a failure: the user asked for it
     """The user stopped the work."""
+
+
+@contextmanager
+def damage_told(
+    kind: type[ChrepError], what: str, path: str | os.PathLike[str], remedy: str
+) -> Iterator[None]:
+    """Turn whatever a damaged file makes the layers below raise into one error of ours.
+
+    Parameters
+    ----------
+    kind : type
+        Of the error; those that are a `ChrepError` already pass as they are.
+    what : str
+        What is wrong, such as "this file is truncated or damaged"; the reason follows in brackets.
+    path, remedy
+        See `ChrepError`.
+    """
+    try:
+        yield
+    except ChrepError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise kind(f"{what} ({reason})", path=path, remedy=remedy) from error

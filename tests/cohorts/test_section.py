@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from chrep_model.cohorts import hdf5
 from chrep_model.cohorts.section import read_section
-from chrep_model.cohorts.tables import pieces as pieces_module
 from chrep_model.errors import CohortError
 
 COUNTS = np.array([[5, 0, 1], [0, 2, 0], [3, 3, 3], [0, 0, 0]])
@@ -226,8 +226,8 @@ def test_other_contents_are_never_read(make_pair, monkeypatch):
     with h5py.File(h5ad, "r+") as file:
         file["layers/odd"] = h5py.ExternalLink("/nowhere.h5", "/x")
         file["uns/graph"] = np.zeros(1000)
-    monkeypatch.setattr(pieces_module, "ALWAYS_ALLOWED_BYTES", 2000)
-    monkeypatch.setattr(pieces_module, "MAX_EXPANSION", 0)
+    monkeypatch.setattr(hdf5, "ALWAYS_ALLOWED_BYTES", 2000)
+    monkeypatch.setattr(hdf5, "MAX_EXPANSION", 0)
     assert len(read_section(picture, h5ad)) == 4
 
 

@@ -195,7 +195,7 @@ class Trust:
         return self.quantiles[LEVELS.index(level), genes] * np.sqrt(expected)
 
     def unlike(self, distance: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Share of the training spots, held out, that were nearer to the gallery than each tile, (n,)."""
+        """Return for each tile the share of held-out training spots that were nearer to the gallery, (n,)."""
         shares = np.interp(distance, self.distances, np.linspace(0, 1, _POINTS))
         return shares.astype(np.float32)
 

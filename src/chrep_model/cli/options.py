@@ -131,7 +131,7 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def precision(text: str) -> Precision:
-    """Read ``fp32`` or ``bf16``."""
+    """Check the value of ``--precision``, ``fp32`` or ``bf16``; SettingsError for any other."""
     known: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
     if text in known:
         return known[text]

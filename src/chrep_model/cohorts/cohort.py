@@ -245,7 +245,7 @@ def _nearly(name: str, slides: Iterable[str]) -> str:
 
 
 def manifest_entries(path: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Give a manifest's name and what it says of each section, as keywords of `read_section`.
+    """Read a manifest: the name of the cohort, and the keywords of `read_section` for each section.
 
     Raises
     ------

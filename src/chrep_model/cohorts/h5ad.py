@@ -18,7 +18,7 @@ from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.tables import captures, counts, names, positions
 from chrep_model.cohorts.tables.names import plain
 from chrep_model.cohorts.tables.pieces import locate, other_layers
-from chrep_model.errors import ChrepError, CohortError
+from chrep_model.errors import CohortError, damage_told
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -82,17 +82,9 @@ def read_counts_file(path: str | os.PathLike[str], *, library: str | None = None
     path = Path(path)
     if not path.is_file():
         raise CohortError("there is no such h5ad file", path=path, remedy="Check the name and the folder.")
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(file, path, library)
-    except ChrepError:
-        raise
-    # A damaged file can fail in any layer below (h5py, anndata, numpy) and with any exception.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CohortError(
-            f"this file is truncated, damaged or no h5ad ({reason})", path=path, remedy=_COPY_AGAIN
-        ) from error
+    what = "this file is truncated, damaged or no h5ad"
+    with damage_told(CohortError, what, path, _COPY_AGAIN), h5py.File(path, "r") as file:
+        return _read(file, path, library)
 
 
 def _read(file: Any, path: Path, library: str | None) -> CountsFile:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from chrep_model.errors import CohortError
+from chrep_model.errors import ChrepError, CohortError
 from chrep_model.processes import run_python
 
 START_SECONDS = 120.0
@@ -26,7 +26,7 @@ _READY, _DONE = "ready", "done"
 
 
 def probe(paths: Sequence[str | os.PathLike[str]]) -> None:
-    """Raise CohortError for the first h5ad that ends, or never leaves, the process that reads it."""
+    """Read HDF5 files in another process; CohortError for one that crashes it or does not end in time."""
     files = [Path(path).absolute() for path in paths if Path(path).is_file()]
     if not files:
         return
@@ -54,12 +54,16 @@ def probe(paths: Sequence[str | os.PathLike[str]]) -> None:
 def _read_everything(path: Path) -> None:
     import h5py
 
+    from chrep_model.cohorts.readers.hest import locate_unplaced
     from chrep_model.cohorts.readers.matrix import locate_h5
     from chrep_model.cohorts.tables.pieces import locate
 
     with h5py.File(path, "r") as file:
-        pieces = (locate_h5 if file.get("matrix", getlink=True) is not None else locate)(file, path)
-        waiting: list[Any] = list(pieces.values())
+        waiting: list[Any] = []
+        for pieces_of in (locate, locate_unplaced, locate_h5):  # of the other kinds it lacks pieces
+            with suppress(ChrepError, AttributeError, KeyError, TypeError):
+                waiting = list(pieces_of(file, path).values())
+                break
         while waiting:
             node = waiting.pop()
             dict(node.attrs)

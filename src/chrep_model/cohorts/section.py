@@ -15,13 +15,12 @@ from scipy import sparse
 from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.h5ad import CountsFile
 from chrep_model.cohorts.readers import read_pair
+from chrep_model.cohorts.readers.spaceranger import RIM_UM
 from chrep_model.errors import CohortError
 from chrep_model.slides.slide import MPP_RANGE, Slide, open_slide
 
 #: Who says the µm per px: whoever asked, the table of counts, the slide, or Space Ranger's scale factors.
 ScaleSource = Literal["typed in", "h5ad", "slide", "scale factors", ""]
-#: µm that spot_diameter_fullres of Space Ranger spans in Visium: the spot of 55 µm and its rim.
-VISIUM_SPOT_UM = 65.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +228,7 @@ def _guessed_scale(facts: Mapping[str, Any]) -> str:
     """Say which scale would follow from the diameter of the spots, where Space Ranger says that."""
     try:
         across = float(facts["spot_diameter_fullres"])
-        um = float(facts.get("bin_size_um") or VISIUM_SPOT_UM)
+        um = float(facts.get("bin_size_um") or RIM_UM)
     except (KeyError, TypeError, ValueError):
         return ""
     if not (isfinite(across) and across > 0):

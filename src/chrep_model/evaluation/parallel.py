@@ -16,7 +16,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from multiprocessing import parent_process
-from multiprocessing.context import SpawnContext
 from multiprocessing.synchronize import Event
 from typing import NoReturn
 
@@ -108,37 +107,26 @@ def _side_by_side(
     cancelled: Callable[[], bool] | None,
 ) -> Generator[Job]:
     with spawning() as context:
-        yield from _in_processes(context, plan, jobs, store, processes, cancelled)
-
-
-def _in_processes(
-    context: SpawnContext,
-    plan: Plan,
-    jobs: Mapping[Job, str],
-    store: JobStore,
-    processes: int,
-    cancelled: Callable[[], bool] | None,
-) -> Generator[Job]:
-    stop = context.Event()
-    executor = ProcessPoolExecutor(
-        processes, context, initializer=_Worker.start, initargs=(plan, store, stop)
-    )
-    try:
-        running: dict[Future[None], Job] = {
-            executor.submit(_Worker.work, *entry): entry[0] for entry in jobs.items()
-        }
-        while running:
-            finished, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-            if cancelled is not None and cancelled():
-                raise Cancelled("cancelled")
-            for future in finished:
-                job = running.pop(future)
-                if (error := future.exception()) is not None:
-                    _blame(job, error)
-                yield job
-    finally:
-        stop.set()  # jobs that are under way end at their next line or epoch
-        executor.shutdown(wait=True, cancel_futures=True)
+        stop = context.Event()
+        executor = ProcessPoolExecutor(
+            processes, context, initializer=_Worker.start, initargs=(plan, store, stop)
+        )
+        try:
+            running: dict[Future[None], Job] = {
+                executor.submit(_Worker.work, *entry): entry[0] for entry in jobs.items()
+            }
+            while running:
+                finished, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+                if cancelled is not None and cancelled():
+                    raise Cancelled("cancelled")
+                for future in finished:
+                    job = running.pop(future)
+                    if (error := future.exception()) is not None:
+                        _blame(job, error)
+                    yield job
+        finally:
+            stop.set()  # jobs that are under way end at their next line or epoch
+            executor.shutdown(wait=True, cancel_futures=True)
 
 
 class _Worker:

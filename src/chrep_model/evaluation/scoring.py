@@ -41,7 +41,7 @@ MAP_CANDIDATES = 64
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found of one method on one test section.
+    """The scores of one method on one test section.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured on a test section, and what follows from it for every prediction.
+    """The measured expression of a test section, and what scoring any prediction of it needs.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class Measured:
 
     @classmethod
     def of(cls, section: Section, panel: GenePanel) -> Measured:
-        """Look at a section's counts."""
+        """Prepare a test section for scoring."""
         position = px_to_um(1.0, section.mpp) * section.xy
         return cls(
             panel, panel.expression(section), reliability(section, panel), position, Raster.of(position)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.errors import ChrepError, PredictionError, SettingsError
+from chrep_model.errors import PredictionError, SettingsError, damage_told
 from chrep_model.geometry import overlay_transform
 from chrep_model.inference.prediction import Prediction
 from chrep_model.inference.table import INTERVAL_LAYER
@@ -147,7 +147,7 @@ def read_maps(path: Path) -> StoredMaps:
     PredictionError
         It is damaged, or not safe to open.
     """
-    try:
+    with damage_told(PredictionError, "these maps are damaged", path, "Export them again."):
         group = open_group(path, PredictionError)
         said: dict[str, Any] = dict(group.attrs)
         (level,) = said["multiscales"][0]["datasets"]
@@ -160,14 +160,6 @@ def read_maps(path: Path) -> StoredMaps:
             limits = float(channel["window"]["start"]), float(channel["window"]["end"])
             maps.append(StoredMap(gene, kind, plane, limits, bool(channel["active"])))
         return StoredMaps(tuple(maps), _yx(steps["scale"]), _yx(steps["translation"]), dict(said[FACTS]))
-    except ChrepError:
-        raise
-    except Exception as error:  # whatever is wrong with it
-        raise PredictionError(
-            f"these maps are damaged ({error or type(error).__name__})",
-            path=path,
-            remedy="Export them again.",
-        ) from error
 
 
 def check_installed() -> None:

@@ -19,7 +19,7 @@ from chrep_model.bundle import Bundle
 from chrep_model.bundle.card import Card
 from chrep_model.calibration.trust import FAR
 from chrep_model.cohorts.genes import GenePanel
-from chrep_model.errors import BundleError, ChrepError, PredictionError, SettingsError, SlideError
+from chrep_model.errors import BundleError, PredictionError, SettingsError, SlideError, damage_told
 from chrep_model.inference.export import TABLE, is_prediction
 from chrep_model.inference.parts import PredictionPart
 from chrep_model.inference.places import recall
@@ -187,7 +187,8 @@ def read_prediction(path: Path, slides: Iterable[Slide] = ()) -> Prediction:
         raise PredictionError(
             what, path=path, remedy="Choose a file that `chrep predict` or the plugin wrote."
         )
-    try:
+    what = "the prediction is damaged, or written by an older version"
+    with damage_told(PredictionError, what, path, "Predict again."):
         table = _read(where)
         facts = table.uns["chrep"]
         mpp = Mpp(float(facts["mpp"]), str(facts["mpp_source"]))
@@ -205,14 +206,6 @@ def read_prediction(path: Path, slides: Iterable[Slide] = ()) -> Prediction:
         if not np.allclose(grid.centres(prediction.indices), table.obsm["spatial"]):
             raise ValueError("the tiles do not lie where the file says")
         _ = bundle.trust
-    except ChrepError:
-        raise
-    except Exception as error:  # whatever is wrong with it
-        raise PredictionError(
-            f"the prediction is damaged, or written by an older version ({error or type(error).__name__})",
-            path=path,
-            remedy="Predict again.",
-        ) from error
     return prediction
 
 

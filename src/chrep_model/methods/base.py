@@ -196,7 +196,10 @@ class Method(ABC):
 
     @abstractmethod
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedMethod:
-        """Fit on training spots. The same table and seed give the same numbers on the same machine."""
+        """Fit the method on training spots.
+
+        The same table and seed give the same numbers on the same machine.
+        """
 
     def objective(self, inputs: int, genes: int) -> Objective | None:
         """Network and loss by which an encoder of `inputs` features can be fine-tuned; None has none."""

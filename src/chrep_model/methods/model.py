@@ -54,7 +54,7 @@ class FeatureScale:
 
 @dataclass(frozen=True)
 class Model:
-    """From a slide's features to expression.
+    """A fitted method with what it needs around it: the gene panel and the scale of the features.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Model:
     fitted: FittedMethod
 
     def respond(self, features: NDArray[np.float32]) -> Response:
-        """Everything that does not depend on the gene, for features (n, d) of one slide."""
+        """Compute all that depends on no gene, such as neighbours, for features (n, d) of one slide."""
         return self.fitted.respond(self.scale(features))
 
     def read(self, response: Response, variant: str, genes: Genes = slice(None)) -> NDArray[np.float32]:

@@ -88,11 +88,11 @@ class SpotTable:
         return len(self.features)
 
     def arrays(self) -> list[NDArray[Any] | Streamed]:
-        """Everything that is measured or computed of the spots, array by array."""
+        """Return all arrays of the table."""
         return [value for value in vars(self).values() if isinstance(value, np.ndarray | Streamed)]
 
     def rows(self, keep: NDArray[np.bool_]) -> SpotTable:
-        """Keep the spots where `keep`, (n,) bool, is true."""
+        """Return the table of the spots for which the mask `keep`, (n,) bool, is true."""
         if keep.all():
             return self  # not a second time in the memory
         return SpotTable(
@@ -107,20 +107,20 @@ class SpotTable:
         )
 
     def groups(self) -> list[tuple[Rows, Columns]]:
-        """Genes that the same sections measured, with the spots of these sections.
+        """Group the genes by which sections measured them.
 
         Returns
         -------
         list of (rows, columns)
-            Each gene is in one of them, but for genes that none of these sections measured, which are in
-            none. A single pair of full slices where nothing is missing.
+            The spots of the sections, and the genes that these alone measured. A gene that no section of the
+            table measured is in no group. A single pair of full slices where nothing is missing.
         """
         return groups(self.measured, self.section)
 
     def learnable(self) -> NDArray[np.bool_] | None:
-        """Tell which genes a section measured and another one of this table as well.
+        """Return which genes each section measured together with at least one other section.
 
-        Only of these can what is learned on the other sections be tested on this one.
+        Only for these can what was learned on the other sections be tested on this one.
 
         Returns
         -------
@@ -132,7 +132,7 @@ class SpotTable:
         return self.measured & (self.measured[np.unique(self.section)].sum(0) > 1)
 
     def testable(self, section: int) -> Columns:
-        """Give the columns that are `learnable` of one section; all of them where nothing is missing."""
+        """Return the columns of the genes that are `learnable` for one section."""
         learnable = self.learnable()
         return slice(None) if learnable is None else np.flatnonzero(learnable[section])
 

@@ -120,16 +120,16 @@ class Retrainer:
             process.waitForFinished(_LAST_MS)
 
     def use(self) -> None:
-        """Put the outcome in its place and make it the model in use; the former one stays on disk."""
+        """Save the new model and make it the model in use; the former one stays on disk."""
         if self.job is not None:
             self._keep(self.job.out, self._use)
 
     def save_as(self, place: Path) -> None:
-        """Put the outcome elsewhere, and go on with the model in use."""
+        """Save the new model in another place, and go on with the model in use."""
         self._keep(place, lambda path: self._set("idle", f"Saved as {path}. The model in use is as before."))
 
     def discard(self) -> None:
-        """Delete the outcome, or what an interrupted run has left."""
+        """Delete the new model that waits for a decision, or the files of an interrupted run."""
         if self.state in ("outcome", "interrupted"):
             self._drop_space()
             self._set("idle", "Discarded; everything is as it was.")

@@ -103,14 +103,14 @@ class PairModel(QAbstractTableModel):
         self._judge()
 
     def take(self, check: PairCheck) -> None:
-        """Put a check into the row of its pair, if that is still there."""
+        """Show the result of a check in the row of its pair; a pair that was removed meanwhile has none."""
         for row in self.rows:
             if row.pair == check.pair:
                 row.check = check
                 self._judge()
 
     def set_model_genes(self, genes: tuple[str, ...]) -> None:
-        """Compare with the genes of another model."""
+        """Compare the genes of all pairs with those of another model."""
         self._model_genes, self._compared = genes, {}
         self._judge()
 
@@ -262,6 +262,6 @@ class PairTable(QTableView):
 
     @property
     def chosen(self) -> list[int]:
-        """The selected rows, from top to bottom."""
+        """Numbers of the selected rows, in ascending order."""
         selection = self.selectionModel()
         return [] if selection is None else sorted(index.row() for index in selection.selectedRows())

@@ -10,13 +10,15 @@ import numpy as np
 
 from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.h5ad import CountsFile, read_counts_file
+from chrep_model.cohorts.hdf5 import check_budget, dataset, member
 from chrep_model.cohorts.readers.files import read_json
 from chrep_model.cohorts.readers.genes import gene_counts
-from chrep_model.cohorts.readers.matrix import Matrix, check_budget, stored
+from chrep_model.cohorts.readers.matrix import Matrix
 from chrep_model.cohorts.readers.pictures import Size, find_picture, size_of
 from chrep_model.cohorts.readers.source import Options, Reader
 from chrep_model.cohorts.slide_names import slide_stem
-from chrep_model.errors import ChrepError, CohortError
+from chrep_model.cohorts.tables.names import texts
+from chrep_model.errors import ChrepError, CohortError, damage_told
 from chrep_model.geometry import FloatArray
 from chrep_model.slides.slide import open_slide
 from chrep_model.slides.tissue import tissue_mask
@@ -26,6 +28,7 @@ KIND = "HEST sample"
 _TABLES, _JSON, _PICTURES = ("st", "h5ad"), ("metadata", "meta"), ("wsis", "image", "images")
 _KNOWN = ("pixel_size_um_estimated", "pixel_size_um_embedded", "st_technology", "dataset_title")
 _POSITIONS = (("pxl_col_in_fullres", "pxl_row_in_fullres"), ("x_pixel", "y_pixel"))
+_SPARSE = ("X/data", "X/indices", "X/indptr")
 _CLEARLY = 0.10
 _COPY_AGAIN = "Download the sample again."
 
@@ -121,51 +124,59 @@ def _read_unplaced(table: Path) -> CountsFile:
     import h5py
     from scipy import sparse
 
-    try:
+    what = "this file is truncated, damaged or no h5ad"
+    with damage_told(CohortError, what, table, _COPY_AGAIN):
         with h5py.File(table, "r") as file:
-            names = {kind: file[kind].attrs.get("_index", "_index") for kind in ("obs", "var")}
-            pair = next((pair for pair in _POSITIONS if all(name in file["obs"] for name in pair)), None)
-            if pair is None:
-                raise CohortError(
-                    "nothing says where the spots are: neither obsm['spatial'] nor columns of obs in px",
-                    path=table,
-                    remedy=_COPY_AGAIN,
-                )
-            dense = isinstance(file["X"], h5py.Dataset)
-            parts = ["X"] if dense else ["X/data", "X/indices", "X/indptr"]
-            wanted = [*parts, *(f"{kind}/{name}" for kind, name in names.items())]
-            pieces = {key: stored(file, key, table) for key in (*wanted, *(f"obs/{name}" for name in pair))}
-            missing = [key for key, piece in pieces.items() if piece is None]
-            if missing:
-                raise CohortError(f"'{missing[0]}' is missing", path=table, remedy=_COPY_AGAIN)
-            check_budget(list(pieces.values()), table)
-            transposed = not dense and file["X"].attrs.get("encoding-type") == "csc_matrix"
+            pieces = locate_unplaced(file, table)
             values = {key: piece[()] for key, piece in pieces.items()}
-        spots, genes = (_texts(values[f"{kind}/{name}"]) for kind, name in names.items())
-        xy = np.column_stack([np.asarray(values[f"obs/{name}"], np.float64) for name in pair])
+            transposed = "X" not in pieces and file["X"].attrs.get("encoding-type") == "csc_matrix"
+        spots, genes = texts(values["spots"]), texts(values["genes"])
+        xy = np.column_stack([np.asarray(values[axis], np.float64) for axis in "xy"])
         shape = (len(spots), len(genes))
-        if dense:
+        if "X" in values:
             matrix = sparse.csr_matrix(values["X"])
         else:
             kind = sparse.csc_matrix if transposed else sparse.csr_matrix
-            matrix = sparse.csr_matrix(kind(tuple(values[part] for part in parts), shape=shape))
+            matrix = sparse.csr_matrix(kind(tuple(values[part] for part in _SPARSE), shape=shape))
         matrix.check_format(full_check=True)
         if matrix.shape != shape or xy.shape != (shape[0], 2) or not np.isfinite(xy).all():
             raise ValueError("its parts do not go together")
-    except ChrepError:
-        raise
-    # A damaged file can fail in any layer below and with any exception.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CohortError(
-            f"this file is truncated, damaged or no h5ad ({reason})", path=table, remedy=_COPY_AGAIN
-        ) from error
     found = gene_counts(Matrix(matrix, spots, genes, None, None, table))
     return CountsFile(found.counts, found.genes, spots, xy, None, {}, None, found.findings)
 
 
-def _texts(values: np.ndarray) -> tuple[str, ...]:
-    return tuple(value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist())
+def locate_unplaced(file: Any, table: Path) -> dict[str, Any]:
+    """Find the stored pieces of an open h5ad whose positions are columns of `obs`.
+
+    Returns
+    -------
+    dict
+        Datasets: ``spots`` and ``genes`` (names), ``x`` and ``y``, and ``X`` or its three sparse parts.
+
+    Raises
+    ------
+    CohortError
+        One is missing, leads out of the file, or declares more than the file can hold.
+    """
+    frames = {kind: member(file, kind, table) for kind in ("obs", "var")}
+    names = {kind: frame.attrs.get("_index", "_index") for kind, frame in frames.items()}
+    pair = next((pair for pair in _POSITIONS if all(name in frames["obs"] for name in pair)), None)
+    if pair is None:
+        raise CohortError(
+            "nothing says where the spots are: neither obsm['spatial'] nor columns of obs in px",
+            path=table,
+            remedy=_COPY_AGAIN,
+        )
+    counts = ("X",) if dataset(file, "X", table) is not None else _SPARSE
+    places = {"spots": f"obs/{names['obs']}", "genes": f"var/{names['var']}"}
+    places |= {axis: f"obs/{name}" for axis, name in zip("xy", pair, strict=True)}
+    places |= {part: part for part in counts}
+    pieces = {key: dataset(file, place, table) for key, place in places.items()}
+    missing = [places[key] for key, piece in pieces.items() if piece is None]
+    if missing:
+        raise CohortError(f"'{missing[0]}' is missing", path=table, remedy=_COPY_AGAIN)
+    check_budget(pieces.values(), table)
+    return pieces
 
 
 def _in_order(xy: FloatArray, picture: Path) -> tuple[FloatArray, list[Finding]]:

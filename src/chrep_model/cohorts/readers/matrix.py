@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from chrep_model.cohorts.hdf5 import check_budget, dataset
 from chrep_model.cohorts.readers.files import inside, only_one, read_bytes, read_table
-from chrep_model.errors import ChrepError, CohortError
+from chrep_model.cohorts.tables.names import texts
+from chrep_model.errors import CohortError, damage_told
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-# Counts compress well, but not beyond this; more is a damaged or a hostile file.
-MAX_EXPANSION = 200
-ALWAYS_ALLOWED_BYTES = 1 << 30
 _NEEDED = ("barcodes", "data", "indices", "indptr", "shape", "features/name")
 _OPTIONAL = ("features/id", "features/feature_type")
 _COPY_AGAIN = "Copy or download the file again."
@@ -71,17 +70,9 @@ def read_matrix(path: Path) -> Matrix:
     CohortError
         It is missing, damaged, or declares more than it can hold.
     """
-    try:
+    with damage_told(CohortError, "this count matrix is truncated or damaged", path, _COPY_AGAIN):
         matrix = _read_mex(path) if path.is_dir() else _read_h5(path)
         matrix.counts.check_format(full_check=True)
-    except ChrepError:
-        raise
-    # A damaged file can fail in any layer below and with any exception.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CohortError(
-            f"this count matrix is truncated or damaged ({reason})", path=path, remedy=_COPY_AGAIN
-        ) from error
     shape = (len(matrix.barcodes), len(matrix.names))
     if matrix.counts.shape != shape or 0 in shape:
         raise CohortError(
@@ -108,7 +99,7 @@ def locate_h5(file: Any, path: Path) -> dict[str, Any]:
     CohortError
         One is missing, leads out of the file, or declares more than the file can hold.
     """
-    known = {key: stored(file, f"matrix/{key}", path) for key in (*_NEEDED, *_OPTIONAL)}
+    known = {key: dataset(file, f"matrix/{key}", path) for key in (*_NEEDED, *_OPTIONAL)}
     pieces = {key: found for key, found in known.items() if found is not None}
     missing = [key for key in _NEEDED if key not in pieces]
     if missing:
@@ -117,53 +108,8 @@ def locate_h5(file: Any, path: Path) -> dict[str, Any]:
             path=path,
             remedy="Give the folder with filtered_feature_bc_matrix.h5 as Space Ranger 1 or later writes it.",
         )
-    check_budget(list(pieces.values()), path)
+    check_budget(pieces.values(), path)
     return pieces
-
-
-def check_budget(pieces: list[Any], path: Path) -> None:
-    """Refuse HDF5 datasets that declare more than this file can reasonably hold."""
-    declared = sum(int(piece.size or 0) * piece.dtype.itemsize for piece in pieces)
-    size = path.stat().st_size
-    if declared > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * size):
-        raise CohortError(
-            f"it declares {declared / 1e9:.1f} GB of values in a file of {size / 1e9:.3f} GB",
-            path=path,
-            remedy="It is damaged: copy or download the file again.",
-        )
-
-
-def stored(file: Any, key: str, path: Path) -> Any:
-    """Return a dataset of an HDF5 file, None where there is none.
-
-    Raises
-    ------
-    CohortError
-        Its values, or a group on the way to it, lie in another place.
-    """
-    import h5py
-
-    node = file
-    for part in key.split("/"):
-        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
-        if link is None:
-            return None
-        if not isinstance(link, h5py.HardLink):
-            raise CohortError(
-                f"'{key}' is a link to another place, which is not followed",
-                path=path,
-                remedy="Use the file as its program wrote it.",
-            )
-        node = node[part]
-    if not isinstance(node, h5py.Dataset):
-        return None
-    if node.is_virtual or node.external:
-        raise CohortError(
-            f"'{key}' keeps its values in other files, which are not opened",
-            path=path,
-            remedy="Use the file as its program wrote it.",
-        )
-    return node
 
 
 def _read_h5(path: Path) -> Matrix:
@@ -176,10 +122,10 @@ def _read_h5(path: Path) -> Matrix:
     indices, indptr = (_whole(values[key], key) for key in ("indices", "indptr"))
     return Matrix(
         counts=sparse.csr_matrix((values["data"], indices, indptr), shape=(n_barcodes, n_features)),
-        barcodes=_texts(values["barcodes"]),
-        names=_texts(values["features/name"]),
-        ids=_texts(values["features/id"]) if "features/id" in values else None,
-        types=_texts(values["features/feature_type"]) if "features/feature_type" in values else None,
+        barcodes=texts(values["barcodes"]),
+        names=texts(values["features/name"]),
+        ids=texts(values["features/id"]) if "features/id" in values else None,
+        types=texts(values["features/feature_type"]) if "features/feature_type" in values else None,
         path=path,
     )
 
@@ -189,10 +135,6 @@ def _whole(values: np.ndarray, key: str) -> np.ndarray:
     if (whole != values).any():
         raise ValueError(f"{key} holds numbers that are not whole")
     return whole
-
-
-def _texts(values: np.ndarray) -> tuple[str, ...]:
-    return tuple(value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist())
 
 
 def _read_mex(folder: Path) -> Matrix:

@@ -11,15 +11,13 @@ from chrep_model.cohorts.h5ad import CountsFile
 from chrep_model.cohorts.readers.genes import gene_counts
 from chrep_model.cohorts.readers.lattice import OtherArray, fit_lattice
 from chrep_model.cohorts.readers.matrix import Matrix, find_matrix, read_matrix
-from chrep_model.cohorts.readers.pictures import find_picture, nearby
 from chrep_model.cohorts.readers.source import Options, Reader
 from chrep_model.cohorts.readers.spot_folder import (
     Positions,
-    full_size,
+    find_section_picture,
     read_positions,
     read_scale_factors,
     spatial_folder,
-    why_not,
 )
 from chrep_model.errors import CohortError
 
@@ -61,18 +59,10 @@ def section_name(folder: Path) -> str:
 
 
 def _picture(folder: Path, options: Options) -> Path:
-    spatial = _spatial(folder)
-    positions, scale = read_positions(spatial), read_scale_factors(spatial)
-    full = full_size(spatial, scale, positions)
-    size = "" if full is None else f" ({full})"
-    return find_picture(
-        folder,
-        section_name(folder),
-        options,
-        among=nearby(folder, up=2 if folder.name.lower() == "outs" else 1),
-        fits=lambda found: why_not(found, full, positions),
-        wanted=f"the microscope's own picture{size}, which Space Ranger got by --image (a TIFF or JPEG; not "
-        "tissue_hires_image.png)",
+    up = 2 if folder.name.lower() == "outs" else 1
+    neither = "not tissue_hires_image.png"
+    return find_section_picture(
+        folder, section_name(folder), _spatial(folder), options, up=up, neither=neither
     )
 
 

@@ -13,7 +13,7 @@ from chrep_model.cohorts.readers.genes import gene_counts
 from chrep_model.cohorts.readers.lattice import fit_lattice
 from chrep_model.cohorts.readers.matrix import Matrix
 from chrep_model.cohorts.readers.source import Options, Reader
-from chrep_model.errors import ChrepError, CohortError
+from chrep_model.errors import CohortError, damage_told
 from chrep_model.slides.slide import open_slide, slide_name
 from chrep_model.zarr_check import read_spatialdata
 
@@ -45,24 +45,18 @@ def _picture(store: Path, options: Options) -> Path:
 
 
 def _read(store: Path, options: Options) -> CountsFile:
-    try:
-        return _joined(read_spatialdata(store, CohortError), store)
-    except ImportError as error:
-        raise CohortError(
-            "reading a SpatialData store needs the package spatialdata, which is not installed",
-            path=store,
-            remedy="Install napari-chrep[spatialdata].",
-        ) from error
-    except ChrepError:
-        raise
-    # Whatever the store is made of can fail in any of the layers below.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CohortError(
-            f"this store is damaged, or of a version that is not known ({reason})",
-            path=store,
-            remedy=_WRITE_AGAIN,
-        ) from error
+    with damage_told(
+        CohortError, "this store is damaged, or of a version that is not known", store, _WRITE_AGAIN
+    ):
+        try:
+            data = read_spatialdata(store, CohortError)
+        except ImportError as error:
+            raise CohortError(
+                "reading a SpatialData store needs the package spatialdata, which is not installed",
+                path=store,
+                remedy="Install napari-chrep[spatialdata].",
+            ) from error
+        return _joined(data, store)
 
 
 def _joined(data: Any, store: Path) -> CountsFile:

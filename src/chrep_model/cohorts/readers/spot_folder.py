@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from chrep_model.cohorts.readers.files import inside, only_one, read_json, read_table
-from chrep_model.cohorts.readers.pictures import Size
+from chrep_model.cohorts.readers.pictures import Size, find_picture, nearby
+from chrep_model.cohorts.readers.source import Options
 from chrep_model.errors import CohortError
 from chrep_model.geometry import FloatArray
 
@@ -131,6 +132,42 @@ def full_size(spatial: Path, scale: dict[str, float], positions: Positions) -> S
         if (reach.max(axis=0) <= (size.width + size.tolerance, size.height + size.tolerance)).all():
             return size
     return None
+
+
+def find_section_picture(
+    place: Path, name: str, spatial: Path, options: Options, *, up: int, neither: str
+) -> Path:
+    """Return the full-resolution picture of an output folder, of the size that its reduced copies tell.
+
+    Parameters
+    ----------
+    place, name
+        The output folder and what its section is called.
+    spatial
+        The folder with positions and scale factors.
+    options
+    up
+        In how many folders above `place` the picture is looked for.
+    neither
+        Which pictures are not meant, for messages.
+
+    Raises
+    ------
+    CohortError, SlideError
+        See `find_picture`; or the folder `spatial` is damaged.
+    """
+    positions, scale = read_positions(spatial), read_scale_factors(spatial)
+    full = full_size(spatial, scale, positions)
+    size = "" if full is None else f" ({full})"
+    return find_picture(
+        place,
+        name,
+        options,
+        among=nearby(place, up=up),
+        fits=lambda found: why_not(found, full, positions),
+        wanted=f"the microscope's own picture{size}, which Space Ranger got by --image (a TIFF or JPEG; "
+        f"{neither})",
+    )
 
 
 def why_not(size: Size, full: Size | None, positions: Positions) -> str:

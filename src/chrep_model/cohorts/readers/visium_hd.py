@@ -12,15 +12,13 @@ from chrep_model.cohorts.h5ad import CountsFile
 from chrep_model.cohorts.readers.genes import gene_counts
 from chrep_model.cohorts.readers.lattice import Lattice, fit_lattice
 from chrep_model.cohorts.readers.matrix import find_matrix, read_matrix
-from chrep_model.cohorts.readers.pictures import find_picture, nearby
 from chrep_model.cohorts.readers.source import Options, Reader
 from chrep_model.cohorts.readers.spaceranger import FILTERED, RAW, match, section_name
 from chrep_model.cohorts.readers.spot_folder import (
     Positions,
-    full_size,
+    find_section_picture,
     read_positions,
     read_scale_factors,
-    why_not,
 )
 from chrep_model.cohorts.readers.squares import sum_rows
 from chrep_model.errors import CohortError
@@ -80,19 +78,9 @@ def _choose(place: Path, bin_um: float | None) -> tuple[Path, float, int]:
 
 def _picture(place: Path, options: Options) -> Path:
     folder, _, _ = _choose(place, options.bin_um)
-    spatial = folder / "spatial"
-    positions, scale = read_positions(spatial), read_scale_factors(spatial)
-    full = full_size(spatial, scale, positions)
-    size = "" if full is None else f" ({full})"
-    return find_picture(
-        place,
-        _name(place),
-        options,
-        among=nearby(place, up=4 if _BIN.fullmatch(place.name) else 3),
-        fits=lambda found: why_not(found, full, positions),
-        wanted=f"the microscope's own picture{size}, which Space Ranger got by --image (a TIFF or JPEG; "
-        "neither tissue_hires_image.png nor the one of the CytAssist)",
-    )
+    up = 4 if _BIN.fullmatch(place.name) else 3
+    neither = "neither tissue_hires_image.png nor the one of the CytAssist"
+    return find_section_picture(place, _name(place), folder / "spatial", options, up=up, neither=neither)
 
 
 def _read(place: Path, options: Options) -> CountsFile:

@@ -260,13 +260,13 @@ def _channel_colours(ome: Mapping[str, Any]) -> list[str]:
 
 
 def _named(names: Sequence[str]) -> list[str]:
-    """Return the colours that channels are named by, "r", "g", "b", "a"; empty where they are not."""
+    """Return r, g, b or a for each channel; an empty list unless all their names are colours."""
     colours = [_COLOURS.get(re.sub(r"[\s_-]*channel$", "", name.lower()), "") for name in names]
     return colours if sorted(colours) in (["b", "g", "r"], ["a", "b", "g", "r"]) else []
 
 
 def _only_numbered(names: Sequence[str]) -> bool:
-    """Say whether names are empty, or the same word and the number of the channel."""
+    """Say whether channels have no names, or one word with a number such as "Channel 1"."""
     if not any(names):
         return True
     found = [_NUMBERED.fullmatch(name) for name in names]
