@@ -79,10 +79,12 @@ def test_a_scene_of_a_file_with_several(chrep, slide, tiny_cohort, tiny_bundle, 
     for extra in ((), ("--scene", "small")):
         assert chrep("predict", path, *common, *extra).code == 0
     assert chrep("predict", slide, *common).code == 0
-    table, expected = (anndata.read_h5ad(out / f"{name}.h5ad") for name in ("two", "SYNTHETIC_P1A"))
+    names = ("two", "two small", "SYNTHETIC_P1A")
+    default, table, expected = (anndata.read_h5ad(out / f"{name}.h5ad") for name in names)
+    assert default.uns["chrep"]["slide_scene"] == "large"  # which the other one did not replace
     assert table.uns["chrep"]["slide_scene"] == "small"
     np.testing.assert_array_equal(table.layers["calibrated"], expected.layers["calibrated"])
-    assert read_prediction(out / "two.h5ad").slide.scene == "small"
+    assert read_prediction(out / "two small.h5ad").slide.scene == "small"
 
 
 def test_formats_and_json(chrep, slide, tiny_bundle, out):

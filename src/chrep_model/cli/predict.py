@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ EXAMPLE = options.example(
     "chrep predict *.svs -b breast.chrep -o out --scheduler tcp://head:8786",
 )
 
+
+_NO_FILE_NAME = re.compile(r'[\\/:*?"<>|\x00-\x1f]')
 
 Region = Annotated[
     str | None, typer.Option(metavar="X,Y,W,H", help="Only this rectangle, in pixels of the full resolution.")
@@ -60,7 +63,13 @@ def predict(
     slides: Annotated[list[Path], typer.Argument(metavar="SLIDE...", help="One slide or several.")],
     bundle: Annotated[Path, typer.Option("-b", "--bundle", metavar="BUNDLE", help="A trained model.")],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help="Folder; each slide becomes DIR/NAME.h5ad.")
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            help="Folder; each slide becomes DIR/NAME.h5ad, with --scene DIR/NAME SCENE.h5ad.",
+        ),
     ],
     region: Region = None,
     mpp: SlideMpp = None,
@@ -94,7 +103,7 @@ def predict(
     chosen = options.names(genes)
     with options.naming(bundle):
         loaded.panel.indices(chosen)
-    targets = _targets(slides, out, format, len(chosen or loaded.genes))
+    targets = _targets(slides, scene, out, format, len(chosen or loaded.genes))
     mine = dict(list(targets.items())[part[0] - 1 :: part[1]])
     job = Job(
         bundle=bundle.absolute(), bundle_hash=loaded.hash, cache=default_cache().absolute(), genes=chosen,
@@ -112,7 +121,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _targets(slides: list[Path], out: Path, format: str, n_genes: int) -> dict[Path, Path]:
+def _targets(slides: list[Path], scene: str | None, out: Path, format: str, n_genes: int) -> dict[Path, Path]:
     """Where each slide's prediction goes; whatever stands against writing it is said now."""
     from chrep_model.cohorts.slide_names import slide_stem
     from chrep_model.inference import export, files
@@ -123,6 +132,8 @@ def _targets(slides: list[Path], out: Path, format: str, n_genes: int) -> dict[P
     owner: dict[Path, Path] = {}
     for slide in slides:
         name = slide_name(slide) if slide.is_dir() else slide_stem(slide.name) or slide.stem
+        if scene is not None:  # else the scenes of a slide would replace each other
+            name = f"{name} {_NO_FILE_NAME.sub('_', scene)}"
         target = export.output_path(out, name, format)
         if owner.setdefault(target, slide) != slide:
             raise SettingsError(
