@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 LONGEST = 1000
 """Characters of what an error says; names out of a damaged file can be megabytes long."""
@@ -52,7 +53,15 @@ class ChrepError(Exception):
 
     def __str__(self) -> str:
         """Return ``PATH: what. remedy``; path and remedy only where they are known."""
-        text = self.what if self.path is None else f"{self.path}: {self.what}"
+        return self._sentence(self.path)
+
+    @property
+    def short(self) -> str:
+        """The same with the name of the file alone, for places with room for few words."""
+        return self._sentence(None if self.path is None else Path(self.path).name)
+
+    def _sentence(self, about: str | None) -> str:
+        text = f"{about}: {self.what}" if about else self.what
         return printable(f"{text}. {self.remedy}" if self.remedy else text)
 
     def __reduce__(self) -> tuple[object, ...]:  # survives the trip from a worker process

@@ -36,7 +36,7 @@ def open_maps(path: Path) -> list[Any]:
     except PredictionError as error:
         if napari.current_viewer() is None:
             raise
-        show_error(str(error))
+        show_error(error.short)
         return [(None,)]
 
 

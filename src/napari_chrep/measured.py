@@ -34,6 +34,9 @@ AT_REST_KEY = "chrep_at_rest"
 LEAST_SPOTS = 3
 _DEFAULT_SPOT_UM = 100.0
 
+#: Of spots in the colours of their totals: the tissue under them stays visible.
+_SEEN_THROUGH = 0.6
+
 
 @dataclass(frozen=True, eq=False)
 class Measured:
@@ -146,7 +149,7 @@ def totals_layer_data(section: Section, scale: tuple[float, float], units: tuple
     name = f"{section.name} total counts"
     metadata = {**kwargs["metadata"], AT_REST_KEY: (name, colours)}
     more = {"name": name, "face_color": colours, "features": {"total counts": totals}, "metadata": metadata}
-    return data, {**kwargs, **more}, kind
+    return data, {**kwargs, **more, "opacity": _SEEN_THROUGH}, kind
 
 
 def agreement(

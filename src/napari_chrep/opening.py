@@ -25,7 +25,7 @@ def open_path(viewer: Any, path: Path) -> None:
         else:  # a small plain TIFF is left to others when it is dropped; or else this says what is wrong
             viewer.layers.append(Layer.create(*slide_layer_data(open_slide(path))))
     except ChrepError as error:
-        show_error(str(error))
+        show_error(error.short)
 
 
 def open_file(viewer: Viewer) -> None:

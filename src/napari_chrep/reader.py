@@ -53,7 +53,7 @@ def get_reader(path: PathOrPaths) -> Reader | None:
     refusal = why_refused(paths)
     if all(is_ours(p) for p in paths):
         return lambda _: _told(refusal)
-    show_warning(str(refusal))
+    show_warning(refusal.short)
     return None
 
 
@@ -226,7 +226,7 @@ def slide_layer_data(slide: Slide) -> LayerData:
 def _told(error: ChrepError) -> list[tuple[None]]:
     """Tell the user what was refused, and add no layer; raise it where there is no viewer."""
     _viewer(error)
-    show_error(str(error))
+    show_error(error.short)
     return NO_LAYER
 
 

@@ -67,7 +67,7 @@ def _on_read(owner: Any, result: Reopened | ChrepError) -> None:
     if viewer is None:
         return
     if isinstance(result, ChrepError):
-        show_error(str(result))
+        show_error(result.short)
         return
     for name in ("Slide explorer", "Genes"):  # the first sees to the maps, the second to the choice of a gene
         show_dock(viewer, name)

@@ -62,7 +62,7 @@ def _on_read(owner: Any, result: Section | ChrepError) -> None:
     if viewer is None:
         return
     if isinstance(result, ChrepError):
-        show_error(str(result))
+        show_error(result.short)
         return
     for finding in result.findings:
         if finding.level != "ok":

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from chrep_model.errors import SlideError
+from chrep_model.errors import ChrepError, SlideError
 
 RgbArray = npt.NDArray[np.uint8]
 
@@ -35,7 +35,7 @@ _WHOLE_BYTES = 64 * 2**20
 _BLOCKS, _BLOCK_BYTES = 64, 256 * 2**10
 
 
-class NeedsOpenSlideError(Exception):
+class NeedsOpenSlideError(ChrepError):
     """The file is a slide, but of a vendor's format that is left to OpenSlide; the message names it."""
 
 

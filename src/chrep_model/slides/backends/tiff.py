@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from chrep_model.errors import SlideError
+from chrep_model.errors import SlideError, damage_told
 from chrep_model.slides.backends import (
     COPY_AGAIN,
     DARK,
-    NeedsOpenSlideError,
     RgbArray,
     chosen_scene,
     fingerprint,
@@ -51,6 +50,10 @@ _LARGE_PX = 16_000_000  # a plain picture of this size is hardly anything but a 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
+_DAMAGED = "the TIFF file is damaged or of an unknown kind"
+_REMEDY = f"{COPY_AGAIN} If that does not help: {CONVERT}"
+
+
 class TiffBackend(TiledBackend):
     """A slide in a TIFF file.
 
@@ -73,11 +76,11 @@ class TiffBackend(TiledBackend):
         super().__init__()
         self.path = path
         self._file_lock = threading.Lock()
-        with _damage_is_slide_error(path):
+        with damage_told(SlideError, _DAMAGED, path, _REMEDY):
             # Other files named in OME metadata are not followed: one slide is one file.
             self._tif = tifffile.TiffFile(path, _multifile=False)
         try:
-            with _damage_is_slide_error(path):
+            with damage_told(SlideError, _DAMAGED, path, _REMEDY):
                 found = pictures(self._tif)
                 pyramids = self._pyramids(found)
                 names = _unique([pyramid.picture.name for pyramid in pyramids])
@@ -278,14 +281,3 @@ def _unique(names: Sequence[str]) -> list[str]:
         f"{name} #{names[:i].count(name) + 1}" if names.count(name) > 1 else name
         for i, name in enumerate(names)
     ]
-
-
-@contextmanager
-def _damage_is_slide_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (SlideError, NeedsOpenSlideError):
-        raise
-    except Exception as error:  # a damaged directory can make tifffile raise anything
-        what = f"the TIFF file is damaged or of an unknown kind ({error or type(error).__name__})"
-        raise SlideError(what, path=path, remedy=f"{COPY_AGAIN} If that does not help: {CONVERT}") from error

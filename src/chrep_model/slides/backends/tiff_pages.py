@@ -96,6 +96,8 @@ def pictures(tif: tifffile.TiffFile) -> list[Picture]:
     ------
     NeedsOpenSlideError
         It is a vendor's format that is left to OpenSlide.
+    ValueError
+        There is none.
     """
     for flag, name in _LEFT_TO_OPENSLIDE.items():
         if getattr(tif, flag):
@@ -104,6 +106,8 @@ def pictures(tif: tifffile.TiffFile) -> list[Picture]:
     if not found:
         pages = [page.aspage() for page in islice(tif.pages, _MAX_PAGES)]
         found = [_picture(page, number) for number, page in enumerate(pages, 1)]
+    if not found:
+        raise ValueError("it holds no picture")
     if any(len(picture.levels[0]) == 1 and picture.page.compression == _APERIO_JP2K_YCC for picture in found):
         raise NeedsOpenSlideError("Aperio SVS with JPEG 2000 in YCbCr")
     return found
