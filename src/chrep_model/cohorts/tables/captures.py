@@ -139,22 +139,11 @@ def choose_rows(
     if wanted is not None:
         return _wanted(found, wanted, libraries, everything, path)
     # What is NaN or infinite is refused later, where it is used.
-    placed = np.isfinite(xy).all(axis=1)
+    placed: npt.NDArray[np.bool_] = np.isfinite(xy).all(axis=1)
     xy, array = xy[placed], None if array is None else array[placed]
     single = _single_lattice(xy)
     for grouping in found:
-        collide = (
-            _collide(xy, array, grouping.labels[placed])
-            if grouping.named
-            else not single and _lie_over([xy[grouping.labels[placed] == name] for name in grouping.names])
-        )
-        if len(grouping.names) > 1 and (grouping.certain or collide):
-            raise CohortError(
-                f"{grouping.where} names several captures ({_shown(grouping.names)}), and each has its own "
-                "picture",
-                path=path,
-                remedy="Choose one: library: NAME in a YAML manifest, a section each.",
-            )
+        _refuse_several(grouping, placed, xy, array, single, path)
     apart = next((grouping for grouping in found if grouping.named and len(grouping.names) > 1), None)
     if apart is not None:
         return everything, (
@@ -182,6 +171,35 @@ def choose_rows(
             ),
         )
     return everything, ()
+
+
+def _refuse_several(
+    grouping: Grouping,
+    placed: npt.NDArray[np.bool_],
+    xy: FloatArray,
+    array: np.ndarray | None,
+    single: bool,
+    path: Path,
+) -> None:
+    """Raise CohortError where a grouping names captures, by its name or because their spots collide.
+
+    `placed` are the rows that `xy` and `array` are of; `single` says whether all spots are of one lattice.
+    """
+    if len(grouping.names) < 2:
+        return
+    labels = grouping.labels[placed]
+    collide = (
+        _collide(xy, array, labels)
+        if grouping.named
+        else not single and _lie_over([xy[labels == name] for name in grouping.names])
+    )
+    if grouping.certain or collide:
+        raise CohortError(
+            f"{grouping.where} names several captures ({_shown(grouping.names)}), and each has a picture of "
+            "its own",
+            path=path,
+            remedy="Choose one: library: NAME in a YAML manifest, a section each.",
+        )
 
 
 def _wanted(
