@@ -139,7 +139,7 @@ def choose_rows(
     if wanted is not None:
         return _wanted(found, wanted, libraries, everything, path)
     # What is NaN or infinite is refused later, where it is used.
-    placed: npt.NDArray[np.bool_] = np.isfinite(xy).all(axis=1)
+    placed = np.asarray(np.isfinite(xy).all(axis=1))
     xy, array = xy[placed], None if array is None else array[placed]
     single = _single_lattice(xy)
     for grouping in found:
