@@ -23,7 +23,7 @@ MANIFEST_SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Some sections, by name.
+    """A named set of sections.
 
     Attributes
     ----------
@@ -79,17 +79,17 @@ class Cohort:
         return self.sections[self.names.index(name)]
 
     def without(self, names: Iterable[str]) -> Cohort:
-        """Give the cohort that leaves these sections out; an unknown name raises CohortError."""
+        """Return the cohort without these sections; an unknown name raises CohortError."""
         left_out = self._check_known(names)
         return self._of(section for section in self.sections if section.name not in left_out)
 
     def only(self, names: Iterable[str]) -> Cohort:
-        """Give the cohort of these sections alone, in this cohort's order; see `without`."""
+        """Return the cohort of these sections alone, in this cohort's order; see `without`."""
         kept = self._check_known(names)
         return self._of(section for section in self.sections if section.name in kept)
 
     def named_as(self, genes: Sequence[str], ids: Sequence[str] | None, whose: str) -> Cohort:
-        """Give the cohort whose sections call their genes as `genes`, where their files know both names.
+        """Return the cohort with its genes renamed as in `genes`, where its files hold both kinds of names.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class Cohort:
         return self._of(matched(section, genes, ids, whose) for section in self.sections)
 
     def require(self, n_sections: int, why: str) -> None:
-        """Raise CohortError unless there are at least `n_sections`.
+        """Check that there are at least `n_sections`; CohortError if not.
 
         Parameters
         ----------
@@ -136,7 +136,7 @@ class Cohort:
 def open_cohort(
     path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
 ) -> Cohort:
-    """Open a cohort: a folder of pairs, what a reader of `cohorts.readers` knows, or a manifest in YAML.
+    """Open a cohort from a folder of pairs, a folder that a reader recognises, or a YAML manifest.
 
     A folder holds pairs ``NAME.<slide suffix>`` + ``NAME.h5ad`` and is taken in the order of the names; a
     picture without an h5ad is left alone. Without any h5ad it may be the output folder of a program such as
@@ -179,7 +179,7 @@ def open_cohort(
 
 
 def _sources(folder: Path) -> list[dict[str, Any]]:
-    """Give what readers find in a folder, as keywords of `read_section`; nothing beside pairs of our own."""
+    """Return keywords of `read_section` for what readers find in a folder; none if it has its own h5ad."""
     source = find_source(folder)
     ours = any(file.suffix.lower() == ".h5ad" for file in folder.iterdir())
     if ours and (source is None or source.place.suffix.lower() != ".h5ad"):
@@ -189,7 +189,7 @@ def _sources(folder: Path) -> list[dict[str, Any]]:
 
 
 def slide_at(path: Path) -> str | None:
-    """Give the slide's name of a file or a folder; None where it is no slide."""
+    """Return the slide name of a file or a folder; None if it is no slide."""
     if path.name.startswith("."):
         return None
     if path.is_dir():
@@ -239,13 +239,13 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
 
 
 def _nearly(name: str, slides: Iterable[str]) -> str:
-    """Say which slides' names differ in capitals alone: they are not taken, as both may exist."""
+    """Return a hint at slides whose names differ in capitals alone; they are not taken, as both may exist."""
     alike = [other for other in slides if other.lower() == name.lower()]
     return f"; {' and '.join(alike)} differs in capital letters" if alike else ""
 
 
 def manifest_entries(path: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Read a manifest: the name of the cohort, and the keywords of `read_section` for each section.
+    """Read a manifest: return the cohort's name and the keywords of `read_section` for each section.
 
     Raises
     ------

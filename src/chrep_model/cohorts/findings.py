@@ -1,4 +1,4 @@
-"""What was noticed about the data of a section, in words that a user can act on."""
+"""Findings: problems noticed in a section's data, in words that a user can act on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEVELS: tuple[Level, ...] = ("ok", "warning", "error")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was noticed.
+    """One problem that was noticed, with its level and a remedy.
 
     Attributes
     ----------
@@ -28,5 +28,5 @@ class Finding:
 
 
 def worst(findings: Collection[Finding]) -> Level:
-    """Return the worst level among findings; ``"ok"`` without any."""
+    """Return the worst level among findings; ``"ok"`` if there are none."""
     return max((finding.level for finding in findings), key=LEVELS.index, default="ok")

@@ -1,4 +1,4 @@
-"""Lists of genes: read from files, and found under the names that sections have for them."""
+"""Read lists of genes, and match them to the gene names of sections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chrep_model.errors import GeneError
 
 
 def read_gene_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read gene names from a text file: one a line; empty lines and what follows a ``#`` do not count.
+    """Read gene names from a text file, one a line; empty lines and text after a ``#`` are skipped.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def listed(
     known: tuple[str, ...],
     warn: Callable[[str], None],
 ) -> tuple[str, ...]:
-    """Give the listed genes that a section has, under the sections' names for them.
+    """Return the listed genes that the sections have, under the sections' names for them.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def listed(
 
 
 def _by_other_names(sections: Iterable[Section]) -> dict[str, str]:
-    """Give the genes of some sections by their ids or symbols, without version, where these mean one gene."""
+    """Map ids and symbols, without version, to the sections' gene names; ambiguous ones are left out."""
     found: dict[str, set[str]] = {}
     for section in sections:
         for name, other in zip(section.genes, section.gene_ids or section.genes, strict=True):
@@ -109,7 +109,7 @@ def _by_other_names(sections: Iterable[Section]) -> dict[str, str]:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Say which known names come near one that is not known."""
+    """Return a hint that names the known genes closest to an unknown name."""
     # Case is the commonest difference (mouse and human symbols), and difflib alone is blind to it.
     by_lower = {other.lower(): other for other in known}
     near = [by_lower[lower] for lower in get_close_matches(name.lower(), by_lower, n=3)]
@@ -121,5 +121,5 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def first(names: Sequence[str], count: int = 5) -> str:
-    """Name the first of some genes."""
+    """Return the first few of some gene names as text."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -1,4 +1,4 @@
-"""The genes of a model: which ones, and how their counts become numbers to learn.
+"""The gene panel of a model: which genes, and how their counts become the values that are learned.
 
 Everything here is fitted on training sections and stored with the model; a test section is only ever brought
 onto a finished panel. One unit is used throughout, called *log10-spot*: ``log10(1 + 1e4 * c / l)`` with the
@@ -105,7 +105,7 @@ class GenePanel:
         *,
         warn: Warn = _silent,
     ) -> GenePanel:
-        """Choose genes on training sections, and take their mean and sd there.
+        """Choose genes on training sections, and compute their mean and sd there.
 
         Parameters
         ----------
@@ -143,7 +143,7 @@ class GenePanel:
         return len(self.genes)
 
     def expression(self, section: Section) -> np.ndarray:
-        """Give a section's measured values on this panel.
+        """Return a section's measured values for the genes of this panel.
 
         Returns
         -------
@@ -165,7 +165,7 @@ class GenePanel:
         return out
 
     def _checked_missing(self, section: Section) -> tuple[str, ...]:
-        """See `missing`; GeneError where it is more than half of the genes."""
+        """Return `missing`; GeneError if that is more than half of the genes."""
         missing = self.missing(section)
         if len(missing) > len(self.genes) * (1 - MIN_PRESENT):
             raise GeneError(
@@ -179,7 +179,7 @@ class GenePanel:
         return missing
 
     def depth(self, section: Section) -> np.ndarray:
-        """Give each spot's counts over the panel's genes, float32 (n,).
+        """Return each spot's counts over the panel's genes, float32 (n,).
 
         Where the section did not measure all of them, what they can be expected to add is added.
         """
@@ -187,17 +187,17 @@ class GenePanel:
         return (total / coverage(self.share, self.measured(section))).astype(np.float32)
 
     def measured(self, section: Section) -> np.ndarray:
-        """Tell which of the panel's genes a section measured, bool (G,)."""
+        """Return which of the panel's genes a section measured, bool (G,)."""
         return measured(section, self.genes)
 
     def missing(self, section: Section) -> tuple[str, ...]:
-        """Give the panel's genes that a section did not measure, because it does not list them."""
+        """Return the panel's genes that a section did not measure, because it does not list them."""
         return tuple(
             name for name, known in zip(self.genes, self.measured(section), strict=True) if not known
         )
 
     def gaps(self, sections: Sequence[Section]) -> list[str]:
-        """Say which section did not measure how many of the genes, and which genes few sections measured.
+        """Return sentences on the genes that single sections, or nearly all of them, did not measure.
 
         Returns
         -------
@@ -231,27 +231,27 @@ class GenePanel:
         return lines
 
     def standardise(self, expression: np.ndarray) -> np.ndarray:
-        """Turn log10-spot values (..., G) into z-scores of the training spots, float32."""
+        """Convert log10-spot values (..., G) to z-scores of the training spots, float32."""
         return ((expression - self.mean) / self.sd).astype(np.float32, copy=False)
 
     def unstandardise(self, z: np.ndarray) -> np.ndarray:
-        """Turn z-scores (..., G) back into log10-spot values, float32."""
+        """Convert z-scores (..., G) back to log10-spot values, float32."""
         return (z * self.sd + self.mean).astype(np.float32, copy=False)
 
     def index(self, name: str) -> int:
-        """Give a gene's column; an unknown one raises GeneError with the nearest names."""
+        """Return a gene's column; an unknown one raises GeneError with the nearest names."""
         try:
             return self._columns[name]
         except KeyError:
             raise GeneError(f"the panel has no gene {name!r}", remedy=nearest(name, self.genes)) from None
 
     def indices(self, names: Iterable[str]) -> np.ndarray:
-        """Give the columns of several genes, int64; see `index`."""
+        """Return the columns of several genes, int64; see `index`."""
         return np.array([self.index(name) for name in names], dtype=np.int64)
 
     @cached_property
     def names(self) -> GeneNames:
-        """The genes by any name that needs no table, see `cohorts.aliases`."""
+        """Look-up of genes by any name that needs no table, see `cohorts.aliases`."""
         return GeneNames(self.genes, self.ids)
 
     @cached_property
@@ -265,7 +265,7 @@ class GenePanel:
         return digest.hexdigest()
 
     def to_frame(self) -> pd.DataFrame:
-        """Give the panel as a table with the columns gene, mean, sd, share and, where they are known, id."""
+        """Return the panel as a table with the columns gene, mean, sd, share and, if known, id."""
         import pandas as pd
 
         columns = {"gene": list(self.genes), "mean": self.mean, "sd": self.sd, "share": self.share}
@@ -274,7 +274,7 @@ class GenePanel:
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> GenePanel:
-        """Read back what `to_frame` gave; GeneError when it cannot be a panel."""
+        """Build the panel from a table that `to_frame` returned; GeneError if it cannot be one."""
         absent = [column for column in ("gene", "mean", "sd") if column not in frame]
         if absent:
             raise GeneError(f"this table of genes has no column {', '.join(absent)}")
@@ -292,7 +292,7 @@ class GenePanel:
 
 
 def _ids(sections: Iterable[Section], names: Sequence[str]) -> tuple[str, ...] | None:
-    """Give the ids of genes as the first section has them that says any; None where none does."""
+    """Return the gene ids of the first section that has any; None if none does."""
     known: dict[str, str] = {}
     for section in sections:
         for name, identifier in zip(section.genes, section.gene_ids or (), strict=False):
@@ -324,5 +324,5 @@ def _most_variable(sections: tuple[Section, ...], known: tuple[str, ...], n_gene
 
 
 def _values(counts: Sequence[Any], present: np.ndarray, share: np.ndarray) -> list[Any]:
-    """Log10-spot values of the sections' counts, each over what it can be expected to have in all."""
+    """Convert the sections' counts to log10-spot values, allowing for the genes that each did not measure."""
     return [log10_spot(part, coverage(share, known)) for part, known in zip(counts, present, strict=True)]

@@ -1,4 +1,4 @@
-"""What a section needs from an h5ad file, read without trusting the file.
+"""Read what a section needs from an h5ad file, without trusting the file.
 
 Only the counts, the names, the spot positions and a handful of facts are read, never the graphs and results
 that analysis tools leave beside them. Where they lie in the file is found by `tables.pieces`, which also
@@ -28,7 +28,7 @@ _COPY_AGAIN = "Copy or download the file again, or write it again with anndata."
 
 @dataclass(frozen=True, eq=False)
 class CountsFile:
-    """The contents of one h5ad, checked.
+    """The checked contents of one h5ad.
 
     Attributes
     ----------
@@ -134,12 +134,12 @@ def _read(file: Any, path: Path, library: str | None) -> CountsFile:
 
 
 def _read_at_once(key: str) -> bool:
-    """Whether a piece is small; counts are read one after the other, until some can be counts."""
+    """Return whether a piece is small; matrices that may be counts are read one at a time instead."""
     return key not in ("X", "raw/X") and not key.startswith("layers/")
 
 
 def _columns(values: dict[str, Any], of: str) -> dict[str, Any]:
-    """Return the columns of ``obs``, ``var`` or ``raw/var``; AnnData 0.7 kept categories apart."""
+    """Return the columns of ``obs``, ``var`` or ``raw/var``, with categories that AnnData 0.7 kept apart."""
     found = {}
     for key, column in values.items():
         if not key.startswith(f"{of}/") or key.endswith("/__categories"):
@@ -175,7 +175,7 @@ def _used_rows(
     library: str | None,
     path: Path,
 ) -> tuple[np.ndarray, tuple[Finding, ...]]:
-    """Choose the rows of one capture, then those of it that lie under tissue."""
+    """Choose the rows of one capture, and among them those under tissue."""
     places = ("intissue", "arrayrow", "arraycol")
     may_name = {name: column for name, column in obs.items() if plain(name) not in places}
     found = captures.groupings(may_name, spot_ids)
@@ -199,7 +199,7 @@ def _unmeasured(genes: list[str]) -> Finding:
 def _choose_counts(
     pieces: dict[str, Any], values: dict[str, Any], used: np.ndarray, path: Path, *, other_layers: list[str]
 ) -> tuple[str, sparse.csr_matrix, np.ndarray, tuple[Finding, ...]]:
-    """Read X, or where it cannot be raw counts the first layer that can, or ``raw``.
+    """Read the raw counts: X, or if X cannot be counts the first layer that can, or ``raw``.
 
     Returns
     -------
@@ -250,7 +250,7 @@ def _choose_counts(
 
 
 def _stored_counts(piece: Any, key: str, shape: tuple[int, int], used: np.ndarray, path: Path) -> Any:
-    """Read a stored matrix (n, G), and give the rows that are used; CohortError for another shape."""
+    """Read a stored matrix (n, G), and return the rows in use; CohortError for another shape."""
     from anndata.io import read_elem
     from scipy import sparse
 
@@ -265,7 +265,7 @@ def _stored_counts(piece: Any, key: str, shape: tuple[int, int], used: np.ndarra
 
 
 def _called(key: str) -> str:
-    """Say a place of counts as AnnData does: ``layers['counts']``, ``raw.X``."""
+    """Return AnnData's name for where counts are stored: ``layers['counts']``, ``raw.X``."""
     kind, _, name = key.partition("/")
     return f"layers['{name}']" if kind == "layers" else key.replace("/", ".")
 
@@ -277,7 +277,7 @@ def _facts(
     libraries: list[str],
     library: str | None,
 ) -> dict[str, Any]:
-    """Give the facts of ``uns``, and the scale factors of the capture that is read."""
+    """Return the facts in ``uns``, with the scale factors of the capture that is read."""
     facts = {key[4:]: _scalar(value) for key, value in values.items() if key.startswith("uns/")}
     if library not in libraries:
         named = {text for column in obs.values() for text in set(names.texts(column)) if text in libraries}
@@ -298,7 +298,7 @@ def _facts(
 
 
 def _scalar(value: Any) -> Any:
-    """Unwrap what anndata stored as an array of one, or as bytes."""
+    """Return a plain value for what anndata stored as an array of one, or as bytes."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
     if isinstance(value, bytes):

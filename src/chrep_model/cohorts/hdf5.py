@@ -1,4 +1,4 @@
-"""Parts of HDF5 files from strangers: no way out of the file, and no more values than it can hold."""
+"""Read parts of untrusted HDF5 files: nothing outside the file, and no more values than it can hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALWAYS_ALLOWED_BYTES = 1 << 30
 
 
 def member(group: Any, key: str, path: Path) -> Any:
-    """Return a member of an HDF5 group, None where there is none.
+    """Return a member of an HDF5 group, or None if there is none.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def member(group: Any, key: str, path: Path) -> Any:
 
 
 def dataset(file: Any, key: str, path: Path) -> Any:
-    """Return the dataset of a key such as ``matrix/data``, None where there is none; raises like `member`."""
+    """Return the dataset of a key such as ``matrix/data``, or None if there is none; raises like `member`."""
     import h5py
 
     node = file
@@ -46,7 +46,7 @@ def dataset(file: Any, key: str, path: Path) -> Any:
 
 
 def check_budget(pieces: Iterable[Any], path: Path) -> None:
-    """Look over datasets and groups of them before their values are read.
+    """Check that datasets, or those of groups, lie in this file and are no larger than it can hold.
 
     Raises
     ------

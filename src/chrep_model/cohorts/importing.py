@@ -1,4 +1,4 @@
-"""Counts of another program's output, written as a plain pair: NAME.h5ad beside its slide."""
+"""Write the counts of another program's output as a plain pair: NAME.h5ad beside its slide."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Tell = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """What was written, and what there is to say of it.
+    """The files that an import wrote, and the findings.
 
     Attributes
     ----------
@@ -178,7 +178,7 @@ def _write_h5ad(section: Section, path: Path) -> None:
 
 
 def _link(slide: Path, target: Path) -> None:
-    """Put a slide in a second place without its gigabytes where the system can, else copy it."""
+    """Link a slide to a second place, or copy it where the system cannot link."""
     slide = slide.resolve()
     if slide.is_file():
         with suppress(OSError):
@@ -191,7 +191,7 @@ def _link(slide: Path, target: Path) -> None:
 
 
 def _draw(section: Section, check: PairCheck, path: Path) -> None:
-    """Draw the spots over the tissue, coloured by their counts; those beside tissue are red."""
+    """Draw the spots over the tissue, coloured by their counts; spots off the tissue are red."""
     from matplotlib import colormaps
 
     if check.overlay is None:

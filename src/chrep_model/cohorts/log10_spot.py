@@ -1,4 +1,4 @@
-"""Counts as log10-spot values, where every section may have measured other genes.
+"""Convert counts to log10-spot values, even if each section measured other genes.
 
 The unit is ``log10(1 + 1e4 * c / l)`` with the count ``c`` of a gene and the spot's total ``l`` over the
 genes of a panel. A section that did not measure some of them has incomplete totals, and its other genes would
@@ -24,7 +24,7 @@ _CONVERGED = 1e-13
 
 
 def aligned(section: Section, genes: Sequence[str]) -> Any:
-    """Bring counts (n, G) into the order of `genes`, float64 csr without stored zeros.
+    """Return a section's counts with the columns of `genes`, float64 csr without stored zeros.
 
     A gene that the section does not list has no entry; `measured` tells it from one that was never counted.
     """
@@ -40,13 +40,13 @@ def aligned(section: Section, genes: Sequence[str]) -> Any:
 
 
 def measured(section: Section, genes: Sequence[str]) -> NDArray[np.bool_]:
-    """Tell which of `genes` a section lists, (G,) bool; the others it did not measure."""
+    """Return which of `genes` a section lists, (G,) bool; it did not measure the others."""
     listed = set(section.genes)
     return np.array([name in listed for name in genes], dtype=bool)
 
 
 def coverage(share: NDArray[np.float64], known: NDArray[np.bool_]) -> float:
-    """Share of a spot's counts that the measured genes can be expected to hold; exactly 1 for all genes.
+    """Return the share of a spot's counts expected from the measured genes; exactly 1 for all genes.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def coverage(share: NDArray[np.float64], known: NDArray[np.bool_]) -> float:
 
 
 def log10_spot(counts: Any, coverage: float = 1.0) -> Any:
-    """Turn csr counts into log10-spot values; zero stays zero, hence csr too.
+    """Convert csr counts to log10-spot values; zero stays zero, so the result is csr too.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def log10_spot(counts: Any, coverage: float = 1.0) -> Any:
 
 
 def moments(parts: Sequence[Any], known: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Mean and sd (G,) of each gene over the spots that measured it, float64, without making them dense.
+    """Return mean and sd (G,) of each gene over the spots that measured it, float64; csr stays sparse.
 
     Parameters
     ----------
@@ -100,12 +100,12 @@ def moments(parts: Sequence[Any], known: NDArray[np.bool_]) -> tuple[NDArray[Any
 
 
 def spots_measured(parts: Sequence[Any], known: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Count the spots in sections that measured each gene, (G,); see `moments`."""
+    """Return how many spots lie in sections that measured each gene, (G,); see `moments`."""
     return np.array([part.shape[0] for part in parts]) @ known
 
 
 def expected_shares(parts: Sequence[Any], known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Share of each gene in a spot's counts over all genes, (G,) float64, from sections that measured it.
+    """Return each gene's expected share of a spot's counts, (G,) float64, from the sections with it.
 
     The mean over sections of a gene's counts in the section's complete total. A section that lacks genes has
     an incomplete one, which is completed by the shares of what it lacks: both are found in turn until they
@@ -136,7 +136,7 @@ def expected_shares(parts: Sequence[Any], known: NDArray[np.bool_]) -> NDArray[n
 
 
 def shares_of_means(mean: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Estimate expected shares (G,) from mean log10-spot values, for a panel that was stored without them."""
+    """Estimate expected shares (G,) from mean log10-spot values, for a panel stored without shares."""
     # The mean of a logarithm is below the logarithm of the mean, most of all for genes that are rarely
     # counted: these shares are too small for them. They only serve sections that lack genes.
     shares = np.maximum(10.0 ** np.asarray(mean, np.float64) - 1, 0)

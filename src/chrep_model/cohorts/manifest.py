@@ -1,4 +1,4 @@
-"""The YAML form of a cohort."""
+"""The YAML manifest of a cohort: its fields, and how it is written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Strict(BaseModel):
 
 
 class ManifestSection(_Strict):
-    """One section; paths are relative to the manifest.
+    """One section of a manifest; paths are relative to the manifest.
 
     `counts` is an h5ad, or a folder that `chrep_model.cohorts.readers` reads; only beside such a folder may
     `slide` be left out, and only there `bin_um` means something.
@@ -37,14 +37,14 @@ class ManifestSection(_Strict):
 
 
 class Manifest(_Strict):
-    """A cohort: its name and its sections, in order."""
+    """The name of a cohort and its sections, in order."""
 
     name: str | None = Field(default=None, min_length=1)
     sections: list[ManifestSection] = Field(min_length=1)
 
 
 def write_manifest(cohort: Cohort, path: str | os.PathLike[str]) -> None:
-    """Write a cohort as a manifest that `open_cohort` reads back: absolute paths, patients and scales.
+    """Write a cohort as a manifest for `open_cohort`, with absolute paths, patients and scales.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The genes of a section under the names that a model or another section has for them.
+"""Rename the genes of a section as a model or another section names them.
 
 One file calls a gene by its symbol, the next by its Ensembl id, with or without a version. Most files hold
 both, and then the two can be brought together.
@@ -22,13 +22,13 @@ MIN_SHARED = 0.5
 
 
 def share_names(genes: Collection[str], others: Collection[str]) -> bool:
-    """Whether at least half of the smaller set of genes is in the larger one too."""
+    """Return whether at least half of the smaller set of genes is also in the larger one."""
     mine, theirs = set(genes), set(others)
     return len(mine & theirs) >= MIN_SHARED * min(len(mine), len(theirs))
 
 
 def matched(section: Section, genes: Sequence[str], ids: Sequence[str] | None, whose: str) -> Section:
-    """Give a section whose genes carry the names of others, where its own names or ids mean the same genes.
+    """Return a section with its genes renamed as in `genes`, matched by its own names or ids.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def matched(section: Section, genes: Sequence[str], ids: Sequence[str] | None, w
 
 
 def with_shared_names(sections: Sequence[Section]) -> tuple[Section, ...]:
-    """Bring the genes of some sections under common names: symbols where one section has them."""
+    """Rename the genes of all sections alike: by symbols if any section has them."""
     like = next((section for section in sections if not are_ensembl(section.genes)), sections[0])
     return tuple(
         section if section is like else matched(section, like.genes, like.gene_ids, f"section {like.name}")

@@ -1,4 +1,4 @@
-"""Whether slides and counts of a cohort go together, looked at before hours of training and said in words.
+"""Check, before hours of training, that the slides and counts of a cohort belong together.
 
 `check_cohort` looks at sections that were read, for the command line; `check_pair` reads and looks at one
 pair, for the window. Both do the same: see `checks`, where each topic has a file.
@@ -40,7 +40,7 @@ NO_PATIENT = Finding(
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
-    """The slide with its spots, small.
+    """A small picture of the slide with its spots.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Overlay:
 
 @dataclass(frozen=True, eq=False)
 class PairCheck:
-    """What came of looking at a pair.
+    """The result of checking one pair of slide and counts.
 
     Attributes
     ----------
@@ -88,11 +88,11 @@ class PairCheck:
 
     @classmethod
     def failed(cls, pair: Pair, why: str) -> PairCheck:
-        """Return the check of a pair at which the check itself failed."""
+        """Return the result for a pair whose check failed with an error."""
         return cls(pair, None, "", (Finding("error", f"This pair could not be checked ({why})."),), None)
 
     def of_patient(self, patient: str) -> PairCheck:
-        """Return the same for another patient; nothing is read again."""
+        """Return the same result with another patient; nothing is read again."""
         return PairCheck(
             replace(self.pair, patient=patient),
             None if self.section is None else replace(self.section, patient=patient),
@@ -103,22 +103,22 @@ class PairCheck:
 
     @property
     def level(self) -> Level:
-        """The worst of the findings."""
+        """Worst level of the findings."""
         return worst(self.findings)
 
     @property
     def on_tissue(self) -> float | None:
-        """Share of the spots on tissue, where that is known."""
+        """Share of the spots on tissue; None if not known."""
         return None if self.overlay is None else float(self.overlay.on_tissue.mean())
 
     @property
     def median_counts(self) -> float | None:
-        """Median counts of a spot, where they are known."""
+        """Median counts of a spot; None if not known."""
         return None if self.overlay is None else float(np.median(self.overlay.totals))
 
 
 def check_pair(pair: Pair) -> PairCheck:
-    """Open a slide and its counts, and look whether they belong together.
+    """Open a slide and its counts, and check that they belong together.
 
     Never raises for what is wrong with the files: that becomes a finding.
     """
@@ -154,7 +154,7 @@ def check_pair(pair: Pair) -> PairCheck:
 
 
 def check_section(section: Section) -> tuple[Finding, ...]:
-    """Look whether a section's slide, spots, scale and counts can belong together.
+    """Check that a section's slide, spots, scale and counts can belong together.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def check_section(section: Section) -> tuple[Finding, ...]:
 def check_cohort(
     cohort: Cohort, *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, tuple[Finding, ...]]:
-    """Look at every section of a cohort, and whether all name their genes in the same way.
+    """Check every section of a cohort, and that all name their genes in the same way.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def _all_findings(look: Look) -> Iterator[Finding]:
 
 
 def _look(source: Section | CountsFile, slide: Slide, path: Path) -> Look:
-    """Read the small picture of a slide, find its tissue, and lay the spots on it."""
+    """Read a small picture of a slide, find its tissue, and place the spots on it."""
     section = source if isinstance(source, Section) else None
     own = None if slide.mpp is None else slide.mpp.value
     if section is not None:

@@ -1,4 +1,4 @@
-"""Which slide goes with which h5ad, among files that somebody points at."""
+"""Find which slide goes with which h5ad among the files that a user points at."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COUNTS_SUFFIX = ".h5ad"
 
 @dataclass(frozen=True)
 class Pair:
-    """A slide, and the h5ad or another program's folder with the counts of its spots.
+    """A slide with its counts: an h5ad or the output folder of another program.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Suggestions:
-    """What was found among some files.
+    """The pairs found among some files, and the files left over.
 
     Attributes
     ----------
@@ -129,7 +129,7 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
 
 
 def _sources_in(path: Path) -> list[Source]:
-    """Return what readers find in a folder that has no h5ad."""
+    """Return the sources that readers find in a folder without h5ad."""
     if not path.is_dir() or is_slide(path) or any(map(_is_counts, path.iterdir())):
         return []
     source = find_source(path)
@@ -155,7 +155,7 @@ def _no_pair(folder: Path) -> str:
 
 
 def _files_of(path: Path) -> Iterator[Path]:
-    """Give a file, or the files of a folder and of its direct subfolders; a slide may be a folder itself."""
+    """Yield a file, or the files of a folder and its direct subfolders; a slide may be a folder itself."""
     if not path.is_dir() or is_slide(path):
         yield path
         return

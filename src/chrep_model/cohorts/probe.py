@@ -1,4 +1,4 @@
-"""Try h5ad files in another process, where a damaged one can do no harm.
+"""Try h5ad files in another process, so that a damaged one cannot crash this one.
 
 The HDF5 library trusts what a file says of itself. A few flipped bits in the right place make it run in
 circles or write where it must not, which ends the process: the window, the training, everything. So all files
@@ -26,7 +26,7 @@ _READY, _DONE = "ready", "done"
 
 
 def probe(paths: Sequence[str | os.PathLike[str]]) -> None:
-    """Read HDF5 files in another process; CohortError for one that crashes it or does not end in time."""
+    """Read HDF5 files in another process; CohortError for one that crashes it or takes too long."""
     files = [Path(path).absolute() for path in paths if Path(path).is_file()]
     if not files:
         return

@@ -1,4 +1,4 @@
-"""A section: one slide, the spots measured on it, and where they lie."""
+"""A section: one slide, the spots measured on it, and their positions."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Section:
         return len(self.spot_ids)
 
     def open_slide(self) -> Slide:
-        """Open the slide with this section's scale."""
+        """Open the slide at this section's scale."""
         return open_slide(self.slide_path, scene=self.scene).with_mpp(self.mpp, source="cohort")
 
 
@@ -146,7 +146,7 @@ def join_section(
     um_per_px: float | None = None,
     library: str | None = None,
 ) -> Section:
-    """Make a section of what was read of its h5ad and of its open slide; see `read_section`.
+    """Build a section from the contents of its h5ad and its open slide; see `read_section`.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def join_section(
 
 
 def spot_diameter(facts: Mapping[str, Any], path: Path) -> float | None:
-    """Return the diameter of a spot in level-0 px, None where nothing says it; CohortError for no length."""
+    """Return the diameter of a spot in level-0 px; None if not known, CohortError if it is no length."""
     for key in ("spot_diameter_px", "spot_diameter_fullres"):
         if (diameter := _positive(facts.get(key), key, path)) is not None:
             return diameter
@@ -198,7 +198,7 @@ def _patient(facts: dict[str, Any]) -> str | None:
 def _scale(
     given: float | None, own: float | None, table: CountsFile, path: Path
 ) -> tuple[float, ScaleSource]:
-    """Return the µm per px and who says it."""
+    """Return the µm per px and its source."""
     says: tuple[tuple[ScaleSource, float | None], ...] = (
         ("typed in", _positive(given, "um_per_px", path)),
         ("h5ad", _positive(table.facts.get("um_per_px"), "um_per_px", path)),
@@ -225,7 +225,7 @@ def _scale(
 
 
 def _guessed_scale(facts: Mapping[str, Any]) -> str:
-    """Say which scale would follow from the diameter of the spots, where Space Ranger says that."""
+    """Return a sentence on the scale that Space Ranger's spot diameter implies; empty if it has none."""
     try:
         across = float(facts["spot_diameter_fullres"])
         um = float(facts.get("bin_size_um") or RIM_UM)
@@ -276,7 +276,7 @@ def _check_inside(table: CountsFile, *, width: int, height: int, path: Path) -> 
 
 
 def _factor(value: Any) -> float:
-    """Return a scale factor as a number; 0 for what is none."""
+    """Return a scale factor as a number; 0 if it is none."""
     try:
         return max(float(value), 0.0)
     except (TypeError, ValueError):

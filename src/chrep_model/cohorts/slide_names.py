@@ -1,4 +1,4 @@
-"""Which files are slides by their names."""
+"""Recognise slides by their file names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SLIDE_SUFFIXES = (
 
 
 def slide_stem(file_name: str) -> str | None:
-    """Give the name of the slide in a file of this name, or None for a file that is no slide."""
+    """Return the slide name of a file name, or None if it is no slide's."""
     lower = file_name.lower()
     for suffix in SLIDE_SUFFIXES:
         if lower.endswith(suffix) and len(lower) > len(suffix):

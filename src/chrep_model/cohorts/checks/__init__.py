@@ -1,1 +1,1 @@
-"""Whether a section's spots, counts, scale and names can be right: one topic a file."""
+"""Checks of a section's spots, counts, scale and gene names: one topic a file."""

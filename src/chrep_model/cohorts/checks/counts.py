@@ -1,4 +1,4 @@
-"""Whether every spot was counted, and every gene."""
+"""Check that every spot and every gene was counted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FEWEST_SPOTS = 30
 
 
 def findings(look: Look) -> Iterator[Finding]:
-    """Look for spots without any count."""
+    """Find spots without any count."""
     totals = np.asarray(look.counts.sum(axis=1)).ravel()
     empty = int((totals == 0).sum())
     if empty == len(totals):
@@ -31,7 +31,7 @@ def findings(look: Look) -> Iterator[Finding]:
 
 
 def between_sections(sections: Sequence[Section]) -> Iterator[tuple[str, Finding]]:
-    """Look for genes that one section lists without any count, and that are common in the others."""
+    """Find genes that have no count in one section although they are common in the others."""
     detected = [
         dict(
             zip(section.genes, np.bincount(section.counts.indices, minlength=len(section.genes)), strict=True)

@@ -1,4 +1,4 @@
-"""A section laid on its slide, as the checks see it: a small picture, its tissue, and the spots."""
+"""What the checks of a section work on: a small picture of its slide, the tissue in it, and its spots."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COMPONENTS = 4
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What the checks look at.
+    """The small picture, tissue, spots and counts of one section.
 
     Attributes
     ----------
@@ -78,17 +78,17 @@ class Look:
 
     @property
     def pitch(self) -> float:
-        """Median of `near`."""
+        """Median distance of a spot to its nearest neighbour, in level-0 px."""
         return float(np.median(self.near)) if len(self.near) else float("nan")
 
     @property
     def regular(self) -> bool:
-        """Whether the spots stand on a lattice: nearly all have their nearest neighbour equally far away."""
+        """Whether the spots form a lattice: for nearly all, the nearest neighbour is equally far away."""
         return len(self.xy) >= 10 and float(np.percentile(self.near, 5)) > 0.75 * self.pitch
 
     @property
     def size(self) -> float:
-        """Side of the square in level-0 px that stands for a spot: its diameter, else half of the pitch."""
+        """Side in level-0 px of the square that stands for a spot: the spot's diameter, else half a pitch."""
         if self.diameter is not None:
             return self.diameter
         if np.isfinite(self.pitch) and self.pitch > 0:
@@ -96,15 +96,15 @@ class Look:
         return 100.0 if self.mpp is None else um_to_px(100.0, self.mpp)
 
     def inside(self, xy: FloatArray) -> bool:
-        """Whether all positions lie in the picture."""
+        """Return whether all positions lie in the picture."""
         return bool((xy >= 0).all() and (xy <= self.shape[::-1]).all())
 
     def on_tissue(self, xy: FloatArray) -> npt.NDArray[np.bool_]:
-        """Whether a spot at each of these positions would lie on tissue, (n,)."""
+        """Return which of these positions lie on tissue, (n,) bool."""
         return self.mask.fraction(xy, self.size) >= _COVERED
 
     def follows(self, xy: FloatArray) -> float:
-        """How well counts follow the picture, were the spots at these positions.
+        """Return how well the counts correlate with the picture if the spots were at these positions.
 
         Returns
         -------
@@ -135,7 +135,7 @@ class Look:
 
     @cached_property
     def _planes(self) -> FloatArray:
-        """Mean optical density of each channel and its spread in the square of a spot, (rows, cols, 4)."""
+        """Mean and spread of optical density in a spot-sized square at each pixel, (rows, cols, 4)."""
         window = max(round(self.size / self.mask.downsample), 1)
         density = -np.log10((self.picture.astype(np.float32) + 1) / 256)
         mean = ndimage.uniform_filter(density, (window, window, 0))
@@ -151,7 +151,7 @@ class Look:
 
 
 def _standard(values: FloatArray) -> FloatArray:
-    """Bring each column to mean 0 and variance 1; one without variation becomes 0."""
+    """Scale each column to mean 0 and variance 1; a constant column becomes 0."""
     centred = values - values.mean(axis=0)
     spread = centred.std(axis=0)
     return np.asarray(np.where(spread > 1e-9, centred / np.maximum(spread, 1e-9), 0.0))

@@ -1,4 +1,4 @@
-"""Whether all spots are moved against the picture, as when it was cropped after the spots were placed.
+"""Check that the spots are not all shifted against the picture, as when it was cropped afterwards.
 
 On thirteen sections whose positions are right no other place was ahead of the given one by more than 0.01;
 moved by one or two spots, the right place was ahead by 0.18 to 0.31 in the sample.
@@ -24,7 +24,7 @@ _FAR_ENOUGH = 0.75
 
 
 def findings(look: Look) -> Iterator[Finding]:
-    """Look whether counts follow the picture far better with all spots moved by the same distance."""
+    """Find a shift of all spots under which the counts follow the picture far better."""
     if len(look.xy) < FEWEST_SPOTS or not look.pitch > 0:
         return
     given = look.follows(look.xy)
@@ -48,7 +48,7 @@ def findings(look: Look) -> Iterator[Finding]:
 
 
 def _best(look: Look, around: np.ndarray, steps: np.ndarray) -> tuple[float, np.ndarray] | None:
-    """Return how well counts follow the picture at the best of the places around one, and its distance."""
+    """Return the highest `Look.follows` over a grid of shifts around one, and the shift (dx, dy) of it."""
     places = (around + np.array([dx, dy]) for dx in steps for dy in steps)
     scored = [(look.follows(look.xy + by), by) for by in places if look.inside(look.xy + by)]
     return max(scored, key=lambda item: item[0], default=None)

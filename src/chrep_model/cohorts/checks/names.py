@@ -1,4 +1,4 @@
-"""Whether sections and models name their genes in the same way."""
+"""Check that sections and models use the same kind of gene names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chrep_model.cohorts.tables.names import ENSEMBL
 def compare_genes(
     genes: Collection[str], others: Collection[str], whose: str, *, level: Level = "error"
 ) -> Finding | None:
-    """Say so where two sets of genes are named in different ways.
+    """Return a finding if two sets of genes have too few names in common, else None.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def compare_genes(
 
 
 def between_sections(sections: Sequence[Section]) -> Iterator[tuple[str, Finding]]:
-    """Compare the genes of all sections with those of the most: name of the section and what is wrong."""
+    """Compare each section's gene names with the most common naming; yield (section name, finding)."""
     alike: list[list[Section]] = []
     for section in sections:
         group = next((group for group in alike if share_names(section.genes, group[0].genes)), None)

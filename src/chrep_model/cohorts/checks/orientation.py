@@ -1,4 +1,4 @@
-"""Whether x and y are exchanged or mirrored, by tissue and by whether counts follow the picture.
+"""Check that x and y are not swapped or mirrored, by the tissue and by how well counts follow the picture.
 
 On nine sections of three laboratories at least 99 % of the spots were on tissue as they were given, and at
 most 84 % in any other of the eight orientations. Tissue that fills the picture cannot tell; there counts can:
@@ -31,7 +31,7 @@ _CERTAIN_AHEAD, _CERTAIN_BY_CHANCE, _CERTAIN_DEVIATIONS = 0.15, 1.5, 5.0
 
 
 def findings(look: Look) -> Iterator[Finding]:
-    """Look at all eight orientations of the spots on the picture."""
+    """Compare all eight orientations of the spots on the picture, and yield what is wrong."""
     if not look.mask.mask.any():
         yield Finding(
             "warning", "No tissue was found on this picture.", "Look whether it is the H&E image at all."
@@ -102,7 +102,7 @@ def leading(look: Look, others: dict[str, FloatArray]) -> tuple[str, bool] | Non
 
 
 def turned(xy: FloatArray, shape: tuple[int, int]) -> Iterator[tuple[str, FloatArray]]:
-    """Give the seven other orientations of spots on an image of (rows, cols)."""
+    """Yield the name and positions of the seven other orientations of spots on an image of (rows, cols)."""
     x, y = xy.T
     right, down = shape[1] - x, shape[0] - y
     yield _SWAPPED, np.stack([y, x], axis=1)

@@ -1,4 +1,4 @@
-"""Whether positions are px of this picture: not of a reduced one, µm, or places on the array."""
+"""Check that positions are px of this picture, and not px of a reduced copy, µm, or array positions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SAME, _UNRELATED = 0.97, 0.5
 
 
 def findings(look: Look) -> Iterator[Finding]:
-    """Look whether the positions can be px of this picture, and whether they go with places on the array."""
+    """Check that positions can be px of this picture, and that they agree with the array positions."""
     scaled = _array_places(look) or _other_scale(look)
     if scaled is not None:
         yield scaled
@@ -53,7 +53,7 @@ def findings(look: Look) -> Iterator[Finding]:
 
 
 def _twice(look: Look) -> Iterator[Finding]:
-    """Find spots that were put into the table twice."""
+    """Find spots that the table lists twice."""
     repeated = len(look.xy) - len(np.unique(look.xy, axis=0))
     if repeated:
         yield Finding(
@@ -64,7 +64,7 @@ def _twice(look: Look) -> Iterator[Finding]:
 
 
 def _array_places(look: Look) -> Finding | None:
-    """Find array rows and columns in the place of pixels: small whole numbers in a corner."""
+    """Find array rows and columns given instead of pixels: small whole numbers in a corner."""
     whole = bool((look.xy == np.round(look.xy)).all())
     if not (whole and len(look.xy) >= 10 and look.pitch <= _FEWEST_PX):
         return None
@@ -79,7 +79,7 @@ def _array_places(look: Look) -> Finding | None:
 
 
 def _other_scale(look: Look) -> Finding | None:
-    """Find positions that fit the tissue far better when multiplied by a factor that is known."""
+    """Find positions that fit the tissue far better when multiplied by one of the known factors."""
     tissue = _box_of_tissue(look)
     if tissue is None or len(look.xy) < 10:
         return None
@@ -125,7 +125,7 @@ def _factors(look: Look) -> Iterator[tuple[str, float]]:
 
 
 def _followed(look: Look, xy: FloatArray) -> bool:
-    """Whether counts follow the picture at other positions, and not at the given ones."""
+    """Return whether the counts follow the picture far better at other positions than at the given ones."""
     if len(look.xy) < FEWEST_SPOTS:
         return False
     there = look.follows(xy)
@@ -138,7 +138,7 @@ def _followed(look: Look, xy: FloatArray) -> bool:
 
 
 def _box(xy: FloatArray) -> FloatArray:
-    """Left, top, right, bottom of all but the outermost hundredth of positions."""
+    """Return left, top, right and bottom of the positions, without the outermost hundredth."""
     return np.concatenate([np.percentile(xy, 1, axis=0), np.percentile(xy, 99, axis=0)])
 
 
@@ -150,7 +150,7 @@ def _box_of_tissue(look: Look) -> FloatArray | None:
 
 
 def _overlap(one: FloatArray, other: FloatArray) -> float:
-    """Area that two boxes share, of that of both together."""
+    """Return the intersection of two boxes divided by their union."""
     shared = np.prod(np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None))
     both = sum(np.prod(box[2:] - box[:2]) for box in (one, other)) - shared
     return float(shared / both) if both > 0 else 0.0
@@ -161,7 +161,7 @@ def _share(xy: FloatArray, look: Look) -> float:
 
 
 def _against_array(look: Look) -> Iterator[Finding]:
-    """Compare positions with places on the array: a stretch and a turn bring the one onto the other."""
+    """Check that one linear map takes array positions to positions, without mirroring."""
     if look.array is None or len(look.xy) < 10 or (np.ptp(look.array, axis=0) == 0).any():
         return
     col_row = look.array[:, ::-1].astype(np.float64)

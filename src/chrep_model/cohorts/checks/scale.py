@@ -1,4 +1,4 @@
-"""Whether the µm per px can be right: by the slide, by the distance between spots, by their diameter."""
+"""Check the µm per px against the slide, the distance between spots, and their diameter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VISIUM_PITCH_UM = 100.0
 
 
 def findings(look: Look) -> Iterator[Finding]:
-    """Compare the scale that is used with everything else that tells it."""
+    """Compare the µm per px in use with all other sources of the scale."""
     if look.mpp is None:
         return
     known = known_pitch(look)
@@ -55,7 +55,7 @@ def findings(look: Look) -> Iterator[Finding]:
 
 
 def known_pitch(look: Look) -> tuple[str, float] | None:
-    """Return the kind of array, where that is beyond doubt, and the µm between its neighbouring spots."""
+    """Return the kind of array and the µm between its neighbouring spots; None unless that is certain."""
     if len(look.xy) < 10 or not look.pitch > 0:
         return None
     found = [_HD_BIN.search(name) for name in look.spot_ids[:20]]
@@ -72,12 +72,12 @@ def known_pitch(look: Look) -> tuple[str, float] | None:
 
 
 def is_visium_hd(look: Look) -> bool:
-    """Tell by their names whether spots are bins of Visium HD, whose columns run from right to left."""
+    """Return whether the spots are Visium HD bins, by their names; their columns run from right to left."""
     return bool(look.spot_ids) and all(_HD_BIN.search(name) for name in look.spot_ids[:20])
 
 
 def _six_neighbours(look: Look) -> bool:
-    """Whether inner spots have six neighbours at the distance of the nearest, as on a honeycomb."""
+    """Return whether inner spots have six nearest neighbours at one distance, as on a honeycomb."""
     from scipy.spatial import KDTree
 
     tree = KDTree(look.xy)
@@ -86,7 +86,7 @@ def _six_neighbours(look: Look) -> bool:
 
 
 def _disagreement(look: Look, fits: bool | None) -> Iterator[Finding]:
-    """Say so where the table, the slide and Space Ranger's scale factors do not say the same scale."""
+    """Find a µm per px in the slide or in Space Ranger's scale factors that differs from the one in use."""
     assert look.mpp is not None  # noqa: S101  (asked before)
     others = {
         "The slide says": look.slide_mpp,

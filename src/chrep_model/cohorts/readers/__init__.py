@@ -1,4 +1,4 @@
-"""Counts as other programs leave them: one file per format, and one function that finds the right one."""
+"""Read the counts of other programs: one file per format, and one function that finds the right reader."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ READERS: tuple[Reader, ...] = (
 
 
 def find_source(path: str | os.PathLike[str], options: Options = Options()) -> Source | None:  # noqa: B008
-    """Return what holds the counts of one section at a path; None where no reader knows it."""
+    """Return the source of one section's counts at a path; None if no reader recognises it."""
     path = Path(path)
     for reader in READERS:
         place = reader.find(path)
@@ -47,7 +47,7 @@ def find_source(path: str | os.PathLike[str], options: Options = Options()) -> S
 
 
 def find_sources(folder: Path) -> list[Source]:
-    """Return the sections of a folder of such folders or files, also of those in folders for tables."""
+    """Return the sources in a folder, one per section, also those in its subfolders for tables."""
     places = [folder, *(folder / name for name in _FOLDERS if (folder / name).is_dir())]
     found: dict[Path, Source] = {}
     for path in (path for place in places for path in sorted(place.iterdir())):
@@ -58,13 +58,13 @@ def find_sources(folder: Path) -> list[Source]:
 
 
 def hdf5_files(counts: str | os.PathLike[str]) -> list[Path]:
-    """Return the HDF5 files that reading these counts will open, for `cohorts.probe`."""
+    """Return the HDF5 files that will be opened to read these counts, for `cohorts.probe`."""
     source = find_source(counts)
     return [Path(counts)] if source is None else source.hdf5()
 
 
 def open_source(path: str | os.PathLike[str], options: Options = Options()) -> Source:  # noqa: B008
-    """Return what holds the counts of one section at a path.
+    """Return the source of one section's counts at a path; CohortError if no reader recognises it.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def read_pair(
     bin_um: float | None = None,
     library: str | None = None,
 ) -> tuple[CountsFile, Path, str | None]:
-    """Read the counts of a section, and say which picture goes with them.
+    """Read the counts of a section, and return them with the picture that goes with them.
 
     Parameters
     ----------

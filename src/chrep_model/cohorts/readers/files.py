@@ -1,4 +1,4 @@
-"""Tables, JSON and compressed text from strangers, read within a budget of bytes."""
+"""Read untrusted tables, JSON and compressed text within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COPY_AGAIN = "Copy or download the file again."
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file, decompressed where its name ends in ``.gz``.
+    """Read a file, and decompress it if its name ends in ``.gz``.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; CohortError where the file is none."""
+    """Read a JSON object; CohortError if the file holds none."""
     if path.is_file() and path.stat().st_size > MAX_JSON_BYTES:
         raise CohortError("this file is too large for what it should say", path=path, remedy=_COPY_AGAIN)
     try:
@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path, **options: Any) -> pd.DataFrame:
-    """Read a CSV, TSV (also gzipped) or Parquet table; CohortError where it is none.
+    """Read a CSV, TSV (also gzipped) or Parquet table; CohortError if the file holds none.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def _read_parquet(path: Path, columns: Any) -> pd.DataFrame:
 
 
 def only_one(files: list[Path], what: str, folder: Path) -> Path | None:
-    """Return the one file of several kinds of names, None without any; several raise CohortError."""
+    """Return the one file whose name matches; None if none does, CohortError if several do."""
     if len(files) > 1:
         names = ", ".join(file.name for file in files[:4])
         raise CohortError(
@@ -129,6 +129,6 @@ def only_one(files: list[Path], what: str, folder: Path) -> Path | None:
 
 
 def inside(folder: Path, *patterns: str) -> list[Path]:
-    """Return the files of a folder whose names match one of the patterns, by name; hidden ones are none."""
+    """Return the files of a folder whose names match a pattern, sorted by name, without hidden ones."""
     found = {file for pattern in patterns for file in folder.glob(pattern)}
     return sorted(file for file in found if file.is_file() and not file.name.startswith("."))

@@ -1,4 +1,4 @@
-"""The genes among the features of a count matrix, each under one name."""
+"""Select the genes among the features of a count matrix, and give each one name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CONTROLS = re.compile(
 
 @dataclass(frozen=True, eq=False)
 class GeneCounts:
-    """Counts of genes.
+    """Counts of genes, with the genes' names and ids.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class GeneCounts:
 
 
 def gene_counts(matrix: Matrix) -> GeneCounts:
-    """Keep the genes of a matrix, and sum the columns of those that share a symbol.
+    """Keep the genes of a matrix, and add up the columns of genes with the same symbol.
 
     Raises
     ------

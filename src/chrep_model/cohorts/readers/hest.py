@@ -1,4 +1,4 @@
-"""Samples of HEST: an h5ad, a picture, and a JSON file with what is known of them, in three folders."""
+"""Read HEST samples: an h5ad, a picture, and a JSON file of metadata, in three folders."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _facts_file(table: Path) -> Path | None:
 
 
 def _partners(table: Path, folders: tuple[str, ...], suffixes: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Give the files of the table's name beside it, and in folders of these names beside its own."""
+    """Yield the files with the table's name: beside it, in these subfolders, and in sibling folders."""
     home = table.absolute().parent
     for folder in (home, *(home / name for name in folders), *(home.parent / name for name in folders)):
         for file in sorted(folder.glob(f"{table.stem}.*")) if folder.is_dir() else ():
@@ -146,7 +146,7 @@ def _read_unplaced(table: Path) -> CountsFile:
 
 
 def locate_unplaced(file: Any, table: Path) -> dict[str, Any]:
-    """Find the stored pieces of an open h5ad whose positions are columns of `obs`.
+    """Return the stored pieces of an open h5ad whose positions are columns of `obs`.
 
     Returns
     -------
@@ -180,7 +180,7 @@ def locate_unplaced(file: Any, table: Path) -> dict[str, Any]:
 
 
 def _in_order(xy: FloatArray, picture: Path) -> tuple[FloatArray, list[Finding]]:
-    """Exchange x and y where the makers did: by the picture's borders, else by its tissue."""
+    """Swap x and y back if the sample has them swapped, by the picture's borders, else by its tissue."""
     size = size_of(picture)
     as_given, exchanged = (
         bool((pair >= 0).all() and (pair.max(axis=0) <= (size.width, size.height)).all())

@@ -1,4 +1,4 @@
-"""The scale of an array of spots: from the known distance between them to µm per pixel."""
+"""Compute µm per pixel from the known distance between the spots of an array."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MAX_DISTORTION = 0.03
 
 
 class OtherArray(ValueError):  # noqa: N818 - what it is, not what went wrong
-    """Spots lie on an array of another shape."""
+    """The spots lie on an array of another shape."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    """Where the rows and columns of an array lie in a picture.
+    """Position of an array in a picture: maps (row, col) to (x, y), with the µm per px.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Lattice:
 
 
 def fit_lattice(array: np.ndarray, xy: FloatArray, row_um: float, col_um: float) -> Lattice | None:
-    """Fit the array to the positions of its spots.
+    """Fit the array's rows and columns to the positions of its spots.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Tables of the first Spatial Transcriptomics arrays: rows named ``XxY``, spots of 100 µm, 200 µm apart."""
+"""Read first-generation Spatial Transcriptomics tables: rows named ``XxY``, 100 µm spots, 200 µm apart."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _find(path: Path) -> Path | None:
 
 
 def _is_counts(file: Path) -> bool:
-    """Tell by its first lines whether a table has spots as rows or columns."""
+    """Return whether a table has spots as rows or columns, by its first lines."""
     if not _TABLE.search(file.name) or not file.is_file() or _POSITIONS.search(file.name):
         return False
     try:
@@ -75,7 +75,7 @@ def _name(table: Path) -> str:
 
 
 def _around(table: Path) -> Iterator[Path]:
-    """Give the files in the table's folder, then those in folders for spots and pictures beside it."""
+    """Yield the files in the table's folder, then those in sibling folders for spots and pictures."""
     home = table.absolute().parent
     yield from (file for file in sorted(home.iterdir()) if file.is_file())
     rooms = [room for room in sorted(home.parent.iterdir()) if _ROOMS.search(room.name) and room != home]
@@ -84,14 +84,14 @@ def _around(table: Path) -> Iterator[Path]:
 
 
 def _belongs(file: Path, table: Path) -> bool:
-    """Tell whether a file has the section's name in its own, or in that of a folder beside the table's."""
+    """Return whether the section's name is in a file's name or in that of a folder on the way to it."""
     name = re.escape(_name(table))
     parts = file.absolute().relative_to(table.absolute().parent.parent).parts
     return any(re.search(rf"(?<![A-Za-z0-9]){name}(?![A-Za-z0-9])", part) for part in parts[1:])
 
 
 def _mine(table: Path, files: list[Path]) -> list[Path]:
-    """Keep the files of this section: those beside it, of its name or if it is alone there, before others."""
+    """Return the files of this section: those beside its table if there are any, else others by name."""
     beside = [file for file in files if file.parent == table.absolute().parent]
     named = [file for file in beside if _belongs(file, table)]
     alone = _find(table.parent) is not None
@@ -243,7 +243,7 @@ def _read_positions(
 
 
 def _selection(path: Path) -> pd.DataFrame:
-    """Return a table with the columns x, y, pixel_x, pixel_y, and what else of `_SELECTION` there is."""
+    """Return a table with the columns x, y, pixel_x, pixel_y, and the other columns of `_SELECTION`."""
     head = read_bytes(path)[:4096].decode("utf-8", "replace").split("\n")[0]
     sep = "\t" if "\t" in head else ","
     names = [name.strip().strip('"') for name in head.split(sep)]
@@ -267,7 +267,7 @@ def _selection(path: Path) -> pd.DataFrame:
 
 
 def _aligned(numbers: np.ndarray, spots: np.ndarray, path: Path) -> np.ndarray:
-    """Apply an alignment: row vectors, ``[x, y, 1] @ M``, as the ST viewer writes it, or column vectors."""
+    """Apply a 3 x 3 alignment to spots (n, 2): ``[x, y, 1] @ M``, or transposed where it is stored so."""
     matrix = numbers.reshape(3, 3)
     if np.allclose(matrix[2, :2], 0) and not np.allclose(matrix[:2, 2], 0):
         matrix = matrix.T

@@ -1,4 +1,4 @@
-"""The count matrices that 10x Genomics' programs write: one HDF5 file, or a folder of three (MEX)."""
+"""Read the count matrices of 10x Genomics' programs: one HDF5 file, or a folder of three (MEX)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COPY_AGAIN = "Copy or download the file again."
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """Counts as they are stored, features not looked at yet.
+    """Counts as they are stored, before the features are checked.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Matrix:
 
 
 def find_matrix(folder: Path, stem: str) -> Path | None:
-    """Return the matrix of this name in a folder: the HDF5 file first, then the MEX folder; None without.
+    """Return the matrix of this name in a folder: the HDF5 file, else the MEX folder, else None.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def read_matrix(path: Path) -> Matrix:
 
 
 def locate_h5(file: Any, path: Path) -> dict[str, Any]:
-    """Find the stored pieces of an open HDF5 matrix by their names.
+    """Return the stored pieces of an open HDF5 matrix by their names.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def _read_mex(folder: Path) -> Matrix:
 
 
 def _check_header(text: bytes, path: Path) -> None:
-    """Refuse a Matrix Market file that is none of counts, or that declares more entries than it holds."""
+    """Check that a Matrix Market file holds counts, and no fewer entries than it declares."""
     lines = iter(io.BytesIO(text))
     kind = next(lines, b"").split()
     sizes = next((line for line in lines if line.strip() and not line.startswith(b"%")), b"").split()

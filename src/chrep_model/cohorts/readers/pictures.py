@@ -1,4 +1,4 @@
-"""The full-resolution picture of a section: found in the usual places, and told from its reduced copies."""
+"""Find the full-resolution picture of a section, and tell it from its reduced copies."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _FOLDERS = ("image", "images", "imgs", "img", "fullres", "wsi", "wsis", "histolo
 
 @dataclass(frozen=True)
 class Size:
-    """Width and height of a picture, in px, known to `tolerance` px."""
+    """Width and height of a picture in px, each known to within `tolerance` px."""
 
     width: float
     height: float
     tolerance: float = 0.0
 
     def fits(self, width: int, height: int) -> bool:
-        """Tell whether a picture can have this size."""
+        """Return whether a picture of this width and height matches."""
         return abs(width - self.width) <= self.tolerance and abs(height - self.height) <= self.tolerance
 
     def __str__(self) -> str:
@@ -37,19 +37,19 @@ class Size:
 
 
 def size_of(path: Path) -> Size:
-    """Return the size of a picture; SlideError where it cannot be opened."""
+    """Return the size of a picture; SlideError if it cannot be opened."""
     with open_slide(path) as slide:
         rows, cols = slide.shape
     return Size(cols, rows)
 
 
 def is_reduced(path: Path) -> bool:
-    """Tell by its name whether a picture is one of those that a pipeline writes beside the counts."""
+    """Return whether a picture's name is one that pipelines give to reduced copies."""
     return any(part in path.name.lower() for part in _REDUCED)
 
 
 def nearby(folder: Path, *, up: int) -> Iterator[Path]:
-    """Give the pictures in a folder, in folders for pictures inside it, and in `up` folders above it."""
+    """Yield the pictures in a folder, in its folders for pictures, and in `up` folders above it."""
     for place in (folder, *folder.absolute().parents[:up]):
         rooms = [
             place,
@@ -70,7 +70,7 @@ def find_picture(
     fits: Callable[[Size], str],
     wanted: str,
 ) -> Path:
-    """Return the picture that was named, or the only one of some that fits.
+    """Return the named picture, or else the only candidate that fits.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a reader of one format offers, and what it found in a folder."""
+"""The interface of a reader for one format, and a source: what it found in a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chrep_model.errors import CohortError
 
 @dataclass(frozen=True)
 class Options:
-    """What a user can say about a source.
+    """Options of the user for reading a source.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Reader:
-    """How one format is recognised and read.
+    """The functions that recognise and read one format.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Source:
-    """Counts of one section as another program left them.
+    """One section's counts in the format of another program.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """What the format is called."""
+        """Name of the format."""
         return self.reader.kind
 
     @property
@@ -87,7 +87,7 @@ class Source:
         return self.reader.name(self.place)
 
     def picture(self) -> Path:
-        """Return the full-resolution picture; CohortError says which file is wanted."""
+        """Return the full-resolution picture; CohortError names the missing file."""
         return self.reader.picture(self.place, self.options)
 
     def hdf5(self) -> list[Path]:
@@ -111,5 +111,5 @@ class Source:
         return self.reader.read(self.place, self.options)
 
     def with_options(self, options: Options) -> Source:
-        """Return the same source, read in another way."""
+        """Return the same source with other options."""
         return replace(self, options=options)

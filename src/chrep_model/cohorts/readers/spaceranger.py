@@ -1,4 +1,4 @@
-"""Output folders of Space Ranger 1 to 3 for Visium: spots of 55 µm, 100 µm from one to the next."""
+"""Read Visium output folders of Space Ranger 1 to 3: spots of 55 µm, centres 100 µm apart."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _matrix_of(folder: Path) -> Path | None:
 
 
 def section_name(folder: Path) -> str:
-    """Return the name of the section: that of the run, where the folder is its ``outs``."""
+    """Return the name of the section: that of the run if the folder is its ``outs``."""
     folder = folder.absolute()
     return folder.parent.name if folder.name.lower() == "outs" else folder.name
 
@@ -88,7 +88,7 @@ def _read(folder: Path, options: Options) -> CountsFile:
 
 
 def match(matrix: Matrix, positions: Positions) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
-    """Bring barcodes of counts and positions together, and keep those under tissue.
+    """Match the barcodes of counts and positions, and keep the spots under tissue.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def match(matrix: Matrix, positions: Positions) -> tuple[np.ndarray, np.ndarray,
 
 
 def _scale(positions: Positions, scale: dict[str, float]) -> tuple[float, list[Finding]]:
-    """Return µm per px by the distance between spots, else by their diameter; and what to say of it."""
+    """Return µm per px, from the distance between spots or else from their diameter, and the findings."""
     diameter = scale.get("spot_diameter_fullres")
     why = "too few spots to measure the distance between them"
     lattice = None

@@ -1,4 +1,4 @@
-"""SpatialData stores: an image, shapes of spots or bins on it, and a table of their counts."""
+"""Read SpatialData stores: an image, shapes of spots or bins on it, and a table of their counts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _name(store: Path) -> str:
 
 
 def _picture(store: Path, options: Options) -> Path:
-    """Return the store itself, which is its own picture."""
+    """Return the store itself: it holds its own picture."""
     if options.image is not None and options.image.resolve() != store.resolve():
         raise CohortError(
             "a SpatialData store has its picture inside", path=options.image, remedy="Leave out --image."
@@ -136,7 +136,7 @@ def _table(data: Any, store: Path) -> Any:
 
 
 def _image(data: Any, store: Path) -> Any:
-    """Return the element that `open_slide` takes for the slide."""
+    """Return the image element that `open_slide` uses as the slide."""
     from spatialdata.models import get_axes_names
 
     with open_slide(store) as slide:
@@ -157,7 +157,7 @@ def _image(data: Any, store: Path) -> Any:
 
 
 def _onto_image(shapes: Any, image: Any, store: Path) -> tuple[FloatArray, float]:
-    """Return the matrix (3, 3) that brings coordinates of the shapes onto px of the image, and its scale."""
+    """Return the matrix (3, 3) from coordinates of the shapes to px of the image, and its scale."""
     from spatialdata.transformations import get_transformation
 
     placed, pictured = (get_transformation(element, get_all=True) for element in (shapes, image))

@@ -1,4 +1,4 @@
-"""The ``spatial`` folder of Space Ranger: where its spots or bins lie, and in a picture of which size."""
+"""Read Space Ranger's ``spatial`` folder: positions of spots or bins, and the size of their picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COPY_AGAIN = "Copy the folder 'spatial' of Space Ranger's output again."
 
 @dataclass(frozen=True, eq=False)
 class Positions:
-    """All spots of an array, also those beside the tissue.
+    """All spots of an array, including those off the tissue.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Positions:
 
 
 def spatial_folder(folder: Path) -> Path | None:
-    """Return the folder with positions and scale factors that belongs to an output folder; None without."""
+    """Return the folder with the positions and scale factors of an output folder; None if there is none."""
     spatial = folder / "spatial"
     return spatial if spatial.is_dir() else None
 
@@ -99,7 +99,7 @@ def read_positions(spatial: Path) -> Positions:
 
 
 def read_scale_factors(spatial: Path) -> dict[str, float]:
-    """Read scalefactors_json.json; CohortError where it is missing or holds no numbers."""
+    """Read scalefactors_json.json; CohortError if it is missing or holds no numbers."""
     path = spatial / "scalefactors_json.json"
     if not path.is_file():
         path = (
@@ -111,7 +111,7 @@ def read_scale_factors(spatial: Path) -> dict[str, float]:
 
 
 def full_size(spatial: Path, scale: dict[str, float], positions: Positions) -> Size | None:
-    """Return the size of the full-resolution picture, as its reduced copies tell; None where they do not.
+    """Return the size of the full-resolution picture, computed from a reduced copy; None if it is unknown.
 
     Reduced copies that were cut or shrunk later do not hold the spots, and tell nothing.
     """
@@ -137,7 +137,7 @@ def full_size(spatial: Path, scale: dict[str, float], positions: Positions) -> S
 def find_section_picture(
     place: Path, name: str, spatial: Path, options: Options, *, up: int, neither: str
 ) -> Path:
-    """Return the full-resolution picture of an output folder, of the size that its reduced copies tell.
+    """Return the full-resolution picture of an output folder, found by its expected size.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def find_section_picture(
 
 
 def why_not(size: Size, full: Size | None, positions: Positions) -> str:
-    """Say why a picture of this size cannot be the one in which the positions were given; empty if it can."""
+    """Return why a picture of this size cannot be the one that the positions refer to; empty if it can."""
     shape = f"it is {size}"
     if full is not None and not full.fits(round(size.width), round(size.height)):
         if full.fits(round(size.height), round(size.width)):

@@ -1,4 +1,4 @@
-"""Counts of cells or bins, summed into squares."""
+"""Sum the counts of cells or bins into squares."""
 
 from __future__ import annotations
 

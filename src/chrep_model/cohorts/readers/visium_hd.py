@@ -1,4 +1,4 @@
-"""Visium HD, as Space Ranger 3 and later write it: square bins of 2, 8 and 16 µm without gaps."""
+"""Read Visium HD output of Space Ranger 3 and later: square bins of 2, 8 and 16 µm without gaps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _find(path: Path) -> Path | None:
 
 
 def _bins(binned: Path) -> dict[float, Path]:
-    """Return the folders of bins by their side in µm, finest first."""
+    """Map the side of the bins in µm to their folder, finest first."""
     if not binned.is_dir():
         return {}
     folders = [folder for folder in sorted(binned.iterdir()) if (folder / "spatial").is_dir()]

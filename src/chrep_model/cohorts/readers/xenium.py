@@ -1,4 +1,4 @@
-"""Output folders of Xenium: cells, summed into squares of the H&E picture of the same section."""
+"""Read Xenium output folders: cells, summed into squares of the H&E picture of the same section."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _read(folder: Path, options: Options) -> CountsFile:
 
 
 def _own_mpp(folder: Path) -> float:
-    """Return µm per px of the instrument's pictures, which alignments refer to."""
+    """Return the µm per px of the instrument's own pictures, which alignments refer to."""
     path = folder / "experiment.xenium"
     if not path.is_file():
         return XENIUM_MPP
@@ -155,7 +155,7 @@ def _cells(folder: Path) -> dict[str, tuple[float, float]]:
 
 
 def _onto_picture(um: FloatArray, xenium_mpp: float, alignment: Path) -> tuple[FloatArray, float]:
-    """Bring positions in µm onto the H&E picture, by the inverse of its alignment; gives µm per px too."""
+    """Convert positions in µm to px of the H&E picture by its alignment; return the µm per px too."""
     table = read_table(alignment, header=None)
     remedy = f"Export {_ALIGNMENT} again."
     try:

@@ -1,1 +1,1 @@
-"""What of a table of counts is the counts, the names, the positions, and which of its rows are used."""
+"""Find the counts, names, positions and rows in use of a table of counts."""

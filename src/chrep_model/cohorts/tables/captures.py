@@ -1,4 +1,4 @@
-"""Which rows of a table are used: those under tissue, of one capture.
+"""Choose the rows of a table that are used: those under tissue, of one capture.
 
 A capture is one array with its own picture and its own pixels. Tables of several captures one below the other
 are common, and their positions mean nothing on one picture.
@@ -46,7 +46,7 @@ _LIE_OVER, _FEWEST_OF_GROUP = 0.3, 20
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
-    """Rows grouped by what may be their capture.
+    """A division of the rows into what may be captures.
 
     Attributes
     ----------
@@ -68,12 +68,12 @@ class Grouping:
 
     @property
     def names(self) -> list[str]:
-        """The captures, sorted."""
+        """Names of the captures, sorted."""
         return sorted(set(self.labels.tolist()))
 
 
 def groupings(columns: Mapping[str, Any], spot_ids: Sequence[str]) -> list[Grouping]:
-    """Find everything that divides the rows into what may be captures, the surest first."""
+    """Find all groupings of the rows that may be captures; those named for captures come first."""
     found = []
     for name, values in sorted(columns.items(), key=lambda item: _rank(item[0])):
         labels = np.array([text.strip() for text in texts(values)])
@@ -95,7 +95,7 @@ def _most(n_spots: int) -> int:
 
 
 def _by_barcode(spot_ids: Sequence[str]) -> Grouping | None:
-    """Group spots by the rest of their names; for certain where the same barcode occurs several times."""
+    """Group spots by their names without the barcode; certain if the same barcode occurs several times."""
     found = [_PLACE.search(name) for name in spot_ids]
     if not all(found):
         return None
@@ -116,7 +116,7 @@ def choose_rows(
     libraries: Sequence[str],
     path: Path,
 ) -> tuple[npt.NDArray[np.bool_], tuple[Finding, ...]]:
-    """Return which rows are of the wanted capture, and what there is to say.
+    """Return which rows are of the wanted capture, and the findings.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def _wanted(
 
 
 def _collide(xy: FloatArray, array: np.ndarray | None, labels: npt.NDArray[np.str_]) -> bool:
-    """Whether the spots of different groups lie on one another, as no spots of one array can."""
+    """Return whether spots of different groups lie on one another, as those of one array cannot."""
     if _twice(xy, array):
         return True
     groups = [xy[labels == name] for name in np.unique(labels)]
@@ -244,7 +244,7 @@ def _collide(xy: FloatArray, array: np.ndarray | None, labels: npt.NDArray[np.st
 
 
 def _single_lattice(xy: FloatArray) -> bool:
-    """Whether all spots are of one lattice: most have three neighbours or more that are equally near."""
+    """Return whether all spots form one lattice: most have three or more equally near neighbours."""
     if len(xy) < _FEWEST_SPOTS:
         return True
     tree = KDTree(xy)
@@ -253,7 +253,7 @@ def _single_lattice(xy: FloatArray) -> bool:
 
 
 def _lie_over(groups: Sequence[FloatArray]) -> bool:
-    """Whether two groups of spots are lattices each, and one lies between the spots of the other."""
+    """Return whether two groups of spots are both lattices, and one lies between the spots of the other."""
     groups = [group for group in groups if len(group) >= _FEWEST_OF_GROUP]
     for i, one in enumerate(groups):
         if (least := _least_distance(one)) is None:
@@ -268,14 +268,14 @@ def _lie_over(groups: Sequence[FloatArray]) -> bool:
 
 
 def _least_distance(xy: FloatArray) -> float | None:
-    """Return the distance between neighbours of a lattice; None of what is no lattice."""
+    """Return the distance between neighbours of a lattice; None if the spots form none."""
     near = KDTree(xy).query(xy, k=2)[0][:, 1]
     least = float(np.percentile(near, 5))
     return least if least > 0.75 * float(np.median(near)) else None
 
 
 def _blocks_lie_over(xy: FloatArray) -> bool:
-    """Whether rows up to some place are one lattice and those after it another, as in tables put together."""
+    """Return whether the rows are two lattices, one after the other, as in concatenated tables."""
     if len(xy) < 2 * _FEWEST_OF_GROUP:
         return False
     # Where a spot first lies nearer to an earlier row than any two before it, another table begins.
@@ -294,7 +294,7 @@ def _boxes_overlap(one: FloatArray, other: FloatArray) -> bool:
 
 
 def _twice(xy: FloatArray, array: np.ndarray | None) -> bool:
-    """Whether many spots have exactly the same place as another."""
+    """Return whether many spots have exactly the same position as another."""
     for places in (xy, array):
         if places is not None and len(places) >= _FEWEST_SPOTS:
             _, counts = np.unique(places, axis=0, return_counts=True)
@@ -304,7 +304,7 @@ def _twice(xy: FloatArray, array: np.ndarray | None) -> bool:
 
 
 def under_tissue(values: Any, path: Path) -> tuple[npt.NDArray[np.bool_] | None, tuple[Finding, ...]]:
-    """Return which rows ``obs["in_tissue"]`` keeps, None for all of them, and what there is to say.
+    """Return which rows ``obs["in_tissue"]`` keeps, None for all of them, and the findings.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Where in a table the raw counts are, and whether what is there can be counts."""
+"""Find the raw counts of a table, and check that they can be counts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEARLY_ALL = 0.9
 
 
 def impossible(values: Any) -> str | None:
-    """Say why a stored matrix cannot be raw counts; None where it can.
+    """Return why a stored matrix cannot be raw counts; None if it can.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def impossible(values: Any) -> str | None:
 
 
 def multiplied(counts: sparse.csr_matrix) -> str | None:
-    """Say so where whole numbers are normalised values that were rounded: no spot has a gene counted once.
+    """Return a finding if counts look normalised and rounded: nearly no spot has a gene counted once.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def multiplied(counts: sparse.csr_matrix) -> str | None:
 
 
 def doubtful(counts: sparse.csr_matrix) -> str | None:
-    """Say what makes whole numbers unlikely to be raw counts: only 0 and 1, or the same total everywhere."""
+    """Return why whole numbers are unlikely to be raw counts: only 0 and 1, or one total everywhere."""
     if counts.nnz == 0:
         return None
     totals = np.asarray(counts.sum(axis=1)).ravel()
@@ -91,7 +91,7 @@ def doubtful(counts: sparse.csr_matrix) -> str | None:
 
 
 def measured(values: Any) -> np.ndarray:
-    """Tell which columns of a stored matrix are not NaN in every row, bool (G,)."""
+    """Return which columns of a stored matrix are not all NaN, bool (G,)."""
     from scipy import sparse
 
     if values.dtype.kind != "f" or not values.shape[0]:
@@ -104,7 +104,7 @@ def measured(values: Any) -> np.ndarray:
 
 
 def check_shape(values: Any, shape: tuple[int, int], where: str, path: Path) -> None:
-    """Raise CohortError unless a stored matrix has one row a spot and one column a gene."""
+    """Check that a stored matrix has one row per spot and one column per gene; CohortError if not."""
     if values.shape != shape:
         raise CohortError(
             f"{where} has the shape {values.shape}, but there are {shape[0]} spots and {shape[1]} genes",
@@ -114,7 +114,7 @@ def check_shape(values: Any, shape: tuple[int, int], where: str, path: Path) -> 
 
 
 def as_counts(values: Any) -> sparse.csr_matrix:
-    """Bring a stored matrix that can be counts into float32 CSR, without repeated or stored zero entries."""
+    """Convert a stored matrix of counts to float32 CSR, without repeated or stored zero entries."""
     from scipy import sparse
 
     counts = sparse.csr_matrix(values, dtype=np.float32)

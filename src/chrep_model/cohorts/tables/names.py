@@ -1,4 +1,4 @@
-"""Names of spots and genes, and the genes of one table under the names that another uses."""
+"""Names of spots and genes, and the translation of one table's gene names into another's."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _MOST_REPEATED = 0.10
 
 
 def plain(column: str) -> str:
-    """Return a column's name in small letters without separators, as columns are compared by."""
+    """Return a column's name in lower case without separators, for comparing."""
     return "".join(letter for letter in column.lower() if letter.isalnum())
 
 
 def texts(values: Any) -> tuple[str, ...]:
-    """Turn a stored column of any kind into texts; what is missing becomes an empty text."""
+    """Convert a stored column of any kind to texts; missing values become empty."""
     column = np.asarray(values, dtype=object).ravel()
     return tuple(
         value.decode() if isinstance(value, bytes) else "" if value is None or value != value else str(value)
@@ -42,7 +42,7 @@ def texts(values: Any) -> tuple[str, ...]:
 
 
 def unique_spots(values: Any, path: Path) -> tuple[str, ...]:
-    """Return the names of the spots; CohortError where one occurs twice."""
+    """Return the names of the spots; CohortError if one occurs twice."""
     names = texts(values)
     if repeated := _repeated(names):
         raise CohortError(
@@ -56,7 +56,7 @@ def unique_spots(values: Any, path: Path) -> tuple[str, ...]:
 def summed_genes(
     genes: tuple[str, ...], counts: sparse.csr_matrix, ids: tuple[str, ...] | None, path: Path
 ) -> tuple[tuple[str, ...], sparse.csr_matrix, tuple[str, ...] | None, tuple[Finding, ...]]:
-    """Sum columns of counts that carry the same gene's name: a few symbols belong to two Ensembl ids.
+    """Add up the columns of genes with the same name: a few symbols belong to two Ensembl ids.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def summed_genes(
 def sum_columns(
     genes: Sequence[str], counts: sparse.csr_matrix
 ) -> tuple[tuple[str, ...], sparse.csr_matrix, list[int]]:
-    """Add up the columns of the same name; the third is where each name occurs first."""
+    """Add up the columns of the same name; return the names, the sums, and each name's first column."""
     from scipy import sparse
 
     place: dict[str, int] = {}
@@ -105,7 +105,7 @@ def sum_columns(
 
 
 def other_names(columns: Collection[tuple[str, Any]], genes: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Choose the column that tells most about the genes beside their names; None where there is none.
+    """Return the column with the most useful other gene names, such as ids; None if there is none.
 
     Parameters
     ----------
@@ -125,13 +125,13 @@ def other_names(columns: Collection[tuple[str, Any]], genes: tuple[str, ...]) ->
 
 
 def are_ensembl(genes: Sequence[str]) -> bool:
-    """Whether most of some names are Ensembl ids."""
+    """Return whether most of some names are Ensembl ids."""
     looked = genes[:: max(1, len(genes) // 200)]
     return sum(ENSEMBL.match(gene) is not None for gene in looked) > len(looked) / 2
 
 
 def without_version(name: str) -> str:
-    """Return an Ensembl id without its version (``ENSG00000141736.14``); any other name as it is."""
+    """Return an Ensembl id without its version (``ENSG00000141736.14``), any other name unchanged."""
     return name.partition(".")[0] if ENSEMBL.match(name) else name
 
 

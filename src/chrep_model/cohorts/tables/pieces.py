@@ -1,4 +1,4 @@
-"""Where in an h5ad file the pieces are that a section needs, found without trusting the file.
+"""Locate the parts of an h5ad file that a section needs, without trusting the file.
 
 Before any value is read the pieces are looked over, see `cohorts.hdf5`.
 """
@@ -26,7 +26,7 @@ _WRITE_AGAIN = "Write the file again with a current anndata (adata.write_h5ad)."
 
 
 def locate(file: Any, path: Path) -> dict[str, Any]:
-    """Find the stored pieces that are read, by where they lie in the file.
+    """Return the stored pieces of an h5ad that are read, by the names below.
 
     Counts are under ``X``, ``layers/NAME`` and ``raw/X``, names under ``obs_names``, ``var_names`` and
     ``raw/var_names``, positions under ``xy`` (an array) or ``xy/COLUMN`` (a table), columns under
@@ -74,7 +74,7 @@ def _counts_pieces(file: Any, path: Path) -> dict[str, Any]:
 
 
 def _column_pieces(frame: Any, where: str, wanted: tuple[str, ...], path: Path) -> dict[str, Any]:
-    """Find columns of a stored table by their plain names, with the categories that old files keep beside."""
+    """Find columns of a stored table by their plain names, with the categories that old files keep apart."""
     if not _is_group(frame):
         return {}
     pieces = {}
@@ -91,7 +91,7 @@ def _column_pieces(frame: Any, where: str, wanted: tuple[str, ...], path: Path) 
 
 
 def _may_name_captures(frame: Any, key: str) -> bool:
-    """Whether a column of unknown name has categories, few enough to be captures, and lies in this file."""
+    """Return whether a column has few enough categories to be captures, and lies in this file."""
     import h5py
 
     if not isinstance(frame.get(key, getlink=True), h5py.HardLink) or not _is_group(frame[key]):
@@ -108,7 +108,7 @@ def _may_name_captures(frame: Any, key: str) -> bool:
 
 
 def other_layers(file: Any, pieces: dict[str, Any]) -> list[str]:
-    """Give the names of the layers that are not looked at for counts; none of them is read."""
+    """Return the names of the layers that are not searched for counts; none of them is read."""
     layers = file.get("layers", ())
     return sorted(name for name in layers if f"layers/{name}" not in pieces)
 
@@ -151,7 +151,7 @@ def _needed(file: Any, name: str, path: Path) -> Any:
 
 
 def _index(frame: Any, path: Path) -> Any:
-    """Give the dataset (or group) with the row names of a stored data frame."""
+    """Return the dataset (or group) with the row names of a stored data frame."""
     key = frame.attrs.get("_index", "_index")
     index = member(frame, key, path) if hasattr(frame, "keys") else None
     if index is None:

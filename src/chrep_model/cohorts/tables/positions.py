@@ -1,4 +1,4 @@
-"""Where the spots are, by whatever name a table keeps it under."""
+"""Find the positions of the spots, under any of the names that tables use for them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REMEDY = "It must hold one (x, y) per spot, in px of the full-resolution image.
 
 
 def by_name(columns: Mapping[str, Any], where: str, path: Path) -> FloatArray:
-    """Take x and y out of a table of positions by the names of its columns.
+    """Return x and y from a table of positions, found by their column names.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def by_name(columns: Mapping[str, Any], where: str, path: Path) -> FloatArray:
 
 
 def from_array(values: Any, n_spots: int, where: str, path: Path) -> FloatArray:
-    """Check an array of positions, (n, 2), or (n, 3) with the same z everywhere: (n, 2) float64, (x, y)."""
+    """Check an array of positions, (n, 2), or (n, 3) with one z; return (x, y), (n, 2) float64."""
     xy = _numbers(values, where, path)
     if xy.shape == (n_spots, 3) and n_spots and np.ptp(xy[:, 2]) == 0:
         return np.ascontiguousarray(xy[:, :2])
@@ -74,7 +74,7 @@ def from_array(values: Any, n_spots: int, where: str, path: Path) -> FloatArray:
 
 
 def check_finite(xy: FloatArray, where: str, path: Path) -> None:
-    """Raise CohortError where a position is NaN or infinite."""
+    """Check that no position is NaN or infinite; CohortError if one is."""
     wrong = int((~np.isfinite(xy)).any(axis=1).sum())
     if wrong:
         raise CohortError(
@@ -83,7 +83,7 @@ def check_finite(xy: FloatArray, where: str, path: Path) -> None:
 
 
 def missing(obs_columns: Iterable[str], obsm_keys: Iterable[str], path: Path) -> CohortError:
-    """Give the error of a table without positions; it names what may hold them."""
+    """Return the error for a table without positions; it lists what may hold them."""
     maybe = [f"obs['{name}']" for name in obs_columns if plain(name) in _MAYBE]
     maybe += [f"obsm['{key}']" for key in obsm_keys if "spatial" in key.lower() or "coord" in key.lower()]
     remedy = "Store the (x, y) of every spot centre, in px of the full-resolution image, there."
@@ -95,7 +95,7 @@ def missing(obs_columns: Iterable[str], obsm_keys: Iterable[str], path: Path) ->
 
 
 def array_indices(row: Any, col: Any, n_spots: int) -> np.ndarray | None:
-    """Return (row, col) of each spot on its array, (n, 2) int64; None where these are no whole numbers."""
+    """Return (row, col) of each spot on its array, (n, 2) int64; None if they are no whole numbers."""
     try:
         both = np.column_stack([_flat(row), _flat(col)]).astype(np.float64)
     except (TypeError, ValueError):
