@@ -25,7 +25,7 @@ Exclude = Literal["none", "self", "section", "patient"]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The k most similar gallery spots of every query, most similar first.
+    """The k most similar gallery spots of each query, most similar first.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Neighbours:
     similarity: NDArray[np.float32]
 
     def weights(self, temperature: float) -> NDArray[np.float32]:
-        """w_ij = softmax over the neighbours of s_ij / temperature, (n, k) float32; rows sum to one."""
+        """Return w_ij = softmax over neighbours of s_ij / temperature, (n, k) float32, rows sum to 1."""
         top = self.similarity[:, :1]
         w = np.exp((self.similarity - np.where(np.isfinite(top), top, 0.0)) / temperature)
         return (w / np.maximum(w.sum(1, keepdims=True), 1e-12)).astype(np.float32)
@@ -47,7 +47,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Training spots to retrieve from.
+    """The training spots in which neighbours are searched.
 
     Attributes
     ----------
@@ -81,14 +81,14 @@ class Gallery:
         return len(self.z)
 
     def known(self, genes: NDArray[np.int64] | slice = slice(None)) -> Known | None:
-        """Tell where columns `genes` of its expression were measured; None where all of it was."""
+        """Return where the columns `genes` of its expression were measured; None if everywhere."""
         if self.measured is None or self.measured[:, genes].all():
             return None
         return Known(self.section, self.measured[:, genes])
 
     @property
     def recall(self) -> float:
-        """Share of the nearest spots that a search on a CPU finds; 1 where it is exact."""
+        """Share of the true nearest spots that a search on a CPU finds; 1 if the search is exact."""
         return 1.0 if self.index is None else self.index.facts.recall
 
     def search(
@@ -150,7 +150,7 @@ class Gallery:
         patient: NDArray[np.int64] | None,
         row: NDArray[np.int64] | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Numbers of the queries and of the gallery's spots; where they are equal, nothing is retrieved."""
+        """Return a number per query and per gallery spot; a spot with the query's number is excluded."""
         if exclude == "self":
             return np.arange(queries) if row is None else row, np.arange(len(self))
         own, theirs = (section, self.section) if exclude == "section" else (patient, self.patient)
@@ -160,14 +160,14 @@ class Gallery:
 
 
 def unit_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows scaled to length one; a zero row stays zero (and is then equally far from everything)."""
+    """Return rows scaled to length one; a zero row stays zero (equally far from everything)."""
     return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def weighted_mean(
     neighbours: Neighbours, temperature: float, values: NDArray[np.float32], known: Known | None = None
 ) -> NDArray[np.float32]:
-    """CHRep's Estimate: sum over the neighbours j of w_ij * values_j, (n, genes) float32; see `mean_of`."""
+    """Return CHRep's Estimate: sum over j of w_ij * values_j, (n, genes) float32; see `mean_of`."""
     return mean_of(neighbours.index, neighbours.weights(temperature), values, known)
 
 
@@ -177,7 +177,7 @@ def mean_of(
     values: NDArray[np.float32],
     known: Known | None = None,
 ) -> NDArray[np.float32]:
-    """Sum over j of weights_ij * values[index_ij], for index and weights (n, k): (n, genes) float32.
+    """Return the sum over j of weights_ij * values[index_ij], (n, genes) float32; index, weights (n, k).
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def mean_of(
 def neighbour_spread(
     neighbours: Neighbours, temperature: float, values: NDArray[np.float32], known: Known | None = None
 ) -> NDArray[np.float32]:
-    """Weighted sd of the neighbours' values around their `weighted_mean`, (n, genes) float32.
+    """Return the weighted sd of neighbours' values around their `weighted_mean`, (n, genes) float32.
 
     Where no neighbour measured a gene, it is 1, the sd over the training spots; see `mean_of`.
     """
@@ -218,7 +218,7 @@ def neighbour_spread(
 
 @dataclass(frozen=True)
 class Known:
-    """Where the values of a gallery were measured.
+    """Which genes were measured for each spot of a gallery.
 
     Attributes
     ----------
@@ -232,23 +232,23 @@ class Known:
     measured: NDArray[np.bool_]
 
     def at(self, index: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell for rows `index` (n, k) which genes were measured there, (n, k, genes)."""
+        """Return for rows `index` (n, k) which genes were measured there, bool (n, k, genes)."""
         return self.measured[self.section[index]]
 
     def weight(self, index: NDArray[np.int64], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Sum the weights (n, k) of the rows `index` that measured each gene, (n, genes)."""
+        """Return for each gene the summed weights (n, k) of the rows `index` that measured it, (n, genes)."""
         of_section = np.zeros((len(index), len(self.measured)))
         np.add.at(of_section, (np.arange(len(index))[:, None], self.section[index]), weights)
         return (of_section @ self.measured).astype(np.float32)
 
 
 def _whole(total: NDArray[np.float32], weight: NDArray[np.float32], none: float) -> NDArray[np.float32]:
-    """Weighted sums over those that measured a gene as means (n, genes); `none` where nobody did."""
+    """Divide weighted sums by the weights of those that measured a gene, (n, genes); `none` if nobody did."""
     return np.divide(total, weight, out=np.full_like(total, none), where=weight > 0)
 
 
 def _parts(n: int) -> Iterator[slice]:
-    """Rows of which (rows, k, genes) fits into the memory."""
+    """Yield slices of rows so small that (rows, k, genes) fits into memory."""
     return (slice(start, start + 256) for start in range(0, n, 256))
 
 

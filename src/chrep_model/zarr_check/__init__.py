@@ -1,4 +1,4 @@
-"""Opening zarr folders that came from somebody else: checked first, so that no file in them runs code.
+"""Open zarr folders of unknown origin: they are checked first, so that no file in them runs code.
 
 Zarr names in its metadata the codecs that decode its chunks, and some codecs run code (pickle) or fill the
 memory. `check_zarr` walks a folder and lets through what images and tables are made of, by lists of what is
@@ -85,7 +85,7 @@ def read_table(path: Path, error: type[ChrepError]) -> AnnData:
 
 
 def read_spatialdata(path: Path, error: type[ChrepError]) -> SpatialData:
-    """Check a zarr folder, and open it as SpatialData, whose images are read when they are asked for.
+    """Check a zarr folder, and open it as SpatialData, whose images are read lazily.
 
     Raises like `open_group`; ImportError where the package spatialdata is not installed.
     """
@@ -98,7 +98,7 @@ def read_spatialdata(path: Path, error: type[ChrepError]) -> SpatialData:
 def check_zarr(
     path: Path, error: type[ChrepError], *, whole: bool = True, metadata_only: bool = False
 ) -> None:
-    """Refuse a zarr folder (version 2 or 3) that is not safe to open, by its metadata and kinds of files.
+    """Check by metadata and kinds of files that a zarr folder (version 2 or 3) is safe to open.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def read_metadata(file: Path) -> Any:
 
 @dataclass
 class _Store:
-    """One walk over a folder: what of it was counted so far."""
+    """State of one walk over a folder: nodes, declared bytes and stored bytes so far."""
 
     root: Path
     whole: bool
@@ -167,7 +167,7 @@ class _Store:
     stored: int = 0
 
     def walk(self) -> None:
-        """Look at every file of the folder, metadata before what lies beside it."""
+        """Check every file of the folder, metadata before the files beside it."""
         waiting = [(str(self.root), 0, False)]
         while waiting:
             folder, depth, blosc = waiting.pop()
@@ -183,7 +183,7 @@ class _Store:
                 ]
 
     def weigh(self) -> None:
-        """Refuse what would take far more memory than its files explain."""
+        """Check that arrays do not decode to far more memory than their files can hold."""
         if self.declared > max(_FREE_BYTES, self.stored * _MAX_RATIO):
             raise RefusedError(
                 f"its arrays would take {size_text(self.declared)} of memory, "
@@ -203,7 +203,7 @@ class _Store:
         return False
 
     def _node(self, folder: Path) -> Array | None:
-        """Check the metadata in a folder, and return the array that it is."""
+        """Check the metadata in a folder, and return its array, if it is one."""
         name = folder.relative_to(self.root).as_posix()
         array = None
         where = "" if name == "." else f" (in {name})"
@@ -221,7 +221,7 @@ class _Store:
         return array
 
     def _metadata(self, file: str, found: Any, name: str, folder: Path | None) -> Array | None:
-        """Check the content of one metadata file; `folder` is None for what is consolidated."""
+        """Check the content of one metadata file; `folder` is None for consolidated metadata."""
         if not isinstance(found, Mapping):
             raise DamagedError(f"{file} is no list of names and values")
         if not found:  # which is nothing to zarr
@@ -265,7 +265,7 @@ def _check_key(parts: Iterable[str]) -> None:
 
 
 def _check_paths(attributes: Mapping[str, Any]) -> None:
-    """Refuse paths in the attributes of OME-Zarr that lead out of the folder."""
+    """Check that no path in the attributes of OME-Zarr leads out of the folder."""
     inner = attributes.get("ome", attributes)
     if isinstance(inner, Mapping):
         for name in _paths([inner.get(key) for key in _OF_PATHS]):

@@ -1,4 +1,4 @@
-"""What an array in a zarr folder may be: its codecs, data type, sizes and fill value, by lists and limits."""
+"""Check an array in a zarr folder: its codecs, data type, sizes and fill value, by lists and limits."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ _V3_TIMES = {"numpy.datetime64", "numpy.timedelta64"}
 
 
 class RefusedError(ValueError):
-    """Why a folder is not opened."""
+    """A folder is unsafe to open; the message is the reason."""
 
 
 class DamagedError(RefusedError):
-    """What of a folder cannot be understood."""
+    """A part of a folder cannot be understood."""
 
 
 @dataclass
 class Array:
-    """What counts of an array's metadata; `chunks` are of shards where there are any."""
+    """The checked facts of an array's metadata; `chunks` are the shards if there are any."""
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
@@ -61,12 +61,12 @@ class Array:
 
     @property
     def nbytes(self) -> int:
-        """Decoded bytes of all of it."""
+        """Decoded bytes of the whole array."""
         return math.prod(self.shape) * self.itemsize
 
 
 def v2_array(found: Mapping[str, Any]) -> Array:
-    """Check the content of a ``.zarray``; raises `RefusedError`, or whatever damaged metadata lead to."""
+    """Check the content of a ``.zarray``; raises `RefusedError`, or any other error if damaged."""
     filters = [_codec_name(codec, "id") for codec in found.get("filters") or ()]
     compressor = found.get("compressor")
     codecs = [*filters, *([_codec_name(compressor, "id")] if compressor is not None else [])]
@@ -132,7 +132,7 @@ def _v3_itemsize(dtype: Any) -> int:
 
 
 def _check_v3_codecs(codecs: Any, chunks: tuple[int, ...], text: bool, depth: int = 0) -> bool:
-    """Check a list of codecs, shards and what is in them too; says whether chunks are stored as they are."""
+    """Check a list of codecs, also inside of shards; return whether chunks are uncompressed."""
     plain = True
     if not isinstance(codecs, list) or not 0 < len(codecs) <= 16 or depth > 2:
         raise RefusedError("its list of codecs is damaged")
@@ -181,7 +181,7 @@ def _lengths(values: Any, least: int = 0) -> tuple[int, ...]:
 
 
 def check_sizes(array: Array, folder: Path | None) -> None:
-    """Refuse an array beyond the limits; one plain chunk may be as large as its file in `folder`."""
+    """Check an array against the limits; one plain chunk may be as large as its file in `folder`."""
     if len(array.shape) != len(array.chunks):
         raise RefusedError(f"its shape {array.shape} and its chunks {array.chunks} do not fit together")
     if math.prod(array.shape) > _MAX_ELEMENTS:
@@ -195,7 +195,7 @@ def check_sizes(array: Array, folder: Path | None) -> None:
 
 
 def _is_there(folder: Path, dimensions: int, size: int) -> bool:
-    """Say whether the first chunk of an array is there with every byte, as those of mapped galleries are."""
+    """Return whether the first chunk of an array has its full size, as in memory-mapped galleries."""
     try:
         return folder.joinpath("c", *["0"] * dimensions).lstat().st_size == size
     except OSError:
@@ -216,7 +216,7 @@ def _check_fill(value: Any) -> None:
 
 
 def check_blosc(file: Path) -> None:
-    """Refuse a chunk that is shorter or longer than its Blosc header says.
+    """Check that a chunk has exactly the length in its Blosc header.
 
     Blosc believes the header: from a chunk that is cut short it returns what lies behind it in memory.
 
@@ -238,16 +238,16 @@ def check_blosc(file: Path) -> None:
 
 
 def shown(value: Any) -> str:
-    """Return a value for a message, shortened."""
+    """Return a value as short text for a message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def size_text(count: int) -> str:
-    """Return a number of bytes for a message."""
+    """Return a number of bytes as text for a message."""
     return f"{count / 2**30:,.1f} GB" if count >= 2**30 else f"{count / 2**20:,.1f} MB"
 
 
 def more_than(count: int, limit: int) -> str:
-    """Return a number of bytes and its limit for a message."""
+    """Return a number of bytes and its limit as text for a message."""
     return f"{size_text(count)}, more than {size_text(limit)}"

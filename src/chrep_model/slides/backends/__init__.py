@@ -40,7 +40,7 @@ class NeedsOpenSlideError(ChrepError):
 
 
 class Backend(ABC):
-    """One open slide file.
+    """An open slide file, as `Slide` uses it.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class Backend(ABC):
 
 
 def fingerprint(path: Path) -> str:
-    """Return a hex digest that tells the content of a file from that of others.
+    """Return a hex digest that identifies the content of a file.
 
     SHA-256 of the whole content below 64 MiB. Above, reading everything would take minutes on a network disk:
     SHA-256 of the size and of 64 blocks of 256 KiB spread evenly, the first and the last bytes among them.
@@ -111,14 +111,14 @@ def fingerprint(path: Path) -> str:
 
 
 def how_to_mend(path: Path) -> str:
-    """Say what to do about a slide that was opened and can no longer be read."""
+    """Return the remedy for a slide that was opened and can no longer be read."""
     if path.exists():
         return COPY_AGAIN
     return "It has been moved or deleted: put it back and open it again."
 
 
 def chosen_scene(scene: str, scenes: Sequence[str], path: Path) -> int:
-    """Return the place of a scene among the pictures of a file.
+    """Return the index of a scene among the pictures of a file.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def chosen_scene(scene: str, scenes: Sequence[str], path: Path) -> int:
 
 
 def over_white(rgba: npt.NDArray[np.uint8], premultiplied: bool = False) -> RgbArray:
-    """Lay (rows, cols, 4) over white, the colour of empty glass, and return (rows, cols, 3)."""
+    """Blend RGBA pixels (rows, cols, 4) over white, the colour of empty glass; return (rows, cols, 3)."""
     alpha = rgba[..., 3:].astype(np.uint16)
     if alpha.size == 0 or alpha.min() == 255:
         return np.ascontiguousarray(rgba[..., :3])

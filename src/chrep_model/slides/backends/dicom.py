@@ -1,4 +1,4 @@
-"""The pixel spacing of each level of a DICOM slide, which OpenSlide says of the largest level alone.
+"""Read the pixel spacing of each level of a DICOM slide; OpenSlide gives that of the largest level alone.
 
 Only the header of each file is read, up to the functional groups that its frames share; pixels are left to
 OpenSlide. Source: DICOM PS3.3 C.8.12.4 (whole slide microscopy image).
@@ -20,7 +20,7 @@ _MAX_FILES = 256
 
 
 def pixel_sizes(file: Path, sizes: Sequence[tuple[int, int]]) -> tuple[tuple[float, float] | None, ...]:
-    """Return the scale of each level of a DICOM slide by its own pixel spacing.
+    """Return how much each level of a DICOM slide is reduced, by its own pixel spacing.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def _beside(file: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Header:
-    """The series of a file, the size of its picture, and mm per pixel (down, across)."""
+    """Series of a DICOM file, size of its picture, and mm per pixel (down, across)."""
 
     series: str
     rows: int
@@ -68,7 +68,7 @@ class _Header:
 
 
 def _header(file: Path) -> _Header | None:
-    """Read the header of a file; None where it is no level of a slide or does not say its pixel spacing."""
+    """Read the header of a DICOM file; None if it is no level of a slide or has no pixel spacing."""
 
     def is_behind(tag: Any, *_: Any) -> bool:
         return int(tag) > _SHARED_GROUPS

@@ -1,4 +1,4 @@
-"""Plain JPEG, PNG, JPEG 2000, WebP and BMP: no levels, tiles or scale.
+"""Read plain JPEG, PNG, JPEG 2000, WebP and BMP files: no levels, tiles or scale.
 
 They are decoded whole, once, when pixels are first asked for.
 """
@@ -76,7 +76,7 @@ class ImageBackend(Backend):
 
 
 def knows(head: bytes) -> bool:
-    """Say whether the first 16 bytes of a file are those of a picture that is read here."""
+    """Return whether a file begins (first 16 bytes) like one of the picture formats read here."""
     return _reader(head) is not None
 
 
@@ -94,13 +94,13 @@ def _orientation(image: ImageFile.ImageFile) -> dict[str, str]:
 
 
 def is_slide(path: Path) -> bool:
-    """Say whether the header is that of a colour picture that can be decoded; may raise on damaged files."""
+    """Return whether the header is that of a colour picture that can be decoded; may raise if damaged."""
     with _open(path):
         return True
 
 
 def _open(path: Path) -> ImageFile.ImageFile:
-    """Read the header and refuse what could not be used.
+    """Read the header, and check that the picture can be used.
 
     The classes of Pillow are called themselves: `PIL.Image.open` warns above 89 megapixels, a usual size for
     a slide, fails above 179, and can be told otherwise only for the whole process. The limit here is ours.

@@ -1,4 +1,4 @@
-"""Whether a JPEG stream is complete. libjpeg fills what is missing with grey and only warns."""
+"""Check that JPEG streams are complete: libjpeg fills what is missing with grey and only warns."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def frame_size(data: bytes) -> tuple[int, int]:
 
 
 def complete(data: bytes, decode: Decode) -> bytes:
-    """Return a JPEG stream that is known to hold all of its pixels.
+    """Check that a JPEG stream holds all of its pixels, and return it.
 
     Whatever lies behind its end mark is no part of it. A stream without the mark is taken where its pixels
     are the same whichever bits follow it, so that none of them can be missing.
@@ -74,7 +74,7 @@ def complete(data: bytes, decode: Decode) -> bytes:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Iterate over the markers of a JPEG stream up to its end: (marker, position behind it)."""
+    """Yield each marker of a JPEG stream with the position behind it, up to the end."""
     at = 2
     while at + 2 <= len(data):
         marker = int.from_bytes(data[at : at + 2], "big")

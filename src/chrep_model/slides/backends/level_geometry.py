@@ -1,4 +1,4 @@
-"""How a level of a pyramid lies on level 0: by which factor it is reduced, and what of it is padding.
+"""Compute how a level of a pyramid lies on level 0: its reduction factor, and which part is padding.
 
 Sizes alone do not always tell. 768 x 1024 pixels of 3003 x 4003 may be a reduction by 3.91, or one by 4 that
 is padded to whole tiles of 256. Where several readings are possible, the pixels decide: the level is compared
@@ -43,7 +43,7 @@ _EDGES, _FLAT = 25.0, 0.85
 
 @dataclass(frozen=True)
 class Placing:
-    """How a level lies on level 0.
+    """Reduction factor of a level and its size without padding.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Placing:
 
 
 def whole_factors(base: Shape, shape: Shape) -> list[int]:
-    """Return the whole factors that lead from the size of level 0 to that of a level, the likeliest first.
+    """Return the whole factors that can reduce level 0 to the size of a level, the likeliest first.
 
     Both sides have to be those of level 0 divided by the factor and rounded to one of the two whole numbers
     beside: programs cut off, round, or round up.
@@ -78,14 +78,14 @@ def whole_factors(base: Shape, shape: Shape) -> list[int]:
 
 
 def factor_by_size(base: Shape, shape: Shape) -> float:
-    """Return by which factor a level is reduced, from its (rows, cols) and those of level 0."""
+    """Return the reduction factor of a level, computed from its (rows, cols) and those of level 0."""
     whole = whole_factors(base, shape)
     # The longer side has the smaller error from rounding to whole pixels.
     return float(whole[0]) if whole else max(base) / max(shape)
 
 
 def placings(base: Shape, shape: Shape, tile: Shape | None, said: float | None = None) -> list[Placing]:
-    """Return how a level of this size can lie on level 0, the likeliest first; empty where it cannot.
+    """Return the possible placings on level 0 of a level of this size, the likeliest first; may be empty.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def placings(base: Shape, shape: Shape, tile: Shape | None, said: float | None =
 
 
 def busiest(read: Read, shape: Shape) -> list[tuple[float, float]]:
-    """Return the place in each quarter of a picture, as shares (down, across), where it varies most.
+    """Return where each quarter of a picture varies most, as fractions (down, across) of its size.
 
     A picture of up to 2.4 megapixels is looked at as a whole, of a larger one nine parts.
     """
@@ -161,7 +161,7 @@ def fitting(
     places: Sequence[tuple[float, float]],
     claim: Claim,
 ) -> Placing | None:
-    """Return the placing under which a level shows what a finer one shows; ``None`` where none does.
+    """Return the placing under which a level shows the same as a finer one; ``None`` if there is none.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def _agreement(windows: Sequence[tuple[Pixels, list[Pixels]]]) -> tuple[float, f
 
 
 def _correlation(pairs: Sequence[tuple[Pixels, Pixels]]) -> tuple[float, float]:
-    """Return the correlation over all windows, each about its own mean, and the ratio of their contrasts."""
+    """Return the correlation over all windows, each minus its own mean, and the ratio of contrasts."""
     a, b = (np.concatenate([(x - x.mean()).ravel() for x in side]) for side in zip(*pairs, strict=True))
     first, second = math.sqrt(float(a @ a)), math.sqrt(float(b @ b))
     return (float(a @ b) / (first * second), first / second) if first * second > 0 else (0.0, 0.0)
@@ -246,7 +246,7 @@ def _same_colours(pairs: Sequence[tuple[Pixels, Pixels]]) -> bool:
 
 
 def _reductions(finer: Read, shape: Shape, factor: float, row: int, col: int, side: int) -> list[Pixels]:
-    """Return a window as it would be made of the finer level: by means, or by taking every nth pixel."""
+    """Return a window of the finer level reduced in different ways: by means, or by every nth pixel."""
     corner = math.floor(row * factor), math.floor(col * factor)
     size = math.ceil(side * factor) + 1
     inside = min(corner[0] + size, shape[0]) - corner[0], min(corner[1] + size, shape[1]) - corner[1]
@@ -269,7 +269,7 @@ def _smoothed(grey: Pixels) -> Pixels:
 
 
 def _can_be(base: Shape, shape: Shape, tile: Shape | None, factor: float) -> bool:
-    """Say whether a factor from the file agrees with the sizes, be they rounded or padded by up to a tile."""
+    """Return whether a factor from the file fits the sizes, which may be rounded or padded up to a tile."""
     room = tile or (0, 0)
     return factor > 1 + _SAME and all(
         whole / factor - 1 < part < whole / factor + 1 + more
@@ -287,7 +287,7 @@ def _padded(base: Shape, shape: Shape, factor: int) -> Placing:
 
 
 def _fills(base: Shape, shape: Shape, factor: int, grid: Shape, more: Shape = (0, 0)) -> bool:
-    """Say whether a level is level 0 divided by a factor and padded to a multiple of `grid`, or `more`."""
+    """Return whether a level is level 0 divided by a factor, padded to a multiple of `grid` (plus `more`)."""
     for whole, part, side, extra in zip(base, shape, grid, more, strict=True):
         least = math.ceil(math.ceil(whole / factor) / side) * side
         if part % side or not least <= part <= least + extra:
@@ -296,7 +296,7 @@ def _fills(base: Shape, shape: Shape, factor: int, grid: Shape, more: Shape = (0
 
 
 def is_drawn(read: Read, shape: Shape) -> bool:
-    """Say whether a picture has no more than a few colours even where it varies most, as masks have."""
+    """Return whether a picture is drawn, like a mask: only a few colours even where it varies most."""
     parts = []
     for place in busiest(read, shape):
         side = min(_WINDOW, *shape)

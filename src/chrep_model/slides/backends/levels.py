@@ -1,4 +1,4 @@
-"""The levels of a pyramid whose format says that they belong together: the place of each on level 0."""
+"""Place the levels of a pyramid on level 0, for formats that say which levels belong together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ReadLevel = Callable[[int, int, int, int, int], RgbArray]
 def placed_levels(
     sizes: Sequence[Shape], tiles: Sequence[Shape], said: Sequence[float | None], read: ReadLevel
 ) -> list[tuple[int, Placing]]:
-    """Return the levels that lie on level 0, by their numbers, strictly decreasing in size.
+    """Return the number and placing of each level that fits on level 0, strictly decreasing in size.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def placed_levels(
 
 
 def common_factor(said: tuple[float, float] | None) -> float | None:
-    """Return one factor for both axes; None where there is none, or they differ."""
+    """Return the mean of the factors down and across; None if there are none, or they differ."""
     if said is None:
         return None
     down, across = said

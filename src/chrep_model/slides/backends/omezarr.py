@@ -1,4 +1,4 @@
-"""OME-Zarr (zarr v2 and v3), alone, in a SpatialData store, or as bioformats2raw writes it.
+"""Read OME-Zarr (zarr v2 and v3): alone, in a SpatialData store, or as bioformats2raw writes it.
 
 Zarr fills a chunk that is not there with zeros, as stores leave empty chunks out. A chunk that was there when
 the slide was opened and is gone when it is read is therefore looked for, and is an error.
@@ -114,7 +114,7 @@ class OmeZarrBackend(TiledBackend):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the image, whatever else is in the folder.
+        """Hex digest of the image, independent of what else is in the folder.
 
         SHA-256 of the arrays' metadata, of the names and sizes of all their chunks, and of their content:
         the whole of it below 64 MiB, above that the first 256 KiB of 64 chunks spread evenly.
@@ -141,7 +141,7 @@ class OmeZarrBackend(TiledBackend):
 
 @dataclass(frozen=True)
 class _Level:
-    """One array of a pyramid, and the folder that its chunks lie in."""
+    """One array of a pyramid, and the folder with its chunks."""
 
     array: zarr.Array[Any]
     picture: Picture
@@ -154,18 +154,18 @@ class _Level:
 
     @property
     def tile(self) -> tuple[int, int]:
-        """Whole chunks, several of them where they are small."""
+        """(rows, cols) of a tile: one chunk, or several if chunks are small."""
         rows, cols = self.picture.sides(self.array.chunks)
         return rows * max(1, _TILE // rows), cols * max(1, _TILE // cols)
 
     @property
     def is_blosc(self) -> bool:
-        """Whether each of its files is one chunk that was compressed by Blosc last."""
+        """Whether each file is one chunk whose last compression step was Blosc."""
         last = self.array.compressors[-1:] if self.array.shards is None else ()
         return any("blosc" in type(codec).__name__.lower() for codec in last)
 
     def read(self, area: Mapping[str, slice]) -> RgbArray:
-        """Return the pixels (rows, cols, 3) of an area; raises where a chunk of it is not whole."""
+        """Return the pixels (rows, cols, 3) of an area; raises if one of its chunks is incomplete."""
         if self.is_blosc:
             for key in self.keys(area):
                 with suppress(FileNotFoundError):  # an empty one
@@ -180,7 +180,7 @@ class _Level:
     def refuse_half_colours(
         self, area: Mapping[str, slice], pixels: RgbArray, there: Mapping[str, int]
     ) -> None:
-        """Raise where a colour was lost: black is left out in all colours, and no H&E lacks one of them.
+        """Check that no chunk is missing in one colour alone; black ones are left out in all colours.
 
         Parameters
         ----------
@@ -206,7 +206,7 @@ class _Level:
                     )
 
     def keys(self, area: Mapping[str, slice]) -> Iterator[str]:
-        """Names of the files that an area is stored in."""
+        """Yield the names of the files that store an area."""
         sizes = self.array.shards or self.array.chunks
         spans = [
             range(area[axis].start // size, math.ceil(area[axis].stop / size))
@@ -217,7 +217,7 @@ class _Level:
         return (self.array.metadata.encode_chunk_key(place) for place in itertools.product(*spans))
 
     def files(self) -> Iterator[tuple[str, int]]:
-        """Names and sizes of the chunks that are there."""
+        """Yield the names and sizes of the chunks that exist."""
         for folder, _, names in os.walk(self.folder):
             for name in names:
                 file = Path(folder) / name
@@ -230,17 +230,17 @@ class _Level:
 
 
 def is_zarr(path: Path) -> bool:
-    """Say whether a folder is a zarr group by the files in it."""
+    """Return whether a folder is a zarr group, by the files in it."""
     return any((path / name).is_file() for name in METADATA)
 
 
 def is_slide(path: Path) -> bool:
-    """Say whether a zarr folder holds an image in RGB; reads metadata only, and may raise on damaged ones."""
+    """Return whether a zarr folder holds an RGB image, by its metadata alone; may raise if damaged."""
     return bool(find_pictures(path, metadata_only=True)[0])
 
 
 def _pictures(path: Path) -> tuple[list[Picture], list[str]]:
-    """Return the images that can be read as a slide, and why others cannot."""
+    """Return the images that can be read as a slide, and the reasons why others cannot."""
     try:
         found, reasons = find_pictures(path)
         pictures = []
@@ -259,7 +259,7 @@ def _pictures(path: Path) -> tuple[list[Picture], list[str]]:
 
 
 def _written(picture: Picture, path: Path) -> Picture:
-    """Return the picture without levels of which no chunk was written, which would read as black.
+    """Return the picture without its levels that have no chunk, which would read as black.
 
     That happens where a program or a copy was interrupted. None are left where the largest is such a level:
     another one must not be taken for it.
@@ -271,7 +271,7 @@ def _written(picture: Picture, path: Path) -> Picture:
 
 
 def _why_not_seen(picture: Picture) -> str:
-    """Say why a picture is no H&E by its pixels; empty where it can be."""
+    """Return why a picture's pixels cannot be H&E; empty if they can."""
     if not picture.arrays:
         return "no chunk of its largest level was ever written"
     if picture.named:
@@ -285,7 +285,7 @@ def _why_not_seen(picture: Picture) -> str:
 
 
 def _middle(picture: Picture) -> RgbArray:
-    """Return the middle of the smallest level, (rows, cols, channels) as they are stored."""
+    """Return the middle of the smallest level, (rows, cols, channels) as stored."""
     places: dict[str, Any] = {"c": slice(None)}
     for axis, side in zip("yx", picture.sides(picture.arrays[-1].shape), strict=True):
         start = max(0, (side - _MIDDLE_PX) // 2)

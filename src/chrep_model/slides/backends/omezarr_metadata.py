@@ -1,4 +1,4 @@
-"""What a zarr folder says of its images: which are H&E, their axes, colours, levels and scale.
+"""Read the metadata of images in a zarr folder: which are H&E, their axes, colours, levels and scale.
 
 Read are OME-Zarr 0.1 to 0.5, the images of a SpatialData store and the series of bioformats2raw. Nothing is
 decoded here.
@@ -94,17 +94,17 @@ class Picture:
     properties: dict[str, str]
 
     def sides(self, lengths: Sequence[int]) -> tuple[int, int]:
-        """Return what of a shape or of chunks is (rows, cols)."""
+        """Return (rows, cols) from a shape, or from the sides of chunks, that has one number per axis."""
         return int(lengths[self.axes.index("y")]), int(lengths[self.axes.index("x")])
 
     @property
     def rank(self) -> tuple[bool, bool, int]:
-        """By which the slide is chosen: no reduced one, then one with named colours, then the largest."""
+        """Sort key, highest for the slide: not a reduced copy, then named colours, then most pixels."""
         return not _ASIDE.search(self.name), self.named, math.prod(self.sides(self.arrays[0].shape))
 
 
 def um_of_unit(unit: object) -> float | None:
-    """Return the µm of a unit of length by its name or symbol; None for others, and for none."""
+    """Return the µm in a unit of length, by its name or symbol; None if it is unknown or missing."""
     if not isinstance(unit, str):
         return None
     unit = unit.strip()
@@ -161,7 +161,7 @@ def _is_array(path: Path) -> bool:
 
 
 def _image_groups(root: zarr.Group) -> list[tuple[str, zarr.Group]]:
-    """Return the groups of images: the root, those of SpatialData, or the series of bioformats2raw."""
+    """Return the groups that hold images: the root, those of SpatialData, or a bioformats2raw series."""
     import zarr
 
     if "multiscales" in _ome(root):
@@ -179,7 +179,7 @@ def _ome(group: zarr.Group) -> Mapping[str, Any]:
 
 
 def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Picture | str:
-    """Return an image, or why it cannot be read as a slide."""
+    """Return an image, or the reason why it cannot be read as a slide."""
     ome = _ome(group)
     version = str(ome.get("version") or multiscale.get("version") or "")
     if version and not version.startswith(_VERSIONS):
@@ -260,13 +260,13 @@ def _channel_colours(ome: Mapping[str, Any]) -> list[str]:
 
 
 def _named(names: Sequence[str]) -> list[str]:
-    """Return r, g, b or a for each channel; an empty list unless all their names are colours."""
+    """Return r, g, b or a for each channel; an empty list unless every channel is named for a colour."""
     colours = [_COLOURS.get(re.sub(r"[\s_-]*channel$", "", name.lower()), "") for name in names]
     return colours if sorted(colours) in (["b", "g", "r"], ["a", "b", "g", "r"]) else []
 
 
 def _only_numbered(names: Sequence[str]) -> bool:
-    """Say whether channels have no names, or one word with a number such as "Channel 1"."""
+    """Return whether channels have no names, or one word with a number such as "Channel 1"."""
     if not any(names):
         return True
     found = [_NUMBERED.fullmatch(name) for name in names]
@@ -279,7 +279,7 @@ def _only_numbered(names: Sequence[str]) -> bool:
 def _channels(
     names: list[str], shades: list[str], array: Any, axes: tuple[str, ...]
 ) -> tuple[int, ...] | str:
-    """Return the places of red, green, blue (and alpha) on the channel axis, or why they are not there."""
+    """Return the indices of red, green, blue (and alpha) on the channel axis, or why there are none."""
     count = array.shape[axes.index("c")] if "c" in axes else 1
     if count not in (3, 4):
         return f"it has {count} channel(s) instead of red, green and blue"
@@ -296,7 +296,7 @@ def _channels(
 
 
 def _why_not_rgb(array: Any, axes: tuple[str, ...]) -> str:
-    """Say why an array of three or four channels cannot be read as H&E; empty where it can."""
+    """Return why an array of three or four channels cannot be read as H&E; empty if it can."""
     if array.dtype != np.uint8:
         return f"it has pixels of {array.dtype} instead of uint8"
     if 0 in array.shape:
@@ -310,7 +310,7 @@ def _why_not_rgb(array: Any, axes: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class _Transform:
-    """What the transformations of one level say: its pixel and its origin (x, y) in the units of the axes."""
+    """Pixel size and origin (x, y) of one level in the units of the axes, and its µm per px."""
 
     pixel: tuple[float, float] | None
     origin: tuple[float, float]
@@ -351,7 +351,7 @@ def _um_per_pixel(
 
 
 def _scale(steps: Sequence[Mapping[str, Any]], place: int) -> float | None:
-    """Return by what transformations scale an axis; None where one turns, shears or cannot be read."""
+    """Return the factor by which transformations scale an axis; None if one rotates or cannot be read."""
     factor = 1.0
     for step in steps:
         kind = step.get("type")
@@ -363,7 +363,7 @@ def _scale(steps: Sequence[Mapping[str, Any]], place: int) -> float | None:
 
 
 def _shift(steps: Sequence[Mapping[str, Any]], place: int) -> float:
-    """Return by how much transformations move an axis, in the units of the last one."""
+    """Return the distance by which transformations shift an axis, in the units after the last one."""
     moved = 0.0
     for step in steps:
         if step.get("type") == "scale" and isinstance(step.get("scale"), Sequence):
@@ -374,13 +374,13 @@ def _shift(steps: Sequence[Mapping[str, Any]], place: int) -> float:
 
 
 def _may_be_level(base: Any, array: Any, axes: tuple[str, ...]) -> bool:
-    """Say whether an array has the channels and pixels of the largest one."""
+    """Return whether an array has as many channels as the largest one, and can be read as RGB."""
     place = axes.index("c")
     return array.shape[place] == base.shape[place] and not _why_not_rgb(array, axes)
 
 
 def _said_scale(base: _Transform, level: _Transform) -> float | None:
-    """Return level-0 pixels per pixel of a level; None where not said, or not the same across and down."""
+    """Return level-0 pixels per pixel of a level; None if not stated, or different across and down."""
     if base.pixel is None or level.pixel is None:
         return None
     x, y = (small / large for small, large in zip(level.pixel, base.pixel, strict=True))
@@ -388,7 +388,7 @@ def _said_scale(base: _Transform, level: _Transform) -> float | None:
 
 
 def _is_elsewhere(base: _Transform, level: _Transform) -> bool:
-    """Say whether a level begins more than one of its pixels away from level 0."""
+    """Return whether a level's origin is more than one of its pixels away from that of level 0."""
     if base.pixel is None or level.pixel is None:
         return False
     sides = zip(base.origin, level.origin, level.pixel, strict=True)

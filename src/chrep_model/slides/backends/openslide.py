@@ -1,4 +1,4 @@
-"""Vendors' formats through OpenSlide (NDPI, MRXS, BIF, SCN, DICOM, ...), where that package is installed."""
+"""Read vendors' formats through OpenSlide (NDPI, MRXS, BIF, SCN, DICOM, ...) if that package is installed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MAX_SERIES_FILES = 64
 
 
 class OpenSlideBackend(Backend):
-    """A slide that OpenSlide opens.
+    """A slide that is read through OpenSlide.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class OpenSlideBackend(Backend):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the content; of OpenSlide's own hash of it where that is spread over many files."""
+        """Hex digest of the content; made from OpenSlide's hash if it has many files."""
         if self._vendor in _MANY_FILES and self._quickhash:
             return hashlib.sha256(f"{self._vendor}:{self._quickhash}".encode()).hexdigest()
         return fingerprint(self._file)
@@ -120,7 +120,7 @@ class OpenSlideBackend(Backend):
         return pixels
 
     def close(self) -> None:
-        """Release the file, as soon as the reads that have begun are done."""
+        """Release the file as soon as reads in progress have ended."""
         with self._lock:
             handle, self._shared = self._shared, None
             idle = handle is not None and not handle.readers
@@ -134,7 +134,7 @@ class OpenSlideBackend(Backend):
 
     @contextmanager
     def _reading(self) -> Iterator[_Handle]:
-        """Keep the shared handle open; the last to leave one that is no longer shared closes it."""
+        """Keep the handle open during a read; the last reader of a replaced one closes it."""
         with self._lock:
             handle = self._shared
             if handle is None:
@@ -150,7 +150,7 @@ class OpenSlideBackend(Backend):
                 handle.slide.close()
 
     def _replace(self, broken: _Handle, fresh: _Handle) -> None:
-        """Share a new handle in place of a broken one, unless another thread did so."""
+        """Share a new handle in place of a broken one, unless another thread has done so."""
         with self._lock:
             if self._shared is broken:
                 self._shared = fresh
@@ -166,7 +166,7 @@ class OpenSlideBackend(Backend):
 
 @dataclass(eq=False)
 class _Handle:
-    """An open slide of OpenSlide, and how many threads read from it."""
+    """An open OpenSlide slide, and the number of threads that read from it."""
 
     slide: Any
     readers: int = 0
@@ -177,12 +177,12 @@ def _pixels(handle: _Handle, region: tuple[tuple[int, int], int, tuple[int, int]
 
 
 def available() -> bool:
-    """Say whether OpenSlide is installed, without loading it."""
+    """Return whether OpenSlide is installed, without loading it."""
     return importlib.util.find_spec("openslide") is not None
 
 
 def require(path: Path, kind: str = "") -> None:
-    """Raise a `SlideError` that says what to install unless OpenSlide is there."""
+    """Check that OpenSlide is installed; the `SlideError` tells what to install."""
     if not available():
         kind = kind or SUFFIXES.get(path.suffix.lower(), "DICOM" if is_dicom(path) else "this format")
         raise SlideError(
@@ -193,7 +193,7 @@ def require(path: Path, kind: str = "") -> None:
 
 
 def handles(path: Path) -> bool:
-    """Say whether OpenSlide is installed and knows the file (or the folder of DICOM files)."""
+    """Return whether OpenSlide is installed and can open the file (or the folder of DICOM files)."""
     if not available():
         return False
     import openslide
@@ -203,7 +203,7 @@ def handles(path: Path) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """Say whether a file has the mark of DICOM, or a folder has such files."""
+    """Return whether a file starts like DICOM, or a folder has such files."""
     if path.is_dir():
         return bool(dicom_files(path))
     if not stat.S_ISREG(path.stat().st_mode):
@@ -219,7 +219,7 @@ def dicom_files(folder: Path) -> list[Path]:
 
 
 def dicom_file(folder: Path) -> Path:
-    """Return a file by which OpenSlide opens the DICOM slide in a folder.
+    """Return a file with which OpenSlide opens the DICOM slide in a folder.
 
     OpenSlide collects the other files of the same series itself, from whichever it is given.
 
@@ -259,7 +259,7 @@ def _mpp(properties: dict[str, str]) -> tuple[float, float] | None:
 
 
 def _bounds(properties: dict[str, str]) -> tuple[int, int, int, int] | None:
-    """Return (x, y, width, height) of the scanned part, where the format has a larger canvas."""
+    """Return (x, y, width, height) of the scanned part of the canvas; None if the format has no such part."""
     try:
         x, y, width, height = (
             int(properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")
@@ -270,7 +270,7 @@ def _bounds(properties: dict[str, str]) -> tuple[int, int, int, int] | None:
 
 
 def _said(sizes: Sequence[tuple[int, int]], factors: Sequence[float]) -> list[float | None]:
-    """Return the factor of each level where it is not OpenSlide's mean of the ratios of sizes."""
+    """Return each level's factor, or None for one that OpenSlide only computed from the sizes."""
     of_sizes = [(sizes[0][0] / rows + sizes[0][1] / cols) / 2 for rows, cols in sizes]
     return [
         None if abs(factor - mean) < 1e-6 * factor else factor

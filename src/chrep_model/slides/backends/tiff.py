@@ -1,4 +1,4 @@
-"""Tiled and pyramidal TIFF: Aperio SVS, OME-TIFF, and plain TIFF of 8-bit RGB.
+"""Read tiled and pyramidal TIFF: Aperio SVS, OME-TIFF, and plain TIFF of 8-bit RGB.
 
 tifffile reads the directories and decodes; the bytes are read here, tile by tile, so that a tile that is cut
 short or damaged is an error with its place and never a patch of invented pixels. It also scales with threads,
@@ -113,7 +113,7 @@ class TiffBackend(TiledBackend):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the content of the file; for a scene that has to be asked for, of its name too."""
+        """Hex digest of the file's content, and of the scene's name unless it is the default."""
         digest = fingerprint(self.path)
         return digest if self._is_default else hashlib.sha256(f"{digest}:{self.part}".encode()).hexdigest()
 
@@ -129,7 +129,7 @@ class TiffBackend(TiledBackend):
         return data
 
     def _pyramids(self, found: Sequence[Picture]) -> list[_Pyramid]:
-        """Return the pictures that could be the slide with their levels, in the order of the file."""
+        """Return the pictures that can be the slide, with their levels, in the order of the file."""
         left = slides(found, self.path)
         pyramids: list[_Pyramid] = []
         while left and len(pyramids) < _MAX_SCENES:
@@ -143,7 +143,7 @@ class TiffBackend(TiledBackend):
         return sorted(pyramids, key=lambda pyramid: found.index(pyramid.picture))
 
     def _pyramid(self, left: Sequence[Picture], found: Sequence[Picture], rank: int) -> _Pyramid:
-        """Return the first picture with its levels: its own, and smaller pictures that show the same.
+        """Return the first picture of `left` with its levels, and smaller pictures of the same.
 
         The others of `left` are compared too: what is smaller and shows the same is no scene.
         """
@@ -193,7 +193,7 @@ class TiffBackend(TiledBackend):
     def _places(
         self, picture: Picture, candidates: Sequence[_Candidate], found: Sequence[Picture]
     ) -> list[tuple[float, float]]:
-        """Return where to compare levels: where the smallest of them shows structure."""
+        """Return where to compare levels: the places with most structure in the smallest level."""
         for candidate in reversed(candidates):
             if candidate.picture is not picture and not may_be_level(candidate.picture, picture, found):
                 continue
@@ -214,7 +214,7 @@ class TiffBackend(TiledBackend):
             )
 
     def _refuse_dark(self, picture: Picture) -> None:
-        """Refuse three channels without names that are dark: glass is bright, fluorescence is on black."""
+        """Check that three unnamed channels are bright as glass, not dark as fluorescence."""
         if picture.named_channels:
             return
         rows, cols = self.shapes[-1]
@@ -230,7 +230,7 @@ class TiffBackend(TiledBackend):
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What may be a level of a picture: directories of it, or of another picture."""
+    """A possible level of a picture: directories of its own, or of another picture."""
 
     pages: Pages
     picture: Picture
@@ -240,7 +240,7 @@ class _Candidate:
         return int(self.pages[0].imagelength) * int(self.pages[0].imagewidth)
 
     def placings(self, tif: tifffile.TiffFile, base: Picture) -> list[Placing]:
-        """How it can lie on level 0 by its size and by what its resolution tags say."""
+        """Return how it can lie on level 0, by its size and its resolution tags."""
         page, whole = self.pages[0], base.page
         shape = int(page.imagelength), int(page.imagewidth)
         tile = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else None
@@ -251,7 +251,7 @@ class _Candidate:
 
 @dataclass(frozen=True, eq=False)
 class _Pyramid:
-    """A picture, its levels with how they lie on it, the pictures that show it smaller, and its rank."""
+    """A picture, its levels and their placings, smaller pictures of the same, and its rank."""
 
     picture: Picture
     levels: list[tuple[TiffLevel, Placing]]
@@ -260,7 +260,7 @@ class _Pyramid:
 
 
 def is_slide(path: Path) -> bool:
-    """Say whether the file is a TIFF with 8-bit RGB that is likely a slide; may raise on damaged files.
+    """Return whether a file is a TIFF with 8-bit RGB that is likely a slide; may raise if damaged.
 
     It is where it has tiles or levels, says its µm per pixel, or is large. Small plain pictures are something
     else more often than not.
@@ -276,7 +276,7 @@ def is_slide(path: Path) -> bool:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Return names of which none occurs twice."""
+    """Return the names, with a number appended to those that occur more than once."""
     return [
         f"{name} #{names[:i].count(name) + 1}" if names.count(name) > 1 else name
         for i, name in enumerate(names)

@@ -1,4 +1,4 @@
-"""One level of a slide in a TIFF file: its tiles or strips, and how they are decoded."""
+"""Decode one level of a slide in a TIFF file, from its tiles or strips."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ASSOCIATED, _UNASSOCIATED = 1, 2  # kinds of alpha in the tag ExtraSamples
 
 
 def make_level(pages: Sequence[tifffile.TiffPage], read: Bytes) -> TiffLevel:
-    """Return the level that one directory of a file holds, or three with a colour each.
+    """Build a level from one directory of a file, or from three that hold one colour each.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def make_level(pages: Sequence[tifffile.TiffPage], read: Bytes) -> TiffLevel:
 
 
 class TiffLevel:
-    """A level that is stored in tiles or small strips.
+    """A level stored in tiles or small strips.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class TiffLevel:
             each.decode(None, 0)  # what cannot be decoded at all says so now
 
     def place(self, index: int) -> tuple[int, int]:
-        """Return the (row, col) of the first pixel of a tile from its number among `offsets`."""
+        """Return the (row, col) of a tile's first pixel, from the tile's index among `offsets`."""
         i, j = divmod(index % math.prod(self._grid), self._grid[1])
         return i * self._segment_shape[0], j * self._segment_shape[1]
 
@@ -88,7 +88,7 @@ class TiffLevel:
         return self._colours(self._segments(i, j), self._segment_shape)
 
     def read(self, row: int, col: int, height: int, width: int) -> RgbArray:
-        """Decode a region that lies inside the level; nothing is kept.
+        """Decode a region that lies inside the level; decoded tiles are not kept.
 
         Raises
         ------
@@ -103,7 +103,7 @@ class TiffLevel:
         return region(self.decode, self.chunk, row, col, height, width)
 
     def _segments(self, i: int, j: int) -> list[Any] | None:
-        """Return segment (i, j) of each plane; ``None`` where the file has none."""
+        """Return segment (i, j) of each plane; ``None`` if the file has none."""
         first, step = i * self._grid[1] + j, math.prod(self._grid)
         planes = []
         for index in range(first, len(self.offsets), step):
@@ -152,7 +152,7 @@ class TiffLevel:
 
 
 class _RowsLevel(TiffLevel):
-    """Strips without compression: rows are read where they lie, so that a strip may have any size."""
+    """A level in uncompressed strips: rows are read in place, so that a strip may have any size."""
 
     def __init__(self, pages: Sequence[tifffile.TiffPage], read: Bytes) -> None:
         super().__init__(pages, read)
@@ -189,7 +189,7 @@ class _RowsLevel(TiffLevel):
 
 
 class _WholeLevel(TiffLevel):
-    """Large strips with compression: decoded as a whole, once, when pixels are first asked for."""
+    """A level in large compressed strips: decoded once as a whole, when pixels are first needed."""
 
     def __init__(self, pages: Sequence[tifffile.TiffPage], read: Bytes) -> None:
         super().__init__(pages, read)

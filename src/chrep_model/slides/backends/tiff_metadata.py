@@ -1,4 +1,4 @@
-"""What a TIFF file says about its pictures: scale, orientation, scanner, names of channels."""
+"""Read the metadata of pictures in a TIFF file: scale, orientation, scanner, names of channels."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _ORIENTATIONS = {
 
 @dataclass(frozen=True)
 class OmeImage:
-    """One ``Image`` of OME metadata.
+    """Facts from one ``Image`` of OME metadata.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class OmeImage:
 
 
 def ome_images(tif: tifffile.TiffFile) -> dict[int, OmeImage]:
-    """Return the images that OME metadata describe, by the numbers of the directories of their planes."""
+    """Return the images in the OME metadata, by the numbers of the directories that hold their planes."""
     found: dict[int, OmeImage] = {}
     for image in _named(ElementTree.fromstring(tif.ome_metadata or "<OME/>"), "Image"):  # noqa: S314 - expat bounds what it expands
         for pixels in _named(image, "Pixels"):
@@ -96,7 +96,7 @@ def _length(text: str | None, um: float | None) -> float | None:
 
 
 def number(text: Any) -> float | None:
-    """Return a number from a text, which may have a decimal comma; ``None`` where it is none."""
+    """Return the number in a text, which may have a decimal comma; ``None`` if it is none."""
     try:
         return float(str(text).strip().replace(",", "."))
     except ValueError:
@@ -106,7 +106,7 @@ def number(text: Any) -> float | None:
 def scale(
     tif: tifffile.TiffFile, page: tifffile.TiffPage, image: OmeImage | None
 ) -> tuple[float, float] | None:
-    """Return the µm per pixel of `page` across and down, from the most specific source that has them."""
+    """Return the µm per pixel of `page` across and down, from the most specific source."""
     mpp = _length(_aperio(page).get("MPP"), 1.0)
     if mpp is not None:
         return mpp, mpp
@@ -117,7 +117,7 @@ def scale(
 
 
 def resolution(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Return µm per pixel across and down as the resolution tags of a directory have them, however coarse."""
+    """Return µm per pixel across and down by the resolution tags of a directory, however coarse."""
     um_per_unit = _UM_PER_RESOLUTION_UNIT.get(int(page.tags.valueof(296, 2)))
     if tif.is_imagej:
         unit = str((tif.imagej_metadata or {}).get("unit", "")).strip()
@@ -148,7 +148,7 @@ def describe(tif: tifffile.TiffFile, page: tifffile.TiffPage, image: OmeImage | 
 
 
 def orientation(tag: Any) -> dict[str, str]:
-    """Return in words, as property ``orientation``, how a file asks to be turned; empty where it does not.
+    """Return property ``orientation``: in words, how the file asks to be rotated; else empty.
 
     Rows are used as they are stored: positions that were measured on a picture mean those.
     """
@@ -159,7 +159,7 @@ def orientation(tag: Any) -> dict[str, str]:
 
 
 def _aperio(page: tifffile.TiffPage) -> dict[str, str]:
-    """Return what an Aperio description says, by name; empty for other descriptions."""
+    """Return the values of an Aperio description by name; empty for other descriptions."""
     if not page.description.startswith("Aperio"):
         return {}
     parts = (item.partition("=") for item in page.description.split("|")[1:])

@@ -1,4 +1,4 @@
-"""Which directories ("pages") of a TIFF file are pictures of a slide, and which belong to one of them.
+"""Find which directories ("pages") of a TIFF file are slide pictures, and which are levels of one.
 
 Files hold more than the slide: thumbnails, photographs of the label, masks, other sections. What could be the
 slide is decided here by what the directories and the metadata say; whether a smaller picture is a level of a
@@ -51,7 +51,7 @@ _PRIMARIES = {0xFF0000: 0, 0x00FF00: 1, 0x0000FF: 2}  # red, green, blue as OME 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture in a file, with the levels that the file itself puts under it.
+    """A picture in a file, with the levels that the file itself assigns to it.
 
     Attributes
     ----------
@@ -80,17 +80,17 @@ class Picture:
 
     @property
     def area(self) -> int:
-        """Pixels of level 0."""
+        """Number of pixels of level 0."""
         return int(self.page.imagewidth) * int(self.page.imagelength)
 
     @property
     def is_reduced(self) -> bool:
-        """Whether the file says that it is a smaller version, or the mask, of another picture."""
+        """Whether the file marks it as a smaller version, or the mask, of another picture."""
         return bool(int(self.page.subfiletype) & (_REDUCED | _MASK))
 
 
 def pictures(tif: tifffile.TiffFile) -> list[Picture]:
-    """Return the pictures of a file in their order; at least one.
+    """Return the pictures of a file in file order; at least one.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def pictures(tif: tifffile.TiffFile) -> list[Picture]:
 
 
 def slides(found: Sequence[Picture], path: Path) -> list[Picture]:
-    """Return those pictures that could be the slide, the likeliest first.
+    """Return the pictures that can be the slide, the likeliest first.
 
     That is the largest RGB picture in tiles, or the largest one where none has tiles. What is called a label,
     a mask or an overview, and what says that it is a reduction, never is.
@@ -145,7 +145,7 @@ def slides(found: Sequence[Picture], path: Path) -> list[Picture]:
 
 
 def may_be_level(picture: Picture, base: Picture, found: Sequence[Picture]) -> bool:
-    """Say whether a picture could be a level of another one, as far as the file says what it is.
+    """Return whether a picture may be a level of another one, by the file's metadata.
 
     It has to say that it is a reduction, or to have tiles and come behind the other one: programs write
     thumbnails before it, and levels behind.
@@ -157,7 +157,7 @@ def may_be_level(picture: Picture, base: Picture, found: Sequence[Picture]) -> b
 
 
 def why_not_rgb(page: tifffile.TiffPage) -> str:
-    """Say why a directory cannot be read as 8-bit RGB; empty where it can."""
+    """Return why a directory cannot be read as 8-bit RGB; empty if it can."""
     photometric = getattr(page.photometric, "name", str(page.photometric))
     compression = getattr(page.compression, "name", str(page.compression))
     if page.dtype != np.uint8:
@@ -194,7 +194,7 @@ def _picture(page: tifffile.TiffPage, number: int) -> Picture:
 
 
 def _ome_pictures(tif: tifffile.TiffFile) -> list[Picture]:
-    """Return the images of OME metadata; none where they do not describe this file."""
+    """Return the images in the OME metadata; none if it does not describe this file."""
     series = [each for each in tif.series if each.kind == "ome"]
     images = ome_images(tif) if series else {}
     return [_ome_picture(each, images.get(each.keyframe.index), n) for n, each in enumerate(series, 1)]
@@ -231,7 +231,7 @@ def _layout(page: tifffile.TiffPage) -> tuple[Any, ...]:
 
 
 def _colour_order(channels: Sequence[Mapping[str, str]]) -> tuple[tuple[int, ...], bool, str]:
-    """Return the places of red, green and blue, whether they are named so, and why they are not those."""
+    """Return the indices of red, green and blue, whether names say so, and why they are not found."""
     names = [channel.get("Name", "").strip() for channel in channels]
     known = [_COLOURS.get(name.lower()) for name in names]
     if sorted(place for place in known if place is not None) == [0, 1, 2] and len(known) == 3:
@@ -251,7 +251,7 @@ def _colour_order(channels: Sequence[Mapping[str, str]]) -> tuple[tuple[int, ...
 
 
 def _is_no_slide(picture: Picture) -> bool:
-    """Say whether a picture is called a label, a mask or an overview."""
+    """Return whether a picture is named as a label, a mask or an overview."""
     page, text = picture.page, picture.page.description
     if kind := re.search(r"<ImageType>\s*(\w+)", text):  # PerkinElmer
         text = kind[1]

@@ -1,4 +1,4 @@
-"""What readers of tiled formats share: regions put together from whole tiles, and the tiles of late kept."""
+"""Shared code of tiled formats: build regions from whole tiles, and keep recently used tiles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TiledBackend(Backend):
 
     @abstractmethod
     def decode(self, level: int, i: int, j: int) -> RgbArray:
-        """Return tile (i, j) of a level, at least what of it lies inside the level; thread-safe."""
+        """Return tile (i, j) of a level, or only its part inside the level; thread-safe."""
 
     def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
         """Return a new uint8 array (height, width, 3) of a region that lies inside the level."""
@@ -44,7 +44,7 @@ class TiledBackend(Backend):
             self._cached_bytes = 0
 
     def _tile(self, level: int, i: int, j: int) -> RgbArray:
-        """Return a decoded tile; of several threads that want the same, one decodes it, the others wait."""
+        """Return a decoded tile; if several threads need it, one decodes it and the others wait."""
         key = (level, i, j)
         with self._cache_lock:
             if key in self._cache:
@@ -98,7 +98,7 @@ def region(
     height: int,
     width: int,
 ) -> RgbArray:
-    """Put a region (height, width, 3) together from tiles of a size (rows, cols)."""
+    """Assemble a region (height, width, 3) from tiles of a size (rows, cols)."""
     out = np.empty((height, width, 3), np.uint8)
     rows, cols = size
     for i in range(row // rows, math.ceil((row + height) / rows)):
