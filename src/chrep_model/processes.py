@@ -27,12 +27,12 @@ _NUMBA = {"NUMBA_CACHE_DIR": "", "NUMBA_CUDA_DRIVER": ""}
 
 
 def python_command(module: str, *arguments: str | os.PathLike[str]) -> list[str]:
-    """Return the program and arguments that run a module in a process of its own."""
+    """Return the command line that runs a module in a new Python process."""
     return [sys.executable, "-P", "-m", module, *(os.fspath(argument) for argument in arguments)]
 
 
 def child_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment for a child that must not import from the current folder.
+    """Return the environment for a child that must not import from the current folder.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def child_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 def run_python(
     module: str, *arguments: str | os.PathLike[str], **options: Any
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a module in a process of its own to its end; `options` as for `subprocess.run`."""
+    """Run a module in a new process and wait for its end; `options` as for `subprocess.run`."""
     # Our own interpreter on our own module; the arguments are never seen by a shell.
     command = python_command(module, *arguments)
     return subprocess.run(command, env=child_environment(), check=False, **options)  # noqa: S603
@@ -61,7 +61,7 @@ def start_python(
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> subprocess.Popen[bytes]:
-    """Start a module in a process of its own.
+    """Start a module in a new process.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def start_python(
 
 @contextmanager
 def spawning() -> Iterator[SpawnContext]:
-    """Give a context of `multiprocessing` whose processes import nothing from the current folder.
+    """Yield a `multiprocessing` context whose processes import nothing from the current folder.
 
     Inside of the ``with`` this holds for all processes that libraries start, such as the workers of dask.
     What such a process imports later it finds by the ``sys.path`` of this one.
@@ -97,7 +97,7 @@ def spawning() -> Iterator[SpawnContext]:
 
 
 def leave_out_current_folder() -> None:
-    """Import nothing from the current folder from now on, neither here nor in any child process.
+    """Stop importing from the current folder, here and in all child processes.
 
     For the start of a program. Only what ``-m``, ``-c`` or ``PYTHONPATH`` put in front of the standard
     library is taken off ``sys.path``, and not the folder that this package was imported from.

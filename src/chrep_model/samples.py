@@ -1,4 +1,4 @@
-"""Where the SYNTHETIC sample data lie: beside the source, or in the installed package."""
+"""Find the folder of the SYNTHETIC sample data: beside the source, or in the installed package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods x folds x seeds under one protocol: the same embeddings, folds, genes and test sections for all."""
+"""Compare methods over folds and seeds under one protocol: same embeddings, genes and test sections."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from chrep_model.training.features import EncoderSettings, section_features
 
 
 class EvaluateSettings(EncoderSettings, MethodSettings):
-    """What is compared with what.
+    """Methods to compare, and the protocol to compare them by.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class EvaluateSettings(EncoderSettings, MethodSettings):
 
 @dataclass(frozen=True)
 class Summary:
-    """What came out.
+    """Result of an evaluation.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ def evaluate(
     warn: Callable[[str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Summary:
-    """Fit every method on every fold's training sections and score it on the section left out.
+    """Fit every method on every fold's training sections, and score it on the section left out.
 
     Every job, one method on one fold under one seed, is kept in ``out/jobs`` as soon as it is done; called
     again, only what is missing or was asked for otherwise is done. Then ``scores.csv``, ``per_gene.parquet``,
@@ -170,7 +170,7 @@ def _check(settings: EvaluateSettings, processes: int) -> None:
 
 
 def _jobs(settings: EvaluateSettings, folds: Sequence[Fold]) -> list[Job]:
-    """All jobs; the oracle is among them, whatever methods were asked for."""
+    """Return one job per method, fold and seed, always with those of the oracle."""
     repeats = {
         name: settings.seeds if make_method(name, settings).random else 1
         for name in dict.fromkeys(settings.methods)

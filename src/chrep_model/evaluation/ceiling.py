@@ -1,4 +1,4 @@
-"""How well a gene could be predicted at all, given how few of its molecules were counted.
+"""Estimate how well a gene can be predicted at best, given how few of its molecules were counted.
 
 The counts of the test section are split at random into halves, as if every spot had been sequenced twice to
 half the depth. What the halves share is signal, what they do not share is counting noise.
@@ -26,7 +26,7 @@ SPLITS = 10
 
 
 def reliability(section: Section, panel: GenePanel, seed: int = 0) -> NDArray[np.float64]:
-    """Share of a gene's variance over the spots that is not counting noise, by splitting the counts.
+    """Return the share of a gene's variance that is not counting noise, by splitting the counts.
 
     Each count is thinned, c' ~ Binomial(c, 1/2) and c'' = c - c', and both halves brought to log10-spot
     values on their own. Their correlation r_half is the reliability at half the depth; that at full depth is
@@ -61,14 +61,14 @@ def reliability(section: Section, panel: GenePanel, seed: int = 0) -> NDArray[np
 
 
 def ceiling(reliability: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Highest correlation with the measured values that a prediction can expect: sqrt(reliability)."""
+    """Return the highest correlation with measured values that can be expected: sqrt(reliability)."""
     return np.sqrt(reliability)
 
 
 def variance_explained(
     truth: NDArray[np.floating], predicted: NDArray[np.floating], reliability: NDArray[np.float64]
 ) -> float:
-    """What a prediction explains of the variance that can be explained, over all genes.
+    """Return the share of the explainable variance that a prediction explains, over all genes.
 
     The sum over genes of var(truth) - var(truth - predicted), over the sum of reliability * var(truth). A
     section's offset does not count, too large or too small a swing does; 0 says no more than a constant,
@@ -94,7 +94,7 @@ def variance_explained(
 
 
 def _on_panel(section: Section, panel: GenePanel) -> Section:
-    """The section with the panel's genes alone: no other enters its values, and there may be many others."""
+    """Return the section with the panel's genes alone; others do not matter, and can be many."""
     wanted = set(panel.genes)
     columns = [i for i, name in enumerate(section.genes) if name in wanted]
     facts = {field.name: getattr(section, field.name) for field in fields(Section)}

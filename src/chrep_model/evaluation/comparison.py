@@ -1,4 +1,4 @@
-"""A way to retrain against the model in use, section by section, before the one takes the other's place.
+"""Compare a retrained model with the model in use, section by section, before it is replaced.
 
 Every section is predicted by a model that was made in the new way without it, or without any section of its
 patient, and by the model in use. Where the model in use was trained on the section, its score flatters it,
@@ -45,7 +45,7 @@ class _Facts(BaseModel):
 
 
 class Score(_Facts):
-    """How good a model is on one section.
+    """Accuracy of a model on one section.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Score(_Facts):
 
 
 class Row(_Facts):
-    """Both models on one section.
+    """Scores of both models on one section.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Row(_Facts):
 
 
 class Comparison(_Facts):
-    """What came out.
+    """Result of comparing the model in use with a new one.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class Comparison(_Facts):
     how: str
 
     def mean(self, *, fair: bool = False) -> tuple[Score, Score] | None:
-        """Means over the rows that have both scores, in use and new; with `fair` over unseen ones only."""
+        """Return mean scores (in use, new) over rows that have both; `fair`: over unseen sections only."""
         pairs = [(r.in_use, r.new) for r in self.rows if r.in_use and not (fair and r.seen == "section")]
         if not pairs:
             return None
@@ -118,7 +118,7 @@ def _mean(scores: Sequence[Score]) -> Score:
 
 
 def seen_by(card: Card, section: Section) -> Seen:
-    """Tell what of a section a model was trained on, by the names on its card."""
+    """Return whether a model was trained on a section or its patient, by the names on its card."""
     known = [*card.sections, *card.of_heads]
     if any(section.name == s["name"] or section.slide_path.name == s["slide"] for s in known):
         return "section"
@@ -126,7 +126,7 @@ def seen_by(card: Card, section: Section) -> Seen:
 
 
 def held_out_groups(cohort: Cohort, card: Card, most: int = FOLDS) -> list[tuple[str, ...]]:
-    """Names of the sections that are held out together: those of one patient, else one by one.
+    """Return the names of sections that are held out together: one patient's, else one by one.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def held_out_groups(cohort: Cohort, card: Card, most: int = FOLDS) -> list[tuple
 
 
 def compare(in_use: Bundle, cohort: Cohort, fit: Fit, look: Look, *, folds: int = FOLDS) -> Comparison:
-    """Score the model in use and a way to make another one on the sections of a cohort.
+    """Score the model in use and a newly trained one on the sections of a cohort.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def _score(bundle: Bundle, section: Section, genes: Sequence[str], look: Look) -
 
 
 def _sections(count: int) -> str:
-    """Say so many sections in words."""
+    """Return a number of sections as text."""
     return f"{count} section" if count == 1 else f"{count} sections"
 
 

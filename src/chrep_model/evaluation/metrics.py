@@ -1,4 +1,4 @@
-"""How good a prediction is, per gene and over genes.
+"""Metrics of a prediction, per gene and over genes.
 
 A gene that does not vary in the test section has no correlation and is left out; a gene that varies but is
 predicted as constant counts as zero, because leaving it out would reward saying nothing. A gene that the test
@@ -31,7 +31,7 @@ Figure = tuple[str, str, float]
 def relative_variance_distance(
     truth: NDArray[np.floating], predicted: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """How far a prediction's variance over the spots is from the truth's: the measure of over-smoothing.
+    """Return how far a prediction's variance over spots is from the truth's (over-smoothing).
 
     (var(predicted) - var(truth))^2 / var(truth)^2 per gene, the "relative variation distance" (RVD) of Stem
     (Zhu et al., arXiv 2501.15598) and of work that followed. 0 for the truth, 1 for a constant.
@@ -52,13 +52,13 @@ def relative_variance_distance(
 
 
 def measured_columns(truth: NDArray[np.floating]) -> NDArray[np.int64] | slice:
-    """Columns of the genes that were measured: a full slice where all were, for they are not copied then."""
+    """Return the columns of the measured genes; a full slice, which needs no copy, if all were."""
     missing = np.isnan(truth).any(0)
     return np.flatnonzero(~missing) if missing.any() else slice(None)
 
 
 def highly_expressed(truth: NDArray[np.floating], count: int = TOP) -> NDArray[np.int64]:
-    """Columns of the genes with the highest mean in log space; ties go to the earlier gene.
+    """Return the columns of the genes with the highest mean in log space; ties: the earlier gene.
 
     Truth of the test section decides: that is the figure's definition, and the reason why nothing may be
     tuned by it.
@@ -69,7 +69,7 @@ def highly_expressed(truth: NDArray[np.floating], count: int = TOP) -> NDArray[n
 def scores(
     truth: NDArray[np.float32], predicted: NDArray[np.float32], sd: NDArray[np.float32]
 ) -> list[Figure]:
-    """Figures of one test section that need nothing but truth and prediction.
+    """Compute the metrics of one test section that need only truth and prediction.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def scores(
 def interval_scores(
     truth: NDArray[np.float32], predicted: NDArray[np.float32], half_width: NDArray[np.float32]
 ) -> tuple[float, float]:
-    """Share of measured values within the interval, and its mean width.
+    """Return the share of measured values within the interval, and its mean width.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def interval_scores(
 def mean_predictor_mse(
     truth: NDArray[np.floating], mean: NDArray[np.floating], sd: NDArray[np.floating]
 ) -> dict[str, float]:
-    """Squared error of predicting the training mean everywhere, from moments: variance + squared bias.
+    """Return the squared error of predicting the training mean: variance + squared bias.
 
     Parameters
     ----------
@@ -158,6 +158,6 @@ def mean_predictor_mse(
 
 
 def mean_of(values: NDArray[np.floating]) -> float:
-    """Mean of the values that there are; NaN where there is none."""
+    """Return the mean of the values that are not NaN; NaN if there is none."""
     present = values[~np.isnan(values)]
     return float(present.mean(dtype=np.float64)) if len(present) else float("nan")

@@ -1,4 +1,4 @@
-"""What sequencing depth alone would say: an oracle that no image gives, as a yardstick for correlations.
+"""Predict from sequencing depth alone: an oracle that no image gives, as a yardstick for correlations.
 
 How many molecules a spot yielded correlates with many genes' values, more or less according to how these
 were normalised. A correlation that does not exceed this one may be no more than a guess of the depth.
@@ -28,7 +28,7 @@ Normalisation = Literal["per-spot", "per-gene"]
 
 @dataclass(frozen=True)
 class LibrarySizeOracle:
-    """A straight line from a spot's log library size to each gene, fitted on training sections.
+    """A linear fit from a spot's log library size to each gene, on training sections.
 
     It reads the counts of the spots that it predicts, which no method may.
 
@@ -46,7 +46,7 @@ class LibrarySizeOracle:
 
     @classmethod
     def fit(cls, sections: Sequence[Section], panel: GenePanel) -> LibrarySizeOracle:
-        """Least squares over the spots of training sections, for each gene over those that measured it."""
+        """Fit by least squares each gene over the training spots that measured it."""
         every_size = np.concatenate([_log_size(panel.depth(s)) for s in sections])
         every_value = np.concatenate([panel.expression(s) for s in sections]).astype(np.float64)
         slope, offset = np.zeros(len(panel)), np.zeros(len(panel))
@@ -59,7 +59,7 @@ class LibrarySizeOracle:
         return cls(panel, slope, offset)
 
     def predict(self, section: Section) -> NDArray[np.float32]:
-        """Log10-spot values (n, genes), from the section's own counts."""
+        """Return log10-spot values (n, genes), from the section's own counts."""
         size = _log_size(self.panel.depth(section))
         return (size[:, None] * self.slope + self.offset).astype(np.float32)
 
@@ -67,7 +67,7 @@ class LibrarySizeOracle:
 def oracle_correlations(
     section: Section, genes: Sequence[str], normalisation: Normalisation
 ) -> NDArray[np.float32]:
-    """Correlation of every gene's values with the spots' log library size, under two normalisations.
+    """Return each gene's correlation with the log library size, under one of two normalisations.
 
     ``per-spot`` divides a count by its spot's total, which removes depth. ``per-gene`` divides it by its
     gene's total over the section, as the benchmark matrices of the field do, which leaves depth in every
@@ -96,7 +96,7 @@ def oracle_correlations(
 
 
 def counts_of(section: Section, genes: Sequence[str]) -> NDArray[np.float64]:
-    """Raw counts (n, genes) in the order of `genes`; a gene that the section does not list counts 0."""
+    """Return raw counts (n, genes) in the order of `genes`; a gene the section does not list counts 0."""
     column = {name: i for i, name in enumerate(section.genes)}
     listed = [i for i, name in enumerate(genes) if name in column]
     out = np.zeros((len(section), len(genes)))

@@ -1,4 +1,4 @@
-"""Jobs side by side, in processes that compute on one thread each.
+"""Run the jobs of an evaluation in parallel processes that compute on one thread each.
 
 The number of processes changes nothing but the time: wherever a job is done, it is done on one thread, and
 the tables are put together in the order of the plan.
@@ -34,7 +34,7 @@ _FITS = "fits"
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -49,7 +49,7 @@ def do_jobs(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
-    """Do the jobs that are not done, and keep what they find.
+    """Run the jobs that have no stored result, and store their results.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def _side_by_side(
 
 
 class _Worker:
-    """What a process knows beside its jobs."""
+    """Plan, result store and stop signal of one worker process."""
 
     plan: Plan
     store: JobStore
@@ -138,7 +138,7 @@ class _Worker:
 
     @classmethod
     def start(cls, plan: Plan, store: JobStore, stop: Event) -> None:
-        """Get ready, and leave when the process that asked for the work is gone."""
+        """Set up the process; it ends when its parent is gone."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is told by `stop`
         if not sys.warnoptions:
             warnings.simplefilter("ignore")  # they would be written across a progress bar
@@ -147,7 +147,7 @@ class _Worker:
 
     @classmethod
     def work(cls, job: Job, key: str) -> None:
-        """Do one job."""
+        """Run one job."""
         _do(cls.plan, job, key, cls.store, cls.stopped)
 
 
@@ -164,7 +164,7 @@ def _do(plan: Plan, job: Job, key: str, store: JobStore, cancelled: Callable[[],
 
 
 def _blame(job: Job, error: BaseException) -> NoReturn:
-    """Raise a job's error again with the job's name."""
+    """Raise a job's error again with the job's name in the message."""
     if isinstance(error, Cancelled):
         raise error
     if isinstance(error, ChrepError):
@@ -185,7 +185,7 @@ def _blame(job: Job, error: BaseException) -> NoReturn:
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Compute on one thread: the order of sums, and so their last bit, then hangs on no number of cores."""
+    """Compute on one thread, so that the last bit of sums does not depend on the number of cores."""
     # Loaded first, because a limit reaches only the libraries that are there.
     import joblib
     import scipy.linalg  # noqa: F401

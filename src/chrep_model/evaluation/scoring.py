@@ -1,4 +1,4 @@
-"""One fitted model on one test section: every figure, of every variant, as tables."""
+"""Score one fitted model on one test section: every metric of every variant, as tables."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Measured:
-    """The measured expression of a test section, and what scoring any prediction of it needs.
+    """Measured expression of a test section, and what is needed to score predictions of it.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Measured:
         )
 
     def figures(self, predicted: NDArray[np.float32]) -> tuple[list[Figure], pd.DataFrame]:
-        """Figures over genes, and the table of the genes, of a prediction (n, genes)."""
+        """Compute the metrics over genes, and the table per gene, of a prediction (n, genes)."""
         overall = scores(self.truth, predicted, self.panel.sd)
         columns = measured_columns(self.truth)
         truth, predicted, reliability = (
@@ -123,14 +123,14 @@ class Measured:
         return overall, genes
 
     def map_genes(self) -> NDArray[np.int64]:
-        """Columns of the genes that are kept spot by spot, in the panel's order; all were measured."""
+        """Return the columns of the genes whose maps are kept, in the panel's order; all measured."""
         by_reliability = np.argsort(-np.nan_to_num(self.reliability, nan=-1.0), kind="stable")
         measured = ~np.isnan(self.truth[:, by_reliability]).any(0)
         return np.sort(by_reliability[measured][:MAP_CANDIDATES])
 
 
 def score_model(model: Model, response: Response, measured: Measured, *, maps: bool) -> Outcome:
-    """Score all variants of a model, and the trusted one smoothed.
+    """Score all variants of a model, and the one to trust also smoothed.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def _answers(model: Model, response: Response, position: NDArray[np.float64]) ->
 
 
 def smoothed(predicted: NDArray[np.float32], position: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Mean over every spot and its direct neighbours, (n, genes).
+    """Return the mean over every spot and its direct neighbours, (n, genes).
 
     Where a prediction is noisy it gains correlation, where it was smooth already it loses detail; either way
     that says nothing about the method, which is why it stands apart.

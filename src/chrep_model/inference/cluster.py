@@ -1,4 +1,4 @@
-"""Many slides on a cluster of dask.distributed: the slide is the unit of work.
+"""Predict many slides on a cluster of dask.distributed; the unit of work is one slide.
 
 Only paths and settings travel. Each worker process loads the model once and keeps it; slides, bundle, output
 and embeddings are read and written where they are, on a file system that all workers see. What came of a
@@ -54,7 +54,7 @@ def predict_slides(
     again: bool = False,
     part_tiles: int = PART_TILES,
 ) -> Iterator[tuple[Path, Outcome]]:
-    """Predict slides on a running cluster; what is not done when the iterator is closed is cancelled.
+    """Predict slides on a running cluster; closing the iterator cancels what is not done.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def predict_slides(
 
 @contextmanager
 def one_worker_each(gpus: Sequence[str]) -> Iterator[str]:
-    """Start a cluster on this machine, a process for each GPU, and end it; give its scheduler's address.
+    """Run a local cluster with one process per GPU, and yield its scheduler's address.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def one_worker_each(gpus: Sequence[str]) -> Iterator[str]:
 
 
 class _Run:
-    """Slides on their way through a cluster.
+    """State of one `predict_slides`: the slides and parts that the cluster works on.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ class _Run:
         self._suspects: list[Path] = []
 
     def outcomes(self) -> Iterator[tuple[Path, Outcome]]:
-        """Predict all slides, large files first, and then once more those whose workers died.
+        """Predict all slides, large files first; then once more those whose workers died.
 
         A scheduler blames every task that a worker had when it died. So that no slide suffers for another,
         the suspects are tried again when all others are done, no more at a time than there are workers.
@@ -161,7 +161,7 @@ class _Run:
     def _predict(
         self, slides: Sequence[Path], at_a_time: int | None = None
     ) -> Iterator[tuple[Path, Outcome]]:
-        """Predict slides: all are handed to the scheduler, or only so many at a time, and then whole."""
+        """Predict slides, all at once in parts, or `at_a_time` of them, each as a whole."""
         from distributed import as_completed
 
         part_tiles = self.part_tiles if at_a_time is None else None
@@ -200,7 +200,7 @@ class _Run:
         return future
 
     def _result(self, future: Future[Any]) -> Outcome | int | None:
-        """Return what came of a slide, or in how many parts to cut it, or None where its workers died."""
+        """Return the outcome of a slide, the number of parts to cut it into, or None if its workers died."""
         from concurrent.futures import CancelledError
 
         from distributed import KilledWorker
@@ -235,7 +235,7 @@ class _Run:
 def predict_slide(
     job: Job, path: Path, target: Path, describe: Describe, again: bool, part_tiles: int | None
 ) -> Outcome | int:
-    """Predict a slide on a worker, or say into how many parts of `part_tiles` tiles it should be cut."""
+    """Predict a slide on a worker, or return into how many parts of `part_tiles` tiles to cut it."""
     predictor = _predictor(job)
     if not again and (there := many.found(job, predictor.bundle, path, target)) is not None:
         return there
@@ -262,7 +262,7 @@ _loads = 0
 
 
 def _predictor(job: Job) -> Predictor:
-    """Return this process's model, loaded once by one of its threads; another one takes its place."""
+    """Return this process's model, loaded once for all its threads; another job's model replaces it."""
     global _loaded, _loads
     key = (job.bundle_hash, job.device, job.batch_size, job.precision, job.cache)
     with _lock:
@@ -297,7 +297,7 @@ def _load(job: Job) -> Predictor:
 
 
 def _count_parts(job: Job, predictor: Predictor, path: Path, part_tiles: int) -> int:
-    """Count a slide's parts; those of which only some tiles are wanted are not cut."""
+    """Return into how many parts to cut a slide; 1 if only some of its tiles are predicted."""
     from chrep_model.embeddings import SlideEmbeddings
 
     if job.rect is not None or job.stride != 1.0:
@@ -342,7 +342,7 @@ def _connected(address: str) -> Iterator[Client]:
 
 
 def _check_workers(client: Client, job: Job, targets: Mapping[Path, Path]) -> None:
-    """Refuse workers that could only fail, before they do so on every slide."""
+    """Check that every worker can do the work, before each slide fails on it."""
     folders = {target.absolute().parent for target in targets.values()}
     needed = [job.bundle, *folders]
     for worker, obstacle in client.run(_obstacle, needed, __version__, on_error="return").items():
@@ -353,7 +353,7 @@ def _check_workers(client: Client, job: Job, targets: Mapping[Path, Path]) -> No
 
 
 def _obstacle(needed: Sequence[Path], version: str) -> str:
-    """Say why this process cannot do the work; nothing where it can."""
+    """Return why this process cannot do the work; empty if it can."""
     if version != __version__:
         return f"runs chrep {__version__} and not {version}"
     missing = [str(path) for path in needed if not path.exists()]

@@ -1,4 +1,4 @@
-"""Two tiles side by side: what they share, and which genes tell them apart."""
+"""Compare two tiles: the neighbours that they share, and the genes in which they differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST = 10
 
 @dataclass(frozen=True)
 class Difference:
-    """One gene on two tiles.
+    """One gene's values on two tiles, and how clearly they differ.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two tiles of one model.
+    """Result of comparing two tiles under one model.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Comparison:
 
 
 def compare(first: tuple[Prediction, int], second: tuple[Prediction, int], gene: str) -> Comparison:
-    """Compare two tiles over all genes. No encoder runs.
+    """Compare two tiles over all genes; the encoder does not run.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Why a tile has the value that it has: the training spots behind it, and the arithmetic in numbers.
+"""Explain a tile's value: the training spots behind it, and the terms that add up to it.
 
 Everything is in the unit of the heatmap, log10-spot. A model adds up in standardised units, so that its sum
 reads here: the gene's mean over the training spots, plus what each term takes it above or below that.
@@ -25,7 +25,7 @@ NEAREST = 48
 
 @dataclass(frozen=True)
 class Neighbour:
-    """One training spot.
+    """One training spot that a tile's value draws on.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Share:
-    """One term of the sum.
+    """One term of the sum that makes a tile's value.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a tile has its value of a gene.
+    """The terms and neighbours behind a tile's value of one gene.
 
     Attributes
     ----------
@@ -124,12 +124,12 @@ class Explanation:
 
     @property
     def total(self) -> float:
-        """The model's sum, log10-spot: ``mean`` plus the contributions of the ``terms``."""
+        """Sum of the model, log10-spot: ``mean`` plus the contributions of the ``terms``."""
         return self.mean + sum(term.contribution for term in self.terms)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Both ends of the 90 % interval, not below `LOWEST`; None where the model does not say."""
+        """Both ends of the 90 % interval, not below `LOWEST`; None if the model has no intervals."""
         if self.half_width is None:
             return None
         return max(LOWEST, self.value - self.half_width), self.value + self.half_width
@@ -142,7 +142,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Knobs:
-    """What of a method can be tried out.
+    """The settings of a method that a user can try out: k and temperature.
 
     Attributes
     ----------
@@ -176,7 +176,7 @@ def explain(
     k: int | None = None,
     temperature: float | None = None,
 ) -> Explanation:
-    """Explain one tile's value of one gene. No encoder runs: the prediction holds all that is needed.
+    """Explain one tile's value of one gene from the prediction alone; the encoder does not run.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ def _named(
     weights: NDArray[np.float32] | None,
     measured: NDArray[np.float32],
 ) -> tuple[Neighbour, ...]:
-    """Say of a tile's neighbours where they come from, by weight."""
+    """Return a tile's neighbours with their sections and positions, by descending weight."""
     gallery, index, similarity = fitted.gallery, near.index[0], near.similarity[0]
     missing = np.isnan(measured[index])
     if weights is not None and missing.any():  # only those that measured the gene share in its mean

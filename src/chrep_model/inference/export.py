@@ -1,4 +1,4 @@
-"""Predictions as files that other programs read.
+"""Write predictions as files that other programs read.
 
 =============  ==================  ======================================================================
 format         file                what for
@@ -62,12 +62,12 @@ _GEOJSON_START = '{"type": "FeatureCollection", "chrep": '
 
 
 def output_path(folder: Path, slide_name: str, format: str) -> Path:
-    """Where the prediction on a slide goes."""
+    """Return the path for the prediction of a slide."""
     return folder / f"{slide_name}{SUFFIXES[format]}"
 
 
 def format_of(path: Path, format: str | None = None) -> str:
-    """Return the format in which a file is to be written, one of `FORMATS` or `FIGURES`.
+    """Return the format to write a file in, one of `FORMATS` or `FIGURES`.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def format_of(path: Path, format: str | None = None) -> str:
 
 
 def check_format(format: str, n_genes: int) -> None:
-    """Refuse a format that cannot be written, before anything is computed.
+    """Check that a format can be written, before anything is computed.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def check_format(format: str, n_genes: int) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Refuse to write over anything else than an older prediction.
+    """Check that nothing but an older prediction would be overwritten.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def check_target(path: Path) -> None:
 
 
 def is_prediction(path: Path) -> bool:
-    """Tell whether a file or folder was written by `write_prediction`; never raises."""
+    """Return whether `write_prediction` wrote a file or folder; never raises."""
     try:
         if path.is_dir():
             table = any(path.glob("uns/chrep")) or any(path.glob("tables/*/uns/chrep"))
@@ -170,7 +170,7 @@ def is_prediction(path: Path) -> bool:
 def write_prediction(
     prediction: Prediction, path: Path, format: str = "h5ad", genes: tuple[str, ...] | None = None
 ) -> None:
-    """Write a prediction; the file appears when it is complete, and replaces an older prediction.
+    """Write a prediction; the file appears when complete, and replaces an older prediction.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def write_prediction(
 
 
 def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
-    """Tiles for QuPath (0.4 or later): squares in its pixels with measurements.
+    """Write tiles for QuPath (0.4 or later): squares in its pixels with measurements.
 
     QuPath cuts slides to their scanned part, where OpenSlide knows it (MIRAX, SCN): so the origin is its top
     left corner, which is level-0 pixel ``chrep["origin_px"]`` (x, y) of the slide.
@@ -257,7 +257,7 @@ def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> No
 
 
 def to_spatialdata(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
-    """SpatialData: the table ``prediction`` on the polygons ``tiles``.
+    """Write a SpatialData store: the table ``prediction`` on the polygons ``tiles``.
 
     Coordinate system ``global`` is the slide's level-0 px, ``um`` is µm.
     """
@@ -285,7 +285,7 @@ def to_spatialdata(prediction: Prediction, path: Path, genes: tuple[str, ...]) -
 
 
 def tile_corners(prediction: Prediction) -> NDArray[np.float64]:
-    """Corners (n, 4, 2), (x, y) in level-0 px, of the tiles in the order of `prediction.indices`."""
+    """Return the corners (n, 4, 2) of the tiles in `prediction.indices`, (x, y) in level-0 px."""
     half = prediction.grid.tile_px / 2
     offsets = half * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
     corners: NDArray[np.float64] = prediction.grid.centres(prediction.indices)[:, None, :] + offsets

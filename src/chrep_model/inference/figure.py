@@ -1,4 +1,4 @@
-"""One gene over one slide as a picture: H&E, raw, calibrated and their difference side by side."""
+"""Draw one gene over one slide: H&E, raw, calibrated and their difference side by side."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MARGIN, _GAP, _ABOVE, _BELOW = 0.15, 0.12, 0.75, 0.95
 
 
 def write_figure(prediction: Prediction, gene: str, path: Path) -> None:
-    """Write `draw_figure` as PNG or, where the name ends so, as SVG or PDF; it appears when it is complete.
+    """Write `draw_figure` as PNG, SVG or PDF, by the name's suffix; the file appears when complete.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def draw_figure(prediction: Prediction, gene: str) -> Figure:
 
 
 class _Page:
-    """Panels of one size in a row, colour bars below them, words around; lengths in inches."""
+    """A row of panels of one size, with colour bars below and text around them; lengths in inches."""
 
     def __init__(self, aspect: float, panels: int) -> None:
         from matplotlib.figure import Figure
@@ -106,7 +106,7 @@ class _Page:
         self.figure = Figure(figsize=self.size, facecolor="white")
 
     def panel(self, number: int, title: str) -> Axes:
-        """Add the panel at this place from the left."""
+        """Add a panel at this place, counted from the left."""
         ax = self._axes(self._left(number), _BELOW, self.width, self.height)
         ax.set_title(title, fontsize=12)
         return ax
@@ -122,7 +122,7 @@ class _Page:
         bar.outline.set_visible(False)
 
     def words(self, prediction: Prediction, gene: str) -> None:
-        """Say what this is: gene and slide above, the model and what was measured below."""
+        """Write gene and slide above the panels, the model and its training data below."""
         card = prediction.bundle.card
         self._text(_MARGIN, self.size[1] - 0.12, gene, size=16, weight="bold", va="top")
         tiles = f"{len(prediction)} tiles of {card.mpp * card.px:.0f} µm"
@@ -168,7 +168,7 @@ class _View:
         self.picture, self._picture_rect = self._read()
 
     def _read(self) -> tuple[NDArray[np.uint8], Rect]:
-        """Pixels of the view, and the rectangle that they cover exactly."""
+        """Return the pixels of the view, and the rectangle that they cover exactly."""
         from PIL import Image
 
         slide, longest = self.source, max(self.rect.width, self.rect.height)
@@ -194,7 +194,7 @@ class _View:
         self._draw(ax, self.picture)
 
     def shade(self, ax: Axes) -> None:
-        """Draw the slide as a shade over what is there: its structure shows, the colours stay."""
+        """Darken what is drawn by the slide's structure, without changing the colours."""
         shade = np.zeros((*self.picture.shape[:2], 4), np.uint8)
         shade[..., 3] = _SHADE * (255 - self.picture.mean(axis=2))
         self._draw(ax, shade)
@@ -206,13 +206,13 @@ class _View:
         ax.spines[:].set_visible(False)
 
     def map_extent(self) -> tuple[float, float, float, float]:
-        """Where the map of the tile grid lies: every value is a square around its tile's centre."""
+        """Return the extent of the tile grid's map, each value a square around its tile's centre."""
         rows, cols = self.grid.shape
         step, start = self.grid.step_px, (self.grid.tile_px - self.grid.step_px) / 2
         return self._um(Rect(start, start, cols * step, rows * step))
 
     def _um(self, rect: Rect) -> tuple[float, float, float, float]:
-        """Extent as matplotlib wants it: left, right, bottom, top; y down."""
+        """Return an extent in the order of matplotlib: left, right, bottom, top; y down."""
         return rect.x * self.mpp, rect.right * self.mpp, rect.bottom * self.mpp, rect.y * self.mpp
 
 
@@ -228,7 +228,7 @@ def _heatmap(
 
 
 def _scale_bar(ax: Axes, view: _View) -> None:
-    """A bar of a round length, about a quarter of the width, in the lower left corner."""
+    """Draw a scale bar of a round length, about a quarter of the width, in the lower left corner."""
     left, right, bottom, top = view._um(view.rect)
     wanted = (right - left) / 4
     magnitude = 10 ** math.floor(math.log10(wanted))
@@ -252,6 +252,6 @@ def _limits(maps: list[NDArray[np.float32]]) -> tuple[float, float]:
 
 
 def _reach(difference: NDArray[np.float32]) -> float:
-    """Half the width of the scale around zero; never zero."""
+    """Return half the width of a colour scale around zero; never zero."""
     reach = float(np.percentile(np.abs(difference[np.isfinite(difference)]), PERCENTILES[1]))
     return reach if reach > 0 else 0.1

@@ -1,4 +1,4 @@
-"""Files and folders that are there as a whole or not at all."""
+"""Write files and folders so that they exist either complete or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ERRNO = re.compile(r"errno = (\d+)")
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give a temporary name beside `target`; once written, it is synced and takes the place of `target`.
+    """Yield a temporary path beside `target`; after writing, it is synced and replaces `target`.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def make_writable(folder: Path) -> None:
-    """Make a folder, and try whether files can be written there, before hours of work.
+    """Create a folder, and check that files can be written there, before hours of work.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def make_writable(folder: Path) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> PredictionError:
-    """Say an error of the system in our words."""
+    """Return a PredictionError for an error of the operating system while writing."""
     reason = error.strerror or str(error)
     return PredictionError(f"cannot be written ({reason})", path=path, remedy=_REMEDY)
 

@@ -1,4 +1,4 @@
-"""One row per tile: as CSV for spreadsheets and R, as parquet for pandas, polars and R's arrow."""
+"""Write one row per tile: CSV for spreadsheets and R, parquet for pandas, polars and R's arrow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VALUES_AT_ONCE = 2_000_000
 
 
 def to_frame(prediction: Prediction, genes: tuple[str, ...]) -> pd.DataFrame:
-    """One row per tile, in the order of the grid.
+    """Return a table with one row per tile, in the order of the grid.
 
     Columns: ``x_px, y_px`` (tile centre in level-0 px), ``x_um, y_um`` (the same in µm), ``row, col`` (of the
     tile grid), ``gallery_distance``; then one named like each gene, the variant to trust (``calibrated``
@@ -52,7 +52,7 @@ def to_frame(prediction: Prediction, genes: tuple[str, ...]) -> pd.DataFrame:
 
 
 def to_csv(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
-    """Write `to_frame` as CSV; names that a spreadsheet would take for a formula get an apostrophe."""
+    """Write `to_frame` as CSV; names that a spreadsheet would read as a formula get an apostrophe."""
     frame = to_frame(prediction, genes)
     frame.columns = frame.columns.map(harmless)
     with path.open("w", encoding="utf-8", newline="") as stream:
@@ -61,7 +61,7 @@ def to_csv(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
 
 
 def to_parquet(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
-    """Write `to_frame` as parquet, with where the values come from as JSON under the metadata ``chrep``."""
+    """Write `to_frame` as parquet, with the values' provenance as JSON in the metadata ``chrep``."""
     from pyarrow import Schema, Table
     from pyarrow.parquet import ParquetWriter
 
@@ -75,12 +75,12 @@ def to_parquet(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> No
 
 
 def harmless(name: str) -> str:
-    """A name that a spreadsheet does not take for a formula."""
+    """Return a name with an apostrophe if a spreadsheet would read it as a formula."""
     return f"'{name}" if name[:1] in "=+-@\t\r" else name
 
 
 def _in_turn(prediction: Prediction, frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Give some rows after the other, as long as nobody asks to stop."""
+    """Yield the rows in blocks; Cancelled if the user asks to stop."""
     step = max(1, _VALUES_AT_ONCE // frame.shape[1])
     for first in range(0, len(frame), step):
         prediction.check()

@@ -1,4 +1,4 @@
-"""Many slides: what is done to each of them, one attempt at it, and the record of that attempt."""
+"""Predict many slides: the job for all of them, one attempt per slide, and the record of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Describe = Callable[[BaseException], str]
 
 @dataclass(frozen=True)
 class Job:
-    """What is done to every slide, and with what: paths and settings alone, which travel to other machines.
+    """Settings for predicting many slides: only paths and plain values, so that other machines can run it.
 
     Attributes
     ----------
@@ -69,11 +69,11 @@ class Job:
     scene: str | None = None
 
     def genes_of(self, bundle: Bundle) -> tuple[str, ...]:
-        """Return the genes that are written."""
+        """Return the genes to write."""
         return self.genes or bundle.genes
 
     def request(self, slide: Slide, bundle: Bundle) -> str:
-        """Return a digest of all that the prediction of a slide depends on."""
+        """Return a digest of everything that a slide's prediction depends on."""
         index = indexes.kept(bundle, self.cache)
         return records.digest(
             slide=slide.fingerprint, mpp=slide.mpp and slide.mpp.value, bundle=self.bundle_hash,
@@ -85,7 +85,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a slide.
+    """Result of predicting one slide.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class Outcome:
 
 
 def load(job: Job, bundle: Bundle) -> Predictor:
-    """Make a job's model ready to predict.
+    """Load a job's model, ready to predict.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def load(job: Job, bundle: Bundle) -> Predictor:
 
 
 def found(job: Job, bundle: Bundle, path: Path, target: Path) -> Outcome | None:
-    """Return what came of a slide before, where the very prediction that is asked for is there."""
+    """Return the earlier outcome of a slide if its prediction is the very one requested; else None."""
     record = records.read(target) if job.keeps_records else None
     if record is None or record.state == "failed":
         return None
@@ -142,7 +142,7 @@ def attempt(
     describe: Describe,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Predict a slide and write its prediction, or say in its record why that cannot be.
+    """Predict a slide and write its prediction, or record why that failed.
 
     Raises
     ------

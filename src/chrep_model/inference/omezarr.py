@@ -1,4 +1,4 @@
-"""Maps as an OME-Zarr image: one channel for each gene and variant, one pixel for each tile."""
+"""Write maps as an OME-Zarr image: one channel for each gene and variant, one pixel for each tile."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def to_ome_zarr(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> N
 
 
 def channels(prediction: Prediction) -> tuple[str, ...]:
-    """Which maps each gene has, the one to trust first."""
+    """Return the kinds of maps written for each gene, the one to trust first."""
     wanted = dict.fromkeys((prediction.variants[-1], "raw"))
     variants = tuple(variant for variant in wanted if variant in prediction.variants)
     return variants if prediction.bundle.trust is None else (*variants, INTERVAL_LAYER)
 
 
 def is_ome_zarr(path: Path) -> bool:
-    """Tell whether a folder was written by `to_ome_zarr`; never raises."""
+    """Return whether `to_ome_zarr` wrote a folder; never raises."""
     attributes = path / ".zattrs"
     try:
         said = read_metadata(attributes) if attributes.is_file() else {}
@@ -163,7 +163,7 @@ def read_maps(path: Path) -> StoredMaps:
 
 
 def check_installed() -> None:
-    """See that the package that writes it is there.
+    """Check that the package ome-zarr is installed.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Where the slides of predictions lie on this computer, so that the predictions themselves need not say it.
+"""Remember where predicted slides lie on this computer, so that predictions need no machine paths.
 
 A prediction is handed on to others, and folders tell names. So its file names the slide and its content, and
 the folder is kept beside the embeddings of this user.
@@ -19,7 +19,7 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{16,128}")
 
 
 def remember(slide: Slide) -> None:
-    """Keep where a slide lies; where nothing can be written, it is looked for beside its prediction only."""
+    """Store the path of a slide; without effect if it cannot be written."""
     if isinstance(slide, AbsentSlide):
         return
     place = _place(slide.fingerprint)
@@ -31,7 +31,7 @@ def remember(slide: Slide) -> None:
 
 
 def recall(fingerprint: str) -> Path | None:
-    """Return where the slide of this content lay when it was predicted here; None for one of elsewhere."""
+    """Return the path that a slide of this content had when predicted here; None if it never was."""
     if _FINGERPRINT.fullmatch(fingerprint) is None:  # it is part of a file name, and comes from outside
         return None
     try:

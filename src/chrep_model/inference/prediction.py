@@ -1,4 +1,4 @@
-"""What a model says of a slide, lazy per gene.
+"""The prediction of one slide; the values of each gene are computed on request.
 
 A prediction keeps what does not depend on the gene (hidden layers, neighbours, weights) for every tile;
 one gene's values are computed when asked for, and nothing of the size tiles x genes exists before an export.
@@ -33,7 +33,7 @@ LOWEST = 0.0
 
 
 def within_unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Raise values below `LOWEST`, which a model's sum can give, to it.
+    """Return the values with those below `LOWEST`, which a model's sum can reach, raised to it.
 
     Maps, files and explanations all show values that went through here; the scores of an evaluation are those
     of the model's sums.
@@ -43,7 +43,7 @@ def within_unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass
 class Prediction:
-    """Tiles of one slide with everything needed to give any gene's value.
+    """Predicted tiles of one slide, with what is needed to compute any gene's values.
 
     Parameters
     ----------
@@ -64,12 +64,12 @@ class Prediction:
 
     @property
     def genes(self) -> tuple[str, ...]:
-        """Genes that can be asked for."""
+        """Genes of the prediction."""
         return self.bundle.genes
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Predictions that can be asked for; the last one is the one to trust."""
+        """Names of the variants of a value; the last one is the one to trust."""
         return tuple(self.bundle.card.variants)
 
     @property
@@ -84,11 +84,11 @@ class Prediction:
         return index in self._known
 
     def missing(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of `indices` that are not predicted yet, in their order."""
+        """Return those of `indices` that are not predicted yet, in the same order."""
         return np.array([i for i in indices if int(i) not in self._known], np.int64)
 
     def add(self, part: PredictionPart) -> None:
-        """Take in a batch; tiles that are known already are left as they are."""
+        """Add a batch of tiles; those already predicted stay as they are."""
         new = np.array([int(i) not in self._known for i in part.indices], bool)
         if new.any():
             self._parts.add(part if new.all() else part.rows(new))
@@ -97,7 +97,7 @@ class Prediction:
     def within(
         self, area: Rect | Region | None, *, cancelled: Callable[[], bool] | None = None
     ) -> Prediction:
-        """What is predicted by now in an area; it stays as it is while this one grows.
+        """Return the tiles predicted so far in an area, as a copy that no longer grows.
 
         Parameters
         ----------
@@ -115,7 +115,7 @@ class Prediction:
         return self.only(indices[self.grid.is_in(area, indices)], cancelled=cancelled)
 
     def only(self, indices: NDArray[np.int64], *, cancelled: Callable[[], bool] | None = None) -> Prediction:
-        """Those of these tiles that are predicted by now; see `within`."""
+        """Return the given tiles as far as they are predicted, as a copy; see `within`."""
         chosen = Prediction(self.bundle, self.grid, self.slide, _cancelled=cancelled)
         wanted = np.zeros(self.grid.size, bool)
         wanted[indices] = True
@@ -124,12 +124,12 @@ class Prediction:
         return chosen
 
     def check(self) -> None:
-        """Raise Cancelled where somebody asked to stop, see `within`."""
+        """Check that nobody asked to stop; else Cancelled, see `within`."""
         if self._cancelled is not None and self._cancelled():
             raise Cancelled("cancelled")
 
     def response(self, index: int) -> Response:
-        """Return what the method keeps of one tile: its response, with a single row.
+        """Return the method's response for one tile, a single row.
 
         Raises
         ------
@@ -143,7 +143,7 @@ class Prediction:
         raise PredictionError(f"tile {index} is not predicted", remedy="Predict it first.")
 
     def gene(self, name: str, variant: str | None = None) -> NDArray[np.float32]:
-        """One gene's values over the predicted tiles.
+        """Return one gene's values over the predicted tiles.
 
         Parameters
         ----------
@@ -169,7 +169,7 @@ class Prediction:
     def values(
         self, genes: NDArray[np.int64] | slice, variant: str | None = None, *, tiles: slice = ALL_TILES
     ) -> NDArray[np.float32]:
-        """Values (number of tiles, number of genes) float32 for columns of the panel; see `gene`.
+        """Return values (number of tiles, number of genes) float32 for columns of the panel; see `gene`.
 
         `tiles` are places in `indices`, from a start to a stop without gaps.
         """
@@ -184,7 +184,7 @@ class Prediction:
         )
 
     def interval(self, name: str, level: float = 0.9) -> NDArray[np.float32] | None:
-        """Half width of the intervals around `gene`'s values of the variant to trust.
+        """Return the half width of the intervals around `gene`'s values of the variant to trust.
 
         The interval of a value is from ``max(LOWEST, value - half width)`` to ``value + half width``.
 
@@ -211,7 +211,7 @@ class Prediction:
     def intervals(
         self, genes: NDArray[np.int64] | slice, level: float = 0.9, *, tiles: slice = ALL_TILES
     ) -> NDArray[np.float32] | None:
-        """Half widths (number of tiles, number of genes) float32; see `interval` and `values`."""
+        """Return half widths (number of tiles, number of genes) float32; see `interval` and `values`."""
         if self.bundle.trust is None:
             return None
         trusted = self.variants[-1]
@@ -229,7 +229,7 @@ class Prediction:
         genes: NDArray[np.int64] | slice,
         tiles: slice,
     ) -> NDArray[np.float32]:
-        """Put what is computed of the batches into one array (number of tiles, number of genes)."""
+        """Compute values batch by batch, and return one array (number of tiles, number of genes)."""
         first, last, _ = tiles.indices(len(self))
         out = np.empty((max(0, last - first), len(np.arange(len(self.genes))[genes])), np.float32)
         place = 0  # of the batch, among all tiles
@@ -243,19 +243,19 @@ class Prediction:
         return out
 
     def map(self, name: str, variant: str | None = None) -> NDArray[np.float32]:
-        """One gene on the tile grid, (rows, cols) float32, NaN where nothing was predicted."""
+        """Return one gene on the tile grid, (rows, cols) float32, NaN where nothing was predicted."""
         return self.on_grid(self.gene(name, variant))
 
     def distance(self) -> NDArray[np.float32]:
-        """1 - cosine to the most similar gallery spot, (n,) float32: how unlike the training tissue."""
+        """Return 1 - cosine to the most similar gallery spot, (n,) float32: unlikeness to training."""
         return self._parts.column("distance") if len(self) else np.empty(0, np.float32)
 
     def distance_map(self) -> NDArray[np.float32]:
-        """`distance` on the tile grid, (rows, cols) float32 with NaN."""
+        """Return `distance` on the tile grid, (rows, cols) float32 with NaN."""
         return self.on_grid(self.distance())
 
     def unlike(self) -> NDArray[np.float32] | None:
-        """Share of the training spots, held out, that were nearer to the gallery than each tile.
+        """Return for each tile the share of held-out training spots that were nearer to the gallery.
 
         Returns
         -------
@@ -267,13 +267,13 @@ class Prediction:
         return None if trust is None else trust.unlike(self.distance())
 
     def unlike_share(self) -> float | None:
-        """Share of tiles that are farther from the gallery than 95 % of the training spots were, held out."""
+        """Return the share of tiles farther from the gallery than 95 % of held-out training spots."""
         trust = self.bundle.trust
         return None if trust is None else trust.unlike_share(self.distance())
 
     @property
     def is_unlike(self) -> bool:
-        """Whether the slide is so unlike the training slides that its values should not be relied on."""
+        """Whether the slide is too unlike the training slides for its values to be relied on."""
         return (self.unlike_share() or 0.0) > UNLIKE_SHARE
 
     def on_grid(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -283,7 +283,7 @@ class Prediction:
         return out.reshape(self.grid.shape)
 
     def to_anndata(self, genes: tuple[str, ...] | None = None) -> anndata.AnnData:
-        """Tiles x genes as AnnData, ready for scanpy and squidpy.
+        """Return tiles x genes as AnnData, ready for scanpy and squidpy.
 
         ``X`` holds the values to trust, those of the last variant; ``layers`` hold every variant;
         ``obsm["spatial"]`` the tile centres, (x, y) in level-0 px; ``uns["spatial"]`` under the slide's name
@@ -304,7 +304,7 @@ class Prediction:
         return to_anndata(self, genes)
 
     def facts(self) -> dict[str, Any]:
-        """Where the values come from: bundle, slide, tiles, units, versions; plain strings and numbers."""
+        """Return provenance as plain strings and numbers: bundle, slide, tiles, units, versions."""
         card, share = self.bundle.card, self.unlike_share()
         return {
             "bundle": card.name, "bundle_hash": self.bundle.hash,
@@ -326,7 +326,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Preview:
-    """A rough map of a request, from a few of its tiles.
+    """A rough map of all tiles of a request, from predictions of a few of them.
 
     Attributes
     ----------
@@ -343,7 +343,7 @@ class Preview:
     stand_in: NDArray[np.int64]
 
     def fill(self, values: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Write the few tiles' `values` into a map (rows, cols) wherever it is still NaN."""
+        """Write the few tiles' `values` into a map (rows, cols), wherever it is still NaN."""
         flat = out.reshape(-1)
         open_ = np.isnan(flat[self.tiles])
         flat[self.tiles[open_]] = values[self.stand_in[open_]]

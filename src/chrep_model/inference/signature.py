@@ -1,4 +1,4 @@
-"""A list of genes as one map: how far above the training spots' average they are together."""
+"""Combine a list of genes into one map: their mean, relative to the average training spot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BETWEEN_NAMES = re.compile(r"[\s,;\"']+")
 
 @dataclass(frozen=True)
 class Signature:
-    """The genes of a list that a panel knows.
+    """Those genes of a list that a panel contains.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Signature:
     def match(
         cls, name: str, names: Sequence[str], panel: GenePanel, known: GeneNames | None = None
     ) -> Signature:
-        """Look names up in a panel; where the exact name is unknown, case does not matter.
+        """Look up names in a panel; if the exact name is unknown, case is ignored.
 
         Parameters
         ----------
@@ -85,11 +85,11 @@ class Signature:
 
     @property
     def remark(self) -> str:
-        """What became of other names, such as ``HER2 → ERBB2``; empty where there were none."""
+        """Text on translated names, such as ``HER2 → ERBB2``; empty if there were none."""
         return ", ".join(f"{given} → {gene}" for given, gene in self.translated)
 
     def values(self, prediction: Prediction, tiles: slice = ALL_TILES) -> NDArray[np.float32]:
-        """Mean over the genes of their standardised values, of the variant to trust.
+        """Return the mean over the genes of their standardised values, of the variant to trust.
 
         ``1/G * sum_g (x_g - mean_g) / sd_g`` with the mean and sd of each gene over the training spots.
 
@@ -116,12 +116,12 @@ class Signature:
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Split a list of genes at blanks, commas, semicolons and line ends; quotes do not count."""
+    """Split a list of genes at blanks, commas, semicolons and line ends; quotes are dropped."""
     return tuple(name for name in _BETWEEN_NAMES.split(text) if name)
 
 
 def read_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read gene names from a text file, one or several a line; what follows a ``#`` does not count.
+    """Read gene names from a text file, one or several a line; text after a ``#`` is skipped.
 
     Raises
     ------

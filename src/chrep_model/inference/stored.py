@@ -1,4 +1,4 @@
-"""A prediction read back from the file it was written to: looked at again without the model.
+"""Read a prediction back from the file it was written to, to view it without the model.
 
 What comes back is a `Prediction` like any other. Its bundle holds the table of the file in place of networks,
 so that it gives the values that were written and no others.
@@ -41,7 +41,7 @@ _LEVEL = 0.9
 
 @dataclass(frozen=True, eq=False)
 class StoredBundle(Bundle):
-    """What a file says of the bundle that it was predicted with; it predicts nothing further.
+    """Facts of a bundle as stored in the file of a prediction; it cannot predict.
 
     Attributes
     ----------
@@ -53,30 +53,30 @@ class StoredBundle(Bundle):
 
     @property
     def hash(self) -> str:
-        """Unlike that of the bundle itself, which can do more."""
+        """Hash of its own, different from the bundle's, which can predict."""
         return f"{self.card.seal} in {self.path}"
 
     @property
     def recall(self) -> float:
-        """That of the search which the predictions were made with."""
+        """Recall of the gallery search that the predictions were made with."""
         return float(self.table.uns["chrep"].get("search_recall", 1.0))
 
     @cached_property
     def trust(self) -> Any:
-        """How far to trust it, a `StoredTrust`; None where the file does not say."""
+        """The stored `StoredTrust`; None if the file has none."""
         return StoredTrust.of(self.table) if INTERVAL_LAYER in self.table.layers else None
 
     @cached_property
     def model(self) -> Any:
-        """The table in place of a model, a `StoredModel`."""
+        """The `StoredModel`, which reads values from the table instead of computing them."""
         return StoredModel(self)
 
     def encoder(self, device: str = "cpu", precision: Precision = "fp32") -> NoReturn:
-        """Raise: there is none."""
+        """Raise BundleError: a file of a prediction has no encoder."""
         self.refuse()
 
     def refuse(self) -> NoReturn:
-        """Raise the `BundleError` that says that the model itself is needed."""
+        """Raise a `BundleError`: the model itself is needed."""
         raise BundleError(
             f"this file holds what the model {self.card.name} predicted, not the model",
             path=self.path,
@@ -85,20 +85,20 @@ class StoredBundle(Bundle):
 
 
 class StoredModel:
-    """Gives the values of a table where a model would compute them."""
+    """A stand-in for a model that reads its values from a stored table."""
 
     def __init__(self, bundle: StoredBundle) -> None:
         self._bundle = bundle
 
     @property
     def fitted(self) -> NoReturn:
-        """Raise: what a method was fitted to is not in the file."""
+        """Raise BundleError: the fitted method is not in the file."""
         self._bundle.refuse()
 
     def read(
         self, response: Response, variant: str, genes: NDArray[np.int64] | slice = slice(None)
     ) -> NDArray[np.float32]:
-        """Expression (n, number of genes) in log10-spot units, see `Model.read`."""
+        """Return expression (n, number of genes) in log10-spot units, see `Model.read`."""
         columns = np.arange(len(self._bundle.genes))[genes]
         values = self._bundle.table.layers[variant][response["row"][:, None], columns]
         return np.asarray(values, np.float32)
@@ -110,7 +110,7 @@ class StoredModel:
         genes: NDArray[np.int64] | slice = slice(None),
         level: float = _LEVEL,
     ) -> NDArray[np.float32]:
-        """Half width (n, number of genes) of intervals, log10-spot units.
+        """Return the half width (n, number of genes) of intervals, log10-spot units.
 
         Raises
         ------
@@ -124,7 +124,7 @@ class StoredModel:
 
 @dataclass(frozen=True)
 class StoredTrust:
-    """How far to trust a prediction, as its file says.
+    """Likeness to training tissue and accuracy of genes, as stored in a file.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ class StoredTrust:
 
     @classmethod
     def of(cls, table: AnnData) -> StoredTrust:
-        """Read it off a table."""
+        """Read it from a table."""
         order = np.argsort(table.obs["gallery_distance"].to_numpy())
         return cls(
             table.var["accuracy"].to_numpy(np.float32),
@@ -151,16 +151,16 @@ class StoredTrust:
         )
 
     def unlike(self, distance: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Share of the training spots that were nearer to the gallery, (n,); of stored tiles as stored."""
+        """Return the share of training spots nearer to the gallery, (n,), interpolated from stored tiles."""
         return np.interp(distance, self._distances, self._unlike).astype(np.float32)
 
     def unlike_share(self, distance: NDArray[np.float32]) -> float:
-        """Share of tiles beyond `FAR`, see `Trust.unlike_share`."""
+        """Return the share of tiles beyond `FAR`, see `Trust.unlike_share`."""
         return float(np.mean(self.unlike(distance) > FAR)) if len(distance) else 0.0
 
 
 def is_stored(path: Path) -> bool:
-    """Tell whether this is a prediction of ours as AnnData or SpatialData; never raises."""
+    """Return whether a path is a stored prediction as AnnData or SpatialData; never raises."""
     return _table_path(path) is not None and is_prediction(path)
 
 
@@ -210,7 +210,7 @@ def read_prediction(path: Path, slides: Iterable[Slide] = ()) -> Prediction:
 
 
 def first_gene(prediction: Prediction) -> str:
-    """The gene to show first: the most accurate one where that is known, else the first."""
+    """Return the gene to show first: the most accurate one if accuracies are known, else the first."""
     trust = prediction.bundle.trust
     if trust is None or not np.isfinite(trust.accuracy).any():
         return prediction.genes[0]
@@ -218,7 +218,7 @@ def first_gene(prediction: Prediction) -> str:
 
 
 def _table_path(path: Path) -> Path | None:
-    """Return where in a file or folder the table of a prediction would be."""
+    """Return the path of the prediction's table in a file or folder; None if there is none."""
     try:
         if path.is_dir():
             places = (path, path / "tables" / TABLE)
@@ -255,7 +255,7 @@ def _bundle(path: Path, table: AnnData, facts: Mapping[str, Any]) -> StoredBundl
 
 
 def _slide(path: Path, facts: Mapping[str, Any], mpp: Mpp, slides: Iterable[Slide]) -> Slide | None:
-    """Find the slide that was predicted, by its content; None where it is in none of the places."""
+    """Find the predicted slide by its content; None if it is in none of the known places."""
     fingerprint, name = str(facts["slide_fingerprint"]), Path(str(facts["slide"])).name
     for slide in slides:
         if slide.mpp is not None and slide.mpp.value == mpp.value and slide.fingerprint == fingerprint:
@@ -278,7 +278,7 @@ def _slide(path: Path, facts: Mapping[str, Any], mpp: Mpp, slides: Iterable[Slid
 
 
 def _absent(table: AnnData, facts: Mapping[str, Any], mpp: Mpp) -> AbsentSlide:
-    """Stand in for a slide that was not found, with the picture that the file has of it."""
+    """Return a stand-in for a slide that was not found, with the picture stored in the file."""
     rows, cols = (int(n) for n in facts["slide_shape"])
     picture = None
     for library in table.uns.get("spatial", {}).values():  # of one slide; older files have none

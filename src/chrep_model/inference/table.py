@@ -1,4 +1,4 @@
-"""A prediction as AnnData, laid out as scanpy and squidpy expect a spatial table."""
+"""Convert a prediction to AnnData, laid out as scanpy and squidpy expect a spatial table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def to_anndata(prediction: Prediction, genes: tuple[str, ...] | None = None) -> 
 
 
 def to_layers(prediction: Prediction, genes: tuple[str, ...] | None = None) -> AnnData:
-    """Return the table of `to_anndata` without ``X`` and without ``uns["spatial"]``."""
+    """Return the table of `to_anndata` without ``X`` and ``uns["spatial"]``."""
     import anndata
     import pandas as pd
 
@@ -58,7 +58,7 @@ def to_layers(prediction: Prediction, genes: tuple[str, ...] | None = None) -> A
 
 
 def spatial_facts(prediction: Prediction) -> dict[str, Any]:
-    """Return what ``uns["spatial"]`` says of a slide: a reduced picture, scale factors and where it is from.
+    """Return ``uns["spatial"]`` of a slide: a reduced picture, scale factors and metadata.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def spatial_facts(prediction: Prediction) -> dict[str, Any]:
 def _add_trust(
     prediction: Prediction, table: AnnData, columns: NDArray[np.int64], order: NDArray[np.int64]
 ) -> None:
-    """Add how far to trust the values, where the model says it."""
+    """Add intervals, likeness and accuracies to the table, if the model has them."""
     trust, half, unlike = prediction.bundle.trust, prediction.intervals(columns), prediction.unlike()
     if trust is None or half is None or unlike is None:
         return

@@ -1,4 +1,4 @@
-"""How much a gene varies over a slide in space: Moran's I of its predicted map, by squidpy.
+"""Compute how much a gene varies in space over a slide: Moran's I of its predicted map, by squidpy.
 
 squidpy takes seconds to import and numba more to compile; both would hold up a viewer in the same process.
 So a second Python computes: it is fed values through a pipe and says I through another, and nothing is left
@@ -41,7 +41,7 @@ _LENGTH = struct.Struct("<Q")
 
 @dataclass(frozen=True)
 class Variability:
-    """Moran's I of some genes.
+    """Moran's I of a few genes.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Variability:
 def variability(
     prediction: Prediction, *, cancelled: Callable[[], bool] | None = None
 ) -> Iterator[Variability]:
-    """Compute Moran's I of the predicted maps of all genes, the variant to trust.
+    """Compute Moran's I of the predicted maps of all genes, of the variant to trust.
 
     ``I = n / sum_ij w_ij * sum_ij w_ij (x_i - m)(x_j - m) / sum_i (x_i - m)^2`` over the tiles i with their
     mean m (Moran 1950); w_ij is 1 for the four neighbours of a tile on the grid, as far as they are
@@ -103,7 +103,7 @@ def variability(
 
 
 def some_of(indices: NDArray[np.int64], cols: int, most: int = MOST_TILES) -> NDArray[np.int64]:
-    """Choose tiles that keep their neighbours: square blocks of the grid, drawn by lot from all over.
+    """Choose tiles that keep their neighbours: random square blocks from all over the grid.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def some_of(indices: NDArray[np.int64], cols: int, most: int = MOST_TILES) -> ND
 
 
 def morans_i(places: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute Moran's I with squidpy.
+    """Compute Moran's I of values on tiles with squidpy.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def morans_i(places: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[
 
 @contextmanager
 def _process() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """Start the second Python, and give the ends of its pipes; it is gone afterwards, whatever happens."""
+    """Run a second Python process, and yield its input and output; it is killed afterwards."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     process = start_python(
         __name__,
@@ -190,7 +190,7 @@ def _send(stream: IO[bytes], array: NDArray[Any]) -> None:
 
 
 def _receive(stream: IO[bytes]) -> NDArray[Any] | None:
-    """Read an array; None where the other side has ended."""
+    """Read an array; None if the other side has ended."""
     start = stream.read(_LENGTH.size)
     if len(start) < _LENGTH.size:
         return None
@@ -200,7 +200,7 @@ def _receive(stream: IO[bytes]) -> NDArray[Any] | None:
 
 
 def _serve() -> None:
-    """Answer arrays of values with I, until there are no more."""
+    """Answer each array of values with Moran's I, until no more arrive."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     if hasattr(os, "nice"):

@@ -1,4 +1,4 @@
-"""A network with the loss that trains it, on frozen features and behind a trained encoder alike."""
+"""A network with its training loss, used on frozen features and behind a trained encoder alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class SpotBatch:
-    """What a loss may read of a batch of training spots beside their features.
+    """A batch of training spots as a loss sees it: everything but the features.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class SpotBatch:
     measured: Tensor | None = None
 
     def to(self, device: torch.device) -> SpotBatch:
-        """Copy with its tensors on `device`."""
+        """Return a copy with its tensors on `device`."""
         tensors = (self.targets, self.section, self.position, self.adjacency)
         targets, section, position, adjacency = (t.to(device) for t in tensors)
         measured = None if self.measured is None else self.measured.to(device)
@@ -48,24 +48,24 @@ class SpotBatch:
 
 
 class Objective(nn.Module, ABC):
-    """What a method trains: parameters on features (b, d), and a loss."""
+    """Trainable parameters on features (b, d), with a loss."""
 
     @abstractmethod
     def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
-        """Scalar loss of features `x` (b, d) float32 and what was measured there."""
+        """Return the scalar loss of features `x` (b, d) float32 and what was measured there."""
 
     def before_epoch(self, x: Tensor, targets: Tensor) -> None:
-        """Look at all training spots, features (n, d) and targets (n, genes), before each epoch."""
+        """Receive all training spots before each epoch: features (n, d) and targets (n, genes)."""
 
     def predict(self, x: Tensor) -> Tensor | None:
-        """Standardised expression (n, genes) of features (n, d), by which a held-out section is scored.
+        """Return standardised expression (n, genes) of features (n, d), to score a held-out section.
 
         None, and then nothing is scored, where the network alone says nothing about expression.
         """
         return None
 
     def extra_repr(self) -> str:
-        """Settings among the attributes: a checkpoint made under other ones is not gone on with."""
+        """Return the settings as text: a checkpoint made under others is not resumed."""
         plain = (bool, int, float, str, tuple, BaseModel)
         own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
         return ", ".join(f"{k}={v!r}" for k, v in own.items() if isinstance(v, plain))

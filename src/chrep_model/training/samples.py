@@ -26,7 +26,7 @@ Columns = NDArray[np.int64] | slice
 def complete_is_none(
     measured: NDArray[np.bool_] | None, section: NDArray[np.int64]
 ) -> NDArray[np.bool_] | None:
-    """Give `measured` (sections, genes); None where the sections of these spots measured every gene."""
+    """Return `measured` (sections, genes), or None if these spots' sections measured every gene."""
     return None if measured is None or measured[np.unique(section)].all() else measured
 
 
@@ -53,7 +53,7 @@ def groups(measured: NDArray[np.bool_] | None, section: NDArray[np.int64]) -> li
 
 @dataclass(frozen=True)
 class SpotTable:
-    """Spots of several sections, row by row.
+    """Spots of several sections, one row each.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class SpotTable:
         )
 
     def groups(self) -> list[tuple[Rows, Columns]]:
-        """Group the genes by which sections measured them.
+        """Group the genes by the set of sections that measured them.
 
         Returns
         -------
@@ -118,7 +118,7 @@ class SpotTable:
         return groups(self.measured, self.section)
 
     def learnable(self) -> NDArray[np.bool_] | None:
-        """Return which genes each section measured together with at least one other section.
+        """Return for each section which genes both it and at least one other section measured.
 
         Only for these can what was learned on the other sections be tested on this one.
 
@@ -137,7 +137,7 @@ class SpotTable:
         return slice(None) if learnable is None else np.flatnonzero(learnable[section])
 
     def in_memory(self) -> SpotTable:
-        """Read streamed features as a whole; a table that is not large is itself.
+        """Return the table with streamed features read into memory; itself if none are streamed.
 
         Raises
         ------
@@ -156,7 +156,7 @@ class SpotTable:
         return replace(self, features=self.features[:])
 
     def reliability(self) -> NDArray[np.float32]:
-        """How much a spot's measured values count, (n,) in [0, 1]: its depth against counting noise.
+        """Return the weight of a spot's values, (n,) in [0, 1], by its sequencing depth.
 
         A spot of `_HALF` times the median depth counts half as much as one that was counted without end.
         """
@@ -164,7 +164,7 @@ class SpotTable:
         return (self.depth / (self.depth + half)).astype(np.float32)
 
     def unit_position(self) -> NDArray[np.float32]:
-        """Positions scaled to [0, 1] per section and axis, (n, 2): what the coordinate branch reads."""
+        """Return positions scaled to [0, 1] per section and axis, (n, 2), for the coordinate branch."""
         out = np.zeros(self.position.shape, np.float32)
         for s in np.unique(self.section):
             rows = self.section == s
@@ -174,7 +174,7 @@ class SpotTable:
         return out
 
     def graph(self) -> sp.csr_matrix:
-        """The sections' spot graphs as one matrix, (n, n); columns are sorted."""
+        """Return the sections' spot graphs as one matrix, (n, n); columns are sorted."""
         edges = []
         for s in np.unique(self.section):
             rows = np.flatnonzero(self.section == s).astype(np.int32)
@@ -187,7 +187,7 @@ class SpotTable:
 
 
 class SpotBatches:
-    """Batches of training spots at random, all spots once an epoch.
+    """Random batches of training spots; an epoch has every spot once.
 
     Parameters
     ----------
@@ -211,11 +211,11 @@ class SpotBatches:
         self.per_epoch = max(1, len(table) // size)
 
     def epoch(self, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        """Yield row numbers, one array a batch; what is left over joins the last ones."""
+        """Yield the row numbers of each batch; spots left over are spread over the batches."""
         yield from np.array_split(rng.permutation(len(self.section)), self.per_epoch)
 
     def batch(self, rows: NDArray[np.int64]) -> SpotBatch:
-        """Everything beside the features that a loss may read of these rows."""
+        """Return everything but the features that a loss may need for these rows."""
         return SpotBatch(
             rows=rows,
             targets=self.targets[rows],
@@ -226,13 +226,13 @@ class SpotBatches:
         )
 
     def adjacency(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """A_topo among the given rows, (b, b) dense."""
+        """Return A_topo among the given rows, (b, b) dense."""
         whole = topology(self.graph, rows=rows) if self.topology is None else self.topology[rows]
         return whole[:, rows].toarray()
 
 
 class NeighbourBatches(SpotBatches):
-    """Batches of several sections with a patch of neighbouring spots each.
+    """Batches of several sections, with a patch of neighbouring spots from each.
 
     Random batches hold almost no edge of the spot graph, and the topology loss would say nothing; a patch
     grown breadth-first around a random seed spot keeps its edges.
@@ -254,7 +254,7 @@ class NeighbourBatches(SpotBatches):
         self.per_epoch = max(1, round(len(table) / self.size))
 
     def epoch(self, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        """Yield row numbers, one array a batch."""
+        """Yield the row numbers of each batch."""
         for _ in range(self.per_epoch):
             chosen = rng.choice(len(self.members), self.sections, replace=False)
             yield np.concatenate([self._patch(s, rng) for s in chosen])
@@ -273,7 +273,7 @@ class NeighbourBatches(SpotBatches):
 
 
 def _memory() -> int:
-    """Bytes of this machine's memory; without end where the system does not say."""
+    """Return the bytes of this machine's memory; a huge number if the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows

@@ -1,4 +1,4 @@
-"""The table of genes, to be sorted and searched."""
+"""The sortable and searchable table of genes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST = 200
 
 
 def gene_table(results: Results) -> Markup:
-    """Each gene's correlation under the subject and its references, best first, with a field to search."""
+    """Return each gene's correlation under the subject and its references, best first, searchable."""
     genes, subject = results.genes, results.subject
     order = genes["pcc", *subject].sort_values(ascending=False, na_position="last").index[:MOST]
     label = results.label(subject)

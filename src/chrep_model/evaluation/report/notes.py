@@ -1,4 +1,4 @@
-"""The end of the page: paired tests, what was left out, what every figure means, references."""
+"""The end of the report: paired tests, exclusions, definitions of all figures, references."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TITLES = {f.metric: f.title for f in FIGURES}
 
 
 def paired(results: Results) -> Markup:
-    """Paired differences over test sections: the subject's first, then those of all other methods."""
+    """Return paired differences over test sections, the subject's first, then all other methods'."""
     entries = {(d["method"], d["metric"], d["reference"]): d for d in results.summary["differences"]}
     if not entries:
         return tag("p", "One method has nothing to be compared with.", class_="dim")
@@ -80,7 +80,7 @@ def _number(value: float | None) -> float:
 
 
 def left_out(results: Results) -> Markup:
-    """Genes and predictions that count less or not at all, section by section."""
+    """Return which genes and predictions are excluded or count as zero, section by section."""
     lines = [
         join(
             "Genes that do not vary over the spots of a test section have no correlation there and are left "
@@ -99,7 +99,7 @@ def left_out(results: Results) -> Markup:
 
 
 def _not_measured(results: Results) -> list[str]:
-    """Say where genes were not measured, if anywhere."""
+    """Return lines on genes that sections did not measure, if any."""
     counts = pd.DataFrame(results.by_fold("genes_not_measured"))
     if not counts.size or not (counts > 0).any(axis=None):
         return []
@@ -121,7 +121,7 @@ def _constants(results: Results) -> str:
 
 
 def definitions(results: Results) -> Markup:
-    """Every figure, space, variant and method that stands on the page."""
+    """Return the definition of every figure, space, variant and method on the page."""
     figures = [f for f in FIGURES + MORE_FIGURES if results.measured(f)]
     meanings = [(f.title, f.meaning) for f in figures]
     if "ceiling" in results.per_gene:
@@ -145,7 +145,7 @@ def definitions(results: Results) -> Markup:
 
 
 def references(results: Results) -> Markup:
-    """Where methods and figures were published."""
+    """Return where the methods and figures were published."""
     found = dict.fromkeys(REFERENCES[m] for m in results.trusted if m in REFERENCES)
     found |= dict.fromkeys(
         FIGURE_REFERENCES[f.metric] for f in FIGURES if f.metric in FIGURE_REFERENCES and results.measured(f)
