@@ -1,4 +1,4 @@
-"""``python -m napari_chrep [SLIDE] [-b BUNDLE] [--gene NAME]``."""
+"""Start the viewer: ``python -m napari_chrep [SLIDE] [-b BUNDLE] [--gene NAME]``."""
 
 from chrep_model.processes import leave_out_current_folder
 

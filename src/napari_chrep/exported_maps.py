@@ -1,4 +1,4 @@
-"""Maps that were exported as OME-Zarr, as layers: where they were, in the colours that they had."""
+"""Open maps that were exported as OME-Zarr as layers: at their place, in their colours."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_maps(path: Path) -> list[Any]:
 
 
 def layers_of(stored: StoredMaps) -> list[tuple[Any, dict[str, Any], str]]:
-    """Return what napari makes layers of, in µm, in the order of the channels."""
+    """Return layer data for each channel, in µm, in the order of the channels."""
     layers = []
     for found in stored.maps:
         kind = KINDS[_KIND_OF.get(found.kind, "calibrated")]

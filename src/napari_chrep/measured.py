@@ -1,4 +1,4 @@
-"""Spots that were measured on a slide: read, brought onto a model's genes, compared with its maps."""
+"""Read the spots measured on a slide, match them to a model's genes, and compare them with its maps."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SEEN_THROUGH = 0.6
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """The spots of a slide.
+    """The measured spots of a slide, and their values for a model's genes.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Measured:
     trouble: str = ""
 
     def of(self, gene: str | None, bundle: Bundle | None) -> npt.NDArray[np.float32] | None:
-        """Return what was measured of a gene, (n,) log10-spot; None where nothing was for this bundle."""
+        """Return a gene's measured values, (n,) log10-spot; None if there are none for this bundle."""
         if self.expression is None or bundle is None or gene is None:
             return None
         if self.bundle != bundle.hash or gene not in self.listed:
@@ -71,7 +71,7 @@ class Measured:
         return self.expression[:, bundle.panel.index(gene)]
 
     def lacks(self, gene: str | None) -> bool:
-        """Tell whether the section measured other genes of the bundle but not this one."""
+        """Return whether the section measured other genes of the bundle but not this one."""
         return self.expression is not None and gene is not None and gene not in self.listed
 
 
@@ -101,12 +101,12 @@ def reading(
 
 
 def beside(slide: Slide) -> Path:
-    """Return where the h5ad of a slide would lie."""
+    """Return the path at which a slide's h5ad is expected."""
     return slide.path.with_name(f"{slide.name}.h5ad")
 
 
 def spots_layer_data(section: Section, scale: tuple[float, float], units: tuple[str, str]) -> LayerData:
-    """Turn a section's spots into data for a Points layer, in their true size and as outlines.
+    """Return data of a Points layer for a section's spots, in their true size and as outlines.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def spots_layer_data(section: Section, scale: tuple[float, float], units: tuple[
 
 
 def totals_layer_data(section: Section, scale: tuple[float, float], units: tuple[str, str]) -> LayerData:
-    """Turn a section's spots into data for a Points layer, coloured by their total counts.
+    """Return data of a Points layer for a section's spots, coloured by their total counts.
 
     The layer's ``features`` hold the counts; colours follow their logarithm, from its 1st to its 99th
     percentile.
@@ -155,7 +155,7 @@ def totals_layer_data(section: Section, scale: tuple[float, float], units: tuple
 def agreement(
     measured: Measured, prediction: Prediction, gene: str, values_of: Callable[[str], FloatMap | None]
 ) -> str:
-    """Say how well the maps of a gene agree with the spots whose centres lie in predicted tiles.
+    """Return a sentence on how well a gene's maps agree with the spots centred in predicted tiles.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def agreement(
 
 
 def _correlation(truth: npt.NDArray[np.float32], predicted: npt.NDArray[np.float32]) -> float | None:
-    """Pearson's correlation; None where either does not vary."""
+    """Return Pearson's correlation; None if either side is constant."""
     a, b = (values.astype(np.float64) - values.mean(dtype=np.float64) for values in (truth, predicted))
     norm = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / norm if norm > 1e-9 else None

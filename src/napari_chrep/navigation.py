@@ -1,4 +1,4 @@
-"""Brings a place on a slide into view: the slide alone, the place in the middle, a frame around it."""
+"""Bring a place on a slide into view: only that slide, the place centred and framed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FRAMES_ACROSS = 8.0
 
 
 def layer_of(viewer: Any, image: SectionImage) -> Any:
-    """Return the layer of an image, opened if it is not open yet.
+    """Return the layer of an image; open it if needed.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def layer_of(viewer: Any, image: SectionImage) -> Any:
 def show_place(
     viewer: Any, session: Session, layer: Any, xy_um: tuple[float, float], side_um: float, frame: Frame
 ) -> None:
-    """Show the place (x, y), in µm, of a slide's layer; other slides are hidden, not closed."""
+    """Show the place (x, y), in µm, on a slide's layer; other slides are hidden, not closed."""
     slide = slide_of(layer)
     if slide is None:
         return

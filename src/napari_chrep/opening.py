@@ -1,4 +1,4 @@
-"""A file or folder that the user asks this plugin to open, and the commands that ask."""
+"""Open a file or folder that the user chose in this plugin, and the menu commands for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_chrep.refusals import is_ours
 
 
 def open_path(viewer: Any, path: Path) -> None:
-    """Open a slide, a bundle or a prediction; whatever is wrong with it is told of."""
+    """Open a slide, a bundle or a prediction; errors are shown to the user."""
     try:
         if path.exists() and (reader_of([path]) is not None or is_ours(path)):
             viewer.open(path, plugin=PLUGIN)
@@ -36,7 +36,7 @@ def open_file(viewer: Viewer) -> None:
 
 
 def open_folder(viewer: Viewer) -> None:
-    """Ask for a folder and open it, without napari's question who should."""
+    """Ask for a folder and open it, without napari's dialog that asks for a plugin."""
     title = "Open the folder of a slide, a model or a prediction"
     path = QFileDialog.getExistingDirectory(QApplication.activeWindow(), title)
     if path:
@@ -44,12 +44,12 @@ def open_folder(viewer: Viewer) -> None:
 
 
 def predict_view(viewer: Viewer) -> None:
-    """Press the explorer's button; where something is missing, the explorer says what."""
+    """Click the explorer's button for the view; if something is missing, the explorer says what."""
     _explorer(viewer).run.predict_view.click()
 
 
 def predict_tissue(viewer: Viewer) -> None:
-    """Press the explorer's button; where something is missing, the explorer says what."""
+    """Click the explorer's button for the tissue; if something is missing, the explorer says what."""
     _explorer(viewer).run.predict_tissue.click()
 
 

@@ -1,4 +1,4 @@
-"""Pictures of places on slides, read in a worker and kept for a while."""
+"""Read pictures of places on slides in a worker, and keep them for a while."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ KEPT = 200
 
 @dataclass(frozen=True)
 class Place:
-    """A place on an image: its centre (x, y) in µm."""
+    """A place on an image, by its centre (x, y) in µm."""
 
     image: SectionImage
     xy_um: tuple[float, float]
 
 
 class Slides:
-    """Open slides by image, shared by the workers that read them."""
+    """The open slides by image, shared by the workers that read them."""
 
     def __init__(self) -> None:
         self._open: dict[SectionImage, Slide] = {}
         self._lock = threading.Lock()
 
     def keep(self, slide: Slide) -> SectionImage:
-        """Take a slide that is open anyway; return the image as which it is known."""
+        """Add a slide that is already open, and return its key."""
         image = SectionImage(slide.path, slide.require_mpp(), slide.scene)
         with self._lock:
             self._open[image] = slide
         return image
 
     def get(self, image: SectionImage) -> Slide:
-        """Return the open slide; SlideError where it cannot be opened."""
+        """Return the open slide; SlideError if it cannot be opened."""
         with self._lock:
             if image not in self._open:
                 self._open[image] = image.open()
@@ -80,11 +80,11 @@ class Pictures:
 
     @property
     def busy(self) -> bool:
-        """Whether pictures are still to come."""
+        """Whether requested pictures are still to come."""
         return self._worker is not None
 
     def ask(self, places: Sequence[Place], spec: TileSpec) -> None:
-        """Ask for pictures of these places, and no longer for those asked for before."""
+        """Request pictures of these places; earlier requests are dropped."""
         self.stop()
         for place in places:
             if (known := self._kept.get((place, spec))) is not None:
@@ -98,7 +98,7 @@ class Pictures:
         self._worker.start()
 
     def stop(self) -> None:
-        """Want nothing more; the worker ends after the picture that it is reading."""
+        """Drop all requests; the worker ends after the picture that it is reading."""
         self._generation += 1
         if self._worker is not None:
             self._worker.quit()
@@ -125,7 +125,7 @@ class Pictures:
 def reading(
     places: Sequence[Place], spec: TileSpec, open_image: Callable[[SectionImage], Slide]
 ) -> Iterator[tuple[Place, RgbArray | str]]:
-    """Read pictures one by one; yields each place with its picture, or with why there is none."""
+    """Read pictures one by one; yield each place with its picture or its error."""
     readers: dict[SectionImage, TileReader] = {}
     for place in places:
         try:

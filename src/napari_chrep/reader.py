@@ -1,4 +1,4 @@
-"""What napari calls when a slide, a bundle, a prediction or a Space Ranger folder is dropped on it."""
+"""The reader that napari calls for a dropped slide, bundle, prediction or Space Ranger folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHOWN_KEY = "chrep_shown"
 
 
 def get_reader(path: PathOrPaths) -> Reader | None:
-    """Return a reader for slides, a bundle or a prediction, or None to leave the path to other plugins.
+    """Return a reader for slides, a bundle or a prediction; None leaves the path to other plugins.
 
     napari asks this when CHRep was chosen for a path, or alone knows its kind. So whatever is refused is told
     of: by the reader where nobody else could open the path, else here, before others get it. Never raises.
@@ -58,7 +58,7 @@ def get_reader(path: PathOrPaths) -> Reader | None:
 
 
 def reader_of(paths: Sequence[Path]) -> Reader | None:
-    """Return what opens these paths, or None; looks at little more than headers, and never raises."""
+    """Return the function that opens these paths, or None; reads little but headers, and never raises."""
     if len(paths) == 1 and is_bundle(paths[0]):
         return read_bundle
     if len(paths) == 1 and _is_stored(paths[0]):
@@ -73,7 +73,7 @@ def reader_of(paths: Sequence[Path]) -> Reader | None:
 
 
 def read_slides(path: PathOrPaths) -> list[Any]:
-    """Open one slide or several; one image layer for each that can be read.
+    """Open one slide or several; return an image layer for each that can be read.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def read_slides(path: PathOrPaths) -> list[Any]:
 
 
 def read_bundle(path: PathOrPaths) -> list[tuple[None]]:
-    """Make a bundle the model of the current viewer, and show it in the slide explorer; adds no layer.
+    """Use a bundle as the model of the current viewer, and show it in the explorer; adds no layer.
 
     It is opened in a worker, which tells of a damaged one.
 
@@ -111,7 +111,7 @@ def read_bundle(path: PathOrPaths) -> list[tuple[None]]:
 
 
 def read_stored(path: PathOrPaths) -> list[tuple[None]]:
-    """Show a prediction of ours again in the current viewer: its maps, its genes, and its slide if found.
+    """Show a stored prediction in the current viewer: its maps, genes, and slide if found.
 
     It is read in a worker, which tells of a damaged one; so no layer is returned here.
 
@@ -130,7 +130,7 @@ def read_stored(path: PathOrPaths) -> list[tuple[None]]:
 
 
 def read_source(path: PathOrPaths) -> list[Any]:
-    """Show the section in a folder of another program, such as Space Ranger: its slide and measured spots.
+    """Open the section in a folder of another program, such as Space Ranger: slide and measured spots.
 
     With a viewer it is read in a worker, which tells of a damaged one; so no layer is returned then.
 
@@ -152,7 +152,7 @@ def read_source(path: PathOrPaths) -> list[Any]:
 
 
 def is_source(path: Path) -> bool:
-    """Tell whether this is a folder with the counts of one section; never raises."""
+    """Return whether this is a folder with the counts of one section; never raises."""
     from chrep_model.cohorts.readers import find_source
 
     try:
@@ -170,7 +170,7 @@ def read_maps(path: PathOrPaths) -> list[Any]:
 
 
 def is_bundle(path: Path) -> bool:
-    """Tell whether this is a folder that is a bundle, or by its name meant to be one; never raises."""
+    """Return whether this folder is a bundle, or is named like one; never raises."""
     try:
         return path.is_dir() and (path.suffix == BUNDLE_SUFFIX or (path / "card.json").is_file())
     except OSError:  # a folder that we may not look into
@@ -194,7 +194,7 @@ def _is_maps(path: Path) -> bool:
 
 
 def slide_layer_data(slide: Slide) -> LayerData:
-    """Turn a slide into data for one image layer, in micrometres where the scale is known.
+    """Return data of one image layer for a slide, in micrometres if the scale is known.
 
     Parameters
     ----------
@@ -224,14 +224,14 @@ def slide_layer_data(slide: Slide) -> LayerData:
 
 
 def _told(error: ChrepError) -> list[tuple[None]]:
-    """Tell the user what was refused, and add no layer; raise it where there is no viewer."""
+    """Show the user an error, and return no layer; without a viewer, raise it."""
     _viewer(error)
     show_error(error.short)
     return NO_LAYER
 
 
 def _viewer(absent: ChrepError) -> Any:
-    """Return the current viewer; raise `absent` without one."""
+    """Return the current viewer; raise `absent` if there is none."""
     import napari
 
     viewer = napari.current_viewer()

@@ -1,4 +1,4 @@
-"""Why a path that the user chose CHRep for cannot be opened, and whether others should try."""
+"""Decide what to say of a path that cannot be opened, and whether other plugins should try it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IN_OUR_FOLDERS = (".zgroup", ".zattrs", "zarr.json", "spatial")
 
 
 def is_ours(path: Path) -> bool:
-    """Tell whether a path is plainly meant for CHRep, and no plugin but napari's own could take it.
+    """Return whether a path is clearly meant for CHRep, and no plugin but napari's own could open it.
 
     Files such as TIFF, JPEG and PNG are not: napari opens those that are no slides.
     """
@@ -34,7 +34,7 @@ def is_ours(path: Path) -> bool:
 
 
 def why_refused(paths: Sequence[Path]) -> ChrepError:
-    """Return the error that says what is wrong with the first of these paths that is no slide."""
+    """Return an error that says what is wrong with the first of these paths that is no slide."""
     path = next((path for path in paths if not is_slide(path)), paths[0])
     suffix = path.suffix.lower()
     if len(paths) > 1 and (suffix in (".h5ad", BUNDLE_SUFFIX) or path.is_dir()):

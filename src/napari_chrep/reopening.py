@@ -1,4 +1,4 @@
-"""A prediction from a file on the viewer again: its maps, its genes and, where it is found, its slide."""
+"""Show a prediction from a file in the viewer: its maps, its genes and, if found, its slide."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reopened:
-    """A prediction from a file, its tiles, and the layer of its slide where that is not open yet."""
+    """A prediction from a file, its tiles, and the layer of its slide unless that is open already."""
 
     prediction: Prediction
     context: SlideContext
@@ -37,7 +37,7 @@ class Reopened:
 
 
 def reading(path: Path, slides: list[Slide]) -> Iterator[Reopened | ChrepError]:
-    """Read a prediction and find its slide; yields what came of it."""
+    """Read a prediction and find its slide; yield the result or the error."""
     from chrep_model.inference.predictor import SlideContext
 
     try:

@@ -1,4 +1,4 @@
-"""File > Open Sample: the SYNTHETIC slide, model and section that come with the package."""
+"""Data for File > Open Sample: the SYNTHETIC slide, model and section of the package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from napari_chrep.reader import LayerData, read_bundle, slide_layer_data
 
 
 def sample_bundles() -> list[Path]:
-    """Return the folders of bundles among the sample data; empty without sample data."""
+    """Return the folders of bundles among the sample data; empty if that is not installed."""
     try:
         folder = sample_folder()
     except ChrepError:
@@ -31,7 +31,7 @@ def sample_slide() -> list[LayerData]:
 
 
 def sample_demo() -> list[LayerData]:
-    """Return the layer of the SYNTHETIC slide, and make the model of the sample data that of the viewer.
+    """Return the layer of the SYNTHETIC slide, and use the sample model in the viewer.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def sample_demo() -> list[LayerData]:
 
 
 def sample_section() -> list[LayerData]:
-    """Return the layers of the first SYNTHETIC section: its slide, and its spots in their true size.
+    """Return the layers of the first SYNTHETIC section: its slide, and its spots in true size.
 
     Raises
     ------

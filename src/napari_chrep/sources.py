@@ -1,4 +1,4 @@
-"""A Space Ranger folder, or what else a reader of cohorts knows, on the viewer: its picture and its spots."""
+"""Show a Space Ranger folder, or another one that a reader recognises: its picture and its spots."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def section_of(folder: Path) -> Section:
 
 
 def layers_of(section: Section) -> list[LayerData]:
-    """Return the layers of a section: its slide, and its spots in the colours of their total counts."""
+    """Return the layers of a section: its slide, and its spots coloured by their total counts."""
     image = slide_layer_data(section.open_slide())
     scale = image[1].get("scale", (section.mpp, section.mpp))
     return [image, totals_layer_data(section, scale, image[1].get("units", ("um", "um")))]

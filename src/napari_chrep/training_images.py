@@ -1,4 +1,4 @@
-"""Where the images of a model's training sections lie on this machine.
+"""Find the images of a model's training sections on this machine.
 
 A bundle names the image files of its sections but not their folders, which are nobody else's business. They
 are looked for beside the bundle, beside the slide, and where the user once said that they are.
@@ -22,7 +22,7 @@ _KEY = "folders"
 
 @dataclass(frozen=True)
 class SectionImage:
-    """The image of a training section.
+    """Path, scale and scene of a training section's image.
 
     Attributes
     ----------
@@ -39,13 +39,13 @@ class SectionImage:
     scene: str = ""
 
     def open(self) -> Slide:
-        """Open it at the scale of its spots; SlideError where it cannot be read."""
+        """Open the image at the scale of its spots; SlideError if it cannot be read."""
         slide = open_slide(self.path, scene=self.scene or None)
         return slide if slide.mpp and slide.mpp.value == self.mpp else slide.with_mpp(self.mpp, "cohort")
 
 
 def find_images(bundle: Bundle, folders: Iterable[Path]) -> dict[str, SectionImage]:
-    """Look for the images of a bundle's sections.
+    """Find the images of a bundle's sections.
 
     Parameters
     ----------
@@ -75,20 +75,20 @@ def find_images(bundle: Bundle, folders: Iterable[Path]) -> dict[str, SectionIma
 
 
 def usual_folders(bundle: Bundle, slide: Slide | None) -> list[Path]:
-    """Return where images are looked for: the remembered folder, beside the bundle, beside the slide."""
+    """Return the folders searched for images: the remembered one, the bundle's, the slide's."""
     folders = [] if (known := remembered(bundle)) is None else [known]
     folders.append(bundle.path.resolve().parent)
     return folders if slide is None else [*folders, slide.path.resolve().parent]
 
 
 def remembered(bundle: Bundle) -> Path | None:
-    """Return the folder that was said to hold the images of this bundle's cohort."""
+    """Return the folder that the user chose for the images of this bundle's cohort."""
     folder = _folders().get(bundle.card.cohort)
     return None if folder is None else Path(folder)
 
 
 def remember(bundle: Bundle, folder: Path) -> None:
-    """Keep the folder of this bundle's cohort, in Qt's settings of this user, for the next time."""
+    """Store the folder of this bundle's cohort in the user's Qt settings."""
     _settings().setValue(_KEY, json.dumps(_folders() | {bundle.card.cohort: str(folder)}))
 
 

@@ -1,4 +1,4 @@
-"""What was measured on the slide that is looked at: its spots as a layer, and how well the maps agree.
+"""Show the spots measured on the current slide as a layer, and compare them with the maps.
 
 The spots are those of the h5ad of the same name beside the slide, or of one that the user opens. They are
 read in a worker. One layer shows them, in the colours and limits of the map to trust, so that a spot and the
@@ -87,7 +87,7 @@ class Truth:
 
     @property
     def layer(self) -> Points | None:
-        """The layer of the spots, once it was shown."""
+        """The layer of the spots; None before it is first shown."""
         return self._layer
 
     @property
@@ -96,7 +96,7 @@ class Truth:
         return self._layer is not None and bool(self._layer.visible)
 
     def show(self, visible: bool = True) -> None:
-        """Show the spots, or hide them."""
+        """Show or hide the spots."""
         viewer, slide_layer = self._viewer(), self.session.slide_layer
         if self._layer is None:
             if not visible or self.measured is None or viewer is None or slide_layer is None:
@@ -114,7 +114,7 @@ class Truth:
             self._layer.visible = visible
 
     def open(self, counts: Path) -> None:
-        """Take the spots of this h5ad for the slide that is looked at; an error becomes one notification."""
+        """Use the spots of this h5ad for the current slide; an error is shown as one notification."""
         if self.session.slide is not None:
             self._chosen[self.session.slide.path] = counts
             self._drop()
@@ -130,7 +130,7 @@ class Truth:
             self._layer.units = tuple(self.session.slide_layer.units[-2:])
 
     def _drop(self) -> None:
-        """Forget the spots, and take away the layer; one that was opened as a sample stays."""
+        """Forget the spots and remove their layer, unless it was opened as a sample."""
         self.measured, self.trouble, self.agreement = None, "", ""
         self._generation += 1
         viewer, layer, own = self._viewer(), self._layer, self._own
@@ -140,7 +140,7 @@ class Truth:
         self.changed.emit()
 
     def _read(self, *, tell: bool = False) -> None:
-        """Read what there is in a worker: the spots, unless they are here, and their values for the model."""
+        """Read in a worker the spots, unless they are known, and their values for the model."""
         slide, bundle, viewer = self.session.slide, self.session.bundle, self._viewer()
         if slide is None or viewer is None:
             return
@@ -159,7 +159,7 @@ class Truth:
         worker.start()
 
     def _adopt(self, viewer: Any, slide: Slide) -> Section | None:
-        """Take over a layer with the spots of this slide, as a sample brings it."""
+        """Use an existing layer with the spots of this slide, such as a sample's."""
         for layer in viewer.layers:
             section = layer.metadata.get(SECTION_KEY)
             if section is not None and section.slide_path == slide.path:
@@ -184,7 +184,7 @@ class Truth:
         self._update_soon()
 
     def _give_scale(self, mpp: float) -> None:
-        """Give the slide the scale that its spots were measured by, where its file has none."""
+        """Set the slide's scale to that of its spots, if its file has none."""
         slide, viewer = self.session.slide, self._viewer()
         if slide is not None and slide.mpp is None and viewer is not None:
             self.session.set_mpp(mpp, "cohort")
@@ -218,7 +218,7 @@ class Truth:
             layer.events.visible.connect(self._update)
 
     def _on_maps(self) -> None:
-        """Follow the limits and the colours of the map to trust, which the user may change."""
+        """Follow the contrast limits and colormap of the map to trust, which the user may change."""
         bundle = self.session.bundle
         trusted = self.maps.layer(pair(bundle)[-1]) if pair(bundle) else None
         if trusted is not self._followed:
@@ -232,7 +232,7 @@ class Truth:
         self._later.start(0)
 
     def _update(self, _event: Any = None) -> None:
-        """Paint the spots with the gene on show, and compare them with its maps."""
+        """Colour the spots by the current gene, and compare them with its maps."""
         session, measured = self.session, self.measured
         self.agreement = ""
         if measured is not None:
@@ -243,7 +243,7 @@ class Truth:
         self.changed.emit()
 
     def _paint(self, layer: Points, measured: Measured) -> None:
-        """Give the spots the values of the gene on show, or outlines where there are none."""
+        """Colour the spots by the values of the current gene, or draw outlines if there are none."""
         values = measured.of(self.session.gene, self.session.bundle)
         title, at_rest = layer.metadata.get(AT_REST_KEY, (f"{measured.section.name} spots", "transparent"))
         if values is not None:
@@ -265,7 +265,7 @@ class Truth:
         layer.face_color = at_rest if shares is None else colormap.map(shares)
 
     def _colours(self, values: npt.NDArray[np.float32] | None) -> tuple[Limits, Any]:
-        """Return limits and colormap: those of the map to trust, or such as it would have."""
+        """Return limits and colormap of the map to trust, or its defaults if there is no map."""
         if self._followed is not None:
             low, high = self._followed.contrast_limits
             return (float(low), float(high)), self._followed.colormap

@@ -312,7 +312,7 @@ def _count_parts(job: Job, predictor: Predictor, path: Path, part_tiles: int) ->
 
 
 def _size(slide: Path) -> int:
-    """Bytes of a slide's file: roughly how long it takes. None of the largest is left to the end."""
+    """Return the bytes of a slide's file, a rough measure of its work; large slides are predicted first."""
     try:
         return slide.stat().st_size
     except OSError:  # told of when it is predicted

@@ -1,4 +1,4 @@
-"""The viewer's side of a retraining: starts the child process, listens to it, keeps or drops its outcome."""
+"""Retraining from the viewer: starts the child process, listens to it, keeps or discards its result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LAST_MS = 2000
 
 
 class Retrainer:
-    """One retraining at a time for one viewer.
+    """Runs one retraining at a time for one viewer.
 
     Parameters
     ----------
@@ -81,11 +81,11 @@ class Retrainer:
 
     @property
     def busy(self) -> bool:
-        """Whether the child process is at work."""
+        """Whether the child process is running."""
         return self.state in ("running", "cancelling")
 
     def start(self, job: Job, cohort: Cohort | Manifest) -> None:
-        """Begin a job; raises ChrepError where that cannot be, and nothing has changed then."""
+        """Start a job; ChrepError if it cannot start, and then nothing has changed."""
         if self.state not in ("idle", "interrupted"):
             raise SettingsError("a retraining is under way", remedy="Wait for it, or cancel it.")
         former, space = self.space, Workspace.beside(job.out)
@@ -95,7 +95,7 @@ class Retrainer:
         self._launch(space, job)
 
     def resume(self) -> None:
-        """Go on with what was interrupted."""
+        """Resume an interrupted job."""
         if self.state == "interrupted" and self.space is not None and self.job is not None:
             self._launch(self.space, self.job)
 
@@ -106,11 +106,11 @@ class Retrainer:
             self._set("cancelling", "Cancelling…")
 
     def enough(self) -> None:
-        """Stop the network in training where it keeps its best weights; the run goes on with these."""
+        """End the training of the current network, with its best weights; the job goes on."""
         self._tell("enough")
 
     def interrupt(self) -> None:
-        """End the child process now; the run can be gone on with later."""
+        """End the child process now; the job can be resumed later."""
         process = self._process
         if process is None:
             return
@@ -120,22 +120,22 @@ class Retrainer:
             process.waitForFinished(_LAST_MS)
 
     def use(self) -> None:
-        """Save the new model and make it the model in use; the former one stays on disk."""
+        """Save the new model and use it; the former one stays on disk."""
         if self.job is not None:
             self._keep(self.job.out, self._use)
 
     def save_as(self, place: Path) -> None:
-        """Save the new model in another place, and go on with the model in use."""
+        """Save the new model in another place, and keep using the current one."""
         self._keep(place, lambda path: self._set("idle", f"Saved as {path}. The model in use is as before."))
 
     def discard(self) -> None:
-        """Delete the new model that waits for a decision, or the files of an interrupted run."""
+        """Delete the new model that awaits a decision, or the files of an interrupted job."""
         if self.state in ("outcome", "interrupted"):
             self._drop_space()
             self._set("idle", "Discarded; everything is as it was.")
 
     def undo(self) -> None:
-        """Go back to the model that was in use before the last outcome."""
+        """Return to the model that was in use before the last retraining."""
         viewer = self._viewer()
         if self.former is not None and viewer is not None:
             engines.of(viewer).load(self.former)
@@ -216,7 +216,7 @@ class Retrainer:
             self._on_broken(ended)
 
     def _on_broken(self, ended: Ended) -> None:
-        """Keep what can be gone on with, and say why it ended."""
+        """Keep what can be resumed, and show why the job ended."""
         why = ended.why if ended.how == "failed" else f"The retraining was interrupted. {ended.why}".strip()
         if ended.how == "failed":
             show_error(why)
@@ -275,7 +275,7 @@ class Retrainer:
         _remembered().remove("folder")
 
     def _find(self) -> None:
-        """Take up what an earlier window has left: an outcome nobody has decided on, or half a run."""
+        """Load what an earlier window left: a result without decision, or an interrupted job."""
         folder = str(_remembered().value("folder", ""))
         space = Workspace(Path(folder)) if folder else None
         if space is None or not space.job_file.is_file():
@@ -304,7 +304,7 @@ def _remove(space: Workspace) -> None:
 
 
 def _move(new: Path, place: Path, space: Workspace) -> Path | str:
-    """Move a bundle out of its workspace, which is deleted then; gives the place, or what is wrong."""
+    """Move a bundle out of its workspace, and delete that; return the new path or an error text."""
     if place.exists():
         return f"{place}: there is something at this place. Choose another name."
     try:

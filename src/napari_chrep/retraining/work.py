@@ -1,4 +1,4 @@
-"""The work of the child process: models of the comparison, then the new model."""
+"""The work of the child process: train the models of the comparison, then the new model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ADDED = (
 
 
 class Work:
-    """One job, done in the calling thread.
+    """One retraining job, run in the calling thread.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Work:
         self._clock = _Clock()
 
     def do(self) -> None:
-        """Make the comparison and the new bundle; what is there from an interrupted run is not made again.
+        """Make the comparison and the new bundle; results of an interrupted job are used again.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class Work:
         return comparison
 
     def _made(self, cohort: Cohort, in_use: Bundle, out: Path, *, trial: bool) -> Bundle:
-        """Make a bundle in the way of the preset, unless it is there."""
+        """Make a bundle by the job's preset, or load it if it exists."""
         from chrep_model import pipeline
 
         if (out / "card.json").is_file():
@@ -151,7 +151,7 @@ class Work:
     def _seen(
         self, encoder: Encoder, context_um: tuple[float, ...], section: Section
     ) -> npt.NDArray[np.float32]:
-        """Features of a section's spots, computed once."""
+        """Return the features of a section's spots, computed once."""
         from chrep_model.training.features import section_features
 
         key = (encoder.id, context_um, section.name)
@@ -183,7 +183,7 @@ class Work:
 
 
 def train_settings(job: Job, in_use: Bundle, space: Workspace) -> TrainSettings:
-    """Return the settings of a training in the way of the model in use, but for what the job says.
+    """Return the training settings of the model in use, changed as the job says.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def train_settings(job: Job, in_use: Bundle, space: Workspace) -> TrainSettings:
 
 
 class _Clock:
-    """Times the parts of a job, for the estimates of later ones."""
+    """Measures the time of a job's parts, to estimate that of later jobs."""
 
     def __init__(self) -> None:
         self.is_whole = True  # not of a run that went on from another
@@ -217,7 +217,7 @@ class _Clock:
         self._tiles, self._tiles_s = 0, 0.0
 
     def saw(self, done: int, what: str) -> bool:
-        """Take note of tiles; gives whether it is time to tell of them."""
+        """Record progress; return whether it is time to report it."""
         now, (former, before) = time.monotonic(), self._at
         if what == former and done > before and what.startswith("tiles of"):
             self._tiles += done - before
@@ -229,7 +229,7 @@ class _Clock:
         return True
 
     def keep(self, effort: Effort, preset: str, encoder: str) -> None:
-        """Store what was measured."""
+        """Store the measured rates."""
         seconds = time.monotonic() - self._start - self._tiles_s if self.is_whole else 0.0
         Rates.load().learned(
             effort, preset=preset, encoder=encoder, tiles=self._tiles, tiles_s=self._tiles_s, fits_s=seconds

@@ -1,4 +1,4 @@
-"""How a tile's value adds up, in words and numbers."""
+"""Explain in words and numbers how a tile's value adds up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLUMNS = ("", "says", "× weight", "adds")
 
 
 class Arithmetic(QWidget):
-    """A sentence, and a table of the terms."""
+    """A sentence on a tile's value, and a table of its terms."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Arithmetic(QWidget):
         self.cells: list[list[QLabel]] = []
 
     def show_explanation(self, why: Explanation, fitted: Knobs | None, shown: float) -> None:
-        """Write it out.
+        """Show the sentence and the terms of an explanation.
 
         Parameters
         ----------
@@ -71,7 +71,7 @@ class Arithmetic(QWidget):
         self._fill(rows, tips)
 
     def text(self) -> list[list[str]]:
-        """Return what the cells say, row by row."""
+        """Return the text of the cells, row by row."""
         return [[cell.text() for cell in row] for row in self.cells]
 
     def _fill(self, rows: list[tuple[str, ...]], tips: list[str]) -> None:
@@ -96,7 +96,7 @@ class Arithmetic(QWidget):
 
 
 def in_words(why: Explanation) -> str:
-    """Say in a sentence where the value comes from."""
+    """Return a sentence on where the value comes from."""
     if not why.from_neighbours:
         return (
             f"{why.method} computes this value from the picture alone: it does not come from neighbours. "
@@ -114,7 +114,7 @@ def in_words(why: Explanation) -> str:
 
 
 def tried_in_words(why: Explanation, fitted: Knobs | None, shown: float) -> list[str]:
-    """Say that another k or temperature than the model's is tried; nothing where it is the model's own."""
+    """Return a sentence if another k or temperature than the model's is tried, else an empty list."""
     if fitted is None or (why.k, why.temperature) == (fitted.k, fitted.temperature):
         return []
     return [
@@ -124,10 +124,10 @@ def tried_in_words(why: Explanation, fitted: Knobs | None, shown: float) -> list
 
 
 def number(value: float) -> str:
-    """Return a number as the widgets write it, with a true minus."""
+    """Return a number as text, with a true minus sign."""
     return f"{value:.3f}".replace("-", "−")
 
 
 def signed(value: float) -> str:
-    """Return a contribution, always with its sign."""
+    """Return a contribution as text, always with its sign."""
     return f"{value:+.3f}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""What the neighbours measured, against the whole gallery: a small picture, quick enough for a click."""
+"""Plot the neighbours' values against those of the whole gallery, small and quick enough for each click."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Bars = npt.NDArray[np.float64]
 def bars(
     values: npt.NDArray[np.float32], weights: npt.NDArray[np.float64] | None, low: float, high: float
 ) -> Bars:
-    """Return the share of the values in each of `BINS` bins between low and high, (BINS,)."""
+    """Return the share of values in each of `BINS` bins between low and high, (BINS,)."""
     counts, _ = np.histogram(values, BINS, (low, high), weights=weights)
     return counts / max(float(counts.sum()), 1e-12)
 
 
 class Distribution(QWidget):
-    """Two histograms over one axis, the tile's value and its interval."""
+    """Two histograms over one axis, with the tile's value and its interval."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,11 +38,11 @@ class Distribution(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        """Ask for a fixed height."""
+        """Return a fixed height."""
         return QSize(240, _HEIGHT)
 
     def show_explanation(self, why: Explanation) -> None:
-        """Draw it."""
+        """Show the measured values behind an explanation."""
         shown = [n for n in why.neighbours if n.measured is not None]
         near = np.array([n.measured for n in shown], np.float32)
         weights = np.array([1.0 if n.weight is None else n.weight for n in shown])

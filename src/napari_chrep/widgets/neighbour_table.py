@@ -1,4 +1,4 @@
-"""The training spots behind a value, one row each."""
+"""The table of training spots behind a value, one row each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 
 class NeighbourModel(QAbstractTableModel):
-    """Neighbours and, as they arrive, their pictures."""
+    """Table model of the neighbours, with their pictures as they arrive."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -39,7 +39,7 @@ class NeighbourModel(QAbstractTableModel):
         self._pictures: dict[int, QPixmap] = {}
 
     def set_neighbours(self, neighbours: tuple[Neighbour, ...]) -> None:
-        """List these; pictures of those that stay are kept."""
+        """Set the neighbours; pictures of those that stay are kept."""
         self.beginResetModel()
         self.neighbours = neighbours
         rows = {n.row for n in neighbours}
@@ -47,13 +47,13 @@ class NeighbourModel(QAbstractTableModel):
         self.endResetModel()
 
     def set_shared(self, rows: frozenset[int]) -> None:
-        """Mark those that are neighbours of the pinned tile too."""
+        """Mark the neighbours that the pinned tile has too."""
         if rows != self.shared:
             self.shared = rows
             self.dataChanged.emit(self.index(0, 0), self.index(max(len(self.neighbours) - 1, 0), 0))
 
     def set_picture(self, row: int, picture: npt.NDArray[np.uint8]) -> None:
-        """Put a picture beside the neighbour that is this row of the gallery."""
+        """Set the picture of the neighbour at this row of the gallery."""
         self._pictures[row] = pixmap(picture, PICTURE_PX)
         for place, neighbour in enumerate(self.neighbours):
             if neighbour.row == row:
@@ -61,20 +61,20 @@ class NeighbourModel(QAbstractTableModel):
                 self.dataChanged.emit(index, index, [Qt.ItemDataRole.DecorationRole])
 
     def forget_pictures(self) -> None:
-        """Drop the pictures: the rows are now another gallery's."""
+        """Drop all pictures, because the gallery is another one now."""
         self._pictures.clear()
 
     @property
     def pictures(self) -> int:
-        """How many are there."""
+        """Number of pictures present."""
         return len(self._pictures)
 
     def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008, N802
-        """Return how many neighbours are listed."""
+        """Return the number of neighbours."""
         return 0 if parent.isValid() else len(self.neighbours)
 
     def columnCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008, N802
-        """Return how many facts each has."""
+        """Return the number of columns."""
         return 0 if parent.isValid() else len(_TITLES)
 
     def headerData(  # noqa: N802
@@ -90,7 +90,7 @@ class NeighbourModel(QAbstractTableModel):
         return None
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Return what a cell says."""
+        """Return a cell's content for a role."""
         neighbour, column = self.neighbours[index.row()], index.column()
         if role == Qt.ItemDataRole.DisplayRole:
             mark = "\nshared" if column == 0 and neighbour.row in self.shared else ""
@@ -116,7 +116,7 @@ def _text(neighbour: Neighbour, column: int) -> str:
 
 
 class NeighbourTable(QTableView):
-    """The list of neighbours."""
+    """Table view of the neighbours."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The pairs of a cohort to be, one row each."""
+"""The table of pairs of slide and counts for a new cohort, one row each."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 @dataclass
 class Row:
-    """A pair, and what is known of it.
+    """One pair, the result of its check, and findings from comparing it with the others.
 
     Attributes
     ----------
@@ -56,17 +56,17 @@ class Row:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Everything that was noticed."""
+        """All findings on the pair."""
         return (*self.beside, *(() if self.check is None else self.check.findings))
 
     @property
     def verdict(self) -> Level | None:
-        """The worst of it; None while it is being read."""
+        """Worst level of the findings; None while the pair is being read."""
         return None if self.check is None else worst(self.findings)
 
 
 class PairModel(QAbstractTableModel):
-    """Pairs and their checks; patient and scale can be typed over.
+    """Table model of the pairs and their checks; patient and scale can be edited.
 
     Attributes
     ----------
@@ -103,19 +103,19 @@ class PairModel(QAbstractTableModel):
         self._judge()
 
     def take(self, check: PairCheck) -> None:
-        """Show the result of a check in the row of its pair; a pair that was removed meanwhile has none."""
+        """Set the result of a check in its pair's row, unless the pair was removed meanwhile."""
         for row in self.rows:
             if row.pair == check.pair:
                 row.check = check
                 self._judge()
 
     def set_model_genes(self, genes: tuple[str, ...]) -> None:
-        """Compare the genes of all pairs with those of another model."""
+        """Compare the genes of all pairs with those of a model."""
         self._model_genes, self._compared = genes, {}
         self._judge()
 
     def _judge(self) -> None:
-        """Compare names of genes: of each pair with those of the most pairs, and with the model's."""
+        """Compare each pair's gene names with the most common naming, and with the model's."""
         sections = [row.check.section for row in self.rows if row.check and row.check.section]
         self._compared = {
             key: finding
@@ -180,12 +180,12 @@ class PairModel(QAbstractTableModel):
         return _TIPS[section] if role == Qt.ItemDataRole.ToolTipRole else None
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
-        """Let patient and scale be edited."""
+        """Return a cell's flags; patient and scale can be edited."""
         flags = super().flags(index)
         return flags | Qt.ItemFlag.ItemIsEditable if index.column() in (PATIENT, SCALE) else flags
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Return what a cell says."""
+        """Return a cell's content for a role."""
         row, column = self.rows[index.row()], index.column()
         if role == Qt.ItemDataRole.DisplayRole:
             return _text(row, column)
@@ -198,7 +198,7 @@ class PairModel(QAbstractTableModel):
         return None
 
     def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:  # noqa: N802
-        """Take another patient, or another scale; the pair is then checked again."""
+        """Set another patient or scale; the pair is checked again if needed."""
         row, text = self.rows[index.row()], str(value).strip()
         if not text or text == self.data(index, Qt.ItemDataRole.EditRole):
             return False
@@ -235,7 +235,7 @@ def _text(row: Row, column: int) -> str:
 
 
 class PairTable(QTableView):
-    """The list of pairs."""
+    """Table view of the pairs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -262,6 +262,6 @@ class PairTable(QTableView):
 
     @property
     def chosen(self) -> list[int]:
-        """Numbers of the selected rows, in ascending order."""
+        """Indices of the selected rows, in ascending order."""
         selection = self.selectionModel()
         return [] if selection is None else sorted(index.row() for index in selection.selectedRows())

@@ -1,4 +1,4 @@
-"""Retraining: measured sections, what to learn, live curves, and the outcome against the model in use."""
+"""The retraining panel: measured sections, settings, live curves, and a comparison with the model in use."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SETTLED_MS = 500
 
 
 class RetrainWidget(QWidget):
-    """Makes a new model of measured sections, beside the one in use.
+    """Trains a new model on measured sections, beside the one in use.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class RetrainWidget(QWidget):
         self._on_slide()
 
     def _missing(self) -> str:
-        """Say what must be given before a run can start; empty when nothing is missing."""
+        """Return what the user must still choose before a job can start; empty if nothing."""
         cohort = self.cohort.cohort
         if self.session.bundle is None:
             return "Choose a model in the slide explorer first: it is what the new one is compared with."
@@ -143,7 +143,7 @@ class RetrainWidget(QWidget):
         return ""
 
     def _job(self, preset: Preset) -> tuple[Job, Bundle] | None:
-        """Return the job as it would be started now, and the model in use."""
+        """Return the job that would start now, and the model in use."""
         bundle = self.session.bundle
         if bundle is None:
             return None
@@ -204,7 +204,7 @@ class RetrainWidget(QWidget):
             show_error(sentence(str(error)))
 
     def _measured(self) -> Cohort | Manifest | None:
-        """Return the open slide with its counts: of the list above, or the h5ad of its name beside it."""
+        """Return the open slide with its counts: from the list, or the h5ad of its name beside it."""
         slide, cohort = self.session.slide, self.cohort.cohort
         if slide is None:
             return None
@@ -260,7 +260,7 @@ class RetrainWidget(QWidget):
         self._on_slide()
 
     def _scroll_there(self) -> None:
-        """Bring what a new state is about into sight, once it is laid out."""
+        """Scroll to the part of the panel that the new state is about."""
         where = {"running": self.status, "interrupted": self.status, "outcome": self.outcome.use}
         if self._shown in where:
             self._scroll.ensureWidgetVisible(where[self._shown])
@@ -302,7 +302,7 @@ def _counts_beside(slide: Slide) -> Path | None:
 
 
 def _folder_for(bundle: Path) -> Path:
-    """Return the folder that takes new models: beside the one in use, or the user's own."""
+    """Return the folder for new models: that of the one in use, or the user's own."""
     if os.access(bundle.parent, os.W_OK):
         return bundle.parent.absolute()
     return Path(platformdirs.user_data_dir("chrep", appauthor=False)) / "models"

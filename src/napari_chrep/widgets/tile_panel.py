@@ -1,4 +1,4 @@
-"""The picked tile: its picture, its value, how far to trust that."""
+"""The panel of the picked tile: its picture, its value, and how far to trust it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TilePanel(QWidget):
         row.addLayout(column, 1)
 
     def show_explanation(self, why: Explanation, tile_um: float, xy_um: tuple[float, float]) -> None:
-        """Say what is known of the tile."""
+        """Show a tile's value and trust."""
         self.title.setText(f"{why.gene} {number(why.value)}")
         lines = []
         if why.interval is not None:
@@ -72,20 +72,20 @@ class TilePanel(QWidget):
             self.picture.setPixmap(pixmap(picture, PICTURE_PX))
 
     def show_no_picture(self, why: str) -> None:
-        """Say that there is none."""
+        """Show that there is no picture."""
         self.picture.setText("no picture")
         self.picture.setToolTip(why)
 
 
 def likeness(unlike: float) -> str:
-    """Say how like the training tissue a tile is; see `Explanation.unlike`."""
+    """Return a sentence on how similar a tile is to the training tissue; see `Explanation.unlike`."""
     if unlike > UNLIKE:
         return f"Less like the training tissue than {unlike:.0%} of its own spots: take care"
     return f"More like the training tissue than {1 - unlike:.0%} of its own spots"
 
 
 def pixmap(picture: npt.NDArray[np.uint8], side: int) -> QPixmap:
-    """Return a picture, uint8 (rows, cols, 3), as a pixmap of `side` pixels."""
+    """Convert a picture, uint8 (rows, cols, 3), to a pixmap of `side` pixels."""
     rows, cols = picture.shape[:2]
     image = QImage(picture.tobytes(), cols, rows, 3 * cols, QImage.Format.Format_RGB888)
     return QPixmap.fromImage(image).scaled(

@@ -12,7 +12,7 @@ MOST = 200
 
 
 def gene_table(results: Results) -> Markup:
-    """Return each gene's correlation under the subject and its references, best first, searchable."""
+    """Return the table of genes: correlations of the subject and its references, best first, searchable."""
     genes, subject = results.genes, results.subject
     order = genes["pcc", *subject].sort_values(ascending=False, na_position="last").index[:MOST]
     label = results.label(subject)
