@@ -16,12 +16,12 @@ LONGEST = 1000
 
 
 def printable(text: str) -> str:
-    """Escape what is not printable: names out of files bring no line breaks and terminal codes along."""
+    """Escape unprintable characters, so that names from files cannot bring line breaks or terminal codes."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shortened(text: str) -> str:
-    """Leave out the middle of a text of more than `LONGEST` characters."""
+    """Cut the middle out of a text of more than `LONGEST` characters."""
     half = LONGEST // 2
     return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
 
@@ -52,12 +52,12 @@ class ChrepError(Exception):
         self.remedy = shortened(remedy).strip()
 
     def __str__(self) -> str:
-        """Return ``PATH: what. remedy``; path and remedy only where they are known."""
+        """Return ``PATH: what. remedy``, without a path or remedy that is not known."""
         return self._sentence(self.path)
 
     @property
     def short(self) -> str:
-        """The same with the name of the file alone, for places with room for few words."""
+        """The message with the file's name instead of its path, for narrow places."""
         return self._sentence(None if self.path is None else Path(self.path).name)
 
     def _sentence(self, about: str | None) -> str:
@@ -105,7 +105,7 @@ class SettingsError(ChrepError):
 
 
 class LeakError(ChrepError):
-    """Something of a test section was about to reach what it is there to test."""
+    """Data of a test section would have reached the training."""
 
 
 class JobError(ChrepError):
@@ -120,7 +120,7 @@ class Cancelled(ChrepError):  # noqa: N818 - not a failure: the user asked for i
 def damage_told(
     kind: type[ChrepError], what: str, path: str | os.PathLike[str], remedy: str
 ) -> Iterator[None]:
-    """Turn whatever a damaged file makes the layers below raise into one error of ours.
+    """Turn any error that a damaged file causes in other libraries into one ChrepError.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Train and calibrate: what the command line and the plugin both call.
+"""Train and calibrate models, for the command line and the plugin alike.
 
 Slides become features once (`training.features.section_features`); a model is fitted on those of training
 sections (`methods.model.fit_model`) and stored as a bundle.
@@ -41,7 +41,7 @@ DEFAULT_GENES = 785
 
 
 class TrainSettings(EncoderSettings, MethodSettings):
-    """Everything that decides a training; the methods' own settings stand in `MethodSettings`.
+    """Settings of a training; those of the methods are in `MethodSettings`.
 
     Attributes
     ----------
@@ -161,7 +161,7 @@ def _fit_and_save(
     progress: Progress | None,
     cancelled: Callable[[], bool] | None,
 ) -> None:
-    """Features, fit and bundle: what follows once the encoder's `weights` are final."""
+    """Compute features with the final encoder, fit the method and write the bundle."""
     features = features or section_features(
         cohort.sections, encoder, settings.context_um, batch_size=settings.batch_size,
         cache=cache or default_cache(), progress=progress, cancelled=cancelled,
@@ -189,7 +189,7 @@ def _finetuned(
     progress: Progress | None,
     cancelled: Callable[[], bool] | None,
 ) -> Encoder:
-    """Fine-tune the encoder by the method's objective, write its weights to `out` and open them."""
+    """Fine-tune the encoder by the method's objective, write its weights to `out` and load them."""
     import torch
 
     assert settings.finetune is not None  # noqa: S101  (only called with it)
@@ -220,7 +220,7 @@ def _finetuned(
 
 
 def _written(encoder: TimmEncoder, settings: TrainSettings, path: Path) -> Encoder:
-    """Write an encoder's weights into a file, and open them from there."""
+    """Write an encoder's weights into a file, and load them from there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoder.weights_file())
     return settings.model_copy(update={"weights": path}).open(str(encoder.device))
@@ -238,7 +238,7 @@ def calibrate(
     run: Run = SILENT,
     cancelled: Callable[[], bool] | None = None,
 ) -> Bundle:
-    """Give a bundle a new gallery and corrector from measured sections; encoder and heads stay as they are.
+    """Fit a new gallery and corrector to measured sections; the encoder and heads of the bundle stay.
 
     The weights of the combination are learned anew as well: with the new sections left out in turn from
     gallery and corrector, they say how far to trust the old heads at the new site.
@@ -282,13 +282,13 @@ def calibrate(
 
 
 def partial_training(out: str | os.PathLike[str]) -> Path:
-    """Folder beside a bundle where its training keeps half-finished networks until the bundle is complete."""
+    """Return the folder beside a bundle for half-trained networks, until the bundle is complete."""
     return Path(f"{Path(out)}.partial-training")
 
 
 @contextmanager
 def _kept_in(folder: Path, resume: bool, run: Run, ranks: Ranks) -> Iterator[Run]:
-    """Give `run` a folder of checkpoints, with what is in it or empty; it is gone after success.
+    """Yield `run` with a folder of checkpoints, empty or as found; it is deleted after success.
 
     A training that fails or is killed leaves it for `resume`, one that the user cancels does not. All
     processes but the first are silent and write nothing.
@@ -314,7 +314,7 @@ def _kept_in(folder: Path, resume: bool, run: Run, ranks: Ranks) -> Iterator[Run
 
 
 def stopping(run: Run, cancelled: Callable[[], bool] | None) -> Run:
-    """Make of `run` one that raises Cancelled at the next line or epoch once `cancelled` says so."""
+    """Return `run` changed to raise Cancelled at the next line or epoch once `cancelled` is true."""
 
     def say(line: str) -> None:
         _stop_if(cancelled)
@@ -333,7 +333,7 @@ def _stop_if(cancelled: Callable[[], bool] | None) -> None:
 
 
 def _settings_of(settings: TrainSettings) -> dict[str, Any]:
-    """Settings as plain values; of a path only the file's name, which is nobody else's business."""
+    """Return settings as plain values, with only the file's name of a path."""
     others = set(MethodSettings.model_fields) - {settings.method}
     values = settings.model_dump(mode="json", exclude={"note", *others})
     for key in ("weights", "genes"):

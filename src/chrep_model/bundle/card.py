@@ -1,4 +1,4 @@
-"""The card of a bundle: what it is, for people and programs."""
+"""The card of a bundle: its facts, for people and programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REMEDY = "Get the whole folder again, or train it again."
 
 
 class Card(BaseModel):
-    """What a bundle is, for people and programs.
+    """Facts of a bundle, for people and programs.
 
     Lengths in µm; `mpp` and `px` are those of a tile. `files` holds the sha256 of every file beside the card,
     `seal` that of all other fields.
@@ -56,18 +56,18 @@ class Card(BaseModel):
 
     @property
     def of_heads(self) -> list[dict[str, str | float | int]]:
-        """Sections that the heads were trained on; `sections` are those of the gallery."""
+        """Facts of the sections that the heads were trained on; `sections` are those of the gallery."""
         return list(self.settings.get(HEADS, self.sections))
 
     def sealed(self) -> Card:
-        """Copy with the right `seal`."""
+        """Return a copy with the right `seal`."""
         facts = json.loads(self.model_dump_json(exclude={"seal"}))
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return self.model_copy(update={"seal": hashlib.sha256(text.encode()).hexdigest()})
 
 
 def provenance(sections: Iterable[Section]) -> list[dict[str, str | float | int]]:
-    """Say for a card which sections they are; of their slides only the file's name."""
+    """Return facts of sections for a card; of their slides only the file's name."""
     return [
         {
             "name": s.name, "patient": s.patient, "slide": s.slide_path.name, "mpp": s.mpp, "spots": len(s),
@@ -107,7 +107,7 @@ def read_card(path: Path) -> Card:
 
 
 def describe(card: Card) -> str:
-    """Card in a few lines for a person."""
+    """Return the card as a few lines of text."""
     facts = json.loads(card.model_dump_json())
     where = ", ".join(f"{s['name']} ({s['patient']})" for s in facts["sections"])
     context = ", ".join(f"{r:g}" for r in card.context_um) or "none"

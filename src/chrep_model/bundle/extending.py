@@ -1,4 +1,4 @@
-"""A bundle with more spots to retrieve from: what was measured on a slide takes part in its prediction.
+"""Add a slide's measured spots to a bundle's gallery, so that its predictions draw on them.
 
 Encoder, heads, corrector, the weights of their combination and what is known of its errors stay as they are;
 only the neighbours' weighted mean, the Estimate, reads the new spots. It takes as long as their embedding.
@@ -33,7 +33,7 @@ def with_section(
     encoder: Encoder,
     out: str | os.PathLike[str],
 ) -> Bundle:
-    """Write a bundle whose gallery also holds a section's spots; those of a section of its name are replaced.
+    """Write a bundle with a section's spots added to its gallery, or replaced if it has that section.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def _extended(
 
 
 def _measured(gallery: Gallery, number: int, table: SpotTable) -> NDArray[np.bool_] | None:
-    """Tell which section of the extended gallery measured which gene; `number` is that of the new spots."""
+    """Return which section of the extended gallery measured which gene; the new one is `number`."""
     if gallery.measured is None and table.measured is None:
         return None
     out = np.ones((max(len(gallery.section_names), number + 1), table.targets.shape[1]), bool)

@@ -1,4 +1,4 @@
-"""The gallery of a bundle as a zarr group; of a large one rows are read when they are wanted."""
+"""Store a bundle's gallery as a zarr group; rows of a large one are read when they are needed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BLOCK = 16_384
 
 
 def write_gallery(path: Path, gallery: Gallery) -> None:
-    """Write a gallery, in one pass over arrays that may be maps of files.
+    """Write a gallery in one pass over its arrays, which may be memory maps.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def write_gallery(path: Path, gallery: Gallery) -> None:
 
 
 def read_gallery(path: Path) -> Gallery:
-    """Open a gallery.
+    """Open a stored gallery.
 
     Raises
     ------
@@ -103,5 +103,5 @@ def _write_mapped(group: Any, path: Path, name: str, values: Any) -> None:
 
 
 def _chunk(path: Path, name: str) -> Path:
-    """Where zarr's third format keeps the first chunk of a matrix."""
+    """Return the path of a matrix's first chunk in zarr's third format."""
     return path / name / "c" / "0" / "0"

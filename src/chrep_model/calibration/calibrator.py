@@ -1,4 +1,4 @@
-"""The last step: per gene, how much of each learner's answer to take.
+"""The last step of a prediction: combine the learners with a weight each, per gene.
 
 The published second phase throws the regression head away and keeps the estimate plus its correction. On real
 sections the head knows things that the neighbours do not; so all of them are kept, and how to weigh them is
@@ -36,7 +36,7 @@ class Combination:
     offset: NDArray[np.float32] | None = None
 
     def __call__(self, answers: Answers, genes: NDArray[np.int64] | slice) -> NDArray[np.float32]:
-        """Combine answers, each (n, number of genes) for columns `genes`."""
+        """Combine the learners' answers, each (n, number of genes) for columns `genes`."""
         total = np.zeros(answers[0].shape, np.float32)
         for weight, answer in zip(self.weights, answers, strict=True):
             total += weight[genes] * answer
@@ -51,7 +51,7 @@ def fit_combination(
     shrink: float,
     known: NDArray[np.bool_] | None = None,
 ) -> Combination:
-    """Weights by least squares: common to all genes first, then each gene's own, shrunk towards those.
+    """Fit the weights by least squares: one set for all genes, then per gene, shrunk towards it.
 
     Answers and targets are centred within each section: a section's offset is one number that a handful of
     sections cannot teach, and left in it would drown what tells the spots apart. The common weights are not
@@ -95,7 +95,7 @@ def cross_combined(
     shrink: float,
     known: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """Combine the answers of each section by weights learned on the others, (n, genes) float32.
+    """Combine each section's answers with weights fitted on the other sections, (n, genes) float32.
 
     What remains as error is then that of a section which neither the learners nor their weights have seen.
     Parameters as in `fit_combination`; it takes two sections.
@@ -116,7 +116,7 @@ def cross_offset(
     section: NDArray[np.int64],
     measured: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """Predictions of each section moved by the mean error per gene on the others, (n, genes) float32.
+    """Shift each section's predictions by the other sections' mean error per gene, (n, genes) float32.
 
     Learners that were trained elsewhere are wrong by much the same amount in all sections of a new site.
     """
@@ -133,7 +133,7 @@ def mean_error(
     section: NDArray[np.int64],
     measured: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """Mean of targets - predicted per gene over the spots that measured it, (genes,); 0 where none did.
+    """Return the mean of targets - predicted per gene over spots that measured it, (genes,); else 0.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def _centred(values: NDArray[np.float32], section: NDArray[np.int64]) -> NDArray
 
 
 def _non_negative(gram: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Minimise w' gram w - 2 right' w over w >= 0, as the least squares problem of its Cholesky factor."""
+    """Minimise w' gram w - 2 right' w over w >= 0, as a least-squares problem by Cholesky."""
     jitter = (_JITTER * np.trace(gram) + np.finfo(float).tiny) * np.eye(len(gram))
     factor = np.linalg.cholesky(gram + jitter)
     target = scipy.linalg.solve_triangular(factor, right, lower=True)

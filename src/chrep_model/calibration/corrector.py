@@ -1,4 +1,4 @@
-"""CHRep's Correction: a small network that adds what the neighbours' mean misses, magnitude penalised."""
+"""CHRep's Correction: a small penalised network that adds what the neighbours' mean misses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chrep_model.training.run import SILENT, Run
 
 
 class CorrectorSettings(BaseModel):
-    """Phase 2 of CHRep; the paper names no values, these are ours.
+    """Settings of CHRep's phase 2; the paper names no values, these are ours.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class CorrectorSettings(BaseModel):
 
 
 class Corrector(nn.Module):
-    """r_eta: z to a residual per gene. Starts at exactly zero, that is at the Estimate."""
+    """r_eta: maps z to a residual per gene; before training it is zero, which leaves the Estimate."""
 
     def __init__(self, dim: int, genes: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Corrector(nn.Module):
         nn.init.zeros_(self.readout.bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(b, dim) to (b, genes)."""
+        """Return the residuals (b, genes) of embeddings (b, dim)."""
         out: Tensor = self.readout(self.body(z))
         return out
 

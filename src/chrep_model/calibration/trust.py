@@ -1,4 +1,4 @@
-"""How far to trust a prediction: intervals, likeness of a tile to the training tissue, accuracy per gene.
+"""How far to trust a prediction: intervals, likeness of a tile to training tissue, accuracy per gene.
 
 All three are learned from predictions of training spots by a model that had not seen their section. What they
 say holds for sections that are to the training sections as these are to each other; for others the likeness
@@ -86,7 +86,7 @@ class Trust:
         distance: NDArray[np.float32],
         known: NDArray[np.bool_] | None = None,
     ) -> Trust:
-        """Learn from predictions of spots whose section the predictor had not seen.
+        """Fit intervals, distances and accuracies to predictions of sections unseen by the predictor.
 
         Sections, not spots, are what a new slide is exchangeable with, so each counts the same however many
         spots it has (pooling of distributions, Dunn et al. 2022). A guarantee without further assumptions
@@ -137,7 +137,7 @@ class Trust:
         distance: NDArray[np.float32],
         known: NDArray[np.bool_],
     ) -> Trust:
-        """Learn from the entries that count, each gene's sections having the same weight; see `fit`."""
+        """Fit where some genes were not measured; a gene's sections have equal weight; see `fit`."""
         numbers, place = np.unique(section, return_inverse=True)
         known = known[numbers]
         counted, of_spot = known.sum(0), known[place]
@@ -168,7 +168,7 @@ class Trust:
     def half_width(
         self, spread: NDArray[np.float32], distance: NDArray[np.float32], genes: Genes, level: float = 0.9
     ) -> NDArray[np.float32]:
-        """Half width of the intervals around the predictions, (n, number of genes) float32, standardised.
+        """Return the half width of the intervals, (n, number of genes) float32, standardised.
 
         Parameters
         ----------
@@ -200,12 +200,12 @@ class Trust:
         return shares.astype(np.float32)
 
     def unlike_share(self, distance: NDArray[np.float32]) -> float:
-        """Share of tiles beyond the point `FAR`; above `UNLIKE_SHARE` the slide is unlike the training."""
+        """Return the share of tiles beyond `FAR`; above `UNLIKE_SHARE` the slide is unlike the training."""
         return float(np.mean(self.unlike(distance) > FAR)) if len(distance) else 0.0
 
     @property
     def accuracy(self) -> NDArray[np.float32]:
-        """Correlation to expect on a new section, (genes,): the mean over the held-out ones; NaN for none."""
+        """Expected correlation on a new section, (genes,): mean over held-out sections; NaN if none."""
         known = np.isfinite(self.correlations)
         total = np.where(known, self.correlations, 0).sum(0)
         mean = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
@@ -230,17 +230,17 @@ class Trust:
         return error
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Give the arrays by name, to be stored."""
+        """Return the arrays by name, for storing."""
         return {name: values for name, values in vars(self).items() if values is not None}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[np.float32]]) -> Trust:
-        """Build again from what `arrays` gave; TypeError or ValueError where they do not fit."""
+        """Build it from stored `arrays`; TypeError or ValueError if they do not fit."""
         return cls(**arrays)
 
 
 def conformal_quantiles(scores: NDArray[np.floating], weights: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Quantiles at `LEVELS` of weighted scores, each the smallest score that reaches its share.
+    """Return the quantiles at `LEVELS` of weighted scores: the smallest score that reaches each.
 
     With n equal weights it is the ceil((n + 1) * level)-th smallest score, the one that a new score does not
     exceed with probability `level` (Lei et al. 2018, algorithm 2); the largest where n is too small for that.
@@ -259,7 +259,7 @@ def conformal_quantiles(scores: NDArray[np.floating], weights: NDArray[np.floati
 
 
 def gene_correlations(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Pearson correlation of every gene over spots.
+    """Return the Pearson correlation of each gene over spots.
 
     Parameters
     ----------
@@ -327,7 +327,7 @@ def _error_variance(
 
 
 def _weighted(weights: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weighted means (genes,) over the spots, see `_error_variance`."""
+    """Return weighted means (genes,) over the spots, see `_error_variance`."""
     if weights.ndim == 1:
         plain: NDArray[np.float32] = weights @ values
         return plain

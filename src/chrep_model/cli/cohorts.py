@@ -1,4 +1,4 @@
-"""Cohorts on the command line: read, looked over, and what was found said on stderr."""
+"""Open cohorts on the command line, check them, and print the findings on stderr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Findings = Mapping[str, tuple[Finding, ...]]
 def checked_cohort(
     path: Path, excluded: Collection[str] = (), *, progress: console.Tell | None = None
 ) -> Cohort:
-    """Open a cohort, look at its sections, and say what was found; those excluded are not looked at.
+    """Open a cohort, check its sections except excluded ones, and print the findings.
 
     Raises
     ------
@@ -37,14 +37,14 @@ def checked_cohort(
 def read_and_check(
     path: Path, excluded: Collection[str] = (), *, progress: console.Tell | None = None
 ) -> tuple[Cohort, Findings]:
-    """Open a cohort and look at its sections but for those excluded."""
+    """Open a cohort, and check its sections except excluded ones."""
     cohort = open_cohort(path, progress=_counting(progress, "reading sections"))
     looked_at = cohort.without(excluded) if excluded else cohort
     return cohort, check_cohort(looked_at, progress=_counting(progress, "checking sections"))
 
 
 def tell_findings(cohort: Cohort, found: Findings) -> None:
-    """Print a line for each finding: what was done while reading, what is doubtful, what is wrong.
+    """Print a line for each finding: what was corrected, is doubtful, or is wrong.
 
     The first that is wrong is left to the error that ends the command, see `first_error`.
     """
@@ -59,7 +59,7 @@ def tell_findings(cohort: Cohort, found: Findings) -> None:
 
 
 def first_error(cohort: Cohort, found: Findings) -> CohortError | None:
-    """Return the error of the first section that cannot be used, None where all can."""
+    """Return the error of the first unusable section; None if all can be used."""
     for name, findings in found.items():
         for finding in findings:
             if finding.level == "error":

@@ -1,4 +1,4 @@
-"""What a command says: results on stdout, progress and faults on stderr.
+"""Output of the commands: results on stdout, progress and errors on stderr.
 
 Nothing that a terminal would obey is printed: names of genes, slides and files come from outside.
 """
@@ -24,7 +24,7 @@ def say(text: str = "") -> None:
 
 
 def say_json(value: Any) -> None:
-    """Print a result for programs; what JSON cannot say (NaN) becomes null."""
+    """Print a result as JSON; NaN becomes null."""
     text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
     # What json leaves as it is, such as the one-character form of terminal codes, stands inside of strings.
     safe = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
@@ -32,7 +32,7 @@ def say_json(value: Any) -> None:
 
 
 def complain(error: BaseException) -> None:
-    """Print the one line that says what went wrong."""
+    """Print an error in one line."""
     sys.stdout.flush()
     sys.stderr.write(f"chrep: {printable(one_line(error))}\n")
 
@@ -43,7 +43,7 @@ def warn(line: str) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Say any error in one line for a user."""
+    """Return any error as one line for a user."""
     if isinstance(error, ChrepError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -57,7 +57,7 @@ def one_line(error: BaseException) -> str:
 
 
 def size_of(path: Path) -> str:
-    """Size of a file, or of all files in a folder, for people."""
+    """Return the size of a file, or of all files in a folder, as text."""
     size = float(bytes_in(path))
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
@@ -67,14 +67,14 @@ def size_of(path: Path) -> str:
 
 
 def bytes_in(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 where there is none."""
+    """Return the bytes of a file, or of all files in a folder; 0 if there is none."""
     if not path.is_dir():
         return path.stat().st_size if path.exists() else 0
     return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
-    """Print a table: on a terminal as wide as it is, in a pipe in full, columns two spaces apart.
+    """Print a table: on a terminal fitted to its width, in a pipe in full, columns two spaces apart.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
 
 @contextmanager
 def progress() -> Iterator[tuple[Tell | None, Report]]:
-    """Show a bar on a terminal, and nothing in a pipe.
+    """Show a progress bar on a terminal, and nothing in a pipe.
 
     Yields
     ------

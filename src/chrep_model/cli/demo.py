@@ -75,7 +75,7 @@ def _train(sample: Path, bundle: Path, device: str) -> None:
 
 
 def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> list[Path]:
-    """Predict, write the h5ad and a figure for each telling gene; gives the figures."""
+    """Predict, write the h5ad and a figure for each chosen gene, and return the figures' paths."""
     from chrep_model.bundle import load_bundle
     from chrep_model.inference.export import write_prediction
     from chrep_model.inference.figure import write_figure
@@ -96,7 +96,7 @@ def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> 
 
 
 def _open_viewer(slide: Path, bundle: Path, out: Path) -> None:
-    """Start napari on the result, in a process of its own that outlives this one."""
+    """Start napari on the result, in a separate process that outlives this one."""
     if not doctor.has_display() or not doctor.has_viewer():
         missing = "a display" if not doctor.has_display() else "napari with Qt: install napari-chrep[gui]"
         console.say(f"To look at it in napari this machine needs {missing}.")

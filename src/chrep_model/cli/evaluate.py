@@ -1,4 +1,4 @@
-"""``chrep evaluate``: methods against each other on sections that they have not seen."""
+"""``chrep evaluate``: compare methods on sections that they have not seen."""
 
 from __future__ import annotations
 

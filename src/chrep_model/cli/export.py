@@ -1,4 +1,4 @@
-"""``chrep export``: a stored prediction in another format."""
+"""``chrep export``: write a stored prediction in another format."""
 
 from __future__ import annotations
 

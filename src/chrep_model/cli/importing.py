@@ -1,4 +1,4 @@
-"""``chrep import``: a Space Ranger folder, or what else a reader knows, as plain pairs."""
+"""``chrep import``: write a Space Ranger folder, or another that a reader recognises, as plain pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``chrep info``: what a slide, cohort, bundle or prediction is."""
+"""``chrep info``: describe a slide, cohort, bundle or prediction."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _cohort(path: Path) -> Facts:
 
 
 def _source(source: Source) -> Facts:
-    """Say what another program's output is, also where its picture is not found."""
+    """Return facts of another program's output, even if its picture is not found."""
     from chrep_model.cohorts.probe import probe
     from chrep_model.cohorts.readers import Options
 
@@ -179,7 +179,7 @@ def _bundle(path: Path) -> Facts:
 
 
 def _accuracy(trust: Trust | None) -> Facts:
-    """What to expect of a new section: the correlation of half of the genes, and how many are predictable."""
+    """Return the median expected correlation of a gene on a new section, and how many are predictable."""
     if trust is None:
         return {"median_accuracy": None, "predictable_genes": None}
     import numpy as np

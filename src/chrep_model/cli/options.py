@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Options that several commands share, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _remember_debug(ctx: typer.Context, wanted: bool) -> bool:
 
 
 def wants_debug(ctx: typer.Context) -> bool:
-    """Tell whether a traceback was asked for."""
+    """Return whether the user asked for tracebacks."""
     return bool(ctx.meta.get(_DEBUG, False))
 
 
@@ -88,17 +88,17 @@ Config = Annotated[
 
 
 def example(*lines: str) -> str:
-    """Give the end of a command's help."""
+    """Return the examples at the end of a command's help."""
     return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
 
 def names(text: str | None) -> tuple[str, ...]:
-    """Split ``A,B``; empty parts do not count, and a repeated name counts once."""
+    """Split ``A,B``; empty parts are dropped, and a repeated name is kept once."""
     return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
-    """Split ``300,600``; SettingsError where a part is no number."""
+    """Split ``300,600``; SettingsError if a part is no number."""
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
@@ -139,7 +139,7 @@ def precision(text: str) -> Precision:
 
 
 def merged(config: Path | None, **given: Any) -> dict[str, Any]:
-    """Settings of a YAML file, overridden by the options that were given.
+    """Return the settings of a YAML file, overridden by the options that were given.
 
     Paths in the file are relative to the file.
     """
@@ -160,7 +160,7 @@ def merged(config: Path | None, **given: Any) -> dict[str, Any]:
 
 @contextmanager
 def naming(path: Path | None) -> Iterator[None]:
-    """Tell an error about genes with the file that it is about, where it does not say one itself."""
+    """Add the file's path to an error about genes that has none."""
     try:
         yield
     except GeneError as error:
@@ -170,7 +170,7 @@ def naming(path: Path | None) -> Iterator[None]:
 
 
 def shown(items: Iterable[str], most: int = 6) -> str:
-    """List the first few of many names."""
+    """Return the first few of many names as text."""
     listed = list(items)
     more = f", ... ({len(listed)} in all)" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more

@@ -1,4 +1,4 @@
-"""``chrep predict``: slides in turn with the model loaded once, or on a cluster."""
+"""``chrep predict``: predict slides one after the other with one loaded model, or on a cluster."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def predict(
 
 
 def _targets(slides: list[Path], scene: str | None, out: Path, format: str, n_genes: int) -> dict[Path, Path]:
-    """Where each slide's prediction goes; whatever stands against writing it is said now."""
+    """Return each slide's output path, after checking that it can be written."""
     from chrep_model.cohorts.slide_names import slide_stem
     from chrep_model.inference import export, files
     from chrep_model.slides.slide import slide_name
@@ -149,7 +149,7 @@ def _targets(slides: list[Path], scene: str | None, out: Path, format: str, n_ge
 def _here(
     job: Job, bundle: Bundle, targets: dict[Path, Path], again: bool, debug: bool
 ) -> Iterator[tuple[Path, Outcome]]:
-    """Predict slides in turn, in this process; or on all of several GPUs, in a process for each."""
+    """Predict slides one after the other in this process, or on several GPUs with a process each."""
     from chrep_model.inference import many
     from chrep_model.inference.cluster import one_worker_each
 
@@ -178,7 +178,7 @@ def _here(
 
 
 def _several_gpus() -> list[str]:
-    """GPUs that can have a process each; none where there are not several."""
+    """Return the GPUs that get a process each; empty unless there are several."""
     from importlib.util import find_spec
 
     from chrep_model.inference.predictor import gpus
@@ -193,7 +193,7 @@ def _several_gpus() -> list[str]:
 def _on_cluster(
     address: str, job: Job, targets: dict[Path, Path], again: bool
 ) -> Iterator[tuple[Path, Outcome]]:
-    """Predict slides on a cluster, in any order."""
+    """Predict slides on a cluster; results come in any order."""
     from chrep_model.inference.cluster import predict_slides
 
     with console.progress() as (tell, report):
@@ -207,7 +207,7 @@ def _on_cluster(
 
 
 def _tell(outcome: Outcome) -> None:
-    """Say what the user should know of a slide that was just tried."""
+    """Print what the user should know about a slide that was just tried."""
     from chrep_model.calibration.trust import UNLIKE_SHARE
 
     record = outcome.record

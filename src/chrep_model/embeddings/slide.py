@@ -1,4 +1,4 @@
-"""The embeddings of one slide: what the encoder says of its tiles, and of the tissue around them."""
+"""The embeddings of one slide's tiles, and their means over the tissue around."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Progress = Callable[[int, int, str], None]
 
 
 class SlideEmbeddings:
-    """The embeddings of one slide, computed when asked for and kept.
+    """Embeddings of one slide, computed on request and stored.
 
     Parameters
     ----------
@@ -80,12 +80,12 @@ class SlideEmbeddings:
 
     @property
     def batch_size(self) -> int:
-        """Tiles per call of the encoder by now."""
+        """Current number of tiles per call of the encoder."""
         return self._encoding.batch_size
 
     @property
     def mask(self) -> TissueMask:
-        """Where the slide holds tissue."""
+        """The tissue mask of the slide."""
         if self._mask is None:
             self._mask = tissue_mask(self.slide)
             hand_back_freed_memory()
@@ -99,7 +99,7 @@ class SlideEmbeddings:
         return self._tissue
 
     def prepare(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> None:
-        """Look at the slide's sample: fit what the encoder wants to know of it, and the standardisation."""
+        """Read a sample of the slide, and fit the encoder's slide state and the standardisation."""
         if self._prepared is not None:
             return
         stored = self._store.prepared() if self._store else None
@@ -128,7 +128,7 @@ class SlideEmbeddings:
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> NDArray[np.float32]:
-        """Features around any points: their own embeddings and the means over their neighbourhoods.
+        """Return features at points: their own embeddings and means over their neighbourhoods.
 
         Parameters
         ----------
@@ -161,7 +161,7 @@ class SlideEmbeddings:
         stride: float = 1.0,
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Features of tiles of a grid, part by part; tiles of later ones are read while former are encoded.
+        """Yield features of grid tiles in parts; later tiles are read while earlier ones are encoded.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class SlideEmbeddings:
         *,
         cancelled: Callable[[], bool] | None = None,
     ) -> NDArray[np.float32]:
-        """Features of tiles as in `stream`, but with means over those neighbours only that are known then."""
+        """Return features of tiles as `stream` does, with means over the neighbours known so far."""
         self.prepare(cancelled=cancelled)
         rows = self._rows[1.0]
         own = self._embed(rows, indices, None, cancelled)
@@ -218,7 +218,7 @@ class SlideEmbeddings:
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> None:
-        """Bring the embeddings of tiles of the grid to the store, for whoever wants them later.
+        """Compute the embeddings of grid tiles into the store, for later use.
 
         Raises
         ------
@@ -229,7 +229,7 @@ class SlideEmbeddings:
         self._encode(self._rows[1.0], indices, progress, cancelled)
 
     def known(self, context_um: tuple[float, ...] = ()) -> NDArray[np.int64]:
-        """Return the tissue tiles (n,) of the grid whose features, see `at`, were asked for before.
+        """Return the tissue tiles (n,) of the grid whose features can be had without the encoder.
 
         They can be had without the encoder. There are none where nothing but the sample was looked at, or
         the slide is prepared for the first time.
@@ -245,14 +245,14 @@ class SlideEmbeddings:
         return self.tissue[to_new > max(context_um, default=0.0) / self.mpp]
 
     def shards(self, most: int) -> list[NDArray[np.int64]]:
-        """Cut the tissue tiles into parts (n,) int64 of neighbours for `fill`, n at most `most`."""
+        """Split the tissue tiles into parts (n,) int64 of neighbours for `fill`, n at most `most`."""
         tissue = self.grid.scan_order(self.tissue)
         return np.array_split(tissue, max(1, -(-len(tissue) // most)))
 
     def missing(
         self, centres_xy: NDArray[np.float64], context_um: tuple[float, ...] = (), *, on_grid: bool = False
     ) -> int:
-        """Count the tiles that the encoder would have to see for features around points; it sees none.
+        """Return how many tiles must be encoded for the features at points; encodes none.
 
         Parameters
         ----------
@@ -306,7 +306,7 @@ class SlideEmbeddings:
         progress: Progress | None,
         cancelled: Callable[[], bool] | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """All tiles that lie near any point, (m,) ascending, and their standardised embeddings (m, dim)."""
+        """Return all tiles near any point, (m,) ascending, and their standardised embeddings (m, dim)."""
         around = _union(near)
         return around, self._standardised(self._embed(self._rows[1.0], around, progress, cancelled))
 
@@ -333,7 +333,7 @@ class SlideEmbeddings:
         progress: Progress | None,
         cancelled: Callable[[], bool] | None,
     ) -> NDArray[np.float32]:
-        """Embeddings of grid tiles, from memory, else the store, else the encoder."""
+        """Return embeddings of grid tiles: from memory, else the store, else the encoder."""
         missing = indices[~rows.has(indices)]
         if len(missing):
             self._encode(rows, missing, progress, cancelled)
@@ -379,7 +379,7 @@ class SlideEmbeddings:
 
 
 def _union(lists: list[list[NDArray[np.int64]]]) -> NDArray[np.int64]:
-    """All numbers in any of the lists, (n,) ascending."""
+    """Return all numbers in any of the lists, (n,) ascending."""
     return np.unique(np.concatenate([np.empty(0, np.int64), *(some for part in lists for some in part)]))
 
 
@@ -388,7 +388,7 @@ def _name_of(centres_xy: NDArray[np.float64]) -> str:
 
 
 def _means(rows: NDArray[np.float32], members: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-    """Means (n, d) of the `rows` (m, d) that each of n lists names; 0 for an empty list."""
+    """Return the means (n, d) of the `rows` (m, d) that each of n lists names; 0 for an empty list."""
     from scipy.sparse import csr_array
 
     counts = np.array([len(near) for near in members])

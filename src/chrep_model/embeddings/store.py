@@ -1,4 +1,4 @@
-"""One slide's embeddings on disk, as zarr: written once and never changed, by any number of processes.
+"""Store one slide's embeddings on disk as zarr: written once, never changed, shared by processes.
 
 Rows come in segments, each a small group of its own that appears under its final name when it is complete.
 Nobody ever writes to what another may be reading, so that nothing has to be locked; the worst that two
@@ -45,7 +45,7 @@ Indices = NDArray[np.int64]
 
 
 class _UnsafeError(ChrepError):
-    """Something that is no store of ours, see `check_zarr`."""
+    """The folder is no safe store of embeddings, see `check_zarr`."""
 
 
 class Store:
@@ -72,7 +72,7 @@ class Store:
             os.utime(path)  # `trim_cache` goes by it
 
     def prepared(self) -> tuple[dict[str, Any], Rows, Rows] | None:
-        """Return the encoder's state of the slide, and mean and sd (dim,) of its sample, if there."""
+        """Return the encoder's slide state and the sample's mean and sd (dim,); None if not stored."""
         with self.told():
             try:
                 facts = json.loads((self.path / "prepared.json").read_text(encoding="utf-8"))
@@ -81,13 +81,13 @@ class Store:
             return facts["state"], np.array(facts["mean"], np.float32), np.array(facts["sd"], np.float32)
 
     def set_prepared(self, state: dict[str, Any], mean: Rows, sd: Rows) -> None:
-        """Keep what `prepared` returns."""
+        """Store what `prepared` returns."""
         text = json.dumps({"state": state, "mean": mean.tolist(), "sd": sd.tolist()})
         with self.told(), self._appearing(self.path / "prepared.json") as part:
             part.write_text(text, encoding="utf-8")
 
     def points(self, name: str) -> Rows | None:
-        """Return the embeddings (n, dim) of a set of points; None where they are not there as a whole."""
+        """Return the embeddings (n, dim) of a set of points; None unless all are stored."""
         folder = self.path / "points" / name
         with self.told():
             try:
@@ -97,12 +97,12 @@ class Store:
         return None if values is None or np.isnan(values).any() else values
 
     def set_points(self, name: str, values: Rows) -> None:
-        """Keep the embeddings of a set of points."""
+        """Store the embeddings of a set of points."""
         with self.told(), self._appearing(self.path / "points" / name) as part:
             _write(part, values=values)
 
     def segments(self, grid: str) -> list[str]:
-        """Return the names of the segments of a grid that are there by now."""
+        """Return the names of the segments of a grid stored so far."""
         folder = self.path / "grids" / grid
         with self.told():
             try:
@@ -111,7 +111,7 @@ class Store:
                 return []
 
     def indices(self, grid: str, segment: str) -> Indices:
-        """Return the tiles (n,) of a segment; none where it was trimmed meanwhile."""
+        """Return the tiles (n,) of a segment; empty if it has been trimmed."""
         with self.told():
             try:
                 found: Indices = _read(self.path / "grids" / grid / segment, "indices")
@@ -120,7 +120,7 @@ class Store:
         return found[found >= 0]
 
     def values(self, grid: str, segment: str, count: int) -> Rows:
-        """Return the embeddings (count, dim) of a segment; NaN where they were trimmed meanwhile."""
+        """Return the embeddings (count, dim) of a segment; NaN if it has been trimmed."""
         with self.told():
             try:
                 found: Rows = _read(self.path / "grids" / grid / segment, "values")
@@ -129,7 +129,7 @@ class Store:
         return found
 
     def add_segment(self, grid: str, indices: Indices, values: Rows) -> str:
-        """Keep embeddings (n, dim) of tiles of a grid; returns the segment's name."""
+        """Store embeddings (n, dim) of tiles of a grid, and return the segment's name."""
         name = uuid.uuid4().hex
         with self.told(), self._appearing(self.path / "grids" / grid / name) as part:
             zarr.open_group(self.path, mode="a")  # another process may have trimmed the whole store
@@ -138,7 +138,7 @@ class Store:
 
     @contextmanager
     def _appearing(self, target: Path) -> Iterator[Path]:
-        """Give a name to write to; what is written takes its own once it is complete.
+        """Yield a temporary path for writing; it is renamed to `target` when complete.
 
         Where another process was faster its work stays: both say the same.
         """
@@ -159,7 +159,7 @@ class Store:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Say errors of the disk and of zarr in our words."""
+        """Turn errors of the disk and of zarr into a ChrepError for the user."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What every method has in common: fit on spots, respond to features, read genes from the response.
+"""The interface of all methods: fit on spots, compute a response to features, read genes from it.
 
 A method never sees a slide, a file or raw counts. It gets a table of training spots and gives back something
 that answers for new features in two steps: `respond` does what does not depend on the gene (hidden layers,
@@ -83,7 +83,7 @@ class FittedMethod(ABC):
     device: str = "cpu"
 
     def respond(self, features: NDArray[np.float32]) -> Response:
-        """Everything that does not depend on the gene, for features (n, d)."""
+        """Return everything that does not depend on the gene, for features (n, d)."""
         z = self.compare(features)
         near = self.gallery.search(z, max(self.k or 0, REACH), device=self.device)
         return {
@@ -95,16 +95,16 @@ class FittedMethod(ABC):
 
     @abstractmethod
     def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
-        """Standardised expression (n, number of genes) of a response, for columns `genes`."""
+        """Return standardised expression (n, number of genes) of a response, for columns `genes`."""
 
     def predict(self, features: NDArray[np.float32], variant: str | None = None) -> NDArray[np.float32]:
-        """Standardised expression of all genes, (n, genes); of the last variant unless one is named."""
+        """Return standardised expression of all genes, (n, genes); by default of the last variant."""
         return self.read(self.respond(features), variant or self.variants[-1])
 
     def interval(
         self, response: Response, variant: str, genes: Genes = ALL, level: float = 0.9
     ) -> NDArray[np.float32] | None:
-        """Half width, standardised, of the intervals that hold a share `level` of the measured values.
+        """Return the half width, standardised, of intervals with a share `level` of measured values.
 
         Returns
         -------
@@ -122,21 +122,21 @@ class FittedMethod(ABC):
         return self.trust.half_width(self.spread(response, genes), response["distance"], genes, level)
 
     def neighbours(self, response: Response) -> Neighbours:
-        """Gallery spots whose measured values it takes; for a method that takes none, the nearest ones."""
+        """Return the gallery spots that the prediction uses, else the nearest ones."""
         return Neighbours(response["neighbours"][:, : self.k], response["similarity"][:, : self.k])
 
     def weights(self, response: Response) -> NDArray[np.float32] | None:
-        """Weights of the `neighbours` in their mean, (n, k) float32, rows sum to one; None without a mean."""
+        """Return the weights of `neighbours` in their mean, (n, k) float32, rows sum to 1; or None."""
         return None if self.temperature is None else self.neighbours(response).weights(self.temperature)
 
     def terms(self, response: Response, genes: Genes = ALL) -> list[Term]:
-        """What the last variant is the sum of."""
+        """Return the terms that add up to the last variant."""
         answer = self.read(response, self.variants[-1], genes)
         name = self.name if self.k is None else "estimate"
         return [Term(name, answer, np.ones(answer.shape[1], np.float32))]
 
     def reweighted(self, k: int, temperature: float) -> Self:
-        """Return the same method with another k and temperature; whatever else was fitted stays.
+        """Return a copy with another k and temperature; everything else fitted stays.
 
         Responses of either serve the other, up to `REACH` neighbours.
 
@@ -155,11 +155,11 @@ class FittedMethod(ABC):
         return other
 
     def spread(self, response: Response, genes: Genes = ALL) -> NDArray[np.float32]:
-        """How much the neighbours' measured values differ, (n, number of genes); 0 without neighbours."""
+        """Return how much the neighbours' measured values differ, (n, number of genes); 0 without any."""
         return np.zeros_like(self.gallery.expression[:1, genes]).repeat(len(response["distance"]), axis=0)
 
     def compare(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features (n, d) in the space of the gallery, rows of unit length."""
+        """Project features (n, d) into the space of the gallery, rows of unit length."""
         return unit_rows(features)
 
     @abstractmethod
@@ -167,12 +167,12 @@ class FittedMethod(ABC):
 
     @abstractmethod
     def arrays(self) -> Arrays:
-        """The fitted numbers beside the gallery, by name, for the bundle."""
+        """Return the fitted numbers, except the gallery, by name, for the bundle."""
 
     @classmethod
     @abstractmethod
     def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedMethod:
-        """Build again from what `arrays` gave; KeyError or ValueError where they do not fit."""
+        """Build it from stored `arrays`; KeyError or ValueError if they do not fit."""
 
 
 class Method(ABC):
@@ -191,7 +191,7 @@ class Method(ABC):
 
     @property
     def streams(self) -> bool:
-        """Whether `fit` reads the features of a large table in parts, in the memory of one."""
+        """Whether `fit` reads the features of a large table in parts instead of into memory."""
         return False
 
     @abstractmethod
@@ -202,12 +202,12 @@ class Method(ABC):
         """
 
     def objective(self, inputs: int, genes: int) -> Objective | None:
-        """Network and loss by which an encoder of `inputs` features can be fine-tuned; None has none."""
+        """Return network and loss for fine-tuning an encoder of `inputs` features; None if it has none."""
         return None
 
 
 def gallery_of(table: SpotTable, z: NDArray[np.float32]) -> Gallery:
-    """Put the table's spots into a gallery under embeddings `z`, (n, d) of unit rows."""
+    """Return a gallery of the table's spots under embeddings `z`, (n, d) of unit rows."""
     return Gallery(
         z, table.targets, table.section, table.patient, table.position, table.section_names,
         measured=table.measured,
@@ -215,7 +215,7 @@ def gallery_of(table: SpotTable, z: NDArray[np.float32]) -> Gallery:
 
 
 def leave_section_out(table: SpotTable) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Pairs of (training rows, held-out rows), one per section; the one way to validate inside of training.
+    """Return (training rows, held-out rows) for each section, for validation inside the training.
 
     Raises
     ------
@@ -231,7 +231,7 @@ def leave_section_out(table: SpotTable) -> list[tuple[NDArray[np.bool_], NDArray
 
 
 def held_out_trust(table: SpotTable, fit: Callable[[SpotTable], FittedMethod]) -> Trust | None:
-    """Learn how far to trust a method from its predictions of each section by a fit without that section.
+    """Fit a `Trust` to predictions of each section by a fit without that section.
 
     Parameters
     ----------
@@ -258,7 +258,7 @@ def trust_of(
     spread: NDArray[np.float32],
     distance: NDArray[np.float32],
 ) -> Trust | None:
-    """Fit a `Trust` to predictions of a table's spots, held out; None where no gene was measured twice."""
+    """Fit a `Trust` to held-out predictions of a table's spots; None if no gene was measured twice."""
     known = table.learnable()
     if known is not None and not known[np.unique(table.section)].any():
         return None

@@ -1,4 +1,4 @@
-"""The baselines that stand in every table: the mean, and nearest neighbours on the embeddings as they are."""
+"""The baselines of every table: the mean, and nearest neighbours on unchanged embeddings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEMPERATURES = (0.02, 0.05, 0.1, 0.2)
 
 
 class FittedMean(FittedMethod):
-    """See `Mean`."""
+    """A fitted `Mean`."""
 
     name: ClassVar[str] = "mean"
 
@@ -39,27 +39,27 @@ class FittedMean(FittedMethod):
         return {}
 
     def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
-        """Give the same row for every tile."""
+        """Return the same row for every tile."""
         row = self.mean[genes]
         return np.broadcast_to(row, (len(response["distance"]), len(row))).copy()
 
     def arrays(self) -> Arrays:
-        """Give the means."""
+        """Return the means."""
         return {"mean": self.mean}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedMean:
-        """Build again."""
+        """Build it from stored `arrays`."""
         return cls(arrays["mean"], gallery)
 
 
 class Mean(Method):
-    """Every tile gets the mean of the training spots that measured the gene."""
+    """Predicts for every tile the mean of the training spots that measured the gene."""
 
     name: ClassVar[str] = "mean"
 
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedMean:
-        """Take the mean; `seed` has no effect."""
+        """Compute the mean; `seed` has no effect."""
         fitted = self._mean(table)
         fitted.trust = held_out_trust(table, self._mean)
         return fitted
@@ -73,7 +73,7 @@ class Mean(Method):
 
 
 class FittedKnn(FittedMethod):
-    """See `Knn`."""
+    """A fitted `Knn`."""
 
     name: ClassVar[str] = "knn"
     k: int
@@ -86,23 +86,23 @@ class FittedKnn(FittedMethod):
         return {}
 
     def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
-        """Weighted mean of the neighbours' measured values."""
+        """Return the weighted mean of the neighbours' measured values."""
         found = self.neighbours(response)
         values = self.gallery.expression[:, genes]
         return weighted_mean(found, self.temperature, values, self.gallery.known(genes))
 
     def arrays(self) -> Arrays:
-        """Give k and temperature."""
+        """Return k and temperature."""
         return {"k": np.array([self.k]), "temperature": np.array([self.temperature])}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedKnn:
-        """Build again."""
+        """Build it from stored `arrays`."""
         return cls(int(arrays["k"][0]), float(arrays["temperature"][0]), gallery)
 
 
 class Knn(Method):
-    """Weighted mean of the most similar training spots, by cosine of the embeddings."""
+    """Predicts the weighted mean of the most similar training spots, by cosine of the embeddings."""
 
     name: ClassVar[str] = "knn"
 

@@ -1,4 +1,4 @@
-"""CHRep (arXiv 2604.21573) on frozen embeddings, and what we make of it.
+"""CHRep (arXiv 2604.21573) on frozen embeddings, with our combination of learners.
 
 Phase 1 trains an adapter with three losses: correlation-aware regression, symmetric image-gene alignment,
 topology. Phase 2 freezes it, builds a gallery of training spots and predicts by the neighbours' weighted mean
@@ -68,7 +68,7 @@ LEARNERS = ("head", "estimate", "correction", "linear", "trees")
 
 
 class ChrepSettings(BaseModel):
-    """Settings of CHRep; the paper names no values, so every one is a choice of ours.
+    """Settings of CHRep; the paper names no values, so all are our choice.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class ChrepSettings(BaseModel):
 
 
 class FittedChrep(FittedMethod):
-    """See `Chrep`."""
+    """A fitted `Chrep`."""
 
     name: ClassVar[str] = "chrep"
     variants: ClassVar[tuple[str, ...]] = ("raw", "estimate", "correction", "calibrated")
@@ -121,7 +121,7 @@ class FittedChrep(FittedMethod):
         self._correction = (readout.weight.detach().numpy().T, readout.bias.detach().numpy())
 
     def compare(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """z_i, the morphology feature F_H at unit length."""
+        """Return z_i, the morphology feature F_H at unit length."""
         return self.phase1.compared(features)
 
     def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response:
@@ -154,13 +154,13 @@ class FittedChrep(FittedMethod):
         return self.combination([head, estimate, corrected, *simple], genes)
 
     def spread(self, response: Response, genes: Genes = ALL) -> NDArray[np.float32]:
-        """Weighted sd of the neighbours' measured values, (n, number of genes)."""
+        """Return the weighted sd of the neighbours' measured values, (n, number of genes)."""
         found = self.neighbours(response)
         values, known = self.gallery.expression[:, genes], self.gallery.known(genes)
         return neighbour_spread(found, self.temperature, values, known)
 
     def terms(self, response: Response, genes: Genes = ALL) -> list[Term]:
-        """`LEARNERS` with their weights in the combination; the paper's answer is the correction alone."""
+        """Return `LEARNERS` with their weights in the combination; in the paper, the correction alone."""
         answers = dict(zip(LEARNERS, _answers(self, response, genes), strict=False))
         if self.combination is None:
             ones = np.ones(answers["head"].shape[1], np.float32)
@@ -177,7 +177,7 @@ class FittedChrep(FittedMethod):
     def recalibrated(
         self, table: SpotTable, settings: ChrepSettings, *, seed: int, run: Run = SILENT
     ) -> FittedChrep:
-        """Give the same head and simple learners a new gallery, corrector and combination.
+        """Return a copy with a new gallery, corrector and combination; heads stay.
 
         Where it lowers the error on the new sections, held out in turn, predictions are also moved by what
         the old learners are off by at the new site, gene by gene.
@@ -198,7 +198,7 @@ class FittedChrep(FittedMethod):
         return _calibrated(table, patches(table, seed), renewed, own, run, elsewhere=True)
 
     def arrays(self) -> Arrays:
-        """Weights of every part, flat."""
+        """Return the weights of all parts, flat."""
         out: Arrays = {f"phase1.{k}": v for k, v in self.phase1.arrays().items()}
         out |= {f"corrector.{k}": v.numpy() for k, v in self.corrector.state_dict().items()}
         out |= {"k": np.array([self.k]), "temperature": np.array([self.temperature])}
@@ -210,7 +210,7 @@ class FittedChrep(FittedMethod):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedChrep:
-        """Build again."""
+        """Build it from stored `arrays`."""
 
         def part(prefix: str) -> Arrays:
             return {k.removeprefix(f"{prefix}."): v for k, v in arrays.items() if k.startswith(f"{prefix}.")}
@@ -230,7 +230,7 @@ class FittedChrep(FittedMethod):
 
 
 class Chrep(Method):
-    """CHRep with its combination; see the module."""
+    """CHRep with a combination of learners; see the module."""
 
     name: ClassVar[str] = "chrep"
     random: ClassVar[bool] = True
@@ -249,11 +249,11 @@ class Chrep(Method):
 
     @property
     def streams(self) -> bool:
-        """It does: gallery and networks see all spots, what is learned beside them `patches`."""
+        """Whether it can train from disk: gallery and networks use all spots, other learners `patches`."""
         return True
 
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedChrep:
-        """Fit on all spots; before that, once without each section to learn the combination.
+        """Fit on all spots, after one fit without each section to learn the combination.
 
         Of a streamed table the combination, its simple learners and the choice of settings are learned on
         `patches` of it.
@@ -284,12 +284,12 @@ class Chrep(Method):
         return _calibrated(table, few, learners, settings, run)
 
     def objective(self, inputs: int, genes: int) -> Objective:
-        """Phase 1."""
+        """Return the network and loss of phase 1."""
         return Member(inputs, genes, (self.settings or ChrepSettings()).phase1)
 
 
 def patches(table: SpotTable, seed: int) -> SpotTable:
-    """Return a streamed table's spots around one of each of some sections, in memory; another is itself.
+    """Return a subset in memory of a streamed table: patches of spots; another table unchanged.
 
     Neighbours stay neighbours, as the topology wants them.
     """
@@ -307,7 +307,7 @@ def patches(table: SpotTable, seed: int) -> SpotTable:
 
 
 def _fit_literal(table: SpotTable, s: ChrepSettings, seed: int, run: Run) -> FittedChrep:
-    """Both phases of the paper."""
+    """Fit both phases of the paper."""
     phase1 = fit_phase1(table, s.phase1, seed, run)
     gallery, corrector = _fit_phase2(phase1, table, s, seed, run)
     return FittedChrep(phase1, corrector, gallery, s.k, s.temperature)
@@ -320,7 +320,7 @@ Fit = Callable[[SpotTable, Run], FittedChrep]
 def _calibrated(
     table: SpotTable, few: SpotTable, fit: Fit, s: ChrepSettings, run: Run, *, elsewhere: bool = False
 ) -> FittedChrep:
-    """Fit to the table; learn from fits to `few` without each section how to combine and trust learners."""
+    """Fit to the table; fits to `few` without each section teach the combination and its trust."""
     answers, spread, distance = _held_out(few, fit, run)
     targets, section, measured, known = few.targets, few.section, few.measured, few.learnable()
     run.say("all sections")
@@ -341,7 +341,7 @@ def _calibrated(
 def _held_out(
     table: SpotTable, fit: Fit, run: Run
 ) -> tuple[Answers, NDArray[np.float32], NDArray[np.float32]]:
-    """What learners fitted without a spot's section say of it: answers, neighbours' spread, distance."""
+    """Return held-out answers of all learners, the neighbours' spread, and the distance."""
     answers: Answers = [np.empty_like(table.targets) for _ in LEARNERS]
     spread, distance = np.empty_like(table.targets), np.empty(len(table), np.float32)
     folds = leave_section_out(table)
@@ -359,7 +359,7 @@ def _held_out(
 def _fit_phase2(
     phase1: Phase1, table: SpotTable, s: ChrepSettings, seed: int, run: Run
 ) -> tuple[Gallery, Corrector]:
-    """Gallery of the table's spots, and the corrector trained on estimates that leave the own section out.
+    """Return the gallery of the table's spots, and a corrector trained without each spot's own section.
 
     Of a streamed table the corrector sees some spots only: to retrieve for all of them from all of them would
     take the square of their number.
@@ -394,7 +394,7 @@ def _fit_phase2(
 
 
 def _answers(fitted: FittedChrep, response: Response, genes: Genes = ALL) -> Answers:
-    """What each of `LEARNERS` says, in that order; without the simple learners where there are none."""
+    """Return the answers of `LEARNERS`, in that order; without the simple ones if there are none."""
     answers = [fitted.read(response, variant, genes) for variant in ("raw", "estimate", "correction")]
     if fitted.simple is None:
         return answers

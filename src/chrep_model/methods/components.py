@@ -1,4 +1,4 @@
-"""Expression in a few numbers: what genes do together is signal, what each does alone is mostly noise."""
+"""Describe expression by a few components: joint variation is signal, a single gene's mostly noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEAST_WEIGHT = 0.02
 
 @dataclass(frozen=True)
 class Components:
-    """From standardised expression to scores, and back.
+    """Maps standardised expression to component scores, and back.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Components:
 
     @classmethod
     def predictable(cls, table: SpotTable, count: int, penalty: float) -> Components:
-        """Principal components in which a gene counts by how well it can be predicted.
+        """Return principal components with each gene weighted by how well it can be predicted.
 
         Standardised genes all have the same variance, but of most it is counting noise; left alone, noise
         would claim components of its own. A gene's weight is its correlation with what a ridge regression
@@ -63,17 +63,17 @@ class Components:
         return cls(directions, loadings.astype(np.float32), mean)
 
     def scores(self, targets: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores (n, count) of standardised expression (n, genes)."""
+        """Return scores (n, count) of standardised expression (n, genes)."""
         return ((targets - self.mean) @ self.directions).astype(np.float32, copy=False)
 
     def genes(self, scores: NDArray[np.float32], genes: Genes = ALL) -> NDArray[np.float32]:
-        """Expression (n, number of genes) from the scores of the first components, (n, up to count)."""
+        """Return expression (n, number of genes) from scores of the first components, (n, up to count)."""
         out: NDArray[np.float32] = scores @ self.loadings[: scores.shape[1], genes] + self.mean[genes]
         return out
 
 
 def principal_components(targets: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """Directions (genes, count) of the largest variance of standardised expression."""
+    """Return the directions (genes, count) of largest variance of standardised expression."""
     centred = (targets - targets.mean(0)).astype(np.float64)
     n, genes = centred.shape
     dual = n < genes  # the smaller of the two Gram matrices

@@ -1,4 +1,4 @@
-"""HAGE-like: after the abstract of HAGE (MICCAI 2025, paper 2215); its equations and code are not published.
+"""HAGE-like method, by the abstract of HAGE (MICCAI 2025, paper 2215); equations and code are unpublished.
 
 Gene-type embeddings, started from the genes' co-expression, read the tile by cross-attention; patches alike
 in expression and in looks are clustered coarsely and finely, and a supervised contrastive loss draws those
@@ -41,7 +41,7 @@ _BLOCK = 50
 
 
 class HageLikeSettings(BaseModel):
-    """Settings; HAGE's own are not known.
+    """Settings of the HAGE-like method; HAGE's own are not known.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class HageLikeSettings(BaseModel):
 
 
 class HageLikeNetwork(Objective):
-    """Tokens, gene attention, and the losses over clusters and against expression."""
+    """Tokens and gene attention, with losses over clusters and against expression."""
 
     started: Tensor
     temperature: Tensor
@@ -93,7 +93,7 @@ class HageLikeNetwork(Objective):
         self._clusters: list[Tensor] = []
 
     def before_epoch(self, x: Tensor, targets: Tensor) -> None:
-        """Start the gene embeddings from co-expression, once; cluster the spots anew."""
+        """Initialise gene embeddings from co-expression, once; cluster the spots anew."""
         if not bool(self.started):
             self._start(targets)
         if self.settings.hier:
@@ -105,7 +105,7 @@ class HageLikeNetwork(Objective):
             self._clusters = [torch.from_numpy(fcluster(tree, k, "maxclust")).to(x.device) for k in CLUSTERS]
 
     def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
-        """MSE + con * alignment + hier * mean over both levels of the supervised contrast.
+        """Return MSE + con * alignment + hier * mean over both levels of the supervised contrast.
 
         The squared error counts what was measured; elsewhere expression is read as the training mean.
         """
@@ -121,7 +121,7 @@ class HageLikeNetwork(Objective):
         return total
 
     def predict(self, x: Tensor) -> Tensor:
-        """Standardised expression (n, genes)."""
+        """Return standardised expression (n, genes)."""
         return torch.cat([self._read(part)[0] for part in x.split(512)])
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,7 +132,7 @@ class HageLikeNetwork(Objective):
 
     @torch.no_grad()
     def _start(self, targets: Tensor) -> None:
-        """E = leading eigenvectors of the gene-gene correlation, scaled to a mean square of one."""
+        """Set E to the leading eigenvectors of the gene-gene correlation, mean square one."""
         z = (targets - targets.mean(0)) / targets.std(0).clamp(min=1e-6)
         dim = self.attention.genes.shape[1]
         _, size, directions = torch.linalg.svd(z / math.sqrt(len(z)), full_matrices=False)
@@ -146,7 +146,7 @@ class HageLikeNetwork(Objective):
 
 
 class Tokens(nn.Module):
-    """Linear slices of a feature vector, each normalised: (b, inputs) to (b, tokens, dim)."""
+    """Cuts a feature vector into linear slices, each normalised: (b, inputs) to (b, tokens, dim)."""
 
     def __init__(self, inputs: int, tokens: int, dim: int, hide: float) -> None:
         super().__init__()
@@ -156,13 +156,13 @@ class Tokens(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Cut."""
+        """Return the tokens."""
         out: Tensor = self.norm(self.linear(self.hide(x)).unflatten(1, self.shape))
         return out
 
 
 def _block(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Scores of the leading principal components, scaled to rows of a mean length of one."""
+    """Return scores of the leading principal components, scaled to rows of mean length one."""
     centred = (values - values.mean(0)).astype(np.float64)
     u, size, _ = np.linalg.svd(centred, full_matrices=False)
     scores = u[:, :_BLOCK] * size[:_BLOCK]
@@ -171,7 +171,7 @@ def _block(values: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 class FittedHageLike(FittedMethod):
-    """See `HageLike`."""
+    """A fitted `HageLike`."""
 
     name: ClassVar[str] = "hage_like"
 
@@ -185,7 +185,7 @@ class FittedHageLike(FittedMethod):
 
     @torch.inference_mode()
     def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
-        """Let the genes asked for read the tokens."""
+        """Return expression of the requested genes, computed from the tokens."""
         tokens = torch.from_numpy(response["tokens"])
         which = genes if isinstance(genes, slice) else torch.from_numpy(genes)
         parts = [self.attention(part, which)[0] for part in tokens.split(512)]
@@ -193,14 +193,14 @@ class FittedHageLike(FittedMethod):
         return out
 
     def arrays(self) -> Arrays:
-        """All numbers, flat."""
+        """Return all numbers, flat."""
         parts = {"tokens": self.tokens, "attention": self.attention}
         out = {f"{name}.{k}": v.numpy() for name, part in parts.items() for k, v in part.state_dict().items()}
         return {**self.inputs.arrays(), **out}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedHageLike:
-        """Build again; shapes say the widths."""
+        """Build it from stored `arrays`, whose shapes give the widths."""
         genes, dim = arrays["attention.genes"].shape
         width, inputs = arrays["tokens.linear.weight"].shape
         tokens, attention = Tokens(inputs, width // dim, dim, 0.0), GeneAttention(genes, dim, HEADS)
@@ -217,7 +217,7 @@ class FittedHageLike(FittedMethod):
 
 
 class HageLike(Method):
-    """HAGE-like; see the module.
+    """The HAGE-like method; see the module.
 
     Parameters
     ----------
@@ -256,5 +256,5 @@ class HageLike(Method):
         return fit(self.settings or choose(self.candidates, fit, table, run), table, run)
 
     def objective(self, inputs: int, genes: int) -> HageLikeNetwork:
-        """Give its network."""
+        """Return its network."""
         return HageLikeNetwork(inputs, genes, self.settings or self.candidates[0])

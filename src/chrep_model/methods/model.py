@@ -1,4 +1,4 @@
-"""A fitted method with the gene panel and the feature scale that belong to it: what a bundle stores."""
+"""A model: fitted method, gene panel and feature scale, as a bundle stores them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FeatureScale:
 
     @classmethod
     def fit(cls, features: NDArray[np.float32]) -> FeatureScale:
-        """From training features (n, d), which may be streamed."""
+        """Fit to training features (n, d), which may be streamed."""
         if isinstance(features, Streamed):
             wide, covariance = features.moments()
             mean, sd = wide.astype(np.float32), np.sqrt(np.maximum(np.diag(covariance), 0)).astype(np.float32)
@@ -46,7 +46,7 @@ class FeatureScale:
         return cls(features.mean(0), np.where(sd < 1e-6, 1.0, sd).astype(np.float32))
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scale features (n, d); streamed ones as they are read."""
+        """Standardise features (n, d); streamed ones as they are read."""
         if isinstance(features, Streamed):
             return cast("NDArray[np.float32]", features.changed(self))
         return ((features - self.mean) / self.sd).astype(np.float32, copy=False)
@@ -54,7 +54,7 @@ class FeatureScale:
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted method with what it needs around it: the gene panel and the scale of the features.
+    """A fitted method with its gene panel and the scale of its features.
 
     Attributes
     ----------
@@ -71,11 +71,11 @@ class Model:
     fitted: FittedMethod
 
     def respond(self, features: NDArray[np.float32]) -> Response:
-        """Compute all that depends on no gene, such as neighbours, for features (n, d) of one slide."""
+        """Compute everything that does not depend on the gene, such as neighbours, for features (n, d)."""
         return self.fitted.respond(self.scale(features))
 
     def read(self, response: Response, variant: str, genes: Genes = slice(None)) -> NDArray[np.float32]:
-        """Expression (n, number of genes) in log10-spot units."""
+        """Return expression (n, number of genes) in log10-spot units."""
         z = self.fitted.read(response, variant, genes)
         return z * self.panel.sd[genes] + self.panel.mean[genes]
 
@@ -93,7 +93,7 @@ def spot_table(
     panel: GenePanel,
     scale: FeatureScale,
 ) -> SpotTable:
-    """Put the spots of several sections into one table, their features streamed where they are many.
+    """Build one table of several sections' spots; features are streamed if they are many.
 
     Parameters
     ----------
@@ -119,13 +119,13 @@ def spot_table(
 
 
 def measured_by(sections: Sequence[Section], panel: GenePanel) -> NDArray[np.bool_] | None:
-    """Tell which section measured which gene, (sections, genes); None where every one measured every gene."""
+    """Return which section measured which gene, (sections, genes); None if all measured all."""
     measured = np.stack([panel.measured(s) for s in sections])
     return None if measured.all() else measured
 
 
 def _targets(sections: Sequence[Section], panel: GenePanel) -> NDArray[np.float32]:
-    """Standardised expression of all spots (n, genes), in a temporary file where they are many.
+    """Return standardised expression of all spots (n, genes), in a temporary file if they are many.
 
     What a section did not measure is 0, the training mean; see `SpotTable.measured`.
     """
@@ -152,7 +152,7 @@ def fit_model(
     seed: int,
     run: Run = SILENT,
 ) -> Model:
-    """Fit panel, feature scale and method on training sections; nothing else is looked at.
+    """Fit panel, feature scale and method on training sections, and nothing else.
 
     Parameters
     ----------

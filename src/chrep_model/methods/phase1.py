@@ -40,7 +40,7 @@ _WIDTH = 256
 
 
 class Phase1Settings(BaseModel):
-    """Phase 1 of CHRep; the paper names no values.
+    """Settings of CHRep's phase 1; the paper names no values.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Phase1Settings(BaseModel):
 
 
 class Member(Objective):
-    """One network: what is kept (adapter, head) and what serves the losses."""
+    """One network of the ensemble: adapter and head, which are kept, and parts for the losses alone."""
 
     def __init__(self, inputs: int, genes: int, s: Phase1Settings) -> None:
         super().__init__()
@@ -90,11 +90,11 @@ class Member(Objective):
 
     @property
     def temperature(self) -> Tensor:
-        """tau, learned, within [0.01, 0.5]."""
+        """The learned tau, within [0.01, 0.5]."""
         return torch.exp(-self.log_scale).clamp(0.01, 0.5)
 
     def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
-        """L = lam_reg * L_reg + lam_con * L_con + lam_spa * L_spa."""
+        """Return L = lam_reg * L_reg + lam_con * L_con + lam_spa * L_spa."""
         s, feature = self.settings, self.adapter(x)
         fit = regression_loss(
             self.head(feature), batch.targets, batch.section, mae=s.mae, pcc=s.pcc, measured=batch.measured
@@ -110,14 +110,14 @@ class Member(Objective):
         return total
 
     def predict(self, x: Tensor) -> Tensor:
-        """Standardised expression (n, genes) by the head."""
+        """Return standardised expression (n, genes) by the head."""
         out: Tensor = self.head(self.adapter(x))
         return out
 
 
 @dataclass(frozen=True)
 class Phase1:
-    """What phase 1 leaves behind: inputs to F_H, and F_H to expression, averaged over members.
+    """The fitted phase 1: maps inputs to F_H and F_H to expression, averaged over members.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ class Phase1:
     heads: list[RegressionHead]
 
     def compared(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """F_H at unit length, (n, members * dim); of streamed features a map of a file that goes with it."""
+        """Return F_H at unit length, (n, members * dim); for streamed features as a temporary memory map."""
         if not isinstance(features, Streamed):
             return unit_rows(self.feature(features))
         z = scratch((len(features), sum(adapter.linear.out_features for adapter in self.adapters)))
@@ -141,25 +141,25 @@ class Phase1:
 
     @torch.inference_mode()
     def feature(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """F_H (n, members * dim): the members' side by side, so that a cosine averages over them."""
+        """Return F_H (n, members * dim), the members' side by side, so that a cosine averages over them."""
         x = torch.from_numpy(self.inputs(features))
         return torch.cat([adapter(x) for adapter in self.adapters], dim=1).numpy()
 
     @torch.inference_mode()
     def hidden(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Last hidden layers of the heads, (n, members * hidden): what does not depend on the gene."""
+        """Return the heads' last hidden layers, (n, members * hidden), which do not depend on the gene."""
         x = torch.from_numpy(self.inputs(features))
         parts = [head.body(adapter(x)) for adapter, head in zip(self.adapters, self.heads, strict=True)]
         return torch.cat(parts, dim=1).numpy()
 
     def read(self, hidden: NDArray[np.float32], genes: Genes = ALL) -> NDArray[np.float32]:
-        """Expression (n, number of genes) from `hidden`."""
+        """Return expression (n, number of genes) from `hidden`."""
         w = np.concatenate([h.readout.weight.detach().numpy()[genes] for h in self.heads], axis=1)
         b = np.mean([h.readout.bias.detach().numpy()[genes] for h in self.heads], axis=0)
         return (hidden @ w.T / len(self.heads) + b).astype(np.float32)
 
     def arrays(self) -> Arrays:
-        """All numbers, flat."""
+        """Return all numbers, flat."""
         out = self.inputs.arrays()
         for kind, modules in (("adapter", self.adapters), ("head", self.heads)):
             for i, module in enumerate(modules):
@@ -168,7 +168,7 @@ class Phase1:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Phase1:
-        """Build again; shapes say the widths."""
+        """Build it from stored `arrays`, whose shapes give the widths."""
         adapters: list[Adapter] = []
         heads: list[RegressionHead] = []
         while f"adapter{len(adapters)}.linear.weight" in arrays:

@@ -1,4 +1,4 @@
-"""What the contrastive methods share: a projection of images, and the mean of similar gallery spots.
+"""Shared code of the contrastive methods: a projection of images, and the mean of similar gallery spots.
 
 Where a section did not measure a gene, the projection of expression reads the training mean; the mean of
 similar spots is over those that measured the gene.
@@ -30,7 +30,7 @@ INPUTS = 64
 
 
 class RetrievalSettings(BaseModel):
-    """How a contrastive method is trained and asked.
+    """Settings for training a contrastive method and predicting with it.
 
     Attributes
     ----------
@@ -56,21 +56,21 @@ class RetrievalSettings(BaseModel):
 
 
 class Aligned(Objective):
-    """Network that brings image and expression of a spot together."""
+    """Network that maps the image and the expression of a spot to similar codes."""
 
     image: ResidualHead
 
 
 class Paired(Aligned):
-    """One that retrieves measured spots by their own codes."""
+    """Network that also has codes for measured spots, by which they are retrieved."""
 
     @abstractmethod
     def spots(self, targets: Tensor, position: Tensor, section: Tensor) -> Tensor:
-        """Codes (n, width) of measured spots, see `SpotBatch`."""
+        """Return codes (n, width) of measured spots, see `SpotBatch`."""
 
 
 class FittedRetrieval(FittedMethod):
-    """Mean of the measured values of the k gallery spots whose codes are most similar to the image's.
+    """Predicts the mean of the k gallery spots whose codes are most similar to the image's.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class FittedRetrieval(FittedMethod):
         self.inputs, self.image, self.gallery, self.k = inputs, image.eval(), gallery, k
 
     def compare(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Codes at unit length."""
+        """Return codes at unit length."""
         return unit_rows(image_codes(self.image, self.inputs, features))
 
     def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response:
@@ -100,23 +100,23 @@ class FittedRetrieval(FittedMethod):
         return {"neighbours": found.index, "similarity": found.similarity, "weights": weights}
 
     def weights(self, response: Response) -> NDArray[np.float32]:
-        """Weights of the neighbours, which the tile's own code decides."""
+        """Return the weights of the neighbours, computed from the tile's own code."""
         out: NDArray[np.float32] = response["weights"]
         return out
 
     def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
-        """Weighted mean of the neighbours' measured values."""
+        """Return the weighted mean of the neighbours' measured values."""
         values = self.gallery.expression[:, genes]
         return mean_of(response["neighbours"], response["weights"], values, self.gallery.known(genes))
 
     def arrays(self) -> Arrays:
-        """All numbers, flat."""
+        """Return all numbers, flat."""
         image = {f"image.{k}": v.numpy() for k, v in self.image.state_dict().items()}
         return {**self.inputs.arrays(), **image, "k": np.array([self.k])}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedRetrieval:
-        """Build again; shapes say the widths."""
+        """Build it from stored `arrays`, whose shapes give the widths."""
         state = {
             k.removeprefix("image."): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("image.")
         }
@@ -142,7 +142,7 @@ class Retrieval(Method):
         self.settings = settings
 
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedRetrieval:
-        """Choose the settings, train, and put the training spots into the gallery under their codes."""
+        """Choose the settings, train, and store the training spots in the gallery by their codes."""
 
         def fit(settings: RetrievalSettings, rows: SpotTable, run: Run) -> FittedRetrieval:
             torch.manual_seed(seed)
@@ -157,28 +157,28 @@ class Retrieval(Method):
         return fit(self.settings or choose(self.candidates, fit, table, run), table, run)
 
     def objective(self, inputs: int, genes: int) -> Aligned:
-        """Give its network."""
+        """Return its network."""
         return self.network(inputs, genes, self.settings or self.candidates[0])
 
     @abstractmethod
     def network(self, inputs: int, genes: int, settings: Any) -> Aligned:
-        """Make the network, untrained."""
+        """Return the untrained network."""
 
     @abstractmethod
     def fitted(self, network: Any, inputs: Inputs, table: SpotTable, settings: Any) -> FittedRetrieval:
-        """Keep what a trained network needs to be asked."""
+        """Return the fitted method of a trained network."""
 
 
 @torch.inference_mode()
 def image_codes(image: ResidualHead, inputs: Inputs, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Codes (n, width) of features (n, d), as long as they are."""
+    """Return codes (n, width) of features (n, d), not normalised."""
     out: NDArray[np.float32] = image(torch.from_numpy(inputs(features))).numpy()
     return out
 
 
 @torch.inference_mode()
 def spot_codes(network: Paired, table: SpotTable) -> NDArray[np.float32]:
-    """Codes (n, width) of the table's measured spots; those of a section depend on no other section."""
+    """Return codes (n, width) of the table's measured spots, computed per section."""
     arrays = (table.targets, table.unit_position(), table.section)
     parts = []
     for s in np.unique(table.section):

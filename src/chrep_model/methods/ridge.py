@@ -1,4 +1,4 @@
-"""Ridge regression, its penalty chosen on held-out training sections: a baseline that is hard to beat."""
+"""Ridge regression with a penalty chosen on held-out training sections: a strong baseline."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class RidgeSolver:
         self.projected = self.vectors.T @ (y if self.dual else self.X.T @ y)
 
     def weights(self, penalty: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """W (d, genes) and b (genes,) of X @ W + b."""
+        """Return W (d, genes) and b (genes,) of X @ W + b."""
         inner = self.vectors @ (self.projected / (self.values + penalty)[:, None])
         w = self.X.T @ inner if self.dual else inner
         return w.astype(np.float32), (self.y_mean - self.x_mean @ w).astype(np.float32)
 
 
 class TableSolver:
-    """Ridge regression of a table's targets, each gene on the spots of the sections that measured it.
+    """Ridge regression of a table's targets, each gene on the sections that measured it.
 
     One `RidgeSolver` for each group of genes that the same sections measured; a gene that none of them
     measured gets weights of zero, which say the training mean.
@@ -72,7 +72,7 @@ class TableSolver:
         ]
 
     def weights(self, penalty: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """W (d, genes) and b (genes,) of X @ W + b."""
+        """Return W (d, genes) and b (genes,) of X @ W + b."""
         w, b = np.zeros(self.shape, np.float32), np.zeros(self.shape[1], np.float32)
         for genes, solver in self.solvers:
             w[:, genes], b[genes] = solver.weights(penalty)
@@ -80,7 +80,7 @@ class TableSolver:
 
 
 def filled_in(table: SpotTable, penalty: float) -> NDArray[np.float32]:
-    """Targets in which a ridge regression says what a section did not measure.
+    """Return targets with unmeasured values filled in by ridge regression.
 
     The regression of a gene is fitted on the sections that measured it. This is for what needs all genes of
     all spots at once, such as principal components: it is an estimate from the image, no measurement.
@@ -120,7 +120,7 @@ def choose_penalty(table: SpotTable) -> float:
 
 
 class FittedRidge(FittedMethod):
-    """See `Ridge`."""
+    """A fitted `Ridge`."""
 
     name: ClassVar[str] = "ridge"
 
@@ -131,17 +131,17 @@ class FittedRidge(FittedMethod):
         return {"features": features}
 
     def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
-        """X @ W + b."""
+        """Return X @ W + b."""
         out: NDArray[np.float32] = response["features"] @ self.w[:, genes] + self.b[genes]
         return out
 
     def arrays(self) -> Arrays:
-        """W and b."""
+        """Return W and b."""
         return {"w": self.w, "b": self.b}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedRidge:
-        """Build again."""
+        """Build it from stored `arrays`."""
         return cls(arrays["w"], arrays["b"], gallery)
 
 

@@ -1,4 +1,4 @@
-"""Settings that the papers do not give are chosen inside of the training, by one search for all methods."""
+"""Choose settings that the papers do not give, by one search inside the training for all methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two simple learners that stand beside CHRep's own: a low-rank ridge regression and a forest.
+"""Two simple learners beside CHRep's own: a low-rank ridge regression and a forest.
 
 With few sections a network fits the tumour that it saw; what is simple carries further.
 """
@@ -26,7 +26,7 @@ _COUNT = max(*RANKS, COMPONENTS)
 
 @dataclass(frozen=True)
 class Simple:
-    """Both learners; they predict scores of the same `Components`.
+    """Both simple learners; they predict scores of the same `Components`.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Simple:
 
     @classmethod
     def fit(cls, table: SpotTable, penalty: float, rank: int, trees: int, seed: int) -> Simple:
-        """Fit both.
+        """Fit both learners.
 
         The forest heeds a spot by its reliability; the linear learner, which averages over all spots anyhow,
         gains nothing from that.
@@ -61,23 +61,23 @@ class Simple:
         return cls(components, w, b, forest)
 
     def linear(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores (n, rank) by the linear learner."""
+        """Return scores (n, rank) by the linear learner."""
         out: NDArray[np.float32] = features @ self.w + self.b
         return out
 
     def genes(self, scores: NDArray[np.float32], genes: Genes = ALL) -> NDArray[np.float32]:
-        """Expression (n, number of genes) from either learner's scores."""
+        """Return expression (n, number of genes) from either learner's scores."""
         return self.components.genes(scores, genes)
 
     def arrays(self) -> Arrays:
-        """All numbers, flat."""
+        """Return all numbers, flat."""
         out: Arrays = {f"forest.{k}": v for k, v in vars(self.forest).items()}
         out |= {f"components.{k}": v for k, v in vars(self.components).items()}
         return {**out, "w": self.w, "b": self.b}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Simple:
-        """Build again."""
+        """Build it from stored `arrays`."""
 
         def part(prefix: str) -> Arrays:
             return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Extremely randomised trees on the principal components of expression: the strongest simple learner here."""
+"""Extremely randomised trees on the principal components of expression: our strongest simple learner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Forest:
-    """A fitted forest as plain arrays, so that it can be stored and read without running code.
+    """A fitted forest as plain arrays, which can be stored and read without running code.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Forest:
         )
 
     def predict(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Mean over the trees, (n, outputs) float32."""
+        """Return the mean over the trees, (n, outputs) float32."""
         return np.concatenate(
             [np.empty((0, self.value.shape[1]), np.float32)]
             + [self._predict(X[start : start + _CHUNK]) for start in range(0, len(X), _CHUNK)]
@@ -93,7 +93,7 @@ class Forest:
 
 
 def _rounded_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Largest float32 not above each threshold: no float32 feature then changes sides."""
+    """Return the largest float32 not above each threshold, so that no float32 feature changes sides."""
     nearest = thresholds.astype(np.float32)
     return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
@@ -107,7 +107,7 @@ def fit_forest(
     min_leaf: int = MIN_LEAF,
     weight: NDArray[np.float32] | None = None,
 ) -> Forest:
-    """Fit a forest to component scores (n, count); of `trees` trees; `weight` (n,) of the spots."""
+    """Fit a forest of `trees` trees to component scores (n, count), the spots weighted by `weight` (n,)."""
     from sklearn.ensemble import ExtraTreesRegressor
 
     ensemble = ExtraTreesRegressor(
@@ -117,7 +117,7 @@ def fit_forest(
 
 
 class FittedTrees(FittedMethod):
-    """See `Trees`."""
+    """A fitted `Trees`."""
 
     name: ClassVar[str] = "trees"
 
@@ -130,17 +130,17 @@ class FittedTrees(FittedMethod):
         return {"scores": self.forest.predict(features)}
 
     def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
-        """Scores times directions, plus the mean."""
+        """Return scores times directions, plus the mean."""
         out: NDArray[np.float32] = response["scores"] @ self.directions[genes].T + self.mean[genes]
         return out
 
     def arrays(self) -> Arrays:
-        """Forest, directions and mean."""
+        """Return forest, directions and mean."""
         return {**vars(self.forest), "directions": self.directions, "mean": self.mean}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedTrees:
-        """Build again."""
+        """Build it from stored `arrays`."""
         forest = Forest(**{name: arrays[name] for name in Forest.__dataclass_fields__})
         return cls(forest, arrays["directions"], arrays["mean"], gallery)
 

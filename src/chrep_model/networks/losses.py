@@ -1,4 +1,4 @@
-"""The losses of CHRep (arXiv 2604.21573), regression, alignment and topology, and of its rivals.
+"""The losses of CHRep (arXiv 2604.21573): regression, alignment and topology; and those of other methods.
 
 All are computed in float32; expression is standardised per gene.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def pearson_by_section(predicted: Tensor, truth: Tensor, section: Tensor) -> Tensor:
-    """Mean gene-wise Pearson correlation, within each section of the batch and then over sections.
+    """Return the mean gene-wise Pearson correlation, per section of the batch, then over sections.
 
     Within sections, because a correlation over pooled sections rewards guessing the section's offset. A gene
     that a section did not measure has a constant truth there and is left out of that section.
@@ -44,7 +44,7 @@ def pearson_by_section(predicted: Tensor, truth: Tensor, section: Tensor) -> Ten
 
 
 def squared_error(predicted: Tensor, truth: Tensor, measured: Tensor | None = None) -> Tensor:
-    """Mean squared error over the entries that were measured: `measured` (b, genes) bool, None for all."""
+    """Return the mean squared error over measured entries: `measured` (b, genes) bool, None for all."""
     return F.mse_loss(*_measured(predicted, truth, measured))
 
 
@@ -61,7 +61,7 @@ def regression_loss(
     pcc: float,
     measured: Tensor | None = None,
 ) -> Tensor:
-    """L_reg = MSE + mae * MAE + pcc * (1 - PCC), eq. of the regression term.
+    """Return L_reg = MSE + mae * MAE + pcc * (1 - PCC), eq. of the regression term.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def alignment_loss(image: Tensor, gene: Tensor, temperature: Tensor) -> Tensor:
 
 
 def topology_loss(feature: Tensor, adjacency: Tensor, section: Tensor) -> Tensor:
-    """L_spa = || S~(F_G) - A~ ||_F^2, how far the features' similarities are from the spatial graph.
+    """Return L_spa = || S~(F_G) - A~ ||_F^2: distance of feature similarities from the spatial graph.
 
     S holds the positive cosines of features centred within their section, A the multi-hop adjacency; both
     without diagonal and without pairs across sections, and both scaled to unit Frobenius norm. The value lies
@@ -125,7 +125,7 @@ def topology_loss(feature: Tensor, adjacency: Tensor, section: Tensor) -> Tensor
 
 
 def soft_alignment_loss(image: Tensor, spot: Tensor, temperature: float) -> Tensor:
-    """Contrastive loss of BLEEP (arXiv 2306.01859), whose targets are as soft as the batch is alike.
+    """Return the contrastive loss of BLEEP (arXiv 2306.01859), its targets softened by similarity.
 
     Z = q m^T / tau (rows: spots), W = softmax over each row of (m m^T + q q^T) / (2 tau), and the loss is the
     mean of the cross entropies of Z with W and of Z^T with W^T. W takes part in the gradient.
@@ -144,7 +144,7 @@ def soft_alignment_loss(image: Tensor, spot: Tensor, temperature: float) -> Tens
 
 
 def image_centric_loss(image: Tensor, spot: Tensor, temperature: float) -> Tensor:
-    """Contrastive loss of HECLIP (arXiv 2501.14948): from image to spot only, soft by the images alone.
+    """Return the contrastive loss of HECLIP (arXiv 2501.14948): image to spot only.
 
     Z = v t^T / tau (rows: images), W = softmax over each row of v v^T / tau, and the loss is
     -(1/b) sum_ij W_ji log softmax_j(Z_ij). W takes part in the gradient.
@@ -162,7 +162,7 @@ def image_centric_loss(image: Tensor, spot: Tensor, temperature: float) -> Tenso
 
 
 def supervised_contrastive_loss(feature: Tensor, label: Tensor, temperature: float) -> Tensor:
-    """Rows of one label attract, all others repel (Khosla et al. 2020, eq. 2).
+    """Return a loss that attracts rows of one label and repels others (Khosla 2020, eq. 2).
 
     Mean over the rows i that share their label with others of
     -mean over those p of log(exp(r_i.r_p / tau) / sum over a != i of exp(r_i.r_a / tau)).

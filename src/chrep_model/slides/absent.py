@@ -1,4 +1,4 @@
-"""A slide that a file speaks of and that is not here: its facts are known, its pixels are not."""
+"""A stand-in for a slide that was not found: its facts are known, its pixels are not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chrep_model.slides.slide import Mpp, Slide
 
 
 class AbsentSlide(Slide):
-    """Stands for a slide that was not found; to read from it is an error.
+    """Stand-in for a slide that was not found; reading from it is an error.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class AbsentSlide(Slide):
         self._picture = picture
 
     def thumbnail(self, max_px: int = 1024) -> tuple[RgbArray, float]:
-        """Return the picture that was kept, of any size, and its downsample.
+        """Return the stored picture, whatever its size, and its downsample.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""A slide: pixels at several resolutions, and the µm per pixel with where they came from."""
+"""A slide: pixels at several resolutions, and the µm per pixel with its source."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _FOLDER_SUFFIXES = (".zarr", ".sdata", ".ome")
 
 @dataclass(frozen=True)
 class Mpp:
-    """µm per level-0 pixel, and who said so: ``"file"``, ``"user"`` or ``"cohort"``."""
+    """µm per level-0 pixel, and its source: ``"file"``, ``"user"`` or ``"cohort"``."""
 
     value: float
     source: str
@@ -115,7 +115,7 @@ class Slide:
         self.close()
 
     def close(self) -> None:
-        """Release the file. Slides made of this one by `with_mpp` share it."""
+        """Release the file, which slides made by `with_mpp` share."""
         self._backend.close()
 
     @property
@@ -125,7 +125,7 @@ class Slide:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of the content of the file; made on first use.
+        """Hex digest of the file's content, computed on first use.
 
         SHA-256 of everything below 64 MiB, of the size and of blocks spread over the file above.
 
@@ -210,7 +210,7 @@ class Slide:
         return out
 
     def chunk(self, level: int) -> tuple[int, int]:
-        """Return the (rows, cols) in which a level is stored."""
+        """Return the (rows, cols) of the chunks in which a level is stored."""
         return self._backend.chunks[level]
 
     def pyramid(self, read: ReadRegion | None = None) -> list[da.Array]:
@@ -280,7 +280,7 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None, scene:
 
 
 def is_slide(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file looks like a slide that can be read; a cheap look inside that never raises.
+    """Return whether a file looks like a readable slide, by a quick look inside; never raises.
 
     A TIFF has to be tiled, pyramidal or large, or to say its scale: small plain ones are pictures of other
     kinds more often than slides.
@@ -341,7 +341,7 @@ def _open_backend(file: Path, scene: str | None) -> Backend:
 
 
 def _only(backend: Backend, scene: str | None) -> Backend:
-    """Return a slide whose file has one picture, which needs no name."""
+    """Return the only picture of a file; SlideError if another scene was asked for."""
     if scene not in (None, "1"):
         backend.close()
         chosen_scene(scene, backend.scenes, backend.path)
@@ -354,7 +354,7 @@ def _head(file: Path) -> bytes:
 
 
 def slide_name(path: Path) -> str:
-    """Return the name of a file or folder without the suffixes of slides."""
+    """Return the name of a file or folder without its slide suffixes."""
     if path.is_dir():
         name = path.name
         for suffix in _FOLDER_SUFFIXES:

@@ -1,4 +1,4 @@
-"""Where the tissue is, found on a thumbnail.
+"""Find the tissue of a slide on a thumbnail.
 
 What tells tissue from glass on real sections is not how dark or how pink it is: dried eosin washes the glass
 of many slides in the colour of pale tissue, printed frames are darker than it, and cut-outs lie on black. It
@@ -50,7 +50,7 @@ _STRIP = 512  # rows whose floating-point numbers are in memory at a time; a thu
 
 @dataclass(frozen=True)
 class TissueMask:
-    """Tissue at low resolution.
+    """Tissue of a slide at low resolution.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class TissueMask:
     downsample: float
 
     def fraction(self, centres_xy: npt.ArrayLike, size_px: float) -> npt.NDArray[np.float32]:
-        """Return which part of squares is tissue.
+        """Return the fraction of each square that is tissue.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class TissueMask:
 
 
 def _area_to(total: npt.NDArray[np.int32], row: Plane, col: Plane) -> Plane:
-    """Tissue area above and left of fractional positions: between corners the integral is bilinear."""
+    """Return the tissue area above and left of fractional positions, interpolated bilinearly."""
     rows, cols = (n - 1 for n in total.shape)
     row, col = np.clip(row, 0, rows), np.clip(col, 0, cols)
     i, j = np.minimum(row.astype(int), rows - 1), np.minimum(col.astype(int), cols - 1)
@@ -134,7 +134,7 @@ def tissue_mask(slide: Slide, um_per_px: float = 16.0) -> TissueMask:
 
 
 def find_tissue(image: RgbArray, um_per_px: float) -> Mask:
-    """Return where a picture of a whole section, uint8 (rows, cols, 3), shows tissue: bool (rows, cols)."""
+    """Return where a picture of a whole section, uint8 (rows, cols, 3), shows tissue, bool (rows, cols)."""
     brightest = image.max(axis=2)
     seen = (_DENSITY[brightest] < _BLACK) & ~_canvas(brightest < _DARK)
     del brightest
@@ -159,7 +159,7 @@ def find_tissue(image: RgbArray, um_per_px: float) -> Mask:
 
 
 def _canvas(dark: Mask) -> Mask:
-    """Return what of the dark pixels is a canvas that pictures were laid on: it reaches the border."""
+    """Return the dark pixels that are a canvas under the pictures: those connected to the border."""
     edge = np.zeros(dark.shape, bool)
     edge[[0, -1]] = edge[:, [0, -1]] = True
     if not (dark & edge).any():
@@ -170,7 +170,7 @@ def _canvas(dark: Mask) -> Mask:
 
 
 def _variation(image: RgbArray, seen: Mask) -> npt.NDArray[np.float32]:
-    """Return the standard deviation of density over the seen pixels in the window around each pixel."""
+    """Return the standard deviation of density over seen pixels in a window around each pixel."""
     out, margin = np.empty(seen.shape, np.float32), _WINDOW // 2
     for rows in blocks(len(seen), _STRIP):
         above = min(rows.start, margin)
@@ -202,7 +202,7 @@ def _pieces_of_tissue(mask: Mask, image: RgbArray, hue_of: Plane, smallest: floa
 
 
 def _median_hue(image: RgbArray, piece: Mask, hue_of: Plane) -> float:
-    """Median over the pixels of a piece, by how often each green and blue come together."""
+    """Return the median hue over a piece's pixels, from the counts of each green and blue."""
     counts = np.zeros(hue_of.size, np.int64)
     for rows in blocks(len(piece), _STRIP):
         green, blue = image[rows][piece[rows]].T[1:].astype(np.int64)
