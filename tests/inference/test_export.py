@@ -25,6 +25,7 @@ from chrep_model.inference.export import (
 )
 from chrep_model.inference.frames import harmless
 from chrep_model.inference.prediction import Prediction
+from chrep_model.inference.stored import read_prediction
 
 
 @pytest.fixture
@@ -179,6 +180,23 @@ def test_geojson_says_how_far_to_trust_it(trusting, tmp_path):
 def test_csv_has_no_formulas():
     assert harmless("=HYPERLINK(1)") == "'=HYPERLINK(1)"
     assert harmless("HLA-A") == "HLA-A"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "format", "twice"),
+    [("row", "A", "csv", "row"), ("x_px", "A", "parquet", "x_px"), ("=A", "'=A", "csv", "'=A")],
+)
+def test_a_gene_named_like_another_column(prediction, genes, tmp_path, first, second, format, twice):
+    """Two columns of one name would be read as one, or under another name."""
+    table = prediction.to_anndata(genes)
+    table.var_names = [first, second, "B"]
+    table.write_h5ad(tmp_path / "named.h5ad")
+    named = read_prediction(tmp_path / "named.h5ad")
+    out = tmp_path / f"out.{format}"
+    with pytest.raises(PredictionError, match=f"would be called {twice}"):
+        write_prediction(named, out, format)
+    assert not out.exists()
+    write_prediction(named, out, format, ("B",))
 
 
 def test_geojson_is_what_qupath_imports(prediction, genes, tmp_path):

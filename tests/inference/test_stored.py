@@ -8,17 +8,22 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from chrep_model.errors import BundleError, PredictionError, SlideError
 from chrep_model.inference.export import FORMATS, output_path, write_prediction
+from chrep_model.inference.prediction import Prediction
 from chrep_model.inference.places import recall, remember
 from chrep_model.inference.signature import Signature
 from chrep_model.inference.stored import first_gene, is_stored, read_prediction
 from chrep_model.slides.absent import AbsentSlide
+from chrep_model.slides.slide import open_slide
+from chrep_model.slides.tiles import TileGrid
 
 
-def written(prediction, folder, format="h5ad", genes=None):
-    path = output_path(folder, prediction.slide.name, format)
+def written(prediction, folder, format="h5ad", genes=None, name=None):
+    path = output_path(folder, name or prediction.slide.name, format)
     write_prediction(prediction, path, format, genes)
     return path
 
@@ -135,3 +140,49 @@ def test_other_files_are_refused(prediction, tmp_path, tiny_cohort):
     damaged.write_bytes(damaged.read_bytes()[:5000])
     with pytest.raises(PredictionError, match="Predict again"):
         read_prediction(damaged)
+
+
+@pytest.mark.parametrize("format", ["h5ad", "zarr", "spatialdata"])
+def test_exported_again_and_again_it_says_the_same_of_its_origin(prediction, tmp_path, format):
+    """Not through which files it went, either: their folders tell names."""
+    source = read_prediction(written(prediction, tmp_path, genes=prediction.genes[:3]))
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        source = read_prediction(written(source, folder, format))
+    assert source.facts() == prediction.facts()
+    assert source.facts()["bundle_hash"] == prediction.bundle.hash
+
+
+def test_the_hash_that_an_earlier_version_wrote_with_a_path(prediction, tmp_path):
+    path = written(prediction, tmp_path, genes=prediction.genes[:3])
+    with h5py.File(path, "r+") as file:
+        file["uns/chrep/bundle_hash"][()] = f"{prediction.bundle.hash} in /somewhere/a.h5ad"
+    assert read_prediction(path).facts()["bundle_hash"] == prediction.bundle.hash
+
+
+@pytest.mark.parametrize("format", ["h5ad", "zarr", "spatialdata"])
+def test_a_scene_stays_the_one_that_it_was(prediction, tmp_path, tiny_cohort, format):
+    """Also when its slide is not here, and whatever letters its name has."""
+    picture = np.asarray(Image.open(tiny_cohort / "SYNTHETIC_P1A.jpg"))
+    path = tmp_path / "gone" / "two.ome.tif"
+    path.parent.mkdir()
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for name, image in (("whole", picture), ("HE/part 1", picture[:-9])):
+            about = {"axes": "YXS", "Name": name, "PhysicalSizeX": 0.7, "PhysicalSizeY": 0.7}
+            writer.write(image, photometric="rgb", tile=(256, 256), metadata=about)
+    with open_slide(path, scene="HE/part 1", mpp=0.7) as slide:
+        grid = TileGrid(slide.shape, 0.7, prediction.bundle.spec, prediction.grid.stride)
+        of_scene = Prediction(prediction.bundle, grid, slide)
+        for part in prediction.only(prediction.indices[:4])._parts:
+            of_scene.add(part)
+        target = output_path(tmp_path, "two", format)
+        write_prediction(of_scene, target, format, prediction.genes[:3])
+        library = {"two HE_part 1"}
+        assert set(read_prediction(target).bundle.table.uns["spatial"]) == library
+        facts = of_scene.facts()
+    shutil.rmtree(path.parent)
+    absent = read_prediction(target)
+    assert isinstance(absent.slide, AbsentSlide) and absent.slide.name == "two HE/part 1"
+    again = read_prediction(written(absent, tmp_path, format, None, "again"))
+    assert again.facts() == facts and set(again.bundle.table.uns["spatial"]) == library

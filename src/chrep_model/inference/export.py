@@ -33,7 +33,7 @@ from chrep_model.errors import PredictionError, SettingsError
 from chrep_model.inference import frames, omezarr, places
 from chrep_model.inference.files import replacing
 from chrep_model.inference.prediction import Prediction
-from chrep_model.inference.table import INTERVAL_LAYER, spatial_facts, to_layers
+from chrep_model.inference.table import INTERVAL_LAYER, library_of, spatial_facts, to_layers
 
 Format = Literal["h5ad", "zarr", "spatialdata", "ome-zarr", "csv", "parquet", "geojson"]
 
@@ -302,7 +302,7 @@ def _write_h5ad(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> N
     # The HDF5 library does not get over a disk that fills up: the whole process may crash when it ends.
     if shutil.disk_usage(path.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    table.uns["spatial"] = {prediction.slide.name: spatial}
+    table.uns["spatial"] = {library_of(prediction): spatial}
     table.write_h5ad(path)
     with h5py.File(path, "r+") as file:
         file["X"] = file["layers"][prediction.variants[-1]]  # a second name for it: it is stored once

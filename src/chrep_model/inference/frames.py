@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from chrep_model.errors import PredictionError
 from chrep_model.inference.prediction import Prediction
 from chrep_model.inference.table import INTERVAL_LAYER, to_layers
 
@@ -48,13 +49,14 @@ def to_frame(prediction: Prediction, genes: tuple[str, ...]) -> pd.DataFrame:
         blocks.append(_block(table, "raw", "raw:"))
     if INTERVAL_LAYER in table.layers:
         blocks.append(_block(table, INTERVAL_LAYER, f"{INTERVAL_LAYER}:"))
-    return pd.concat(blocks, axis=1)
+    return _without_twins(pd.concat(blocks, axis=1))
 
 
 def to_csv(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
     """Write `to_frame` as CSV; names that a spreadsheet would read as a formula get an apostrophe."""
     frame = to_frame(prediction, genes)
     frame.columns = frame.columns.map(harmless)
+    _without_twins(frame)
     with path.open("w", encoding="utf-8", newline="") as stream:
         for number, rows in enumerate(_in_turn(prediction, frame)):
             rows.to_csv(stream, index=False, header=number == 0, float_format="%.7g", lineterminator="\n")
@@ -77,6 +79,17 @@ def to_parquet(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> No
 def harmless(name: str) -> str:
     """Return a name with an apostrophe if a spreadsheet would read it as a formula."""
     return f"'{name}" if name[:1] in "=+-@\t\r" else name
+
+
+def _without_twins(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give the frame back; PredictionError where a gene is called like another column."""
+    twins = frame.columns[frame.columns.duplicated()]
+    if len(twins):
+        raise PredictionError(
+            f"two columns of the table would be called {twins[0]}",
+            remedy="Leave the gene of this name out with --genes, or write h5ad.",
+        )
+    return frame
 
 
 def _in_turn(prediction: Prediction, frame: pd.DataFrame) -> Iterator[pd.DataFrame]:

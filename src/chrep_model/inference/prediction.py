@@ -307,7 +307,7 @@ class Prediction:
         """Return provenance as plain strings and numbers: bundle, slide, tiles, units, versions."""
         card, share = self.bundle.card, self.unlike_share()
         return {
-            "bundle": card.name, "bundle_hash": self.bundle.hash,
+            "bundle": card.name, "bundle_hash": card.seal,
             "method": card.method, "encoder": card.encoder,
             "variants": list(self.variants), "cohort": card.cohort,
             "slide": self.slide.path.name,

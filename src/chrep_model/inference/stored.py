@@ -246,7 +246,7 @@ def _bundle(path: Path, table: AnnData, facts: Mapping[str, Any]) -> StoredBundl
         "variants": variants, "mpp": float(facts["tile_mpp"]), "px": int(facts["tile_px"]),
         "context_um": [float(um) for um in facts["context_um"]], "genes": table.n_vars,
         "cohort": str(facts["cohort"]), "note": str(facts["note"]), "units": str(facts["units"]),
-        "chrep_version": str(facts["chrep_version"]), "seal": str(facts["bundle_hash"]),
+        "chrep_version": str(facts["chrep_version"]), "seal": str(facts["bundle_hash"]).split(" in ")[0],
         "sections": [], "settings": {}, "files": {},
     }  # fmt: skip
     card = Card.model_construct(**known)  # of what is not known, nothing is claimed
@@ -284,4 +284,4 @@ def _absent(table: AnnData, facts: Mapping[str, Any], mpp: Mpp) -> AbsentSlide:
     for library in table.uns.get("spatial", {}).values():  # of one slide; older files have none
         picture = library["images"].get("hires")
     name, fingerprint = Path(str(facts["slide"])).name, str(facts["slide_fingerprint"])
-    return AbsentSlide(Path(name), (rows, cols), fingerprint, mpp, picture)
+    return AbsentSlide(Path(name), (rows, cols), fingerprint, mpp, picture, facts.get("slide_scene", ""))

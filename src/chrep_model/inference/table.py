@@ -28,7 +28,7 @@ def to_anndata(prediction: Prediction, genes: tuple[str, ...] | None = None) -> 
     """Return tiles x genes as AnnData; see `Prediction.to_anndata`."""
     table = to_layers(prediction, genes)
     table.X = table.layers[prediction.variants[-1]].copy()  # not shared: scanpy changes X in place
-    table.uns["spatial"] = {prediction.slide.name: spatial_facts(prediction)}
+    table.uns["spatial"] = {library_of(prediction): spatial_facts(prediction)}
     return table
 
 
@@ -55,6 +55,11 @@ def to_layers(prediction: Prediction, genes: tuple[str, ...] | None = None) -> A
     table.obsm["spatial"] = prediction.grid.centres(indices[order])
     table.uns["chrep"] = prediction.facts()
     return table
+
+
+def library_of(prediction: Prediction) -> str:
+    """Return the name under which ``uns["spatial"]`` has the slide: its own, without what parts folders."""
+    return prediction.slide.name.replace("/", "_")  # scenes may have it; it would make groups within groups
 
 
 def spatial_facts(prediction: Prediction) -> dict[str, Any]:

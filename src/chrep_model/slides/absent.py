@@ -25,6 +25,8 @@ class AbsentSlide(Slide):
         Its µm per pixel.
     picture
         uint8 (rows, cols, 3), the whole slide reduced; None where none was kept.
+    scene
+        Which picture of a file that holds several.
     """
 
     def __init__(
@@ -34,8 +36,9 @@ class AbsentSlide(Slide):
         fingerprint: str,
         mpp: Mpp,
         picture: RgbArray | None = None,
+        scene: str = "",
     ) -> None:
-        super().__init__(_Absent(path, shape, fingerprint), mpp)
+        super().__init__(_Absent(path, shape, fingerprint, scene), mpp)
         self._picture = picture
 
     def thumbnail(self, max_px: int = 1024) -> tuple[RgbArray, float]:
@@ -52,7 +55,8 @@ class AbsentSlide(Slide):
 
 
 class _Absent(Backend):
-    def __init__(self, path: Path, shape: tuple[int, int], fingerprint: str) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int], fingerprint: str, scene: str) -> None:
+        self.part, self.scenes = scene, (scene,) if scene else ()  # the others are not known
         self.path, self.shapes, self.chunks = path, (shape,), ((512, 512),)
         self.mpp_xy, self.properties = None, {}
         self._fingerprint = fingerprint
