@@ -13,8 +13,8 @@ from PIL import Image
 
 from chrep_model.errors import BundleError, PredictionError, SlideError
 from chrep_model.inference.export import FORMATS, output_path, write_prediction
-from chrep_model.inference.prediction import Prediction
 from chrep_model.inference.places import recall, remember
+from chrep_model.inference.prediction import Prediction
 from chrep_model.inference.signature import Signature
 from chrep_model.inference.stored import first_gene, is_stored, read_prediction
 from chrep_model.slides.absent import AbsentSlide
