@@ -29,11 +29,11 @@ from pyramids import SAMPLE, sample_pyramid
 from rich.console import Console
 from rich.table import Table
 
+from chrep_model.batch import many
+from chrep_model.batch.cluster import loads, predict_slides
+from chrep_model.batch.many import Job
 from chrep_model.bundle import load_bundle
 from chrep_model.cli.console import one_line
-from chrep_model.inference import many
-from chrep_model.inference.cluster import loads, predict_slides
-from chrep_model.inference.many import Job
 
 BUNDLE = SAMPLE.parent / "SYNTHETIC_demo.chrep"
 

@@ -37,8 +37,8 @@ from rich.table import Table
 from windows import live, settle, there
 
 from chrep_model.geometry import Rect
-from napari_chrep.session import sessions
-from napari_chrep.worker import engines
+from napari_chrep.background.engine import engines
+from napari_chrep.state.session import sessions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIDE = 60_000

@@ -35,9 +35,9 @@ from rich.table import Table
 from windows import live, settle, there, until
 
 from chrep_model.geometry import Rect
-from napari_chrep.layers import Heatmaps, heatmaps
-from napari_chrep.session import sessions
-from napari_chrep.worker import engines
+from napari_chrep.background.engine import engines
+from napari_chrep.canvas.heatmaps import Heatmaps, heatmaps
+from napari_chrep.state.session import sessions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MPP, BATCHES, PLACES = 0.5, 5, 5

@@ -32,14 +32,14 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 from chrep_model import pipeline
+from chrep_model.allocator import share_one_arena
 from chrep_model.bundle import load_bundle
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.embeddings import SAMPLE
+from chrep_model.encoders.torchvision_compat import ensure_torchvision
 from chrep_model.geometry import Rect
-from chrep_model.inference.prediction import Prediction
-from chrep_model.inference.predictor import Predictor
-from chrep_model.networks.allocator import share_one_arena
-from chrep_model.networks.torchvision_compat import ensure_torchvision
+from chrep_model.prediction.prediction import Prediction
+from chrep_model.prediction.predictor import Predictor
 from chrep_model.slides.slide import open_slide
 
 COHORT = Path(__file__).resolve().parent.parent / "sample_data"

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 from windows import settle, there
 
-from napari_chrep.session import sessions
-from napari_chrep.worker import engines
+from napari_chrep.background.engine import engines
+from napari_chrep.state.session import sessions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIDE, STOPS, WARM = 20_000, 10, 2

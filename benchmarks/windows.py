@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from qtpy.QtTest import QTest
 
-from napari_chrep.worker import Engine
+from napari_chrep.background.engine import Engine
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -21,6 +21,9 @@ import pytest
 from PIL import Image
 from scipy import io as scipy_io
 from scipy import sparse
+
+if TYPE_CHECKING:
+    from chrep_model.prediction.prediction import Prediction
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -59,7 +62,7 @@ def shared_weights() -> Path:
 @pytest.fixture(scope="session")
 def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a SYNTHETIC cohort: three sections of about 50 spots and 60 genes. Only to be read."""
-    from chrep_model.cohorts.synthetic import write_tiny_cohort
+    from chrep_model.synthetic import write_tiny_cohort
 
     folder = tmp_path_factory.mktemp("cohort") / "tiny"
     write_tiny_cohort(folder)
@@ -95,6 +98,38 @@ def trusting_bundle(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder / "mean.chrep"
 
 
+@pytest.fixture(scope="session")
+def prediction(tiny_cohort: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Prediction:
+    """A tiny section predicted with half overlapping tiles. Only to be read."""
+    from chrep_model.bundle import load_bundle
+    from chrep_model.prediction.predictor import Predictor
+    from chrep_model.slides.slide import open_slide
+
+    slide = open_slide(tiny_cohort / "SYNTHETIC_P1A.jpg", mpp=0.7)
+    predictor = Predictor(load_bundle(tiny_bundle), device="cpu", cache_dir=tmp_path_factory.mktemp("cache"))
+    return predictor.predict(slide, stride=0.5)
+
+
+@pytest.fixture(scope="session")
+def trusting(
+    tiny_cohort: Path, trusting_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Prediction:
+    """A prediction by a model that says how far to trust it. Only to be read."""
+    from chrep_model.bundle import load_bundle
+    from chrep_model.prediction.predictor import Predictor
+    from chrep_model.slides.slide import open_slide
+
+    slide = open_slide(tiny_cohort / "SYNTHETIC_P1A.jpg", mpp=0.7)
+    cache = tmp_path_factory.mktemp("cache")
+    return Predictor(load_bundle(trusting_bundle), device="cpu", batch_size=7, cache_dir=cache).predict(slide)
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where slides lie is kept for one test only."""
+    monkeypatch.setenv("CHREP_CACHE", str(tmp_path_factory.mktemp("own-cache")))
+
+
 @pytest.fixture
 def canaries(tiny_cohort: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A cohort with `PLANTED` modules in its folder; those that are run leave a file in the second folder."""
@@ -123,7 +158,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """Name and random weights of timm's smallest convolutional model, for tiles of 64 px."""
     from safetensors.torch import save_file
 
-    from chrep_model.networks.torchvision_compat import ensure_torchvision
+    from chrep_model.encoders.torchvision_compat import ensure_torchvision
 
     ensure_torchvision()
     import timm

@@ -1,8 +1,9 @@
 """The house rules of the source tree, read off every import statement.
 
-Data flow one way: a file imports from its own unit (a file or folder right below ``chrep_model``) and from
-the units above it in `ORDER`. The model knows nothing of the viewer, the widgets nothing of torch, and
-whatever the command line, the reader or the plugin load at the start brings in none of the slow packages.
+Data flow one way: a file imports from its own unit (a file or folder right below its package) and from the
+units above it in `ORDER`, and no files import one another in a circle. The model knows nothing of the viewer,
+the widgets nothing of torch, and whatever the command line, the reader or the plugin load at the start brings
+in none of the slow packages.
 """
 
 from __future__ import annotations
@@ -14,26 +15,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import networkx
 import pytest
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 MODEL, PLUGIN = "chrep_model", "napari_chrep"
-ORDER = (
-    *("errors", "processes", "samples", "geometry", "config", "cache", "zarr_check", "blocks", "slides"),
-    "cohorts",
-    *(
-        "networks",
-        "embeddings",
-        "training",
-        "calibration",
-        "methods",
-        "bundle",
-        "inference",
-        "pipeline",
-        "evaluation",
-        "cli",
+ORDER = {
+    MODEL: (
+        *("errors", "processes", "samples", "geometry", "config", "cache", "files", "zarr_check", "blocks"),
+        *("allocator", "cores", "slides", "cohorts", "synthetic", "encoders", "networks", "embeddings"),
+        *("training", "calibration", "methods", "bundle", "prediction", "analysis", "export", "batch"),
+        *("pipeline", "evaluation", "cli"),
     ),
-)
+    PLUGIN: (
+        *("state", "background", "canvas", "ui", "io"),
+        *("explorer", "genes", "neighbours", "export", "retrain"),
+    ),
+}
 VIEWER = {
     "napari",
     "qtpy",
@@ -48,10 +46,10 @@ VIEWER = {
     PLUGIN,
 }
 SLOW = {"torch", "torchvision", "timm", "squidpy", "scanpy", "lightning"}
-MAY_IMPORT_SLOW_AT_TOP = {"networks", "calibration", "training", "methods"}
+MAY_IMPORT_SLOW_AT_TOP = {"cores", "encoders", "networks", "calibration", "training", "methods"}
 # Loaded when a command or the viewer starts: nothing slow at their top, nor at the top of what that imports.
 FAST_UNITS = {"errors", "geometry", "config", "cache", "zarr_check", "slides", "cohorts", "cli"}
-FAST_MODULES = {"chrep_model.inference.prediction", "chrep_model.inference.export"}
+FAST_MODULES = {"chrep_model.prediction.prediction", "chrep_model.export.writing"}
 # What starts a process: only here, so that none imports from the current folder.
 STARTS_PROCESSES = f"{MODEL}.processes"
 POOL_OF_THE_USUAL_KIND = "a ProcessPoolExecutor without a context"
@@ -64,10 +62,9 @@ STARTERS = {
 }
 # `QProcess` gets the interpreter from there as well. The doctor prints it.
 SEES_PYTHON = {STARTS_PROCESSES, f"{MODEL}.cli.doctor"}
-WITHOUT_WIDGETS = {
-    f"{PLUGIN}.{name}"
-    for name in ("session", "viewport", "scheduling", "jobs", "worker", "layers", "maps", "grid")
-}
+# Units of the plugin whose files are widgets, and those that work without any.
+COMPUTES_IN_A_PROCESS = {"napari_chrep.retrain.work"}
+WIDGETS = {"ui", "explorer", "genes", "neighbours", "export", "retrain"}
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ def _targets(node: ast.AST, package: str, modules: dict[str, Path]) -> Iterator[
             whole = f"{base}.{alias.name}"
             # `from chrep_model import slides` names a module, `from chrep_model import __version__` does not
             yield (
-                (whole if whole in modules or (base == MODEL and alias.name in ORDER) else base),
+                (whole if whole in modules or alias.name in ORDER.get(base, ()) else base),
                 node.lineno,
             )
     elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
@@ -153,9 +150,9 @@ def violations(src: Path) -> list[str]:
     imports = {name: imports_of(name, modules) for name in modules}
     found = []
     for name, statements in imports.items():
-        check = _faults_of_model if name.split(".")[0] == MODEL else _faults_of_plugin
         for statement in statements:
-            found += [f"{name}:{statement.line}: {fault}" for fault in check(name, statement)]
+            found += [f"{name}:{statement.line}: {fault}" for fault in _faults(name, statement)]
+    found += _circles(imports)
     for name, path in modules.items():
         found += [f"{name}:{line}: {fault}" for line, fault in _processes_started(name, path)]
         if is_fast(name):
@@ -168,28 +165,38 @@ def is_fast(name: str) -> bool:
     return package == PLUGIN or not unit or unit in FAST_UNITS or name in FAST_MODULES
 
 
-def _faults_of_model(name: str, statement: Import) -> Iterator[str]:
-    unit, target = unit_of(name), statement.target
-    if statement.package in VIEWER:
+def _faults(name: str, statement: Import) -> Iterator[str]:
+    """What is wrong with one import: of the viewer or a slow package, or of a unit that stands below."""
+    package, unit, target = name.split(".")[0], unit_of(name), statement.target
+    if package == MODEL and statement.package in VIEWER:
         yield f"the model imports {target}, which belongs to the viewer"
-    if statement.package in SLOW and statement.when == "top" and unit not in MAY_IMPORT_SLOW_AT_TOP:
-        yield f"{target} is imported at module top; import it in the function that needs it"
-    if unit not in {*ORDER, "", "__main__"}:
+    if statement.package in SLOW:
+        if statement.when == "top" and not (package == MODEL and unit in MAY_IMPORT_SLOW_AT_TOP):
+            yield f"{target} is imported at module top; import it in the function that needs it"
+        elif package == PLUGIN and unit in WIDGETS and name not in COMPUTES_IN_A_PROCESS:
+            yield f"{target} is imported by a widget"
+    order = ORDER[package]
+    if unit not in {*order, "", "__main__"}:
         yield f"{unit} has no place in the order of units"
-    elif statement.package == MODEL and unit_of(target) not in {"", unit} and unit != "__main__":
-        if unit_of(target) not in ORDER:
+    elif statement.package == package and unit_of(target) not in {"", unit} and unit != "__main__":
+        if unit_of(target) not in order:
             yield f"{unit_of(target)} has no place in the order of units"
-        elif not unit or ORDER.index(unit_of(target)) > ORDER.index(unit):
-            yield f"{unit or MODEL} imports {target}, which stands below it"
+        elif not unit or order.index(unit_of(target)) > order.index(unit):
+            yield f"{unit or package} imports {target}, which stands below it"
 
 
-def _faults_of_plugin(name: str, statement: Import) -> Iterator[str]:
-    target = statement.target
-    is_widget = name.startswith(f"{PLUGIN}.widgets")
-    if statement.package in SLOW and (is_widget or statement.when == "top"):
-        yield f"{target} is imported {'by a widget' if is_widget else 'at module top'}"
-    if name in WITHOUT_WIDGETS and target.startswith(f"{PLUGIN}.widgets"):
-        yield f"{name} imports {target}; it must work without widgets"
+def _circles(imports: dict[str, list[Import]]) -> Iterator[str]:
+    """Every circle of files that import one another, inside of functions too."""
+    graph = networkx.DiGraph()
+    for name, statements in imports.items():
+        graph.add_edges_from(
+            (name, s.target)
+            for s in statements
+            if s.target in imports and s.target != name and s.when != "typing"
+        )
+    for members in networkx.strongly_connected_components(graph):
+        if len(members) > 1:
+            yield f"a circle: {', '.join(sorted(members))}"
 
 
 def _processes_started(name: str, path: Path) -> Iterator[tuple[int, str]]:
@@ -272,10 +279,10 @@ GOOD = {
     "chrep_model/pipeline.py": "def f():\n    import torch\n    from chrep_model.networks import heads",
     "chrep_model/__main__.py": "from chrep_model.cli import main",
     "chrep_model/cli.py": "def main():\n    from chrep_model import pipeline",
-    "chrep_model/inference/prediction.py": "if typing.TYPE_CHECKING:\n    import torch",
-    "napari_chrep/layers.py": "import napari\nfrom chrep_model.inference.prediction import Prediction",
-    "napari_chrep/worker.py": "def work():\n    import torch",
-    "napari_chrep/widgets/explorer.py": "from qtpy.QtWidgets import QWidget\nfrom napari_chrep import layers",
+    "chrep_model/prediction/prediction.py": "if typing.TYPE_CHECKING:\n    import torch",
+    "napari_chrep/canvas/layers.py": "import napari\nfrom chrep_model.prediction.prediction import X",
+    "napari_chrep/background/worker.py": "def work():\n    import torch",
+    "napari_chrep/explorer/widget.py": "from qtpy import QtWidgets\nfrom napari_chrep.canvas import layers",
 }
 
 FAULTS = {
@@ -289,7 +296,7 @@ FAULTS = {
         "stands below it",
     ),
     "upwards, relatively": (
-        {"chrep_model/slides/tiles.py": "from ..inference import prediction"},
+        {"chrep_model/slides/tiles.py": "from ..prediction import prediction"},
         "stands below",
     ),
     "upwards, by unit": ({"chrep_model/errors.py": "from chrep_model import slides"}, "stands below it"),
@@ -309,7 +316,7 @@ FAULTS = {
     ),
     "napari in the model": ({"chrep_model/pipeline.py": "import napari.types"}, "belongs to the viewer"),
     "the plugin in the model": (
-        {"chrep_model/cli.py": "import napari_chrep.reader"},
+        {"chrep_model/cli.py": "import napari_chrep.io.reader"},
         "belongs to the viewer",
     ),
     "torch at a top": (
@@ -332,16 +339,16 @@ FAULTS = {
     "torch by a package": (
         {
             "chrep_model/networks/__init__.py": "import timm",
-            "napari_chrep/layers.py": "import chrep_model.networks.zoo",
+            "napari_chrep/canvas/layers.py": "import chrep_model.networks.zoo",
             "chrep_model/networks/zoo.py": "",
         },
         "layers: loads timm by way of chrep_model.networks",
     ),
     "torch in the plugin": (
-        {"napari_chrep/session.py": "import torch"},
+        {"napari_chrep/state/session.py": "import torch"},
         "session:1: torch is imported at module top",
     ),
-    "torch in a widget": ({"napari_chrep/widgets/genes.py": "def f():\n    import torch"}, "by a widget"),
+    "torch in a widget": ({"napari_chrep/genes/widget.py": "def f():\n    import torch"}, "by a widget"),
     "a process": (
         {"chrep_model/cli.py": "import subprocess\ndef f():\n    subprocess.run(['ls'])"},
         "cli:3: subprocess.run is left to chrep_model.processes",
@@ -359,12 +366,16 @@ FAULTS = {
         "cli:2: a ProcessPoolExecutor without a context is left to",
     ),
     "an interpreter for Qt": (
-        {"napari_chrep/job.py": "import sys\nprocess.start(sys.executable, ['-m', 'x'])"},
+        {"napari_chrep/io/job.py": "import sys\nprocess.start(sys.executable, ['-m', 'x'])"},
         "job:2: sys.executable is left to",
     ),
+    "a circle": (
+        {"chrep_model/slides/tiles.py": "def f():\n    from chrep_model.slides.slide import x"},
+        "a circle: chrep_model.slides.slide, chrep_model.slides.tiles",
+    ),
     "a widget in a layer": (
-        {"napari_chrep/layers.py": "from napari_chrep.widgets import explorer"},
-        "without widgets",
+        {"napari_chrep/canvas/layers.py": "from napari_chrep.explorer import widget"},
+        "canvas imports napari_chrep.explorer.widget, which stands below it",
     ),
 }
 

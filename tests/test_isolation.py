@@ -41,9 +41,9 @@ def chrep(*arguments):
 if __name__ == "__main__":
     bundle, settings, out, sample = sys.argv[1:]
     from chrep_model import pipeline
-    from chrep_model.inference import cluster
-    from chrep_model.inference.stored import read_prediction
-    from chrep_model.inference.variability import variability
+    from chrep_model.batch import cluster
+    from chrep_model.prediction.stored import read_prediction
+    from chrep_model.analysis.variability import variability
     from chrep_model.networks import tuning
     tuning.SIZES = (2,)
     slide = ("SYNTHETIC_P1A.jpg", "--mpp", "0.7")

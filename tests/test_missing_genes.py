@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import zarr
 
+from chrep_model.analysis.explanation import explain
 from chrep_model.bundle import load_bundle
 from chrep_model.bundle.extending import with_section
 from chrep_model.bundle.stored_gallery import read_gallery, write_gallery
 from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.cohorts.cohort import open_cohort
-from chrep_model.inference.explanation import explain
-from chrep_model.inference.predictor import Predictor
 from chrep_model.methods.chrep import ChrepSettings
 from chrep_model.methods.phase1 import Phase1Settings
 from chrep_model.pipeline import TrainSettings, calibrate, train
+from chrep_model.prediction.predictor import Predictor
 from chrep_model.slides.slide import open_slide
 from chrep_model.training.features import section_features
 from chrep_model.training.run import Run

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from chrep_model.bundle import load_bundle
-from chrep_model.inference.export import write_prediction
-from chrep_model.inference.predictor import Predictor
+from chrep_model.export.writing import write_prediction
+from chrep_model.prediction.predictor import Predictor
 from chrep_model.slides.slide import open_slide
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -28,10 +28,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_chrep.maps import BLEND, KINDS
-from napari_chrep.picking import FRAME_RGBA, PINNED_RGBA
-from napari_chrep.widgets.curves import COLOURS
-from napari_chrep.widgets.docking import ancestor
+from napari_chrep.canvas.maps import BLEND, KINDS
+from napari_chrep.canvas.picking import FRAME_RGBA, PINNED_RGBA
+from napari_chrep.retrain.curves import COLOURS
+from napari_chrep.ui.docking import ancestor
 
 TIMEOUT_S = 300
 _LEFT = Qt.MouseButton.LeftButton

@@ -15,8 +15,8 @@ from qtpy.QtWidgets import QApplication
 
 import napari_chrep
 from chrep_model.samples import sample_folder
-from napari_chrep.docks import PLUGIN
-from napari_chrep.session import sessions
+from napari_chrep.state.session import sessions
+from napari_chrep.ui.docks import PLUGIN
 
 PATIENCE_S = 120
 

@@ -11,11 +11,11 @@ import zarr
 
 from chrep_model.bundle import check_place, describe, load_bundle, stored_gallery, writing
 from chrep_model.calibration.trust import LEVELS
+from chrep_model.encoders.encoder import open_encoder
 from chrep_model.errors import BundleError
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
 from chrep_model.methods.registry import METHODS
-from chrep_model.networks.encoder import open_encoder
 
 
 @pytest.mark.parametrize("method", METHODS)

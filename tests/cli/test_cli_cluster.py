@@ -21,11 +21,12 @@ import pytest
 import torch
 from distributed import Client, LocalCluster, WorkerPlugin
 
+from chrep_model.batch import cluster, records
+from chrep_model.batch.many import Job
 from chrep_model.bundle import load_bundle
 from chrep_model.cli import console
 from chrep_model.errors import PredictionError
-from chrep_model.inference import cluster, predictor, records
-from chrep_model.inference.many import Job
+from chrep_model.prediction import predictor
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
 
@@ -42,7 +43,8 @@ class Deadly(WorkerPlugin):
         self.folder = folder
 
     def setup(self, worker: object) -> None:
-        from chrep_model.inference import export, many
+        from chrep_model.batch import many
+        from chrep_model.export import writing as export
 
         def write_or_die(prediction, path, *args):
             left = self.folder / path.stem

@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from chrep_model.inference.stored import read_prediction
+from chrep_model.prediction.stored import read_prediction
 
 
 @pytest.fixture(scope="module")
 def predicted(tiny_cohort, tiny_bundle, tmp_path_factory):
     """A folder with a slide and its prediction as h5ad. Only to be read."""
     from chrep_model.bundle import load_bundle
-    from chrep_model.inference.export import write_prediction
-    from chrep_model.inference.predictor import Predictor
+    from chrep_model.export.writing import write_prediction
+    from chrep_model.prediction.predictor import Predictor
     from chrep_model.slides.slide import open_slide
 
     folder = tmp_path_factory.mktemp("predicted")

@@ -63,7 +63,7 @@ def test_a_region_is_the_same_as_that_part_of_the_whole(chrep, slide, tiny_bundl
 
 def test_a_scene_of_a_file_with_several(chrep, slide, tiny_cohort, tiny_bundle, out, tmp_path):
     """Each is predicted as if it were alone, and the stored prediction finds its own picture again."""
-    from chrep_model.inference.stored import read_prediction
+    from chrep_model.prediction.stored import read_prediction
 
     path = tmp_path / "two.ome.tif"
     alone = np.asarray(Image.open(slide))
@@ -169,7 +169,7 @@ class TestTheSameCommandAgain:
         slides = [tiny_cohort / f"SYNTHETIC_P1{x}.jpg" for x in "AB"]
         command = ("predict", *slides, "--mpp", 0.7, "-b", tiny_bundle, "-o", out, "--genes", "ERBB2")
         assert chrep(*command).code == 0
-        monkeypatch.setattr("chrep_model.inference.predictor.Predictor", None)
+        monkeypatch.setattr("chrep_model.prediction.predictor.Predictor", None)
         assert chrep(*command).code == 0
         assert chrep(*command, "--again").code == 1
 

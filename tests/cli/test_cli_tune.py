@@ -8,9 +8,9 @@ import pytest
 
 from chrep_model.bundle import load_bundle
 from chrep_model.calibration import index
-from chrep_model.inference import indexes
+from chrep_model.encoders import tuning
 from chrep_model.methods import base
-from chrep_model.networks import tuning
+from chrep_model.prediction import indexes
 
 
 def test_the_command_measures_the_encoder_of_a_bundle(bundle, tmp_path, monkeypatch, chrep):

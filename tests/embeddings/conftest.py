@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from chrep_model.embeddings import SlideEmbeddings
-from chrep_model.networks.encoder import Encoder
+from chrep_model.encoders.encoder import Encoder
 from chrep_model.slides.slide import Slide, open_slide
 from chrep_model.slides.tiles import TileSpec
 

@@ -16,11 +16,11 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QDialog, QPushButton, QRadioButton
 
 from chrep_model.bundle import load_bundle
-from chrep_model.inference.predictor import Predictor
-from napari_chrep.docks import show_dock
-from napari_chrep.layers import heatmaps
-from napari_chrep.session import sessions
-from napari_chrep.worker import engines
+from chrep_model.prediction.predictor import Predictor
+from napari_chrep.background.engine import engines
+from napari_chrep.canvas.heatmaps import heatmaps
+from napari_chrep.state.session import sessions
+from napari_chrep.ui.docks import show_dock
 
 # Generous: several people share the machine that runs the tests.
 TIMEOUT_MS = 60_000

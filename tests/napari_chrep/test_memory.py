@@ -18,9 +18,9 @@ VISIT = """
 import sys
 from pathlib import Path
 from chrep_model.bundle import load_bundle
-from napari_chrep.session import sessions
-from napari_chrep.viewport import rect_in_view
-from napari_chrep.worker import engines
+from napari_chrep.state.session import sessions
+from napari_chrep.canvas.viewport import rect_in_view
+from napari_chrep.background.engine import engines
 import napari
 from qtpy.QtTest import QTest
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from chrep_model.bundle import load_bundle
-from chrep_model.inference.prediction import Prediction
-from chrep_model.inference.predictor import Predictor
+from chrep_model.prediction.prediction import Prediction
+from chrep_model.prediction.predictor import Predictor
 from chrep_model.slides.slide import open_slide
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from chrep_model.inference.export import write_prediction
+from chrep_model.export.writing import write_prediction
 
 pytest.importorskip("napari_ome_zarr")
 

@@ -122,7 +122,7 @@ def read_slide(path: Path) -> object:
 
 
 def read_stored(path: Path) -> object:
-    from chrep_model.inference.stored import read_prediction
+    from chrep_model.prediction.stored import read_prediction
 
     return read_prediction(path)
 
@@ -134,8 +134,8 @@ def look(path: Path) -> object:
 
 
 def reopen(path: Path) -> object:
-    from napari_chrep.reader import get_reader, read_stored
-    from napari_chrep.reopening import reading
+    from napari_chrep.io.reader import get_reader, read_stored
+    from napari_chrep.io.reopening import reading
 
     assert get_reader(path) is read_stored
     (found,) = reading(path, [])
@@ -145,7 +145,7 @@ def reopen(path: Path) -> object:
 
 
 def drop_slide(path: Path) -> object:
-    from napari_chrep.reader import get_reader, read_slides
+    from napari_chrep.io.reader import get_reader, read_slides
 
     get_reader(path)
     ((data, _, _),) = read_slides(path)

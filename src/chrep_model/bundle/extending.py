@@ -22,7 +22,7 @@ from chrep_model.errors import BundleError
 
 if TYPE_CHECKING:
     from chrep_model.calibration.gallery import Gallery
-    from chrep_model.networks.encoder import Encoder
+    from chrep_model.encoders.encoder import Encoder
     from chrep_model.training.samples import SpotTable
 
 

@@ -16,8 +16,8 @@ from chrep_model.errors import BundleError, GeneError
 from chrep_model.slides.tiles import TileSpec
 
 if TYPE_CHECKING:
+    from chrep_model.encoders.encoder import Encoder, Precision
     from chrep_model.methods.model import Model
-    from chrep_model.networks.encoder import Encoder, Precision
 
 ENCODER_FILE = "encoder.safetensors"
 FILES = ("weights.safetensors", "genes.parquet", "gallery.zarr")
@@ -77,7 +77,7 @@ class Bundle:
 
         In bf16 its numbers differ by its rounding from those that the bundle was trained on.
         """
-        from chrep_model.networks.encoder import STAINBANK, open_encoder
+        from chrep_model.encoders.encoder import STAINBANK, open_encoder
 
         mpp = self.card.mpp
         encoder = open_encoder(

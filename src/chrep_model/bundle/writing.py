@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,11 @@ from chrep_model.bundle.card import Card
 from chrep_model.bundle.reading import ENCODER_FILE, FILES, Bundle, folder_hash, load_bundle
 from chrep_model.bundle.stored_gallery import write_gallery
 from chrep_model.errors import BundleError
+from chrep_model.files import swap, sync
 
 if TYPE_CHECKING:
+    from chrep_model.encoders.encoder import Encoder
     from chrep_model.methods.model import Model
-    from chrep_model.networks.encoder import Encoder
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
@@ -128,35 +128,3 @@ def _write_parts(folder: Path, model: Model, weights: Path | None) -> list[str]:
         return list(FILES)
     shutil.copyfile(weights, folder / ENCODER_FILE)
     return [*FILES, ENCODER_FILE]
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or all files of a folder, from the system's memory to the disk."""
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        if file.is_file():
-            _sync_one(file)
-
-
-def swap(new: Path, target: Path) -> None:
-    """Put a file or folder in the place of `target`; an old folder goes only after the new one is there."""
-    if not target.is_dir():
-        new.replace(target)
-    else:
-        old = target.with_name(f".{target.name}.{os.getpid()}.old")
-        target.rename(old)
-        try:
-            new.rename(target)
-        except OSError:
-            old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    _sync_one(target.parent)
-
-
-def _sync_one(path: Path) -> None:
-    with suppress(PermissionError):  # a folder cannot be opened on Windows, and need not be
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -34,7 +34,8 @@ def demo(
     Trains on the sample sections, predicts the sample slide, draws figures, and opens napari. Takes a few
     minutes; a second run finds the embeddings in the cache.
     """
-    from chrep_model.inference import export, files
+    from chrep_model import files
+    from chrep_model.export import writing as export
 
     files.make_writable(out)
     started = time.perf_counter()
@@ -77,9 +78,9 @@ def _train(sample: Path, bundle: Path, device: str) -> None:
 def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> list[Path]:
     """Predict, write the h5ad and a figure for each chosen gene, and return the figures' paths."""
     from chrep_model.bundle import load_bundle
-    from chrep_model.inference.export import write_prediction
-    from chrep_model.inference.figure import write_figure
-    from chrep_model.inference.predictor import Predictor
+    from chrep_model.export.figure import write_figure
+    from chrep_model.export.writing import write_prediction
+    from chrep_model.prediction.predictor import Predictor
     from chrep_model.slides.slide import open_slide
 
     bundle = load_bundle(bundle_path)

@@ -110,7 +110,7 @@ def _device() -> Iterator[Finding]:
     except Exception as error:  # a damaged installation fails in many ways
         yield Finding("device", "fault", f"torch cannot be imported ({error})", "Install torch again.")
         return
-    from chrep_model.inference.predictor import choose_device
+    from chrep_model.prediction.predictor import choose_device
 
     chosen = choose_device("auto")
     if chosen == "cuda":
@@ -138,7 +138,7 @@ def _readers() -> Iterator[Finding]:
 def _cache() -> Finding:
     from chrep_model.cache import default_cache
     from chrep_model.errors import PredictionError
-    from chrep_model.inference.files import make_writable
+    from chrep_model.files import make_writable
 
     folder = default_cache()
     try:

@@ -65,7 +65,7 @@ def evaluate(
         tile_um=tile_um, mpp=mpp, context_um=context_um, seeds=seeds,
         test_sections=options.names(test_sections) or None, batch_size=batch_size,
     )  # fmt: skip
-    from chrep_model.inference.files import make_writable
+    from chrep_model.files import make_writable
 
     make_writable(out)
     from chrep_model.cli.cohorts import checked_cohort

@@ -39,11 +39,11 @@ def export(
     .geojson, .png, .svg, .pdf. A figure shows the slide too, which is looked for where it was, beside the
     prediction, and in the folder above.
     """
-    from chrep_model.inference import files
-    from chrep_model.inference.export import FIGURES, check_format, check_target, format_of, write_prediction
-    from chrep_model.inference.figure import write_figure
-    from chrep_model.inference.stored import read_prediction
-    from chrep_model.inference.table import spatial_facts
+    from chrep_model import files
+    from chrep_model.export.figure import write_figure
+    from chrep_model.export.writing import FIGURES, check_format, check_target, format_of, write_prediction
+    from chrep_model.prediction.stored import read_prediction
+    from chrep_model.prediction.table import spatial_facts
 
     kind = format_of(out, format)
     if out.resolve() == prediction.resolve():

@@ -55,7 +55,7 @@ def _say(facts: Facts) -> None:
 
 def _look(path: Path, scene: str | None) -> Facts:
     from chrep_model.cohorts.readers import find_source, find_sources
-    from chrep_model.inference.export import is_prediction
+    from chrep_model.export.writing import is_prediction
 
     if not path.exists():
         raise ChrepError("there is no such file or folder", path=path, remedy="Check the name.")
@@ -193,7 +193,7 @@ def _accuracy(trust: Trust | None) -> Facts:
 def _h5ad(path: Path) -> Facts:
     from chrep_model.cohorts.h5ad import read_counts_file
     from chrep_model.cohorts.probe import probe
-    from chrep_model.inference.export import is_prediction
+    from chrep_model.export.writing import is_prediction
 
     if path.is_file():
         probe([path])
@@ -213,7 +213,7 @@ def _h5ad(path: Path) -> Facts:
 
 def _zarr(path: Path) -> Facts:
     from chrep_model.errors import PredictionError
-    from chrep_model.inference.export import TABLE
+    from chrep_model.prediction.recognition import TABLE
     from chrep_model.zarr_check import read_table
 
     inner = path / "tables" / TABLE
@@ -221,7 +221,7 @@ def _zarr(path: Path) -> Facts:
 
 
 def _prediction(table: Any) -> Facts:
-    from chrep_model.inference.table import INTERVAL_LAYER
+    from chrep_model.prediction.table import INTERVAL_LAYER
 
     return {
         "kind": "prediction",

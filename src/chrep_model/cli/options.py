@@ -12,8 +12,8 @@ import typer
 from chrep_model.errors import GeneError, SettingsError
 
 if TYPE_CHECKING:
+    from chrep_model.encoders.encoder import Precision
     from chrep_model.geometry import Rect
-    from chrep_model.networks.encoder import Precision
 
 _DEBUG = "chrep.debug"
 

@@ -15,8 +15,8 @@ from chrep_model.cli import console, options
 from chrep_model.errors import SettingsError
 
 if TYPE_CHECKING:
+    from chrep_model.batch.many import Job, Outcome
     from chrep_model.bundle import Bundle
-    from chrep_model.inference.many import Job, Outcome
 
 
 EXAMPLE = options.example(
@@ -96,8 +96,8 @@ def predict(
     part = (1, 1) if shard is None else options.shard(shard)
     if stride <= 0:
         raise SettingsError(f"a stride of {stride} tiles leads nowhere", remedy="It has to be above zero.")
+    from chrep_model.batch.many import Job
     from chrep_model.bundle import load_bundle
-    from chrep_model.inference.many import Job
 
     loaded = load_bundle(bundle)
     chosen = options.names(genes)
@@ -123,8 +123,9 @@ def predict(
 
 def _targets(slides: list[Path], scene: str | None, out: Path, format: str, n_genes: int) -> dict[Path, Path]:
     """Return each slide's output path, after checking that it can be written."""
+    from chrep_model import files
     from chrep_model.cohorts.slide_names import slide_stem
-    from chrep_model.inference import export, files
+    from chrep_model.export import writing as export
     from chrep_model.slides.slide import slide_name
 
     export.check_format(format, n_genes)
@@ -150,8 +151,8 @@ def _here(
     job: Job, bundle: Bundle, targets: dict[Path, Path], again: bool, debug: bool
 ) -> Iterator[tuple[Path, Outcome]]:
     """Predict slides one after the other in this process, or on several GPUs with a process each."""
-    from chrep_model.inference import many
-    from chrep_model.inference.cluster import one_worker_each
+    from chrep_model.batch import many
+    from chrep_model.batch.cluster import one_worker_each
 
     def describe(error: BaseException) -> str:
         if debug:
@@ -181,7 +182,7 @@ def _several_gpus() -> list[str]:
     """Return the GPUs that get a process each; empty unless there are several."""
     from importlib.util import find_spec
 
-    from chrep_model.inference.predictor import gpus
+    from chrep_model.prediction.predictor import gpus
 
     places = gpus()
     if len(places) > 1 and find_spec("distributed") is None:
@@ -194,7 +195,7 @@ def _on_cluster(
     address: str, job: Job, targets: dict[Path, Path], again: bool
 ) -> Iterator[tuple[Path, Outcome]]:
     """Predict slides on a cluster; results come in any order."""
-    from chrep_model.inference.cluster import predict_slides
+    from chrep_model.batch.cluster import predict_slides
 
     with console.progress() as (tell, report):
         report(f"waiting for {address}")

@@ -12,7 +12,7 @@ from chrep_model.cli import console, options
 
 if TYPE_CHECKING:
     from chrep_model.calibration.index import IndexFacts
-    from chrep_model.networks.tuning import Tuning
+    from chrep_model.encoders.tuning import Tuning
 
 EXAMPLE = options.example("chrep tune -b breast.chrep", "chrep tune -b breast.chrep --precision bf16")
 
@@ -34,9 +34,9 @@ def tune(
     """
     from chrep_model.bundle import load_bundle
     from chrep_model.calibration import index
-    from chrep_model.inference import indexes
-    from chrep_model.inference.predictor import choose_device
-    from chrep_model.networks import tuning
+    from chrep_model.encoders import tuning
+    from chrep_model.prediction import indexes
+    from chrep_model.prediction.predictor import choose_device
 
     loaded, place = load_bundle(bundle), choose_device(device)
     encoder = loaded.encoder(place, options.precision(precision))

@@ -14,11 +14,9 @@ from chrep_model.cohorts.matching import matched, with_shared_names
 from chrep_model.cohorts.probe import probe
 from chrep_model.cohorts.readers import find_source, find_sources, hdf5_files
 from chrep_model.cohorts.section import Section, read_section
-from chrep_model.cohorts.slide_names import slide_stem
+from chrep_model.cohorts.slide_names import MANIFEST_SUFFIXES, slide_stem
 from chrep_model.errors import CohortError
 from chrep_model.slides.slide import is_slide, slide_name
-
-MANIFEST_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from chrep_model.cohorts.slide_names import MANIFEST_SUFFIXES
 from chrep_model.errors import CohortError
 
 if TYPE_CHECKING:
@@ -58,8 +59,6 @@ def write_manifest(cohort: Cohort, path: str | os.PathLike[str]) -> None:
         The name ends otherwise, or the file cannot be written.
     """
     import yaml
-
-    from chrep_model.cohorts.cohort import MANIFEST_SUFFIXES
 
     path = Path(path)
     if path.suffix.lower() not in MANIFEST_SUFFIXES:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chrep_model.cohorts.cohort import MANIFEST_SUFFIXES, manifest_entries
+from chrep_model.cohorts.cohort import manifest_entries
 from chrep_model.cohorts.readers import Source, find_source, find_sources, open_source
-from chrep_model.cohorts.slide_names import slide_stem
+from chrep_model.cohorts.slide_names import MANIFEST_SUFFIXES, slide_stem
 from chrep_model.errors import ChrepError
 from chrep_model.slides.slide import is_slide, slide_name
 

@@ -1,4 +1,4 @@
-"""Recognise slides by their file names."""
+"""Recognise slides and manifests by their file names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ SLIDE_SUFFIXES = (
     *(".jpeg", ".jpg", ".png", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".czi", ".dcm"),
     *(".jp2", ".webp", ".bmp"),
 )
+
+MANIFEST_SUFFIXES = (".yaml", ".yml")
 
 
 def slide_stem(file_name: str) -> str | None:

@@ -14,8 +14,8 @@ from chrep_model.blocks import blocks
 from chrep_model.embeddings.pipelines import Pipeline, pipeline
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Indices, Rows
+from chrep_model.encoders.encoder import Encoder, SlideState
 from chrep_model.errors import Cancelled
-from chrep_model.networks.encoder import Encoder, SlideState
 from chrep_model.slides.tiles import TileReader
 
 

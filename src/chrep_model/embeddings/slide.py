@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chrep_model.allocator import hand_back_freed_memory
 from chrep_model.embeddings.encoding import Need, TileEncoding
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import LAYOUT, Store
+from chrep_model.encoders.encoder import DEFAULT_BATCH, Encoder, SlideState
 from chrep_model.errors import SlideError
-from chrep_model.networks.allocator import hand_back_freed_memory
-from chrep_model.networks.encoder import DEFAULT_BATCH, Encoder, SlideState
 from chrep_model.slides.backends import PIXELS
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid, TileReader

@@ -26,10 +26,10 @@ from chrep_model.evaluation.report import write_report
 from chrep_model.evaluation.splits import Fold, Split, make_folds
 from chrep_model.evaluation.summary import summarise, trusted_variants
 from chrep_model.evaluation.tables import Tables
-from chrep_model.inference.files import make_writable, replacing
-from chrep_model.inference.predictor import choose_device
+from chrep_model.files import make_writable, replacing
 from chrep_model.methods.registry import METHODS, MethodSettings, make_method
 from chrep_model.pipeline import DEFAULT_GENES
+from chrep_model.prediction.predictor import choose_device
 from chrep_model.training.features import EncoderSettings, section_features
 
 

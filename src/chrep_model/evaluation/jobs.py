@@ -29,7 +29,7 @@ from chrep_model.evaluation.guard import Stage, check_gallery
 from chrep_model.evaluation.oracle import ORACLE, LibrarySizeOracle
 from chrep_model.evaluation.scoring import Measured, Outcome, score_model, score_prediction
 from chrep_model.evaluation.splits import Fold
-from chrep_model.inference.files import make_writable, replacing
+from chrep_model.files import make_writable, replacing
 from chrep_model.methods.model import fit_model
 from chrep_model.methods.registry import MethodSettings, make_method
 from chrep_model.training.run import SILENT, Run

@@ -13,7 +13,7 @@ from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.scoring import TRUTH, Outcome
 from chrep_model.evaluation.splits import Fold
 from chrep_model.evaluation.summary import trusted_variants
-from chrep_model.inference.files import replacing
+from chrep_model.files import replacing
 
 SCORE_COLUMNS = ("method", "variant", "split", "fold", "patient", "seed", "space", "metric", "value")
 GENE_COLUMNS = (

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from chrep_model.blocks import scratch, write
 from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import DEFAULT_CONTEXT_UM, Progress, SlideEmbeddings
-from chrep_model.networks.encoder import DEFAULT_BATCH, DEFAULT_TILE_UM, STAINBANK, Encoder, open_encoder
+from chrep_model.encoders.encoder import DEFAULT_BATCH, DEFAULT_TILE_UM, STAINBANK, Encoder, open_encoder
 from chrep_model.training.streamed import LARGE
 
 Features = dict[str, NDArray[np.float32]]

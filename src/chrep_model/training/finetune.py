@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import CLIP, Progress
+from chrep_model.encoders.encoder import TimmEncoder
 from chrep_model.errors import Cancelled, SettingsError
-from chrep_model.networks.encoder import TimmEncoder
 from chrep_model.training.augmentation import Augmentation
 from chrep_model.training.checkpoint import write_whole
 from chrep_model.training.distributed import ALONE, Ranks

@@ -14,7 +14,7 @@ from chrep_model.evaluation.report.markup import Markup, join, tag
 from chrep_model.evaluation.report.results import Key, Results
 from chrep_model.evaluation.scoring import MAP_CANDIDATES, SMOOTHED
 from chrep_model.evaluation.tables import MAPPED
-from chrep_model.inference.figure import EXPRESSION_COLOURS, PERCENTILES
+from chrep_model.export.figure import EXPRESSION_COLOURS, PERCENTILES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

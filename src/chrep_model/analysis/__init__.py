@@ -1,0 +1,1 @@
+"""Analyses of a prediction: explanations, comparisons, signatures, spatial variability."""

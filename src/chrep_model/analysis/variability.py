@@ -1,0 +1,214 @@
+"""Compute how much a gene varies in space over a slide: Moran's I of its predicted map, by squidpy.
+
+squidpy takes seconds to import and numba more to compile; both would hold up a viewer in the same process.
+So a second Python computes: it is fed values through a pipe and says I through another, and nothing is left
+of it when it is ended at any moment. ``python -m chrep_model.analysis.variability`` is that process.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chrep_model.errors import PredictionError
+from chrep_model.processes import start_python
+
+if TYPE_CHECKING:
+    from chrep_model.prediction.prediction import Prediction
+
+MOST_TILES = 3000
+"""Of a larger prediction so many tiles speak for all: blocks of neighbours from all over it."""
+
+FEWEST_TILES = 30
+"""With fewer, I says more of chance than of the tissue."""
+
+_BLOCK = 16
+_PATIENCE_S = 0.1
+_GENES_AT_ONCE = 64
+_LENGTH = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class Variability:
+    """Moran's I of a few genes.
+
+    Attributes
+    ----------
+    genes : tuple of str
+    moran : ndarray
+        (len(genes),) float32: 0 for values strewn at random, 1 for regions; NaN for a map that is even.
+    """
+
+    genes: tuple[str, ...]
+    moran: NDArray[np.float32]
+
+
+def variability(
+    prediction: Prediction, *, cancelled: Callable[[], bool] | None = None
+) -> Iterator[Variability]:
+    """Compute Moran's I of the predicted maps of all genes, of the variant to trust.
+
+    ``I = n / sum_ij w_ij * sum_ij w_ij (x_i - m)(x_j - m) / sum_i (x_i - m)^2`` over the tiles i with their
+    mean m (Moran 1950); w_ij is 1 for the four neighbours of a tile on the grid, as far as they are
+    predicted, divided by their number.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        Of its tiles by now at most `MOST_TILES` are taken, see `some_of`.
+    cancelled : callable, optional
+        Asked several times a second; once it is true, the computing ends.
+
+    Yields
+    ------
+    Variability
+        Of some genes after the other, in the model's order; of none with less than `FEWEST_TILES` tiles.
+
+    Raises
+    ------
+    PredictionError
+        The process that computes it failed.
+    Cancelled
+        See `cancelled`.
+    """
+    chosen = prediction.only(some_of(prediction.indices, prediction.grid.shape[1]), cancelled=cancelled)
+    if len(chosen) < FEWEST_TILES:
+        return
+    with ThreadPoolExecutor(1) as reader, _process() as (to_it, from_it):
+        _send(to_it, np.stack(np.divmod(chosen.indices, chosen.grid.shape[1]), axis=1))
+        for first in range(0, len(chosen.genes), _GENES_AT_ONCE):
+            columns = np.arange(first, min(first + _GENES_AT_ONCE, len(chosen.genes)))
+            _send(to_it, chosen.values(columns))
+            answer = reader.submit(_receive, from_it)
+            while not wait([answer], _PATIENCE_S).done:
+                chosen.check()
+            moran = answer.result()
+            if moran is None:
+                raise PredictionError(
+                    "the process that computes Moran's I ended early",
+                    remedy="See with `chrep doctor` whether squidpy is installed as it should.",
+                )
+            yield Variability(tuple(chosen.genes[i] for i in columns), moran)
+
+
+def some_of(indices: NDArray[np.int64], cols: int, most: int = MOST_TILES) -> NDArray[np.int64]:
+    """Choose tiles that keep their neighbours: random square blocks from all over the grid.
+
+    Parameters
+    ----------
+    indices : ndarray
+        (n,) int64 flat indices of a grid with `cols` columns.
+    cols : int
+        Of the grid.
+    most : int
+        How many at most; without effect where there are fewer.
+
+    Returns
+    -------
+    ndarray
+        (m,) int64, the same ones for the same tiles.
+    """
+    if len(indices) <= most:
+        return indices
+    row, col = np.divmod(indices, cols)
+    _, block, size = np.unique(
+        (row // _BLOCK) * cols + col // _BLOCK, return_inverse=True, return_counts=True
+    )
+    order = np.random.default_rng(0).permutation(len(size))
+    fits = np.cumsum(size[order]) <= most
+    return indices[np.isin(block, order[fits])]
+
+
+def morans_i(places: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute Moran's I of values on tiles with squidpy.
+
+    Parameters
+    ----------
+    places : ndarray
+        (n, 2) int64, rows and columns of the tiles.
+    values : ndarray
+        (n, G) float32.
+
+    Returns
+    -------
+    ndarray
+        (G,) float32; see `variability`.
+    """
+    import anndata
+    from squidpy.gr import spatial_autocorr, spatial_neighbors
+
+    table = anndata.AnnData(np.asarray(values, np.float64), obsm={"spatial": np.asarray(places, np.float64)})
+    spatial_neighbors(table, coord_type="grid", n_neighs=4)
+    found = spatial_autocorr(table, mode="moran", corr_method=None, n_jobs=1, copy=True)
+    moran = found["I"].reindex(table.var_names).to_numpy(np.float32)
+    return np.where(np.ptp(values, axis=0) > 0, moran, np.float32(np.nan))
+
+
+@contextmanager
+def _process() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Run a second Python process, and yield its input and output; it is killed afterwards."""
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    process = start_python(
+        __name__,
+        environment=one_thread,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+    )
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101  (they are pipes)
+    try:
+        yield process.stdin, process.stdout
+    finally:
+        process.kill()
+        with suppress(BrokenPipeError):  # of what it was sent and did not take
+            process.stdin.close()
+        process.stdout.close()
+        process.wait()
+
+
+def _send(stream: IO[bytes], array: NDArray[Any]) -> None:
+    whole = io.BytesIO()
+    np.save(whole, array, allow_pickle=False)
+    try:
+        stream.write(_LENGTH.pack(len(whole.getbuffer())))
+        stream.write(whole.getbuffer())
+        stream.flush()
+    except BrokenPipeError:
+        pass  # the other side is gone, and does not answer: the caller sees that
+
+
+def _receive(stream: IO[bytes]) -> NDArray[Any] | None:
+    """Read an array; None if the other side has ended."""
+    start = stream.read(_LENGTH.size)
+    if len(start) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(start)
+    whole = stream.read(length)
+    return np.load(io.BytesIO(whole), allow_pickle=False) if len(whole) == length else None
+
+
+def _serve() -> None:
+    """Answer each array of values with Moran's I, until no more arrive."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    if hasattr(os, "nice"):
+        os.nice(10)  # the viewer comes first
+    places = _receive(sys.stdin.buffer)
+    while places is not None and (values := _receive(sys.stdin.buffer)) is not None:
+        _send(answers, morans_i(places, values))
+
+
+if __name__ == "__main__":
+    _serve()

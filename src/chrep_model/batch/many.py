@@ -1,0 +1,205 @@
+"""Predict many slides: the job for all of them, one attempt per slide, and the record of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chrep_model import __version__
+from chrep_model.batch import records
+from chrep_model.batch.records import Record
+from chrep_model.embeddings import Progress
+from chrep_model.errors import Cancelled, ChrepError, PredictionError
+from chrep_model.export.writing import write_prediction
+from chrep_model.geometry import Rect
+from chrep_model.prediction import indexes
+from chrep_model.slides.slide import Slide, open_slide
+
+if TYPE_CHECKING:
+    from chrep_model.bundle import Bundle
+    from chrep_model.encoders.encoder import Precision
+    from chrep_model.prediction.predictor import Predictor
+
+Describe = Callable[[BaseException], str]
+"""Says an error in one line."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings for predicting many slides: only paths and plain values, so that other machines can run it.
+
+    Attributes
+    ----------
+    bundle, bundle_hash
+        Where the model is, and which it has to be.
+    cache : Path
+        Folder of the embeddings.
+    genes : tuple of str
+        Which are written, in this order; empty for all.
+    rect : Rect or None
+        Only this part, in level-0 px.
+    mpp : float or None
+        µm per px, where the file does not say it.
+    scene : str or None
+        Which picture of a file that holds several; the largest where none is given.
+    stride : float
+        Distance of tiles as a share of a tile.
+    format : str
+        See `chrep_model.export.writing`.
+    device, batch_size, precision
+        See `chrep_model.prediction.predictor.Predictor`.
+    keeps_records : bool
+        Whether there is a record of each slide.
+    """
+
+    bundle: Path
+    bundle_hash: str
+    cache: Path
+    genes: tuple[str, ...]
+    rect: Rect | None
+    mpp: float | None
+    stride: float
+    format: str
+    device: str
+    batch_size: int | None
+    precision: Precision
+    keeps_records: bool
+    scene: str | None = None
+
+    def genes_of(self, bundle: Bundle) -> tuple[str, ...]:
+        """Return the genes to write."""
+        return self.genes or bundle.genes
+
+    def request(self, slide: Slide, bundle: Bundle) -> str:
+        """Return a digest of everything that a slide's prediction depends on."""
+        index = indexes.kept(bundle, self.cache)
+        return records.digest(
+            slide=slide.fingerprint, mpp=slide.mpp and slide.mpp.value, bundle=self.bundle_hash,
+            genes=self.genes_of(bundle), region=self.rect, stride=self.stride, format=self.format,
+            precision=self.precision, version=__version__,
+            **({} if index is None else {"index": index.model_dump()}),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of predicting one slide.
+
+    Attributes
+    ----------
+    record : Record
+        Its record.
+    already_there : bool
+        Whether it was predicted before.
+    unkept : str
+        Why the record could not be written; empty where it was.
+    """
+
+    record: Record
+    already_there: bool = False
+    unkept: str = ""
+
+
+def load(job: Job, bundle: Bundle) -> Predictor:
+    """Load a job's model, ready to predict.
+
+    Raises
+    ------
+    ChrepError
+        The device is not there, or the bundle's encoder cannot be had.
+    """
+    from chrep_model.prediction.predictor import Predictor
+
+    return Predictor(
+        bundle, device=job.device, batch_size=job.batch_size, cache_dir=job.cache, precision=job.precision,
+        whole_slides=job.rect is None,
+    )  # fmt: skip
+
+
+def found(job: Job, bundle: Bundle, path: Path, target: Path) -> Outcome | None:
+    """Return the earlier outcome of a slide if its prediction is the very one requested; else None."""
+    record = records.read(target) if job.keeps_records else None
+    if record is None or record.state == "failed":
+        return None
+    try:
+        with open_slide(path, mpp=job.mpp, scene=job.scene) as slide:
+            request = job.request(slide, bundle)
+    except ChrepError:  # told of when it is predicted
+        return None
+    if not record.serves(request, target):
+        return None
+    here = record.model_copy(update={"slide": str(path), "file": str(target)})
+    return Outcome(here, already_there=True)
+
+
+def attempt(
+    job: Job,
+    predictor: Predictor,
+    path: Path,
+    target: Path,
+    describe: Describe,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Predict a slide and write its prediction, or record why that failed.
+
+    Raises
+    ------
+    Cancelled
+        Somebody asked to stop.
+    """
+    request = ""
+    try:
+        with open_slide(path, mpp=job.mpp, scene=job.scene) as slide:
+            request = job.request(slide, predictor.bundle)
+            facts = _predict(job, predictor, slide, target, progress)
+    except Cancelled:
+        raise
+    except Exception as error:
+        return failed(job, path, target, request, describe(error))
+    return _keep(job, target, {"slide": str(path), "request": request, "state": "done", **facts})
+
+
+def failed(job: Job, path: Path, target: Path, request: str, error: str) -> Outcome:
+    """Record that a slide could not be predicted; an empty `request` where it could not be opened."""
+    return _keep(job, target, {"slide": str(path), "request": request, "state": "failed", "error": error})
+
+
+def _predict(
+    job: Job, predictor: Predictor, slide: Slide, target: Path, progress: Progress | None
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    _check_region(slide, job.rect)
+    prediction = predictor.predict(slide, job.rect, stride=job.stride, progress=progress)
+    if progress is not None:
+        progress(0, 1, f"writing {target.name}")
+    write_prediction(prediction, target, job.format, job.genes_of(predictor.bundle))
+    return {
+        "tiles": len(prediction), "seconds": time.perf_counter() - started,
+        "unlike_share": prediction.unlike_share(),
+    }  # fmt: skip
+
+
+def _keep(job: Job, target: Path, facts: dict[str, Any]) -> Outcome:
+    former = records.read(target) if job.keeps_records else None
+    attempts = former.attempts + 1 if former is not None and former.request == facts["request"] else 1
+    record = Record(file=str(target), attempts=attempts, **facts)
+    unkept = ""
+    if job.keeps_records:
+        try:
+            records.write(target, record)
+        except ChrepError as error:  # costs no more than predicting the slide again
+            unkept = str(error)
+    return Outcome(record, unkept=unkept)
+
+
+def _check_region(slide: Slide, rect: Rect | None) -> None:
+    rows, cols = slide.shape
+    if rect is not None and rect.intersection(Rect(0, 0, cols, rows)) is None:
+        raise PredictionError(
+            f"the region lies outside of the slide, which has {cols} x {rows} px",
+            path=slide.path,
+            remedy="Give X,Y,WIDTH,HEIGHT in pixels of the full resolution.",
+        )

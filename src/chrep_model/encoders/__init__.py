@@ -1,0 +1,1 @@
+"""Encoders: networks and filters that turn tiles into embeddings."""

@@ -1,1 +1,0 @@
-"""From a bundle and a slide to a prediction and its files."""

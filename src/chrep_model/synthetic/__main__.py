@@ -1,0 +1,41 @@
+"""Write the sample data: ``python -m chrep_model.synthetic FOLDER [--seed 0]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from .write import write_sample_data
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments
+        Those of the command line when None.
+
+    Returns
+    -------
+    Exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m chrep_model.synthetic",
+        description="Write the SYNTHETIC sample data: four paired sections and a slide to explore.",
+    )
+    parser.add_argument("folder", help="where to write; made when it is missing")
+    parser.add_argument("--seed", type=int, default=0, help="decides everything (default 0)")
+    options = parser.parse_args(arguments)
+    quiet = not sys.stderr.isatty()
+
+    def tell(share: float, what: str) -> None:
+        if not quiet:
+            sys.stderr.write(f"{share:5.0%}  {what}\n")
+
+    write_sample_data(options.folder, options.seed, tell)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

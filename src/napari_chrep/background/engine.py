@@ -1,0 +1,366 @@
+"""Which worker runs: one at a time, for everything slow.
+
+What is asked for meanwhile waits until that one has stopped, which takes a batch at most; of several requests
+only the newest is kept. A view that is followed may move under a run, though: the schedule of its tiles sees
+to that. Results come to the Qt thread one batch at a time; tiles that are predicted are kept, whoever asked.
+
+The widgets say how far the work is. napari's own progress bars are not used: they handle all waiting events
+in the middle of whatever reports progress, and turn a wheel that has the window drawn again and again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+
+from chrep_model.bundle import Bundle
+from chrep_model.geometry import Rect
+from chrep_model.prediction.prediction import Preview
+from chrep_model.slides.region import Region
+from napari_chrep.background.jobs import Failed, Loaded, Prepared, Stop, loading, predicting, preparing
+from napari_chrep.background.scheduling import REST_S, Schedule
+from napari_chrep.state.session import PerViewer, Session, sessions
+
+if TYPE_CHECKING:
+    from chrep_model.prediction.parts import PredictionPart
+    from chrep_model.prediction.prediction import Prediction
+    from chrep_model.prediction.predictor import SlideContext
+    from chrep_model.slides.tiles import Indices
+
+State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
+
+
+class Engine:
+    """Runs workers for one session and hands their results to it, on the Qt thread.
+
+    Parameters
+    ----------
+    session : Session
+        Gets bundles, prepared slides and predicted batches.
+
+    Attributes
+    ----------
+    state : str
+        ``idle``, ``loading``, ``preparing``, ``predicting`` or ``cancelling``.
+    state_changed : Signal(str)
+    progressed : Signal(int, int, float)
+        Tiles done, tiles of this run, tiles per second.
+    refused : Signal(int)
+        A request holds this many tiles, more than its budget; nothing was started. Of a view that is
+        followed, so many are left now that the budget is used up.
+    nothing_to_do : Signal(int)
+        A request holds no tile that is not predicted yet; its number of tissue tiles.
+    failed : Signal(str)
+        Why the work stopped; napari has shown the same text.
+    """
+
+    state_changed = Signal(str)
+    progressed = Signal(int, int, float)
+    refused = Signal(int)
+    nothing_to_do = Signal(int)
+    failed = Signal(str)
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.state: State = "idle"
+        self._worker: Any = None
+        self._stop = Stop()
+        self._pending: Callable[[], None] | None = None
+        self._request: tuple[Rect | Region | None, int | None] = (None, None)
+        # What is followed, and its budget; None while nothing is.
+        self._view: tuple[Rect | None, int | None] | None = None
+        self._followed: Schedule | None = None  # of the view, for what is prepared now
+        self._recalled: Schedule | None = None  # of what was known when the slide was prepared
+        self._running: Schedule | None = None
+        self._rest = QTimer()  # looks again once the view may have come to rest
+        self._rest.setSingleShot(True)
+        self._rest.timeout.connect(self._on_rest)
+        self._readied: tuple[int, str] | None = None
+        self._quiet = False
+        self._generation = 0
+        self._done = 0
+        self._started_at = 0.0
+        session.slide_changed.connect(self._on_slide_changed)
+        session.prediction_changed.connect(self._on_prediction_changed)
+
+    def load(self, path: Path) -> None:
+        """Open a bundle and make it the current one."""
+        self._quiet = False
+        self._overtake(partial(self._start, "loading", loading, path))
+
+    def get_ready(self) -> None:
+        """Prepare the current slide for the current bundle before anybody asks.
+
+        Once for each pair, and only while there is nothing else to do; what goes wrong is told to who asks.
+        """
+        session = self.session
+        if self.state != "idle" or session.bundle is None or session.slide is None or session.context:
+            return
+        pair = id(session.slide), session.bundle.hash
+        if pair != self._readied:
+            self._readied, self._quiet = pair, True
+            self._prepare()
+
+    def predict(self, area: Rect | Region | None, *, budget: int | None = None) -> None:
+        """Predict the tissue tiles of the current slide that are not predicted yet.
+
+        Parameters
+        ----------
+        area : Rect, Region or None
+            In level-0 pixels; None for the whole slide.
+        budget : int or None
+            With more tiles than this, `refused` is emitted instead; None for no limit.
+        """
+        self._request, self._view = (area, budget), None
+        self._ask(self._predict_now)
+
+    def follow(self, view: Rect | None, *, budget: int | None = None) -> None:
+        """Predict what is in view as soon as it rests; to be called whenever it moves.
+
+        A run for an earlier view goes on: it drops what is no longer in view, and takes in what is new.
+
+        Parameters
+        ----------
+        view : Rect or None
+            In level-0 pixels; None beside the slide.
+        budget : int or None
+            No more tiles than this are predicted for one view; None for no limit.
+        """
+        self._view = view, budget
+        if self._followed is not None:
+            self._followed.look(view)
+            if not self._rest.isActive():
+                self._on_rest()
+        else:
+            self._rest.start(math.ceil(1000 * REST_S))
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the whole tissue, or a region, is under way or waits: it goes before the view."""
+        running = self._running not in (None, self._followed, self._recalled) and not self._stop.requested()
+        return (running or self._pending == self._predict_now) and not isinstance(self._request[0], Rect)
+
+    @property
+    def prepared_so_far(self) -> tuple[int, int]:
+        """Done and total while the slide is prepared; (0, 0) while that is unknown."""
+        return self._stop.so_far
+
+    def cancel(self) -> None:
+        """Stop within a batch; what is predicted so far stays."""
+        self._view = self._pending = None
+        self._stop.request()
+        if self.state == "loading":
+            self._generation += 1  # opening cannot be interrupted; its result is dropped
+        if self._worker is not None:
+            self._set_state("cancelling")
+
+    def drop(self) -> None:
+        """Stop within a batch; what comes of the work until then is dropped."""
+        self._generation += 1
+        self.cancel()
+
+    def _ask(self, job: Callable[[], None]) -> None:
+        """Do this next. What is loaded or prepared now serves any region: let it go on."""
+        self._quiet = False
+        if self.state in ("loading", "preparing") and not self._stop.requested():
+            self._pending = job
+        else:
+            self._overtake(job)
+
+    def _overtake(self, job: Callable[[], None]) -> None:
+        """Do this next, and drop what comes from the work under way; tiles are right for anybody."""
+        if self._running is None:
+            self._generation += 1
+        self._pending = job
+        self._stop.request()
+        if self._worker is None:
+            self._next()
+
+    def _next(self) -> None:
+        job, self._pending = self._pending, None
+        if job is not None:
+            job()
+
+    def _predict_now(self) -> None:
+        ready = self._ready_for(self._predict_now)
+        if ready is None:
+            return
+        (context, prediction), (area, budget) = ready, self._request
+        tiles = context.tissue[context.grid.is_in(area, context.tissue)]
+        schedule = _scheduled(context, prediction, tiles, area)
+        if budget is not None and schedule.total > budget:
+            self.refused.emit(schedule.total)
+        else:
+            self._run(schedule)
+
+    def _follow_now(self) -> None:
+        ready = self._ready_for(self._follow_now)
+        if ready is None or self._view is None:
+            return
+        (context, prediction), (view, budget) = ready, self._view
+        if self._followed is None:
+            self._followed = Schedule(context.grid, context.tissue)
+        self._followed.look(view)
+        self._followed.begin(prediction.indices, budget)
+        self._run(self._followed)
+
+    def _recall(self, known: Indices) -> None:
+        """Predict tiles that were encoded before, which takes a moment; whatever is asked for goes first."""
+        context, prediction = self.session.context, self.session.prediction
+        if context is not None and prediction is not None:
+            self._recalled = _scheduled(context, prediction, known)
+            self._run(self._recalled)
+
+    def _ready_for(self, job: Callable[[], None]) -> tuple[SlideContext, Prediction] | None:
+        """Return what tiles are predicted with; where it is not there yet, prepare, and then do the job."""
+        session = self.session
+        if session.bundle is None or session.slide is None:
+            return None
+        if session.context is None or session.predictor is None or session.prediction is None:
+            self._prepare()
+            self._pending = job  # once this worker has finished
+            return None
+        return session.context, session.prediction
+
+    def _run(self, schedule: Schedule) -> None:
+        if not schedule.total:
+            self.nothing_to_do.emit(schedule.in_view)
+            return
+        self._running = schedule
+        self._done, self._started_at = 0, time.perf_counter()
+        self._start("predicting", predicting, self.session.predictor, self.session.context, schedule)
+        self.progressed.emit(0, schedule.total, 0.0)
+
+    def _on_rest(self) -> None:
+        """Start a run for the view that is followed, unless it moves still, or the run under way takes it."""
+        if self._view is None:
+            return
+        if self._followed is not None:
+            left = self._followed.rests_in()
+            if left:
+                self._rest.start(math.ceil(1000 * left))
+                return
+            if self._running is self._followed and not self._stop.requested():
+                return
+        self._ask(self._follow_now)
+
+    def _prepare(self) -> None:
+        session = self.session
+        self._start("preparing", preparing, session.bundle, session.predictor, session.slide, session.context)
+
+    def _start(self, state: State, work: Callable[..., Iterator[Any]], *args: Any) -> None:
+        self._stop = stop = Stop()
+        worker = create_worker(work, *args, stop, _start_thread=False)
+        stop.worker = self._worker = worker
+        worker.yielded.connect(partial(self._on_yielded, self._generation))
+        worker.errored.connect(self._on_errored)
+        worker.finished.connect(self._on_finished)
+        self._set_state(state)
+        worker.start()
+
+    def _on_yielded(self, generation: int, result: Any) -> None:
+        if generation != self._generation:
+            return
+        if isinstance(result, Failed):
+            self._on_failed(str(result.error))
+        elif isinstance(result, Bundle):
+            self.session.use(result)
+        elif isinstance(result, Loaded):
+            self.session.loaded(result.bundle, result.predictor)
+        elif isinstance(result, Prepared):
+            self.session.prepared(result.predictor, result.context)
+            if len(result.known) and self._pending is None:
+                self._pending = partial(self._recall, result.known)
+        elif isinstance(result, Preview):
+            if not self._stop.requested():
+                self.session.foresee(result)
+        else:
+            self._on_part(result)
+
+    def _on_part(self, part: PredictionPart) -> None:
+        self.session.add(part)
+        self._done += len(part.indices)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._running is not None:
+            rate = self._done / max(time.perf_counter() - self._started_at, 1e-6)
+            self.progressed.emit(self._done, self._running.total, rate)
+
+    def _on_failed(self, message: str) -> None:
+        overtaken = self._pending is not None and self._stop.requested()
+        if overtaken or (self._quiet and self.state == "preparing"):
+            return
+        show_error(message)
+        self._give_up(message)
+
+    def _on_errored(self, error: Exception) -> None:
+        """Tell of an error that is a fault of ours; napari shows it with its traceback."""
+        self._give_up(f"{type(error).__name__}: {error}")
+
+    def _give_up(self, why: str) -> None:
+        self._pending = None
+        self._stop.request()  # nothing more comes of this run, and none follows it
+        self.failed.emit(why)
+
+    def _on_finished(self) -> None:
+        if self.state in ("predicting", "cancelling"):
+            self.session.end_run()
+        if self._worker is not None and self._worker.abort_requested:
+            self._pending = None  # napari stopped it: the window is closing, or the user said so in its list
+        if self._followed is not None and self._running is self._followed and not self._stop.requested():
+            self._on_followed(self._followed)
+        self._worker = self._running = None
+        self._next()
+        if self._worker is None:
+            self._set_state("idle")
+
+    def _on_followed(self, schedule: Schedule) -> None:
+        """Look again where the view has moved too late for the run; tell of what the budget left out."""
+        if schedule.has_moved:
+            self._rest.start(math.ceil(1000 * schedule.rests_in()))
+            return
+        self._tell()  # what was dropped is not to be waited for
+        if schedule.beyond:
+            self.refused.emit(schedule.beyond)
+
+    def _on_slide_changed(self) -> None:
+        """Drop what is under way for the former slide; a bundle that is being opened serves any slide."""
+        self._view = None
+        if self.state == "loading":
+            if self._pending in (self._predict_now, self._follow_now):
+                self._pending = None
+        else:
+            self.drop()
+
+    def _on_prediction_changed(self) -> None:
+        self._followed = None
+
+    def _set_state(self, state: State) -> None:
+        if state != self.state:
+            self.state = state
+            self.state_changed.emit(state)
+
+
+def _scheduled(
+    context: SlideContext, prediction: Prediction, tiles: Indices, area: Rect | Region | None = None
+) -> Schedule:
+    """Schedule those of the tiles that are not predicted, from the centre of the area outwards."""
+    rows, cols = context.slide.shape
+    schedule = Schedule(context.grid, tiles)
+    schedule.look(area.bounds if isinstance(area, Region) else area or Rect(0.0, 0.0, cols, rows))
+    schedule.begin(prediction.indices, None)
+    return schedule
+
+
+#: The engine of each viewer: ``engines.of(viewer)``.
+engines: PerViewer[Engine] = PerViewer(lambda viewer: Engine(sessions.of(viewer)))

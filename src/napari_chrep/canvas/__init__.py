@@ -1,0 +1,1 @@
+"""The canvas: slide and heatmap layers, spots, viewport, clicks and drawings."""

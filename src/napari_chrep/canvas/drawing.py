@@ -1,0 +1,107 @@
+"""What was drawn over a slide, as a region of it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Shapes
+from psygnal import Signal
+
+from chrep_model.errors import SettingsError
+from chrep_model.geometry import rowcol_to_xy
+from chrep_model.slides.region import Region
+from chrep_model.slides.slide import Slide
+from napari_chrep.canvas.viewport import slide_mpp
+from napari_chrep.state.session import PerViewer
+
+#: Shapes that have an inside.
+_AREAS = ("rectangle", "polygon", "ellipse")
+
+#: Corners of the polygon that stands for an ellipse.
+_AROUND = 64
+
+
+class Drawing:
+    """The Shapes layer that is selected in a viewer, as far as it holds something with an inside.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Only a weak reference is kept.
+
+    Attributes
+    ----------
+    changed : Signal
+        Another layer was selected, or something was drawn or deleted in the selected one.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = weakref.ref(viewer)
+        self._watched: Callable[[], Any] = lambda: None
+        viewer.layers.selection.events.active.connect(self._on_selected)
+        self._on_selected()
+
+    @property
+    def layer(self) -> Any:
+        """The napari Shapes layer, or None."""
+        viewer = self._viewer()
+        layer = None if viewer is None else viewer.layers.selection.active
+        if isinstance(layer, Shapes) and any(kind in _AREAS for kind in layer.shape_type):
+            return layer
+        return None
+
+    def region(self, slide: Slide) -> Region:
+        """What the rectangles, polygons and ellipses of the layer cover of a slide.
+
+        Raises
+        ------
+        SettingsError
+            No such layer is selected, or one of its polygons crosses itself.
+        """
+        layer = self.layer
+        if layer is None:
+            raise SettingsError(
+                "no Shapes layer with a polygon, rectangle or ellipse is selected",
+                remedy="Draw one over the slide, and select its layer in the list of layers.",
+            )
+        mpp = slide_mpp(slide)
+        polygons = []
+        for corners, kind in zip(layer.data, layer.shape_type, strict=True):
+            if kind in _AREAS:
+                outline = _ellipse(np.asarray(corners)) if kind == "ellipse" else corners
+                world = np.array([layer.data_to_world(corner)[-2:] for corner in outline])
+                polygons.append(rowcol_to_xy(world) / mpp + 0.5)  # napari centres pixel 0 on 0
+        return Region(polygons)
+
+    def _on_selected(self, _event: Any = None) -> None:
+        viewer, former = self._viewer(), self._watched()
+        if former is not None:
+            former.events.data.disconnect(self._on_drawn)
+        layer = None if viewer is None else viewer.layers.selection.active
+        if isinstance(layer, Shapes):
+            layer.events.data.connect(self._on_drawn)
+            self._watched = weakref.ref(layer)
+        else:
+            self._watched = lambda: None
+        self.changed.emit()
+
+    def _on_drawn(self, _event: Any = None) -> None:
+        self.changed.emit()
+
+
+def _ellipse(corners: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Points (`_AROUND`, ndim) on the ellipse in a box with these 4 corners, which may be turned."""
+    angle = np.linspace(0, 2 * np.pi, _AROUND, endpoint=False)[:, None]
+    across, down = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
+    points: npt.NDArray[np.float64] = corners.mean(0) + np.cos(angle) * across + np.sin(angle) * down
+    return points
+
+
+#: The drawing of each viewer: ``drawings.of(viewer)``.
+drawings: PerViewer[Drawing] = PerViewer(Drawing)

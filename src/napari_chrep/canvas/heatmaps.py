@@ -1,0 +1,367 @@
+"""The heatmaps: image layers on the tile grid, one per kind of map, written in place.
+
+Choosing another gene gives the same layers new values and names, so that what the user set on them (opacity,
+colormap, place in the list) stays.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from napari.layers import Image
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+from superqt.utils import QSignalThrottler
+
+from chrep_model.geometry import overlay_transform
+from napari_chrep.canvas.maps import (
+    CLOSE,
+    KINDS,
+    PAIR,
+    FloatMap,
+    Limits,
+    MapMaker,
+    Subject,
+    all_limits,
+    close,
+    pair,
+    why_not,
+)
+from napari_chrep.state.session import PerViewer, Session, sessions
+
+#: Key of a heatmap's ``metadata`` under which its kind lies.
+VARIANT_KEY = "chrep_variant"
+
+#: Least time between two refreshes, in milliseconds: more often, and panning stutters.
+REFRESH_MS = 200
+
+#: New values of a growing map and the limits that follow from them are drawn in frames of their own.
+TINT_MS = 70
+
+
+@dataclass
+class Shown:
+    """A heatmap layer and what was last written to it.
+
+    Attributes
+    ----------
+    layer : napari Image layer
+    about : str or None
+        The gene or signature whose values it holds; None for values of another prediction.
+    title : str
+        The name that the layer was given; another one is the user's.
+    limits : (float, float)
+        The contrast limits that it was given; others are the user's.
+    """
+
+    layer: Image
+    about: str | None
+    title: str
+    limits: Limits
+
+
+class Heatmaps:
+    """Keeps the heatmap layers of one viewer in step with its session.
+
+    Raw and calibrated are there from the first batch on; the others from when they are first shown.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Only a weak reference is kept.
+    session : Session
+        Whose prediction, gene and signature are shown.
+
+    Attributes
+    ----------
+    changed : Signal
+        Layers came, went, were written, or were shown or hidden.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: Any, session: Session) -> None:
+        self.session = session
+        self._viewer = weakref.ref(viewer)
+        self._shown: dict[str, Shown] = {}
+        self._asked: set[str] = set()
+        self._writing = self._growing = False
+        self._maker = MapMaker()
+        self._again = QTimer()  # the rest of a long computation, once the window has drawn itself
+        self._again.setSingleShot(True)
+        self._again.timeout.connect(self._refresh)
+        self._bare: list[Image] = []  # layers that have no title yet
+        self._dress = QTimer()
+        self._dress.setSingleShot(True)
+        self._dress.timeout.connect(self._on_dress)
+        self._tints: dict[str, Limits] = {}  # limits that are not given yet
+        self._tint = QTimer()
+        self._tint.setSingleShot(True)
+        self._tint.timeout.connect(self._on_tint)
+        self._throttle = QSignalThrottler()
+        self._throttle.setTimeout(REFRESH_MS)
+        # Through the timer: Qt would draw a window that is changed by a worker's signal, of which it may just
+        # have drawn a frame, before anything else gets its turn.
+        self._throttle.triggered.connect(partial(self._again.start, 0))
+        session.prediction_changed.connect(self._on_prediction)
+        session.prediction_grew.connect(self._on_grown)
+        session.preview_changed.connect(self._on_grown)
+        session.run_ended.connect(self._on_run_ended)
+        session.gene_changed.connect(self._refresh)
+        session.second_changed.connect(self._on_choice)
+        session.signature_changed.connect(self._on_choice)
+        viewer.layers.events.removed.connect(self._on_removed)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The kinds of map that have a layer, in the order they came."""
+        return tuple(self._shown)
+
+    @property
+    def visible(self) -> tuple[str, ...]:
+        """The kinds of map whose layers are visible."""
+        return tuple(kind for kind, shown in self._shown.items() if shown.layer.visible)
+
+    def layer(self, variant: str) -> Image | None:
+        """Return the layer of a kind of map, if there is one."""
+        shown = self._shown.get(variant)
+        return None if shown is None else shown.layer
+
+    def values(self, kind: str) -> FloatMap | None:
+        """Return the map of what is on show, (rows, cols) with NaN; None where it is not there (yet)."""
+        shown, subject = self._shown.get(kind), self._subject()
+        if shown is None or subject is None or shown.about != subject.of(kind):
+            return None
+        values: FloatMap = shown.layer.data
+        return values
+
+    def show(self, kind: str, visible: bool = True) -> None:
+        """Show one kind of map, or hide it; the others stay as they are.
+
+        A map of many tiles that is shown for the first time is there after some turns of the event loop.
+        """
+        self._asked.discard(kind)
+        layer = self.layer(kind)
+        if layer is not None:
+            layer.visible = visible
+        elif visible:
+            self._asked.add(kind)
+            self._refresh()
+
+    def show_only(self, *kinds: str) -> None:
+        """Show these kinds of map and hide the others."""
+        for kind in kinds:
+            self.show(kind)
+        for kind in self.variants:
+            if kind not in kinds:
+                self.show(kind, visible=False)
+
+    @property
+    def can_show(self) -> bool:
+        """Whether there is anything to make a map of."""
+        return self._subject() is not None
+
+    def _subject(self) -> Subject | None:
+        session = self.session
+        if session.prediction is None or session.gene is None:
+            return None
+        if not len(session.prediction) and session.preview is None:
+            return None
+        return Subject(session.prediction, session.gene, session.second, session.signature, session.preview)
+
+    def _on_grown(self) -> None:
+        self._growing = True
+        self._throttle.throttle()
+
+    def _on_run_ended(self) -> None:
+        """Give the colours their final limits."""
+        self._growing = False
+        self._throttle.throttle()
+
+    def _on_prediction(self) -> None:
+        # Another slide or bundle. Former maps would lie over the wrong tissue.
+        gone = self.session.prediction is None
+        self._asked.clear()
+        self._remove([kind for kind in self._shown if gone or self._why_not(kind)])
+        for shown in self._shown.values():
+            shown.about = None
+        self.changed.emit()
+        self._refresh()
+
+    def _on_choice(self) -> None:
+        """Follow the choice of a signature or of a second gene, or the end of it."""
+        self._remove([kind for kind in self._shown if self._why_not(kind)])
+        self.changed.emit()
+        self._refresh()
+
+    def _remove(self, kinds: list[str]) -> None:
+        viewer = self._viewer()
+        for kind in kinds:
+            shown = self._shown.pop(kind, None)
+            if shown is not None and viewer is not None and shown.layer in viewer.layers:
+                viewer.layers.remove(shown.layer)
+
+    def _why_not(self, kind: str) -> str:
+        session = self.session
+        return why_not(kind, session.bundle, session.signature, session.second)
+
+    def _refresh(self) -> None:
+        """Write what there is now into the layers; once per batch and once per choice of a gene.
+
+        Many tiles are computed in several turns of the event loop, and written in the last of them.
+        """
+        subject, viewer = self._subject(), self._viewer()
+        if subject is None:
+            self._blank()
+        if viewer is None or subject is None:
+            return
+        wanted = dict.fromkeys((*pair(self.session.bundle), *self._shown, *sorted(self._asked)))
+        kinds = [kind for kind in wanted if not self._why_not(kind)]
+        if not self._maker.advance(kinds, subject):
+            self._again.start(0)
+            return
+        maps = self._maker.maps(kinds, subject)
+        limits = all_limits(maps)
+        new = [kind for kind in maps if kind not in self._shown]
+        for kind in maps.keys() - new:
+            self._write(kind, maps[kind], limits[kind], subject)
+        if new:
+            self._add(viewer, new[0], maps[new[0]], limits[new[0]], subject)
+        if new[1:]:
+            self._again.start(0)  # napari takes its time for a layer: one each turn
+        self.changed.emit()
+
+    def _blank(self) -> None:
+        """Take a rough map away of which no tile was predicted in the end."""
+        for shown in self._shown.values():
+            shown.layer.data[...] = np.nan
+            shown.layer.refresh(highlight=False, extent=False)
+
+    def _write(self, kind: str, values: FloatMap, limits: Limits, subject: Subject) -> None:
+        shown = self._shown[kind]
+        layer = shown.layer
+        other = shown.about != subject.of(kind)
+        if other:
+            if layer.name == shown.title:
+                layer.name = subject.title(kind)
+                shown.title = layer.name
+            shown.about = subject.of(kind)
+        placement = self._placement()
+        if layer.data.shape == values.shape and tuple(layer.scale) == placement["scale"]:
+            layer.data[...] = values
+            layer.refresh(thumbnail=not self._growing, highlight=False, extent=False)
+        else:
+            layer.data = values
+            layer.scale, layer.translate = placement["scale"], placement["translate"]
+        if other or not self._growing:
+            self._tints.pop(kind, None)
+            self._limit(shown, limits, other)
+        else:
+            self._tints[kind] = limits
+            self._tint.start(TINT_MS)
+
+    def _on_tint(self) -> None:
+        tints, self._tints = self._tints, {}
+        for kind in tints.keys() & self._shown.keys():
+            self._limit(self._shown[kind], tints[kind])
+
+    def _limit(self, shown: Shown, limits: Limits, other: bool = False) -> None:
+        """Give a layer its limits, unless they are the user's (for `other` values they no longer are)."""
+        layer = shown.layer
+        if not other and tuple(layer.contrast_limits) != shown.limits:
+            return
+        if not other and close(limits, shown.limits, CLOSE if self._growing else 0.0):
+            return
+        self._writing = True
+        low, high = layer.contrast_limits_range
+        if other or limits[0] < low or limits[1] > high:
+            layer.contrast_limits_range = _range(limits)
+        layer.contrast_limits = limits
+        shown.limits = limits
+        self._writing = False
+
+    def _add(self, viewer: Any, kind: str, values: FloatMap, limits: Limits, subject: Subject) -> None:
+        layer = Image(
+            values.copy(),
+            name=subject.title(kind),
+            colormap=KINDS[kind].colormap,
+            contrast_limits=limits,
+            opacity=KINDS[kind].opacity,
+            blending=KINDS[kind].blending,
+            interpolation2d="nearest",
+            units=("um", "um"),
+            visible=kind in self._asked or (kind == pair(self.session.bundle)[-1] and not self.visible),
+            metadata={VARIANT_KEY: kind},
+            **self._placement(),
+        )
+        layer.contrast_limits_range = _range(limits)
+        layer.events.visible.connect(self._on_visible)
+        layer.events.contrast_limits.connect(self._on_limits)
+        selected = viewer.layers.selection.active
+        viewer.layers.insert(self._top(viewer), layer)
+        self._asked.discard(kind)
+        self._shown[kind] = Shown(layer, subject.of(kind), layer.name, limits)
+        self._bare.append(layer)
+        self._dress.start(0)
+        if selected is not None:
+            viewer.layers.selection.active = selected
+
+    def _top(self, viewer: Any) -> int:
+        """Place in the list for a new map: on the slide and the other maps, below what was drawn on them."""
+        below = [self.session.slide_layer, *(shown.layer for shown in self._shown.values())]
+        places = [viewer.layers.index(layer) for layer in below if layer in viewer.layers]
+        return max(places, default=len(viewer.layers) - 1) + 1
+
+    def _placement(self) -> dict[str, tuple[float, float]]:
+        context = self.session.context
+        if context is None:
+            raise RuntimeError("a prediction without its prepared slide")
+        grid = context.grid
+        scale, translate = overlay_transform(grid.step_px, grid.tile_px, context.slide.require_mpp())
+        return {"scale": scale, "translate": translate}
+
+    def _on_dress(self) -> None:
+        """Give a visible layer its title, one each turn: drawing letters is slow."""
+        viewer = self._viewer()
+        self._bare = [layer for layer in self._bare if viewer is not None and layer in viewer.layers]
+        for layer in self._bare:
+            if layer.visible:
+                layer.name_overlay.box = True  # white on glass could not be read
+                layer.name_overlay.visible = True
+                self._bare.remove(layer)
+                self._dress.start(0)
+                return
+
+    def _on_limits(self, event: Any) -> None:
+        """Give raw the limits that the user gave to calibrated, or the other way round: colours compare."""
+        pair_ = [shown.layer for kind, shown in self._shown.items() if kind in PAIR]
+        if self._writing or event.source not in pair_:
+            return
+        limits = tuple(event.source.contrast_limits)
+        for layer in pair_:
+            if tuple(layer.contrast_limits) != limits:
+                layer.contrast_limits = limits
+
+    def _on_visible(self, _event: Any = None) -> None:
+        self._dress.start(0)
+        self.changed.emit()
+
+    def _on_removed(self, event: Any) -> None:
+        for kind, shown in list(self._shown.items()):
+            if shown.layer is event.value:  # deleted by the user; raw and calibrated come with the next gene
+                del self._shown[kind]
+                self.changed.emit()
+
+
+def _range(limits: Limits) -> Limits:
+    """Give the contrast slider room on both sides."""
+    margin = limits[1] - limits[0]
+    return limits[0] - margin, limits[1] + margin
+
+
+#: The heatmaps of each viewer: ``heatmaps.of(viewer)``.
+heatmaps: PerViewer[Heatmaps] = PerViewer(lambda viewer: Heatmaps(viewer, sessions.of(viewer)))

@@ -1,0 +1,311 @@
+"""The maps that a prediction can be shown as: values on the tile grid, colours, units, limits. No layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from chrep_model.analysis.signature import Signature
+    from chrep_model.bundle import Bundle
+    from chrep_model.prediction.prediction import Prediction, Preview
+
+FloatMap = npt.NDArray[np.float32]
+Limits = tuple[float, float]
+
+#: Percentiles of the values of a whole prediction that the colours span.
+CONTRAST_PERCENTILES = (1.0, 99.0)
+
+#: Limits that move by less than this share of their width stay where they are while a prediction grows.
+CLOSE = 0.2
+
+
+#: So many values are computed in one go, in some 20 ms on one core; more, and panning would stutter.
+STEP = 2048
+#: So many tiles of a signature at least, however many genes it has.
+MIN_STEP = 32
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of map is shown.
+
+    Attributes
+    ----------
+    colormap : str
+        Perceptually uniform and safe for the colour-blind; the diverging one where the middle is zero.
+    unit : str
+        Of the values, as the layer's title has it.
+    about : str
+        What it shows, in a sentence without its full stop.
+    blending : str
+        How it lies over what is below.
+    opacity : float
+        Of its layer at first.
+    """
+
+    colormap: str
+    unit: str
+    about: str
+    blending: str = "translucent"
+    opacity: float = 0.6
+
+
+# The two colours that the colour-blind tell apart best, and that add up to white.
+_BLENDED = "Two genes at once: the one on show in magenta, the other in green, both together in white"
+
+#: Every kind of map, bottom to top.
+KINDS = {
+    "raw": Kind("viridis", "log10", "What the model reads from the picture alone"),
+    "calibrated": Kind(
+        "viridis", "log10", "The same, corrected by the most similar measured spots: the one to use"
+    ),
+    "difference": Kind("coolwarm", "log10", "Calibrated minus raw: what the measured spots changed"),
+    "interval": Kind("magma", "± log10", "Half width of the interval that holds 90 % of the measured values"),
+    "unlike": Kind(
+        "cividis",
+        "share",
+        "How unlike the training tissue: the share of the training spots that were nearer to the gallery",
+    ),
+    "signature": Kind(
+        "viridis", "mean z", "Mean of a list of genes, each in sd above its average over the training spots"
+    ),
+    "first": Kind("magenta", "log10", _BLENDED, opacity=0.8),
+    "second": Kind("green", "log10", _BLENDED, "additive", opacity=0.8),
+}
+
+#: The two that every gene is shown as where the model has both; they share their limits.
+PAIR = ("raw", "calibrated")
+
+#: The two that lie over each other.
+BLEND = ("first", "second")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the maps are about.
+
+    Attributes
+    ----------
+    prediction : Prediction
+        With a tile at least, or with a preview.
+    gene : str
+        The gene on show.
+    second : str or None
+        The gene that is blended with it.
+    signature : Signature or None
+        The list of genes in use.
+    preview : Preview or None
+        Shown where nothing is predicted yet.
+    """
+
+    prediction: Prediction
+    gene: str
+    second: str | None
+    signature: Signature | None
+    preview: Preview | None = None
+
+    def of(self, kind: str) -> str:
+        """Return whose values a map shows: a gene, a signature, or (empty) the tissue itself."""
+        if kind == "signature":
+            return "" if self.signature is None else self.signature.name
+        if kind == "second":
+            return self.second or ""
+        return "" if kind == "unlike" else self.gene
+
+    def title(self, kind: str) -> str:
+        """Return the title of a map with its unit, such as ``ERBB2 calibrated [log10]``."""
+        about = self.of(kind)
+        words = about if kind in BLEND else f"{about} {kind}" if about else "Unlike training"
+        return f"{words} [{KINDS[kind].unit}]"
+
+
+def why_not(
+    kind: str, bundle: Bundle | None, signature: Signature | None = None, second: str | None = None
+) -> str:
+    """Say in a sentence why there cannot be such a map; empty where there can.
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+    bundle : Bundle or None
+        The model in use.
+    signature : Signature or None
+        The list of genes in use.
+    second : str or None
+        The gene to be blended with the one on show.
+    """
+    if bundle is None:
+        return "Choose a model first."
+    if kind in ("interval", "unlike") and bundle.trust is None:
+        return "This model does not say how far to trust it."
+    needed = {"raw": ("raw",), "calibrated": ("calibrated",), "difference": PAIR}.get(kind, ())
+    absent = [variant for variant in needed if variant not in bundle.card.variants]
+    if absent:
+        return f"This model, made by the method {bundle.card.method}, has no {absent[0]} prediction."
+    if kind == "signature" and signature is None:
+        return "Paste or open a list of genes first."
+    if kind in BLEND and second is None:
+        return "Pick a second gene first."
+    return ""
+
+
+def pair(bundle: Bundle | None) -> tuple[str, ...]:
+    """Return those of `PAIR` that a model has."""
+    return tuple(kind for kind in PAIR if not why_not(kind, bundle))
+
+
+def all_limits(maps: dict[str, FloatMap]) -> dict[str, Limits]:
+    """Return the contrast limits of the maps of one subject.
+
+    Raw and calibrated share theirs, so that their colours compare; those of the difference are symmetric
+    around zero; those of a share are 0 and 1.
+    """
+    together = shared_limits([maps[kind] for kind in PAIR if kind in maps])
+    limits = {kind: together for kind in PAIR if kind in maps}
+    for kind in maps.keys() - limits.keys():
+        if kind == "unlike":
+            limits[kind] = (0.0, 1.0)
+        elif kind == "difference":
+            limits[kind] = symmetric_limits(maps[kind])
+        else:
+            limits[kind] = shared_limits([maps[kind]])
+    return limits
+
+
+def shared_limits(maps: list[FloatMap]) -> Limits:
+    """Return contrast limits for several maps of one gene together, so that their colours compare.
+
+    Parameters
+    ----------
+    maps : list of float32 array
+        NaN where nothing was predicted.
+
+    Returns
+    -------
+    (float, float)
+        `CONTRAST_PERCENTILES` of all finite values; (0, 1) without any; never of zero width.
+    """
+    values = np.concatenate([m[np.isfinite(m)] for m in maps]) if maps else np.empty(0, np.float32)
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(values, CONTRAST_PERCENTILES))
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def close(limits: Limits, former: Limits, share: float) -> bool:
+    """Tell whether limits move by no more than a share of their width, so that colours hardly change."""
+    most = share * (former[1] - former[0])
+    return all(abs(new - old) <= most for new, old in zip(limits, former, strict=True))
+
+
+def symmetric_limits(values: FloatMap) -> Limits:
+    """Return limits with zero in the middle that hold as many values as `shared_limits`' upper one."""
+    finite = np.abs(values[np.isfinite(values)])
+    high = float(np.percentile(finite, CONTRAST_PERCENTILES[1])) if finite.size else 0.0
+    return (-high, high) if high > 0 else (-0.5, 0.5)
+
+
+class MapMaker:
+    """Computes maps; what is known of tiles of before is kept.
+
+    It works on the Qt thread, where tens of thousands of tiles would take too long at once: `advance` does a
+    part of them and is called again, `maps` does what is left.
+    """
+
+    def __init__(self) -> None:
+        self._prediction: Prediction | None = None
+        self._preview: Preview | None = None
+        self._kept: dict[Source, FloatMap] = {}
+        self._rough: dict[Source, FloatMap] = {}
+
+    def advance(self, kinds: Iterable[str], subject: Subject, most: int = STEP) -> bool:
+        """Compute values of at most so many tiles more; True once there is nothing left to do."""
+        self._follow(kinds, subject)
+        for source, kept in self._kept.items():
+            step = most if source[0] != "signature" else max(MIN_STEP, most // len(source[1].genes))
+            new = _read(subject.prediction, source, slice(len(kept), len(kept) + step))
+            self._kept[source] = np.concatenate([kept, new])
+            most -= len(new)
+            if most <= 0:
+                break
+        return all(len(kept) == len(subject.prediction) for kept in self._kept.values())
+
+    def maps(self, kinds: Iterable[str], subject: Subject) -> dict[str, FloatMap]:
+        """Return maps by kind, each (rows, cols) float32, NaN where there is neither prediction nor preview.
+
+        Raises
+        ------
+        ValueError
+            The model has no such map, see `why_not`.
+        """
+        kinds = tuple(kinds)
+        while not self.advance(kinds, subject):
+            pass
+        made = {}
+        for kind in kinds:
+            sources = _sources(kind, subject)
+            made[kind] = subject.prediction.on_grid(_combined([self._kept[source] for source in sources]))
+            if subject.preview is not None:
+                rough = [self._rough_values(subject.preview, source) for source in sources]
+                subject.preview.fill(_combined(rough), made[kind])
+        return made
+
+    def _follow(self, kinds: Iterable[str], subject: Subject) -> None:
+        """Forget what is no longer asked for."""
+        if subject.prediction is not self._prediction:
+            self._prediction, self._kept = subject.prediction, {}
+        if subject.preview is not self._preview:
+            self._preview, self._rough = subject.preview, {}
+        wanted = dict.fromkeys(source for kind in kinds for source in _sources(kind, subject))
+        none = np.empty(0, np.float32)
+        self._kept = {source: self._kept.get(source, none) for source in wanted}
+
+    def _rough_values(self, preview: Preview, source: Source) -> FloatMap:
+        if source not in self._rough:
+            self._rough[source] = _read(preview.prediction, source, slice(None))
+        return self._rough[source]
+
+
+#: Whose values: a variant or a kind of map, and the gene or signature that it is of.
+Source = tuple[str, Any]
+
+
+def _sources(kind: str, subject: Subject) -> list[Source]:
+    """What a map is made of."""
+    if kind == "difference":
+        return [(variant, subject.gene) for variant in reversed(PAIR)]
+    if kind in BLEND:
+        return [(subject.prediction.variants[-1], subject.of(kind))]
+    return [(kind, subject.signature if kind == "signature" else subject.of(kind))]
+
+
+def _combined(values: list[FloatMap]) -> FloatMap:
+    """The difference of two, or the only one."""
+    first, *others = values
+    return first - others[0] if others else first
+
+
+def _read(prediction: Prediction, source: Source, tiles: slice) -> FloatMap:
+    """Values of some tiles, (number of tiles,)."""
+    what, about = source
+    if what == "signature":
+        values: FloatMap = about.values(prediction, tiles)
+        return values
+    if what == "unlike":
+        unlike = prediction.unlike()
+        if unlike is None:
+            raise ValueError("there is no unlike map")
+        return unlike[tiles]
+    column = prediction.bundle.panel.indices([about])
+    if what == "interval":
+        half = prediction.intervals(column, tiles=tiles)
+        if half is None:
+            raise ValueError("there is no interval map")
+        return half[:, 0]
+    return prediction.values(column, what, tiles=tiles)[:, 0]

@@ -1,0 +1,192 @@
+"""Clicks on the canvas: where, which tile, and the frame that marks it."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image
+from psygnal import Signal
+
+from chrep_model.errors import PredictionError
+from napari_chrep.canvas.grid import side_by_side
+from napari_chrep.state.session import Session
+
+if TYPE_CHECKING:
+    from chrep_model.prediction.prediction import Prediction
+
+#: A press and a release further apart than this, in canvas pixels, are a drag.
+CLICK_PX = 4.0
+
+#: Cyan: far from tissue in H&E and from the colours of the heatmaps. The pinned tile's is orange.
+FRAME_RGBA = (0, 229, 255, 255)
+PINNED_RGBA = (255, 140, 0, 255)
+#: Side of the frame's picture and breadth of its edge, in its pixels.
+FRAME_PX, FRAME_EDGE = 48, 3
+
+
+class Clicks:
+    """Tells where the user clicked on the canvas of a viewer.
+
+    A click is a press and a release of the left button at one place, without a modifier and while the active
+    layer is in pan/zoom mode: anywhere else it has a meaning of its own.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Only a weak reference is kept.
+
+    Attributes
+    ----------
+    clicked : Signal(object)
+        World coordinates, a tuple of floats (..., row, col).
+    """
+
+    clicked = Signal(object)
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = weakref.ref(viewer)
+        viewer.mouse_drag_callbacks.append(self._on_press)
+
+    def disconnect(self) -> None:
+        """Stop listening to the viewer."""
+        viewer = self._viewer()
+        if viewer is not None and self._on_press in viewer.mouse_drag_callbacks:
+            viewer.mouse_drag_callbacks.remove(self._on_press)
+
+    def _on_press(self, viewer: Any, event: Any) -> Iterator[None]:
+        active = viewer.layers.selection.active
+        busy = active is not None and active.mode not in ("pan_zoom", "select")
+        if event.button != 1 or event.modifiers or busy:
+            return
+        start = np.asarray(event.pos, float)
+        furthest = 0.0
+        yield
+        while event.type == "mouse_move":
+            furthest = max(furthest, math.dist(start, event.pos))
+            yield
+        if max(furthest, math.dist(start, event.pos)) <= CLICK_PX:
+            self.clicked.emit(tuple(event.position))
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A tile that was clicked.
+
+    Attributes
+    ----------
+    prediction : Prediction
+        That holds it.
+    layer : napari Image layer
+        Of its slide.
+    tile : int
+        Flat index of the grid.
+    """
+
+    prediction: Prediction = field(repr=False)
+    layer: Image
+    tile: int
+
+    @property
+    def xy(self) -> tuple[float, float]:
+        """Centre (x, y) in level-0 pixels."""
+        x, y = self.prediction.grid.centres(np.array([self.tile]))[0]
+        return float(x), float(y)
+
+    def is_tile_of(self, other: Pick | None) -> bool:
+        """Tell whether another pick is of the same tile."""
+        return other is not None and other.prediction is self.prediction and other.tile == self.tile
+
+
+def pick(session: Session, world: Sequence[float]) -> Pick:
+    """Find the predicted tile at a place.
+
+    Parameters
+    ----------
+    session : Session
+        What is looked at.
+    world : sequence of float
+        World coordinates (..., row, col).
+
+    Raises
+    ------
+    PredictionError
+        There is no predicted tile at this place; the message says why.
+    """
+    prediction, layer, context = session.prediction, session.slide_layer, session.context
+    if prediction is None or layer is None or context is None or not len(prediction):
+        raise PredictionError(
+            "nothing is predicted yet", remedy="Predict the view in the slide explorer, then click on a tile."
+        )
+    row, col = (float(value) + 0.5 for value in layer.world_to_data(np.asarray(world[-2:])))
+    rows, cols = prediction.slide.shape
+    tile = prediction.grid.index_at(col, row)
+    if tile is None or not (0 <= row < rows and 0 <= col < cols):
+        raise PredictionError("this is outside of the slide", remedy="Click on a tile of the heatmap.")
+    if tile in prediction:
+        return Pick(prediction, layer, tile)
+    if tile in context.tissue:
+        raise PredictionError(
+            "this tissue is not predicted yet", remedy="Predict the view, then click again."
+        )
+    raise PredictionError(
+        "there is no tissue here, and so no prediction", remedy="Click on a tile of the heatmap."
+    )
+
+
+class Frame:
+    """A square around the place that a widget speaks of, in a layer of its own.
+
+    It is a small picture: a layer of shapes would load a compiler with its first shape.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Only a weak reference is kept.
+    name : str
+        Of the layer.
+    rgba : tuple of int
+        Colour.
+    """
+
+    def __init__(
+        self, viewer: Any, name: str = "Picked place", rgba: tuple[int, int, int, int] = FRAME_RGBA
+    ) -> None:
+        self._viewer = weakref.ref(viewer)
+        self._layer: Image | None = None
+        self._name, self._rgba = name, rgba
+
+    def put(self, centre: tuple[float, float], side: float) -> None:
+        """Put the frame around `centre`, (row, col) in µm, `side` µm wide, above all other layers."""
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        if side_by_side.of(viewer).enabled:  # there it would take a cell of its own
+            self.remove()
+            return
+        if self._layer is None or self._layer not in viewer.layers:
+            self._layer = self._add(viewer)
+        layer, px = self._layer, side / FRAME_PX
+        layer.scale = (px, px)
+        layer.translate = tuple(at - side / 2 + px / 2 for at in centre)  # of the middle of its first pixel
+        viewer.layers.move(viewer.layers.index(layer), len(viewer.layers))
+
+    def remove(self) -> None:
+        """Take the frame away."""
+        viewer, layer, self._layer = self._viewer(), self._layer, None
+        if viewer is not None and layer is not None and layer in viewer.layers:
+            viewer.layers.remove(layer)
+
+    def _add(self, viewer: Any) -> Image:
+        picture = np.full((FRAME_PX, FRAME_PX, 4), self._rgba, np.uint8)
+        picture[FRAME_EDGE:-FRAME_EDGE, FRAME_EDGE:-FRAME_EDGE] = 0
+        selected = viewer.layers.selection.active
+        layer = Image(picture, rgb=True, name=self._name, units=("um", "um"))
+        viewer.layers.append(layer)
+        if selected is not None:
+            viewer.layers.selection.active = selected
+        return layer

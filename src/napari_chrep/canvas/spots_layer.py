@@ -1,0 +1,289 @@
+"""Show the spots measured on the current slide as a layer, and compare them with the maps.
+
+The spots are those of the h5ad of the same name beside the slide, or of one that the user opens. They are
+read in a worker. One layer shows them, in the colours and limits of the map to trust, so that a spot and the
+tile below it compare at a glance.
+"""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Points
+from napari.qt.threading import create_worker
+from napari.utils.colormaps import ensure_colormap
+from napari.utils.notifications import show_error
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+
+from chrep_model.errors import ChrepError
+from napari_chrep.canvas.heatmaps import Heatmaps, heatmaps
+from napari_chrep.canvas.maps import KINDS, Limits, pair, shared_limits
+from napari_chrep.canvas.measured_spots import (
+    AT_REST_KEY,
+    SECTION_KEY,
+    Measured,
+    agreement,
+    reading,
+    spots_layer_data,
+)
+from napari_chrep.state.session import PerViewer, Session, sessions
+
+if TYPE_CHECKING:
+    from chrep_model.cohorts.section import Section
+    from chrep_model.slides.slide import Slide
+
+
+class Truth:
+    """Keeps the measured spots of one viewer in step with its session.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Only a weak reference is kept.
+    session : Session
+        Whose slide, model and gene it follows.
+    maps : Heatmaps
+        Whose colours the spots take, and whose values are compared with theirs.
+
+    Attributes
+    ----------
+    measured : Measured or None
+        The spots of the slide that is looked at.
+    trouble : str
+        Why a file could not be used; empty where there is none, or all is well.
+    busy : bool
+        Whether a file is being read.
+    agreement : str
+        How well the maps of the gene on show agree with the spots, in words; empty without both.
+    changed : Signal
+        Any of these changed, or the layer was shown or hidden.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: Any, session: Session, maps: Heatmaps) -> None:
+        self.session, self.maps = session, maps
+        self.measured: Measured | None = None
+        self.trouble = self.agreement = ""
+        self.busy = False
+        self._viewer = weakref.ref(viewer)
+        self._layer: Points | None = None
+        self._own = False  # else it came with a sample, and stays when another slide is looked at
+        self._title = ""  # that it was given; another one is the user's
+        self._painted: tuple[str, Limits, str] | None = None
+        self._chosen: dict[Path, Path] = {}  # the h5ad that the user opened for a slide
+        self._generation = 0
+        self._followed: Any = None  # the map whose colours the spots take
+        self._later = QTimer()  # a change of gene comes as several events: paint once
+        self._later.setSingleShot(True)
+        self._later.timeout.connect(self._update)
+        session.slide_changed.connect(self._on_slide)
+        session.bundle_changed.connect(self._read)
+        session.gene_changed.connect(self._update_soon)
+        session.prediction_changed.connect(self._update_soon)
+        maps.changed.connect(self._on_maps)
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.removed.connect(self._on_removed)
+        self._on_slide()
+
+    @property
+    def layer(self) -> Points | None:
+        """The layer of the spots; None before it is first shown."""
+        return self._layer
+
+    @property
+    def visible(self) -> bool:
+        """Whether the spots are shown."""
+        return self._layer is not None and bool(self._layer.visible)
+
+    def show(self, visible: bool = True) -> None:
+        """Show or hide the spots."""
+        viewer, slide_layer = self._viewer(), self.session.slide_layer
+        if self._layer is None:
+            if not visible or self.measured is None or viewer is None or slide_layer is None:
+                return
+            selected = viewer.layers.selection.active
+            scale, units = tuple(slide_layer.scale[-2:]), tuple(slide_layer.units[-2:])
+            data, kwargs, _ = spots_layer_data(self.measured.section, scale, units)
+            layer = Points(data, **kwargs)
+            self._take(layer, own=True)
+            viewer.layers.append(layer)
+            if selected is not None:
+                viewer.layers.selection.active = selected
+            self._update()
+        else:
+            self._layer.visible = visible
+
+    def open(self, counts: Path) -> None:
+        """Use the spots of this h5ad for the current slide; an error is shown as one notification."""
+        if self.session.slide is not None:
+            self._chosen[self.session.slide.path] = counts
+            self._drop()
+            self._read(tell=True)
+
+    def _on_slide(self) -> None:
+        slide, former = self.session.slide, self.measured
+        if slide is None or former is None or former.section.slide_path != slide.path:
+            self._drop()
+            self._read()
+        elif self._layer is not None and self.session.slide_layer is not None:  # it was given another scale
+            self._layer.scale = tuple(self.session.slide_layer.scale[-2:])
+            self._layer.units = tuple(self.session.slide_layer.units[-2:])
+
+    def _drop(self) -> None:
+        """Forget the spots and remove their layer, unless it was opened as a sample."""
+        self.measured, self.trouble, self.agreement = None, "", ""
+        self._generation += 1
+        viewer, layer, own = self._viewer(), self._layer, self._own
+        self._take(None)
+        if own and viewer is not None and layer in viewer.layers:
+            viewer.layers.remove(layer)
+        self.changed.emit()
+
+    def _read(self, *, tell: bool = False) -> None:
+        """Read in a worker the spots, unless they are known, and their values for the model."""
+        slide, bundle, viewer = self.session.slide, self.session.bundle, self._viewer()
+        if slide is None or viewer is None:
+            return
+        section = None if self.measured is None else self.measured.section
+        if section is None and slide.path not in self._chosen:
+            section = self._adopt(viewer, slide)
+        self._generation += 1
+        panel, bundle_hash = (None, "") if bundle is None else (bundle.panel, bundle.hash)
+        worker = create_worker(
+            reading, slide, self._chosen.get(slide.path), section, panel, bundle_hash, _start_thread=False
+        )
+        worker.yielded.connect(partial(self._on_read, self._generation, tell))
+        worker.finished.connect(partial(self._on_finished, self._generation))
+        self.busy = True
+        self.changed.emit()
+        worker.start()
+
+    def _adopt(self, viewer: Any, slide: Slide) -> Section | None:
+        """Use an existing layer with the spots of this slide, such as a sample's."""
+        for layer in viewer.layers:
+            section = layer.metadata.get(SECTION_KEY)
+            if section is not None and section.slide_path == slide.path:
+                self._take(layer)
+                self.measured = Measured(section)
+                return self.measured.section
+        return None
+
+    def _on_read(self, generation: int, tell: bool, result: Measured | ChrepError) -> None:
+        if generation != self._generation:
+            return
+        if isinstance(result, ChrepError):
+            self.trouble = str(result)
+            if tell:
+                show_error(self.trouble)
+        else:
+            first = self.measured is None or self.measured.expression is None
+            self.measured, self.trouble, self._painted = result, result.trouble, None
+            if first and result.expression is not None and self._layer is not None and not self._own:
+                self._layer.visible = False  # its outlines become discs, which would hide the maps
+            self._give_scale(result.section.mpp)
+        self._update_soon()
+
+    def _give_scale(self, mpp: float) -> None:
+        """Set the slide's scale to that of its spots, if its file has none."""
+        slide, viewer = self.session.slide, self._viewer()
+        if slide is not None and slide.mpp is None and viewer is not None:
+            self.session.set_mpp(mpp, "cohort")
+            viewer.reset_view()  # the slide has just changed its size in the world
+
+    def _on_finished(self, generation: int) -> None:
+        if generation == self._generation:
+            self.busy = False
+            self.changed.emit()
+
+    def _on_inserted(self, event: Any) -> None:
+        slide, section = self.session.slide, event.value.metadata.get(SECTION_KEY)
+        here = slide is not None and section is not None and section.slide_path == slide.path
+        if here and self._layer is None:
+            self.measured = None
+            self._read()
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is self._layer:
+            self._take(None)
+            self.changed.emit()
+
+    def _take(self, layer: Points | None, *, own: bool = False) -> None:
+        if self._layer is not None:
+            self._layer.events.visible.disconnect(self._update)
+        self._layer, self._own, self._painted = layer, own, None
+        if layer is not None:
+            self._title = layer.name
+            layer.name_overlay.box = True  # white on glass could not be read
+            layer.name_overlay.visible = True  # as the maps have it
+            layer.events.visible.connect(self._update)
+
+    def _on_maps(self) -> None:
+        """Follow the contrast limits and colormap of the map to trust, which the user may change."""
+        bundle = self.session.bundle
+        trusted = self.maps.layer(pair(bundle)[-1]) if pair(bundle) else None
+        if trusted is not self._followed:
+            for layer, connect in ((self._followed, False), (trusted, True)):
+                for events in () if layer is None else (layer.events.contrast_limits, layer.events.colormap):
+                    (events.connect if connect else events.disconnect)(self._update_soon)
+            self._followed = trusted
+        self._update_soon()
+
+    def _update_soon(self, _event: Any = None) -> None:
+        self._later.start(0)
+
+    def _update(self, _event: Any = None) -> None:
+        """Colour the spots by the current gene, and compare them with its maps."""
+        session, measured = self.session, self.measured
+        self.agreement = ""
+        if measured is not None:
+            if self._layer is not None:
+                self._paint(self._layer, measured)
+            if session.prediction is not None and session.gene is not None:
+                self.agreement = agreement(measured, session.prediction, session.gene, self.maps.values)
+        self.changed.emit()
+
+    def _paint(self, layer: Points, measured: Measured) -> None:
+        """Colour the spots by the values of the current gene, or draw outlines if there are none."""
+        values = measured.of(self.session.gene, self.session.bundle)
+        title, at_rest = layer.metadata.get(AT_REST_KEY, (f"{measured.section.name} spots", "transparent"))
+        if values is not None:
+            title = f"{self.session.gene} measured [{KINDS['calibrated'].unit}]"
+        elif measured.lacks(self.session.gene):
+            title = f"{self.session.gene} was not measured"
+        if layer.name == self._title:  # else it is the user's
+            layer.name = title
+            self._title = layer.name
+            layer.name_overlay.box = True  # white on glass could not be read
+            layer.name_overlay.visible = True  # as the maps have it
+        limits, colormap = self._colours(values)
+        key = (title, limits, colormap.name)
+        if not layer.visible or key == self._painted:
+            return
+        self._painted = key
+        low, high = limits
+        shares = None if values is None else np.clip((values - low) / (high - low), 0, 1)
+        layer.face_color = at_rest if shares is None else colormap.map(shares)
+
+    def _colours(self, values: npt.NDArray[np.float32] | None) -> tuple[Limits, Any]:
+        """Return limits and colormap of the map to trust, or its defaults if there is no map."""
+        if self._followed is not None:
+            low, high = self._followed.contrast_limits
+            return (float(low), float(high)), self._followed.colormap
+        return shared_limits([] if values is None else [values]), ensure_colormap(
+            KINDS["calibrated"].colormap
+        )
+
+
+def _make_truth(viewer: Any) -> Truth:
+    return Truth(viewer, sessions.of(viewer), heatmaps.of(viewer))
+
+
+#: The measured spots of each viewer: ``truths.of(viewer)``.
+truths: PerViewer[Truth] = PerViewer(_make_truth)

@@ -1,0 +1,1 @@
+"""The slide explorer: choose a slide and a model, and predict."""

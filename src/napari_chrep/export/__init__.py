@@ -1,0 +1,1 @@
+"""The Export widget: write a prediction to files."""

@@ -1,0 +1,1 @@
+"""The Genes widget: find genes and show their maps."""

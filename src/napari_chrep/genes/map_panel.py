@@ -1,0 +1,205 @@
+"""Which maps are shown: one button for each kind, and the grid that puts them side by side."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QPushButton, QVBoxLayout, QWidget
+
+from napari_chrep.canvas.grid import SideBySide
+from napari_chrep.canvas.heatmaps import Heatmaps
+from napari_chrep.canvas.maps import BLEND, KINDS, PAIR, pair, why_not
+from napari_chrep.canvas.measured_spots import beside
+from napari_chrep.canvas.spots_layer import Truth
+from napari_chrep.genes.colour_bars import ColourBars
+from napari_chrep.state.session import Session
+from napari_chrep.ui.parts import Connections, note, sentence
+
+#: Buttons in a row.
+_COLUMNS = 3
+#: So many unknown names of a list are written out; the tooltip has them all.
+_NAMED = 8
+_ORDER = ("calibrated", "raw", "difference", "interval", "unlike", "signature")
+
+
+class MapPanel(QWidget):
+    """Shows and hides the maps; `side_by_side` is for its owner to place.
+
+    One at a time, so that one click compares two of them; with the maps side by side, each button stands for
+    itself.
+
+    Parameters
+    ----------
+    session : Session
+        Whose model and signature say which maps there can be.
+    heatmaps : Heatmaps
+        The layers.
+    grid : SideBySide
+        The grid of the viewer.
+    truth : Truth
+        The measured spots, which lie over any map.
+
+    Attributes
+    ----------
+    dialog : QFileDialog or None
+        Which measured spots, once that was asked.
+    """
+
+    def __init__(self, session: Session, heatmaps: Heatmaps, grid: SideBySide, truth: Truth) -> None:
+        super().__init__()
+        self.session, self.heatmaps, self.grid, self.truth = session, heatmaps, grid, truth
+        self.dialog: QFileDialog | None = None
+        self._build()
+        connections = Connections(self)
+        connections.add(session.bundle_changed, self._on_changed)
+        connections.add(session.signature_changed, self._on_changed)
+        connections.add(session.second_changed, self._on_changed)
+        connections.add(heatmaps.changed, self._on_changed)
+        connections.add(grid.toggled, self._on_changed)
+        connections.add(truth.changed, self._on_truth)
+        connections.add(session.slide_changed, self._on_truth)
+        self._on_changed()
+        self._on_truth()
+
+    def _build(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        cells = QGridLayout()
+        cells.setSpacing(4)
+        self.toggles: dict[str, QPushButton] = {}
+        for place, kind in enumerate(_ORDER):
+            button = QPushButton(kind.capitalize())
+            button.setCheckable(True)
+            button.clicked.connect(partial(self._on_toggled, kind))
+            self.toggles[kind] = button
+            cells.addWidget(button, *divmod(place, _COLUMNS))
+        self.blend = QPushButton()
+        self.blend.setCheckable(True)
+        self.blend.setToolTip(f"{KINDS[BLEND[0]].about}.")
+        self.blend.clicked.connect(self._on_blend)
+        cells.addWidget(self.blend, len(_ORDER) // _COLUMNS, 0, 1, _COLUMNS)
+        self.measured, self.open_measured = QPushButton("Measured spots"), QPushButton("Open…")
+        self.measured.setCheckable(True)
+        self.measured.clicked.connect(self.truth.show)
+        self.open_measured.setToolTip("Open the h5ad with the spots that were measured on this slide")
+        self.open_measured.clicked.connect(self._on_open_measured)
+        cells.addWidget(self.measured, len(_ORDER) // _COLUMNS + 1, 0, 1, _COLUMNS - 1)
+        cells.addWidget(self.open_measured, len(_ORDER) // _COLUMNS + 1, _COLUMNS - 1)
+        layout.addLayout(cells)
+        self.colour_bars = ColourBars(self.heatmaps)
+        layout.addWidget(self.colour_bars)
+        self.agreement = note()
+        layout.addWidget(self.agreement)
+        self.side_by_side = QCheckBox("Side by side")
+        self.side_by_side.setToolTip(
+            "Give the slide and each map that is on a cell of its own; they move together"
+        )
+        self.side_by_side.clicked.connect(self._on_side_by_side)
+        self.listed = note()
+        layout.addWidget(self.listed)
+
+    def bring_up(self, *kinds: str) -> None:
+        """Show maps: in place of the others, or in cells beside them."""
+        if self.grid.enabled:
+            for kind in kinds:
+                self.heatmaps.show(kind)
+        else:
+            self.heatmaps.show_only(*kinds)
+
+    def bring_up_gene(self) -> None:
+        """Show the gene where only maps are on that say nothing of it."""
+        visible = self.heatmaps.visible
+        if visible and not set(visible) - {"unlike", "signature"}:
+            self.bring_up(pair(self.session.bundle)[-1])
+
+    def _on_toggled(self, kind: str, *_: bool) -> None:
+        if self.toggles[kind].isChecked():  # asked, as PySide6 tells a partial nothing
+            self.bring_up(kind)
+        else:
+            self.heatmaps.show(kind, visible=False)
+
+    def _on_blend(self, checked: bool) -> None:
+        if checked:
+            self.bring_up(*BLEND)
+        else:
+            for kind in BLEND:
+                self.heatmaps.show(kind, visible=False)
+
+    def _on_side_by_side(self, checked: bool) -> None:
+        visible = self.heatmaps.visible
+        if checked and len(visible) < 2:
+            for kind in PAIR:
+                if self.heatmaps.layer(kind) is not None:
+                    self.heatmaps.show(kind)
+        self.grid.enable(checked)
+        if not checked and len(visible) > 1:  # on top of each other none could be read
+            self.heatmaps.show_only(next(kind for kind in (*_ORDER, *BLEND) if kind in visible))
+
+    def _on_changed(self) -> None:
+        can_show, visible = self.heatmaps.can_show, self.heatmaps.visible
+        for kind, button in self.toggles.items():
+            missing = why_not(kind, self.session.bundle, self.session.signature)
+            if not missing and not can_show:
+                missing = "Predict something first."
+            button.setEnabled(not missing)
+            button.setChecked(kind in visible)
+            button.setToolTip(f"{KINDS[kind].about}.\n{missing}".strip())
+        self.blend.setVisible(self.session.second is not None)
+        self.blend.setText(f"Blend with {self.session.second}")
+        self.blend.setEnabled(can_show)
+        self.blend.setChecked(set(BLEND) <= set(visible))
+        self.side_by_side.setEnabled(can_show or self.grid.enabled)
+        self.side_by_side.setChecked(self.grid.enabled)
+        shown = [self.heatmaps.layer(kind) for kind in visible]
+        self.grid.make_opaque(shown)
+        self.grid.fit_titles(shown)
+        self.grid.fit()
+        self._describe_signature()
+
+    def _on_truth(self) -> None:
+        truth, slide = self.truth, self.session.slide
+        self.open_measured.setEnabled(slide is not None)
+        self.measured.setEnabled(truth.measured is not None)
+        self.measured.setChecked(truth.visible)
+        missing = ""
+        if slide is None:
+            missing = "Open a slide first."
+        elif truth.measured is None:
+            missing = "Reading…" if truth.busy else f"There is no {beside(slide).name} beside the slide."
+        about = "What was measured, in the colours of the maps: spots in their true size, over any map"
+        self.measured.setToolTip(f"{about}.\n{missing}".strip())
+        self.agreement.setText(sentence(truth.trouble or truth.agreement))
+        self.agreement.setVisible(bool(self.agreement.text()))
+
+    def _on_open_measured(self) -> None:
+        slide = self.session.slide
+        if slide is None:
+            return
+        self.dialog = dialog = QFileDialog(self, "Open measured spots")
+        dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
+        dialog.setNameFilter("Spots (*.h5ad)")
+        dialog.setDirectory(str(slide.path.parent))
+        dialog.fileSelected.connect(self._on_file)
+        dialog.finished.connect(dialog.deleteLater)
+        dialog.open()
+
+    def _on_file(self, name: str) -> None:
+        self.truth.open(Path(name))
+
+    def _describe_signature(self) -> None:
+        """List what a signature holds, and every name that the model does not know."""
+        signature = self.session.signature
+        self.listed.setVisible(signature is not None)
+        if signature is None:
+            return
+        text = f"{signature.name}: {len(signature.genes):,} genes."
+        if signature.unknown:
+            shown = ", ".join(signature.unknown[:_NAMED])
+            more = len(signature.unknown) - _NAMED
+            text += f" {len(signature.unknown):,} unknown: {shown}" + (
+                f" and {more:,} more." if more > 0 else "."
+            )
+        self.listed.setText(text)
+        self.listed.setToolTip("\n".join(signature.unknown))

@@ -1,0 +1,62 @@
+"""Open maps that were exported as OME-Zarr as layers: at their place, in their colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari.utils.notifications import show_error
+
+from chrep_model.errors import PredictionError
+from chrep_model.export.omezarr import StoredMaps, read_maps
+from chrep_model.prediction.table import INTERVAL_LAYER
+from napari_chrep.canvas.maps import KINDS
+
+#: Key of a layer's ``metadata`` under which lies where its values come from, see `Prediction.facts`.
+FACTS_KEY = "chrep_facts"
+
+#: How a kind of map is called here, by its name in the file; each further variant looks like ``calibrated``.
+_KIND_OF = {"raw": "raw", INTERVAL_LAYER: "interval"}
+
+
+def open_maps(path: Path) -> list[Any]:
+    """Return one image layer for each gene and kind of map.
+
+    What is wrong with damaged maps is told in the viewer, and no layer is added.
+
+    Raises
+    ------
+    PredictionError
+        They are damaged, and there is no viewer.
+    """
+    import napari
+
+    try:
+        return layers_of(read_maps(path))
+    except PredictionError as error:
+        if napari.current_viewer() is None:
+            raise
+        show_error(error.short)
+        return [(None,)]
+
+
+def layers_of(stored: StoredMaps) -> list[tuple[Any, dict[str, Any], str]]:
+    """Return layer data for each channel, in µm, in the order of the channels."""
+    layers = []
+    for found in stored.maps:
+        kind = KINDS[_KIND_OF.get(found.kind, "calibrated")]
+        kwargs = {
+            "name": f"{found.gene} {found.kind} [{kind.unit}]",
+            "scale": stored.scale,
+            "translate": stored.translate,
+            "units": ("um", "um"),
+            "colormap": kind.colormap,
+            "contrast_limits": found.limits,
+            "blending": kind.blending,
+            "opacity": kind.opacity,
+            "interpolation2d": "nearest",
+            "visible": found.visible,
+            "metadata": {FACTS_KEY: stored.facts},
+        }
+        layers.append((found.values, kwargs, "image"))
+    return layers

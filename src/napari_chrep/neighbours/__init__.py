@@ -1,0 +1,1 @@
+"""The Neighbours widget: the training spots behind the value of a tile."""

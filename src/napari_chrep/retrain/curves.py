@@ -1,0 +1,136 @@
+"""Loss and held-out PCC of the networks in training, as they come."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_chrep.retrain.messages import Curve
+
+#: Redrawn at most so often.
+_EVERY_MS = 300
+#: More names than this do not fit into the legend.
+_NAMED = 8
+#: Names of so many letters have room for four in a row, longer ones for two.
+_SHORT = 9
+#: Told apart by every eye, and readable on light and on dark (Okabe & Ito, without black and yellow).
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2")
+_REST = "the rest"
+
+Points = list[tuple[int, float, float | None]]
+
+
+class Curves(QWidget):
+    """Two plots over the epochs: one line per network, one colour per section that it was made without.
+
+    Attributes
+    ----------
+    lines : dict
+        Part of the fit, see `Epoch.part`, to its (epoch, loss, held-out PCC or None).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[str, Points] = {}
+        self._stage = ""
+        self._every_ms = _EVERY_MS
+        self._canvas: Any = None
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._draw)
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.lines, self._stage = {}, ""
+        self._draw()
+
+    def add(self, point: Curve) -> None:
+        """Take in an epoch; the lines of the model before make room for those of the next."""
+        if point.stage != self._stage:
+            self.lines, self._stage = {}, point.stage
+        self.lines.setdefault(point.part, []).append((point.number, point.loss, point.held_out))
+        if not self._timer.isActive():
+            self._timer.start(self._every_ms)
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802
+        """Draw in the colours of another theme."""
+        super().changeEvent(event)
+        kinds = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange)
+        if event is not None and event.type() in kinds and not self._timer.isActive():
+            self._timer.start(self._every_ms)
+
+    def _make(self) -> None:
+        """Load matplotlib, once there is something to draw."""
+        from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
+        from matplotlib.figure import Figure
+
+        self._figure = figure = Figure(figsize=(3.2, 3.0), layout="constrained", facecolor="none")
+        self._loss, self._pcc = figure.subplots(2, 1, sharex=True)
+        canvas: Any = FigureCanvasQTAgg  # matplotlib says no types
+        self._canvas = canvas(figure)
+        self._canvas.setMinimumHeight(220)
+        self._canvas.setStyleSheet("background-color: transparent;")
+        column = self.layout()
+        assert column is not None  # noqa: S101  (made with the widget)
+        column.addWidget(self._canvas)
+
+    def _draw(self) -> None:
+        if self._canvas is None:
+            if not self.lines:
+                return
+            self._make()
+        ink = self.palette().windowText().color().name()
+        names = list(dict.fromkeys(held_out_of(part) for part in self.lines))
+        for legend in list(self._figure.legends):
+            legend.remove()
+        for axes in (self._loss, self._pcc):
+            _clean(axes, ink)
+        for part, points in self.lines.items():
+            name = held_out_of(part)
+            colour = ink if name == _REST else COLOURS[names.index(name) % len(COLOURS)]
+            style = {"color": colour, "linewidth": 1.2, "marker": ".", "markersize": 3}
+            self._loss.plot([p[0] for p in points], [p[1] for p in points], **style)
+            scored = [(number, pcc) for number, _, pcc in points if pcc is not None]
+            if scored:
+                self._pcc.plot(*zip(*scored, strict=True), **style)
+        self._loss.set_ylabel("loss", color=ink, fontsize=8)
+        self._pcc.set_ylabel("held-out PCC", color=ink, fontsize=8)
+        self._pcc.set_xlabel(f"epoch ({self._stage})" if self._stage else "epoch", color=ink, fontsize=8)
+        self._name(names, ink)
+        begun = time.perf_counter()
+        self._canvas.draw()
+        # Many lines take long to draw: the window's other work gets nine tenths of the time at least.
+        self._every_ms = max(_EVERY_MS, int(10_000 * (time.perf_counter() - begun)))
+
+    def _name(self, names: list[str], ink: str) -> None:
+        from matplotlib.lines import Line2D
+
+        shown = [name for name in names if name != _REST]
+        if 0 < len(shown) <= _NAMED:
+            colours = [COLOURS[names.index(name) % len(COLOURS)] for name in shown]
+            self._figure.legend(
+                [Line2D([], [], color=colour) for colour in colours], shown, loc="outside upper center",
+                ncols=4 if max(map(len, shown)) <= _SHORT else 2, fontsize=7, frameon=False,
+                labelcolor=ink, handlelength=1.2,
+            )  # fmt: skip
+
+
+def held_out_of(part: str) -> str:
+    """Return the section that a part of a fit is made without: of ``without C2/member 1`` it is C2."""
+    steps = [step for step in part.split("/") if step.startswith("without ")]
+    return steps[-1].removeprefix("without ") if steps else _REST
+
+
+def _clean(axes: Any, ink: str) -> None:
+    axes.clear()
+    axes.set_facecolor("none")
+    axes.tick_params(colors=ink, labelsize=7)
+    axes.grid(visible=True, color=ink, alpha=0.15, linewidth=0.6)
+    for side, spine in axes.spines.items():
+        spine.set_color(ink)
+        spine.set_visible(side in ("left", "bottom"))

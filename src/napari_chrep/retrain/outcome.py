@@ -1,0 +1,154 @@
+"""The new model beside the one in use, section by section, and what becomes of it."""
+
+from __future__ import annotations
+
+from psygnal import Signal
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QHeaderView,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from chrep_model.evaluation.comparison import Comparison, Score, Seen
+from napari_chrep.ui.parts import heading, note
+
+_TITLES = ("Section", "Spots", "In use", "New", "Change")
+_ROW_PX = 24
+_SHOWN = 8
+_SEEN = {
+    "section": ("✱", "The model in use was trained on this section: its score flatters it"),
+    "patient": ("~", "The model in use was trained on another section of this patient"),
+    "no": ("", "The model in use has not seen this section or its patient"),
+}
+_SHORT: dict[Seen, str] = {
+    "section": "in use was trained on it",
+    "patient": "in use was trained on the same patient",
+}
+
+
+class OutcomePanel(QWidget):
+    """Shows a comparison, and asks what to do.
+
+    Attributes
+    ----------
+    used, saved, discarded : Signal()
+        What the user said.
+    """
+
+    used = Signal()
+    saved = Signal()
+    discarded = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        self.how, self.verdict = note(), note()
+        self.table = QTableWidget(0, len(_TITLES))
+        self.table.setHorizontalHeaderLabels(_TITLES)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.table.setToolTip(
+            "Mean PCC over the genes that both models know; MSE in the tooltips of the cells"
+        )
+        rows, columns = self.table.verticalHeader(), self.table.horizontalHeader()
+        assert rows is not None  # noqa: S101  (a table has both)
+        assert columns is not None  # noqa: S101
+        rows.setVisible(False)
+        rows.setDefaultSectionSize(_ROW_PX)
+        columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        columns.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.use, self.save, self.discard = (QPushButton() for _ in range(3))
+        self.use.setText("Use this model")
+        self.use.setToolTip("It takes the place of the model in use, which stays on disk")
+        self.save.setText("Save as…")
+        self.save.setToolTip("Keep it on disk, and go on with the model in use")
+        self.discard.setText("Discard")
+        self.discard.setToolTip("Delete it; everything is as it was")
+        buttons = QHBoxLayout()
+        for button, signal in (
+            (self.use, self.used),
+            (self.save, self.saved),
+            (self.discard, self.discarded),
+        ):
+            button.clicked.connect(lambda _checked=False, signal=signal: signal.emit())
+            buttons.addWidget(button)
+        column.addWidget(heading("New model against the one in use"))
+        column.addWidget(self.table)
+        column.addWidget(self.verdict)
+        column.addWidget(self.how)
+        column.addLayout(buttons)
+
+    def show_comparison(self, comparison: Comparison) -> None:
+        """Fill the table."""
+        rows = comparison.rows
+        table = self.table
+        table.setVisible(bool(rows))
+        mean = comparison.mean()
+        table.setRowCount(len(rows) + (1 if mean else 0))
+        for place, row in enumerate(rows):
+            mark, why = _SEEN[row.seen]
+            self._fill(place, f"{row.section} {mark}".strip(), f"{row.spots:,}", row.in_use, row.new, why)
+        if mean:
+            spots = sum(row.spots for row in rows)
+            self._fill(len(rows), "Mean", f"{spots:,}", *mean, "Over the sections that have both scores")
+        shown = min(table.rowCount(), _SHOWN) + 1
+        table.setFixedHeight(shown * _ROW_PX + 10)
+        self.how.setText(_how(comparison))
+        self.verdict.setText(_verdict(comparison))
+        self.verdict.setVisible(bool(rows))
+
+    def _fill(self, place: int, name: str, spots: str, old: Score | None, new: Score, why: str) -> None:
+        change = "" if old is None else f"{new.pcc - old.pcc:+.3f}"
+        texts = (name, spots, "–" if old is None else f"{old.pcc:.3f}", f"{new.pcc:.3f}", change)
+        tips = (why, "", _mse(old), _mse(new), "PCC of the new model less that of the one in use")
+        for column, (text, tip) in enumerate(zip(texts, tips, strict=True)):
+            item = QTableWidgetItem(text)
+            item.setToolTip(tip)
+            if column:
+                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            self.table.setItem(place, column, item)
+
+
+def _how(comparison: Comparison) -> str:
+    genes = sorted({row.genes for row in comparison.rows})
+    span = (
+        f"{genes[0]:,}"
+        if genes and genes[0] == genes[-1]
+        else "–".join(f"{n:,}" for n in genes[:: len(genes) - 1 or 1])
+    )
+    told = f"Mean PCC over {span} genes that both know. " if genes else ""
+    marks = {row.seen for row in comparison.rows}
+    legend = " ".join(f"{_SEEN[mark][0]} {short}." for mark, short in _SHORT.items() if mark in marks)
+    return f"{told}{comparison.how} {legend}".strip()
+
+
+def _verdict(comparison: Comparison) -> str:
+    """Say what the numbers come to, on unseen sections where there are any."""
+    fair = comparison.mean(fair=True)
+    mean = fair or comparison.mean()
+    if mean is None:
+        return ""
+    old, new = mean
+    better = sum(r.in_use is not None and r.new.pcc > r.in_use.pcc for r in comparison.rows)
+    known = sum(r.in_use is not None for r in comparison.rows)
+    where = (
+        "On sections that the model in use has not seen"
+        if fair
+        else "On sections that the model in use has seen"
+    )
+    return (
+        f"{where}, PCC goes from {old.pcc:.3f} to {new.pcc:.3f} and MSE from {old.mse:.3f} to {new.mse:.3f}. "
+        f"The new one has the higher PCC on {better} of {known}."
+    )
+
+
+def _mse(score: Score | None) -> str:
+    return "No gene in common" if score is None else f"MSE {score.mse:.4f} (log10-spot units)"

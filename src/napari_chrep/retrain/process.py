@@ -1,0 +1,92 @@
+"""``python -m napari_chrep.retrain.process FOLDER``: the child process that retrains.
+
+It says what it does as JSON lines on stdout (see `messages`), and hears two words on stdin: ``cancel``, and
+``enough`` for a fine-tuning that shall stop with the best weights so far. When stdin is closed, the viewer is
+gone: the process then ends with all that is needed to go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+from chrep_model.errors import Cancelled, ChrepError
+from napari_chrep.retrain.job import Workspace
+from napari_chrep.retrain.messages import Ended, Message
+
+
+class Ears:
+    """Listens to the viewer; the methods may be called from any thread."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._cancel, self._enough, self._closed = (threading.Event() for _ in range(3))
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def cancelled(self) -> bool:
+        """Tell whether the user cancelled; KeyboardInterrupt where the viewer is gone."""
+        if self._closed.is_set() and not self._cancel.is_set():
+            raise KeyboardInterrupt
+        return self._cancel.is_set()
+
+    def enough(self) -> bool:
+        """Tell, once, that the user wants the network in training to stop."""
+        if not self._enough.is_set():  # cleared only then: what is said in between must not be lost
+            return False
+        self._enough.clear()
+        return True
+
+    def _listen(self) -> None:
+        # Not sys.stdin: a thread that waits in it would hold its lock when the interpreter ends.
+        heard = b""
+        with contextlib.suppress(OSError):
+            while block := os.read(self._descriptor, 1024):
+                *lines, heard = (heard + block).split(b"\n")
+                for line in lines:
+                    event = {b"cancel": self._cancel, b"enough": self._enough}.get(line.strip())
+                    if event is not None:
+                        event.set()
+        self._closed.set()
+
+
+def main(folder: Path) -> int:
+    """Do the job in a folder; gives the exit status."""
+    # What libraries print goes to stderr: stdout is for messages alone.
+    out = os.dup(1)
+    os.dup2(2, 1)
+    if hasattr(os, "nice"):
+        os.nice(5)  # the viewer comes first
+
+    def tell(message: Message) -> None:
+        line = message.model_dump_json().encode() + b"\n"
+        while line:
+            line = line[os.write(out, line) :]
+
+    ears = Ears(0)
+    try:
+        from napari_chrep.retrain.work import Work
+
+        Work(Workspace(folder), tell, ears.cancelled, ears.enough).do()
+        tell(Ended(how="done"))
+    except Cancelled:
+        tell(Ended(how="cancelled"))
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):  # nobody may be there to hear it
+            tell(Ended(how="interrupted"))
+        return 3
+    except ChrepError as error:
+        tell(Ended(how="failed", why=str(error)))
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        tell(Ended(how="failed", why=f"The retraining failed: {type(error).__name__}: {error}"))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

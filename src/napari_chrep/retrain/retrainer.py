@@ -1,0 +1,337 @@
+"""Retraining from the viewer: starts the child process, listens to it, keeps or discards its result."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error
+from psygnal import Signal
+from qtpy.QtCore import QLockFile, QProcess, QProcessEnvironment, QSettings
+
+from chrep_model.errors import ChrepError, SettingsError
+from chrep_model.processes import child_environment, python_command
+from napari_chrep.background.engine import engines
+from napari_chrep.retrain.job import Job, Workspace
+from napari_chrep.retrain.messages import Ended, Message, Said, Stage, read_message
+from napari_chrep.state.session import PerViewer, sessions
+
+if TYPE_CHECKING:
+    from chrep_model.cohorts.cohort import Cohort
+    from chrep_model.cohorts.manifest import Manifest
+    from chrep_model.evaluation.comparison import Comparison
+
+State = Literal["idle", "running", "cancelling", "interrupted", "outcome", "moving"]
+
+#: So long the child may take to end by itself when its window closes; it stops between two batches.
+_LAST_MS = 2000
+
+
+class Retrainer:
+    """Runs one retraining at a time for one viewer.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Only a weak reference is kept.
+
+    Attributes
+    ----------
+    state : str
+        ``idle``; ``running`` and ``cancelling``; ``interrupted``: a run that can be gone on with;
+        ``outcome``: a new model waits for the user's word; ``moving``: it is put in its place, or away.
+    job, space : Job, Workspace, or None
+        Of all states but ``idle``.
+    comparison : Comparison or None
+        Of the state ``outcome``.
+    stage : Stage or None
+        The model that is being made.
+    status : str
+        What to tell the user, in sentences.
+    former : Path or None
+        The bundle that was in use before the last outcome took its place.
+    changed : Signal()
+        Any of these.
+    told : Signal(object)
+        A message of the child process.
+    """
+
+    changed = Signal()
+    told = Signal(object)
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = weakref.ref(viewer)
+        self.state: State = "idle"
+        self.job: Job | None = None
+        self.space: Workspace | None = None
+        self.comparison: Comparison | None = None
+        self.stage: Stage | None = None
+        self.status = ""
+        self.former: Path | None = None
+        self._process: QProcess | None = None
+        self._ended: Ended | None = None
+        self._heard, self._errors = b"", b""
+        self._lock: QLockFile | None = None
+        self._find()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the child process is running."""
+        return self.state in ("running", "cancelling")
+
+    def start(self, job: Job, cohort: Cohort | Manifest) -> None:
+        """Start a job; ChrepError if it cannot start, and then nothing has changed."""
+        if self.state not in ("idle", "interrupted"):
+            raise SettingsError("a retraining is under way", remedy="Wait for it, or cancel it.")
+        former, space = self.space, Workspace.beside(job.out)
+        space.begin(job, cohort)
+        if former is not None:
+            _remove(former)
+        self._launch(space, job)
+
+    def resume(self) -> None:
+        """Resume an interrupted job."""
+        if self.state == "interrupted" and self.space is not None and self.job is not None:
+            self._launch(self.space, self.job)
+
+    def cancel(self) -> None:
+        """Stop at the next batch or epoch, and leave everything as it was."""
+        if self.state == "running":
+            self._tell("cancel")
+            self._set("cancelling", "Cancelling…")
+
+    def enough(self) -> None:
+        """End the training of the current network, with its best weights; the job goes on."""
+        self._tell("enough")
+
+    def interrupt(self) -> None:
+        """End the child process now; the job can be resumed later."""
+        process = self._process
+        if process is None:
+            return
+        process.closeWriteChannel()
+        if not process.waitForFinished(_LAST_MS):
+            process.kill()
+            process.waitForFinished(_LAST_MS)
+
+    def use(self) -> None:
+        """Save the new model and use it; the former one stays on disk."""
+        if self.job is not None:
+            self._keep(self.job.out, self._use)
+
+    def save_as(self, place: Path) -> None:
+        """Save the new model in another place, and keep using the current one."""
+        self._keep(place, lambda path: self._set("idle", f"Saved as {path}. The model in use is as before."))
+
+    def discard(self) -> None:
+        """Delete the new model that awaits a decision, or the files of an interrupted job."""
+        if self.state in ("outcome", "interrupted"):
+            self._drop_space()
+            self._set("idle", "Discarded; everything is as it was.")
+
+    def undo(self) -> None:
+        """Return to the model that was in use before the last retraining."""
+        viewer = self._viewer()
+        if self.former is not None and viewer is not None:
+            engines.of(viewer).load(self.former)
+            self.former = None
+            self._set(self.state, "Back to the former model; the new one stays on disk.")
+
+    def _launch(self, space: Workspace, job: Job) -> None:
+        lock = QLockFile(str(space.folder / "lock"))
+        lock.setStaleLockTime(0)  # stale when its process is gone, however long it takes
+        if not lock.tryLock(0):
+            raise SettingsError(
+                "another window is at work on this retraining", path=space.folder, remedy="Wait for it."
+            )
+        self._lock, self.space, self.job = lock, space, job
+        self._ended, self._heard, self._errors = None, b"", b""
+        self.stage, self.comparison = None, None
+        _remembered().setValue("folder", str(space.folder))
+        process = self._process = QProcess()
+        process.readyReadStandardOutput.connect(partial(self._on_output, process))
+        process.readyReadStandardError.connect(partial(self._on_errors, process))
+        process.errorOccurred.connect(partial(self._on_fault, process))
+        process.finished.connect(partial(self._on_finished, process))
+        environment = QProcessEnvironment()
+        for name, value in child_environment().items():
+            environment.insert(name, value)
+        process.setProcessEnvironment(environment)
+        program, *arguments = python_command("napari_chrep.retrain.process", space.folder)
+        process.start(program, arguments)
+        self._set("running", "Starting…")
+
+    def _tell(self, word: str) -> None:
+        if self._process is not None:
+            self._process.write(f"{word}\n".encode())
+
+    def _on_output(self, process: QProcess) -> None:
+        if process is not self._process:
+            return
+        *lines, self._heard = (self._heard + process.readAllStandardOutput().data()).split(b"\n")
+        for line in lines:
+            try:
+                self._on_message(read_message(line))
+            except ValueError:  # not one of ours
+                self._errors += line + b"\n"
+
+    def _on_errors(self, process: QProcess) -> None:
+        self._errors = (self._errors + process.readAllStandardError().data())[-4000:]
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Ended):
+            self._ended = message
+            return
+        if isinstance(message, Stage):
+            self.stage = message
+        if isinstance(message, (Stage, Said)) and self.state == "running":
+            self.status = _in_words(self.stage, message)
+            self.changed.emit()
+        self.told.emit(message)
+
+    def _on_fault(self, process: QProcess, error: Any) -> None:
+        if process is self._process and error == QProcess.ProcessError.FailedToStart:
+            self._errors = f"the process could not be started: {process.errorString()}".encode()
+            self._on_finished(process)
+
+    def _on_finished(self, process: QProcess, *_: Any) -> None:
+        if process is not self._process:
+            return
+        self._on_output(process)
+        self._process = None
+        if self._lock is not None:
+            self._lock.unlock()
+        ended = self._ended or Ended(how="interrupted", why=_last_line(self._errors))
+        if ended.how == "done":
+            self._show_outcome()
+        elif ended.how == "cancelled" or self.state == "cancelling":
+            self._drop_space()
+            self._set("idle", "Cancelled; everything is as it was.")
+        else:
+            self._on_broken(ended)
+
+    def _on_broken(self, ended: Ended) -> None:
+        """Keep what can be resumed, and show why the job ended."""
+        why = ended.why if ended.how == "failed" else f"The retraining was interrupted. {ended.why}".strip()
+        if ended.how == "failed":
+            show_error(why)
+        if self.space is not None and self.space.has_progress:
+            self._set("interrupted", f"{why} What was done so far is kept: Resume goes on with it.")
+        else:
+            self._drop_space()
+            self._set("idle", f"{why} Everything is as it was.")
+
+    def _show_outcome(self) -> None:
+        assert self.space is not None  # noqa: S101  (there was a run)
+        try:
+            self.comparison = self.space.read_comparison()
+        except ChrepError as error:
+            self._on_broken(Ended(how="failed", why=str(error)))
+            return
+        self._set("outcome", "Done. The model in use is as before until you say otherwise.")
+
+    def _keep(self, place: Path, then: Callable[[Path], None]) -> None:
+        if self.state != "outcome" or self.space is None or self.job is None:
+            return
+        worker = create_worker(_move, self.space.result(self.job), place, self.space, _start_thread=False)
+        worker.returned.connect(partial(self._on_moved, then))
+        worker.errored.connect(self._on_unmoved)
+        self._set("moving", "Putting the model in its place…")
+        worker.start()
+
+    def _on_moved(self, then: Callable[[Path], None], outcome: Path | str) -> None:
+        if isinstance(outcome, str):
+            show_error(outcome)
+            self._set("outcome", outcome)
+            return
+        self._forget()
+        then(outcome)
+
+    def _on_unmoved(self, error: Exception) -> None:
+        self._set("outcome", f"{type(error).__name__}: {error}")
+
+    def _use(self, place: Path) -> None:
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        former = sessions.of(viewer).bundle
+        self.former = None if former is None else Path(former.path)
+        engines.of(viewer).load(place)
+        self._set("idle", f"The new model is in use: {place}. The former one stays on disk.")
+
+    def _drop_space(self) -> None:
+        space = self.space
+        self._forget()
+        if space is not None:
+            _remove(space)
+
+    def _forget(self) -> None:
+        self.space = self.job = self.comparison = self.stage = None
+        _remembered().remove("folder")
+
+    def _find(self) -> None:
+        """Load what an earlier window left: a result without decision, or an interrupted job."""
+        folder = str(_remembered().value("folder", ""))
+        space = Workspace(Path(folder)) if folder else None
+        if space is None or not space.job_file.is_file():
+            return
+        lock = QLockFile(str(space.folder / "lock"))
+        lock.setStaleLockTime(0)
+        if not lock.tryLock(0):
+            return
+        lock.unlock()
+        try:
+            self.job, self.space = space.read_job(), space
+        except ChrepError:
+            return
+        if space.is_finished:
+            self._show_outcome()
+        else:
+            self._set("interrupted", f"A retraining was interrupted ({self.job.out.name}): Resume goes on.")
+
+    def _set(self, state: State, status: str) -> None:
+        self.state, self.status = state, status
+        self.changed.emit()
+
+
+def _remove(space: Workspace) -> None:
+    create_worker(shutil.rmtree, space.folder, ignore_errors=True, _start_thread=True)
+
+
+def _move(new: Path, place: Path, space: Workspace) -> Path | str:
+    """Move a bundle out of its workspace, and delete that; return the new path or an error text."""
+    if place.exists():
+        return f"{place}: there is something at this place. Choose another name."
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(new, place)
+    except OSError as error:
+        return f"{place}: the model cannot be put there ({error.strerror or error}). Choose another place."
+    shutil.rmtree(space.folder, ignore_errors=True)
+    return place
+
+
+def _in_words(stage: Stage | None, message: Message) -> str:
+    if stage is None:
+        return message.text if isinstance(message, Said) else ""
+    model = "The new model" if stage.number == stage.of else f"For the comparison, {stage.what}"
+    text = f"{model} ({stage.number} of {stage.of})"
+    return f"{text}: {message.text}" if isinstance(message, Said) else f"{text}…"
+
+
+def _last_line(errors: bytes) -> str:
+    lines = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+def _remembered() -> QSettings:
+    return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-chrep", "retraining")
+
+
+#: The retrainer of each viewer: ``retrainers.of(viewer)``.
+retrainers: PerViewer[Retrainer] = PerViewer(Retrainer)

@@ -1,0 +1,242 @@
+"""The work of the child process: train the models of the comparison, then the new model."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chrep_model.bundle import Bundle, load_bundle
+from chrep_model.bundle.extending import with_section
+from chrep_model.cache import default_cache
+from chrep_model.cohorts.cohort import Cohort, open_cohort
+from chrep_model.cohorts.section import Section
+from chrep_model.evaluation.comparison import Comparison, compare, held_out_groups
+from chrep_model.training.run import Epoch, Run
+from napari_chrep.retrain.effort import Effort, Rates, effort_of
+from napari_chrep.retrain.job import Job, Workspace, write_text
+from napari_chrep.retrain.messages import Curve, Message, Said, Stage, Tiles
+
+if TYPE_CHECKING:
+    from chrep_model.encoders.encoder import Encoder
+    from chrep_model.pipeline import TrainSettings
+
+TELL_EVERY_S = 0.2
+"""Tiles are told of at most so often."""
+
+ADDED = (
+    "Not compared: on this section the spots would be found again, and any score would flatter. Encoder, "
+    "heads and what is known of the errors are as before; only the neighbours' mean reads the new spots."
+)
+
+
+class Work:
+    """One retraining job, run in the calling thread.
+
+    Parameters
+    ----------
+    space : Workspace
+        Holds the job, and gets what is made.
+    tell : callable
+        Gets messages.
+    cancelled : callable
+        Whether the user cancelled; may raise KeyboardInterrupt.
+    enough : callable
+        Whether the network in training shall stop with its best weights.
+    """
+
+    def __init__(
+        self,
+        space: Workspace,
+        tell: Callable[[Message], None],
+        cancelled: Callable[[], bool],
+        enough: Callable[[], bool],
+    ) -> None:
+        self.space, self.job = space, space.read_job()
+        self.cache = self.job.cache or default_cache()
+        self.tell, self.cancelled, self.enough = tell, cancelled, enough
+        self._stage = ""
+        self._features: dict[tuple[str, tuple[float, ...], str], npt.NDArray[np.float32]] = {}
+        self._encoders: dict[str, Encoder] = {}
+        self._clock = _Clock()
+
+    def do(self) -> None:
+        """Make the comparison and the new bundle; results of an interrupted job are used again.
+
+        Raises
+        ------
+        ChrepError
+            Something is wrong with the cohort, the model in use or the settings; or Cancelled.
+        """
+        _leave_a_core()
+        in_use = load_bundle(self.job.in_use)
+        panel = in_use.panel
+        cohort = open_cohort(self.space.manifest).named_as(panel.genes, panel.ids, "the model in use")
+        if self.job.preset == "add":
+            comparison = self._add(cohort.sections[0], in_use)
+        else:
+            comparison = self._retrain(cohort, in_use)
+        write_text(self.space.comparison_file, comparison.model_dump_json(indent=1))
+
+    def _add(self, section: Section, in_use: Bundle) -> Comparison:
+        self._begin("the section's spots", 1, 1)
+        with_section(
+            in_use, section, self._look(in_use, section), self._encoder(in_use), self.space.result(self.job)
+        )
+        return Comparison(rows=(), how=ADDED)
+
+    def _retrain(self, cohort: Cohort, in_use: Bundle) -> Comparison:
+        groups = held_out_groups(cohort, in_use.card, self.job.groups)
+        total = len(groups) + 1
+
+        def fit(part: Cohort, held_out: str) -> Bundle:
+            number = [" and ".join(group) for group in groups].index(held_out) + 1
+            self._begin(f"without {held_out}", number, total)
+            return self._made(part, in_use, self.space.folds / f"fold{number}.chrep", trial=True)
+
+        comparison = compare(in_use, cohort, fit, self._look, folds=self.job.groups)
+        self._begin("new model", total, total)
+        self._made(cohort, in_use, self.space.result(self.job), trial=False)
+        self._clock.keep(
+            effort_of(self.job, cohort, in_use.card), self.job.preset, self.job.encoder_of(in_use.card)
+        )
+        return comparison
+
+    def _made(self, cohort: Cohort, in_use: Bundle, out: Path, *, trial: bool) -> Bundle:
+        """Make a bundle by the job's preset, or load it if it exists."""
+        from chrep_model import pipeline
+
+        if (out / "card.json").is_file():
+            self._clock.is_whole = False
+            return load_bundle(out)
+        how: dict[str, Any] = {"run": self._run(), "cancelled": self.cancelled, "device": self.job.device}
+        if self.job.preset == "calibrate":
+            features = {s.name: self._look(in_use, s) for s in cohort}
+            return pipeline.calibrate(in_use, cohort, out, features=features, **how)
+        settings = train_settings(self.job, in_use, self.space)
+        resume = pipeline.partial_training(out).exists()
+        if settings.finetune is not None:
+            # Nobody will look through an encoder of the comparison again.
+            cache = self.space.folder / "cache" if trial else self.cache
+            self._clock.is_whole &= not resume
+            return pipeline.train(
+                cohort, settings, out, cache=cache, resume=resume, progress=self._on_tiles, **how
+            )
+        encoder = self._opened(settings)
+        features = {s.name: self._seen(encoder, settings.context_um, s) for s in cohort}
+        self._clock.is_whole &= not resume
+        return pipeline.train(cohort, settings, out, resume=resume, features=features, **how)
+
+    def _run(self) -> Run:
+        def on_epoch(epoch: Epoch) -> None:
+            self.tell(Curve(stage=self._stage, **vars(epoch)))
+
+        return Run(say=self._say, on_epoch=on_epoch, warn=self._say, enough=self.enough)
+
+    def _say(self, line: str) -> None:
+        self.tell(Said(text=line))
+
+    def _begin(self, what: str, number: int, of: int) -> None:
+        self._stage = what
+        self.tell(Stage(number=number, of=of, what=what))
+
+    def _look(self, bundle: Bundle, section: Section) -> npt.NDArray[np.float32]:
+        return self._seen(self._encoder(bundle), bundle.context_um, section)
+
+    def _seen(
+        self, encoder: Encoder, context_um: tuple[float, ...], section: Section
+    ) -> npt.NDArray[np.float32]:
+        """Return the features of a section's spots, computed once."""
+        from chrep_model.training.features import section_features
+
+        key = (encoder.id, context_um, section.name)
+        if key not in self._features:
+            found = section_features(
+                [section], encoder, context_um, cache=self.cache, in_bulk=False,
+                progress=self._on_tiles, cancelled=self.cancelled,
+            )  # fmt: skip
+            self._features[key] = found[section.name]
+        return self._features[key]
+
+    def _encoder(self, bundle: Bundle) -> Encoder:
+        from chrep_model.prediction.predictor import choose_device
+
+        known = self._encoders
+        if bundle.card.encoder_id not in known:
+            known[bundle.card.encoder_id] = bundle.encoder(choose_device(self.job.device))
+        return known[bundle.card.encoder_id]
+
+    def _opened(self, settings: TrainSettings) -> Encoder:
+        from chrep_model.prediction.predictor import choose_device
+
+        encoder = settings.open(choose_device(self.job.device))
+        return self._encoders.setdefault(encoder.id, encoder)
+
+    def _on_tiles(self, done: int, total: int, what: str) -> None:
+        if self._clock.saw(done, what) or done >= total:
+            self.tell(Tiles(done=done, total=total, what=what))
+
+
+def train_settings(job: Job, in_use: Bundle, space: Workspace) -> TrainSettings:
+    """Return the training settings of the model in use, changed as the job says.
+
+    Parameters
+    ----------
+    space : Workspace
+        Gets the list of genes where they are those of the model in use.
+    """
+    from chrep_model.pipeline import TrainSettings
+
+    card = in_use.card
+    values: dict[str, Any] = {"genes": job.genes, "seed": job.seed, "chrep": card.settings.get("chrep")}
+    if job.encoder == "same":
+        values |= {
+            "encoder": card.encoder, "weights": in_use.encoder_weights, "mpp": card.mpp,
+            "tile_um": card.mpp * card.px, "context_um": in_use.context_um,
+        }  # fmt: skip
+    if job.genes == "same":
+        values["genes"] = space.folder / "genes.txt"
+        write_text(values["genes"], "\n".join(in_use.genes) + "\n")
+    if job.preset == "finetune":
+        values["finetune"] = {"epochs": job.epochs}
+    return TrainSettings(**values, note=f"retrained in the viewer, from {card.name}")
+
+
+class _Clock:
+    """Measures the time of a job's parts, to estimate that of later jobs."""
+
+    def __init__(self) -> None:
+        self.is_whole = True  # not of a run that went on from another
+        self._start = self._told = self._last = time.monotonic()
+        self._at: tuple[str, int] = ("", 0)
+        self._tiles, self._tiles_s = 0, 0.0
+
+    def saw(self, done: int, what: str) -> bool:
+        """Record progress; return whether it is time to report it."""
+        now, (former, before) = time.monotonic(), self._at
+        if what == former and done > before and what.startswith("tiles of"):
+            self._tiles += done - before
+            self._tiles_s += now - self._last
+        self._at, self._last = (what, done), now
+        if now - self._told < TELL_EVERY_S:
+            return False
+        self._told = now
+        return True
+
+    def keep(self, effort: Effort, preset: str, encoder: str) -> None:
+        """Store the measured rates."""
+        seconds = time.monotonic() - self._start - self._tiles_s if self.is_whole else 0.0
+        Rates.load().learned(
+            effort, preset=preset, encoder=encoder, tiles=self._tiles, tiles_s=self._tiles_s, fits_s=seconds
+        ).save()
+
+
+def _leave_a_core() -> None:
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
