@@ -23,8 +23,8 @@ from chrep_model.cache import default_cache
 from chrep_model.calibration.corrector import CorrectorSettings, fit_corrector
 from chrep_model.calibration.gallery import unit_rows, weighted_mean
 from chrep_model.cohorts.cohort import open_cohort
-from chrep_model.cohorts.genes import GenePanel
-from chrep_model.evaluation.guard import Stage
+from chrep_model.cohorts.gene_panel import GenePanel
+from chrep_model.evaluation.guard import GuardStage
 from chrep_model.evaluation.metrics import scores
 from chrep_model.evaluation.splits import Fold, make_folds
 from chrep_model.methods.base import gallery_of
@@ -119,11 +119,11 @@ def ablate(fold: Fold, s: ChrepSettings, seeds: int) -> Iterator[dict[str, str |
     panel = GenePanel.fit(fold.train, DEFAULT_GENES)
     scale = FeatureScale.fit(np.concatenate([fold.features[t.name] for t in fold.train]))
     table = spot_table(fold.train, fold.features, panel, scale)
-    with fold.test.during(Stage.PREDICTING):
+    with fold.test.during(GuardStage.PREDICTING):
         x = scale(fold.test.features)
     for seed in range(seeds):
         for name, z in predictions(table, x, s, seed):
-            with fold.test.during(Stage.SCORING):
+            with fold.test.during(GuardStage.SCORING):
                 truth = panel.expression(fold.test)
             for space, metric, value in scores(truth, panel.unstandardise(z), panel.sd):
                 if space == "log10-spot" and metric in METRICS:

@@ -29,9 +29,8 @@ from pyramids import SAMPLE, sample_pyramid
 from rich.console import Console
 from rich.table import Table
 
-from chrep_model.batch import many
 from chrep_model.batch.cluster import loads, predict_slides
-from chrep_model.batch.many import Job
+from chrep_model.batch.slides import BatchSettings, SlideOutcome, attempt, load
 from chrep_model.bundle import load_bundle
 from chrep_model.cli.console import one_line
 
@@ -50,27 +49,27 @@ class Bench:
         self.slides, self.folder, self.bundle = slides, folder, load_bundle(BUNDLE)
         self.predictor: Any = None
 
-    def begin(self, name: str) -> tuple[Job, dict[Path, Path]]:
+    def begin(self, name: str) -> tuple[BatchSettings, dict[Path, Path]]:
         """Settings, and where the predictions go."""
         out = self.folder / name
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
-        job = Job(
+        job = BatchSettings(
             bundle=BUNDLE, bundle_hash=self.bundle.hash, cache=out / "cache", genes=(), rect=None,
             mpp=None, stride=1.0, format="h5ad", device="cpu", batch_size=32, precision="fp32",
             keeps_records=True,
         )  # fmt: skip
         return job, {slide: out / f"{slide.stem}.h5ad" for slide in self.slides}
 
-    def single(self) -> list[many.Outcome]:
+    def single(self) -> list[SlideOutcome]:
         """Predict slides in turn; the model is loaded the first time."""
         job, targets = self.begin("single")
         if self.predictor is None:
-            self.predictor = many.load(job, self.bundle)
+            self.predictor = load(job, self.bundle)
         self.predictor.cache_dir = job.cache
-        return [many.attempt(job, self.predictor, *pair, one_line) for pair in targets.items()]
+        return [attempt(job, self.predictor, *pair, one_line) for pair in targets.items()]
 
-    def cluster(self, address: str) -> list[many.Outcome]:
+    def cluster(self, address: str) -> list[SlideOutcome]:
         """Predict on a running cluster."""
         job, targets = self.begin("cluster")
         return list(dict(predict_slides(address, job, targets, one_line)).values())
@@ -87,7 +86,7 @@ class Bench:
         return max(apart)
 
 
-def timed(work: Callable[[], list[many.Outcome]]) -> tuple[float, int]:
+def timed(work: Callable[[], list[SlideOutcome]]) -> tuple[float, int]:
     """Seconds of a run, and the tiles it predicted."""
     started = time.perf_counter()
     outcomes = work()

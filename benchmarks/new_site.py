@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import open_cohort
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.metrics import scores
 from chrep_model.methods.chrep import Chrep, ChrepSettings, FittedChrep

@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 from chrep_model.cohorts.cohort import open_cohort
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.evaluation.metrics import highly_expressed, mean_predictor_mse, scores
 from chrep_model.evaluation.oracle import Normalisation, oracle_correlations
 from chrep_model.pipeline import DEFAULT_GENES

@@ -19,9 +19,10 @@ from scipy import sparse
 from chrep_model.bundle import load_bundle
 from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.cohorts.cohort import Cohort, open_cohort
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
-from chrep_model.evaluation import benchmark, jobs
+from chrep_model.evaluation import benchmark
+from chrep_model.evaluation import fits as jobs
 from chrep_model.evaluation.benchmark import EvaluateSettings, evaluate
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings

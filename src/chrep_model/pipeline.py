@@ -22,7 +22,7 @@ from chrep_model.bundle.card import HEADS, provenance
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.gene_lists import read_gene_list
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.embeddings import Progress
 from chrep_model.encoders.encoder import Encoder, TimmEncoder
 from chrep_model.errors import BundleError, Cancelled, SettingsError

@@ -7,7 +7,7 @@ import pytest
 
 from chrep_model.analysis.signature import Signature, read_names, split_names
 from chrep_model.cohorts.aliases import Aliases, GeneNames
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.errors import GeneError
 
 

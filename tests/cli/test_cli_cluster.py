@@ -22,7 +22,7 @@ import torch
 from distributed import Client, LocalCluster, WorkerPlugin
 
 from chrep_model.batch import cluster, records
-from chrep_model.batch.many import Job
+from chrep_model.batch.slides import BatchSettings
 from chrep_model.bundle import load_bundle
 from chrep_model.cli import console
 from chrep_model.errors import PredictionError
@@ -43,7 +43,7 @@ class Deadly(WorkerPlugin):
         self.folder = folder
 
     def setup(self, worker: object) -> None:
-        from chrep_model.batch import many
+        from chrep_model.batch import slides as many
         from chrep_model.export import writing as export
 
         def write_or_die(prediction, path, *args):
@@ -210,7 +210,7 @@ def test_a_slide_that_kills_its_workers_fails_alone(predict, slides, out, deaths
 @pytest.fixture
 def job(tiny_bundle, tmp_path):
     """Settings as the command makes them."""
-    return Job(
+    return BatchSettings(
         bundle=tiny_bundle, bundle_hash=load_bundle(tiny_bundle).hash, cache=tmp_path / "cache", genes=(),
         rect=None, mpp=0.7, stride=1.0, format="h5ad", device="cpu", batch_size=4, precision="fp32",
         keeps_records=True,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.log10_spot import coverage, expected_shares
 from chrep_model.cohorts.section import Section
 from chrep_model.errors import GeneError

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.errors import Cancelled, CohortError, GeneError, LeakError, SettingsError
 from chrep_model.evaluation.benchmark import evaluate
 from chrep_model.evaluation.tables import GENE_COLUMNS, INTERVAL_COLUMNS, MAP_COLUMNS, MAPPED

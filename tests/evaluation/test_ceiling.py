@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from chrep_model.calibration.trust import gene_correlations
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.evaluation.ceiling import ceiling, reliability, variance_explained
 
 from .conftest import make_section

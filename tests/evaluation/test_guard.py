@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from chrep_model.calibration.gallery import Gallery
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.errors import LeakError
-from chrep_model.evaluation import jobs
-from chrep_model.evaluation.guard import HeldOutSection, Stage, check_distinct, check_gallery
-from chrep_model.evaluation.jobs import Job, Plan, do_job
+from chrep_model.evaluation import fits as jobs
+from chrep_model.evaluation.fits import FitTask, Plan, do_job
+from chrep_model.evaluation.guard import GuardStage, HeldOutSection, check_distinct, check_gallery
 from chrep_model.evaluation.splits import make_folds
 from chrep_model.methods.registry import MethodSettings
 
@@ -45,7 +45,7 @@ def test_while_fitting_nothing_can_be_read(held, read):
 @pytest.mark.parametrize("read", [name for name in READS if name not in OF_PIXELS])
 def test_while_predicting_counts_are_closed(held, read):
     with (
-        held.during(Stage.PREDICTING) as test,
+        held.during(GuardStage.PREDICTING) as test,
         pytest.raises(LeakError, match="B1 were read while a method was being asked for a prediction"),
     ):
         READS[read](test)
@@ -53,7 +53,7 @@ def test_while_predicting_counts_are_closed(held, read):
 
 @pytest.mark.parametrize("read", ["features", "positions", "number of spots", "slide file"])
 def test_while_predicting_what_a_slide_gives_is_open(held, read):
-    with held.during(Stage.PREDICTING) as test:
+    with held.during(GuardStage.PREDICTING) as test:
         READS[read](test)
 
 
@@ -64,7 +64,7 @@ def test_the_message_says_what_was_read(held):
 
 
 def test_while_scoring_it_is_the_section(held, cohort, features):
-    with held.during(Stage.SCORING) as test:
+    with held.during(GuardStage.SCORING) as test:
         for field in dataclasses.fields(cohort["B1"]):
             assert getattr(test, field.name) is getattr(cohort["B1"], field.name)
         assert test.features is features["B1"]
@@ -72,7 +72,7 @@ def test_while_scoring_it_is_the_section(held, cohort, features):
 
 
 def test_it_closes_again_whatever_happens(held):
-    with pytest.raises(ZeroDivisionError), held.during(Stage.SCORING):
+    with pytest.raises(ZeroDivisionError), held.during(GuardStage.SCORING):
         raise ZeroDivisionError
     with pytest.raises(LeakError):
         _ = held.counts
@@ -84,7 +84,7 @@ def test_name_patient_and_scale_are_no_secret(held):
 
 
 def test_it_is_as_closed_in_another_process(held):
-    with held.during(Stage.SCORING):
+    with held.during(GuardStage.SCORING):
         open_one = pickle.loads(pickle.dumps(held))  # noqa: S301
     for copy in (pickle.loads(pickle.dumps(held)), open_one):  # noqa: S301
         assert copy.name == "B1"
@@ -109,7 +109,7 @@ def test_a_fit_that_looks_at_the_test_section_is_stopped(cohort, features, monke
 
     monkeypatch.setattr(jobs, "fit_model", cheat)
     with pytest.raises(LeakError, match="test section B1"):
-        do_job(plan, Job("ridge", "B1", 0))
+        do_job(plan, FitTask("ridge", "B1", 0))
 
 
 def test_a_prediction_that_looks_at_the_counts_is_stopped(cohort, features, monkeypatch):
@@ -123,7 +123,7 @@ def test_a_prediction_that_looks_at_the_counts_is_stopped(cohort, features, monk
 
     monkeypatch.setattr(jobs, "fit_model", cheat)
     with pytest.raises(LeakError, match="counts of test section B1"):
-        do_job(plan, Job("ridge", "B1", 0))
+        do_job(plan, FitTask("ridge", "B1", 0))
 
 
 def test_a_fold_does_not_hand_out_the_features_of_its_test_section(cohort, features):
@@ -140,7 +140,7 @@ def test_a_gallery_that_a_job_was_given_is_checked(cohort, features, monkeypatch
 
     monkeypatch.setattr(jobs, "fit_model", cheat)
     with pytest.raises(LeakError, match="B1 is to be compared with holds spots of the test section itself"):
-        do_job(plan, Job("knn", "B1", 0))
+        do_job(plan, FitTask("knn", "B1", 0))
 
 
 # The gallery

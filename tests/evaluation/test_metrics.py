@@ -5,7 +5,7 @@ import pytest
 
 from chrep_model.calibration.trust import gene_correlations
 from chrep_model.cohorts.cohort import open_cohort
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.evaluation.metrics import (
     highly_expressed,
     interval_scores,

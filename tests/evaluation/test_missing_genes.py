@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from chrep_model.cohorts.cohort import Cohort
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.evaluation.ceiling import reliability
 from chrep_model.evaluation.metrics import highly_expressed, interval_scores, mean_predictor_mse, scores
 from chrep_model.evaluation.oracle import LibrarySizeOracle
 from chrep_model.evaluation.report import write_report
 from chrep_model.evaluation.report.notes import left_out
 from chrep_model.evaluation.report.results import Results
-from chrep_model.evaluation.scoring import Measured, score_prediction
+from chrep_model.evaluation.scoring import MeasuredSection, score_prediction
 
 from .conftest import GENES
 
@@ -87,7 +87,7 @@ def test_a_test_section_is_scored_as_if_the_gene_was_not_in_the_panel(made):
     whole, train = cohort.sections[0], cohort.sections[1:]
     panel = GenePanel.fit(train, sorted({g for s in train for g in s.genes}))
     predicted = LibrarySizeOracle.fit(train, panel).predict(whole)
-    measured = Measured.of(without(whole), panel)
+    measured = MeasuredSection.of(without(whole), panel)
     columns = ~np.isin(panel.genes, DROPPED)
     truth = measured.truth[:, columns]
     expected = scores(truth, predicted[:, columns], panel.sd[columns])

@@ -35,7 +35,7 @@ import pandas as pd
 import pytest
 
 from chrep_model.cohorts.cohort import Cohort
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.evaluation.metrics import scores
 from chrep_model.methods.baselines import Knn
 from chrep_model.methods.ridge import PENALTIES, choose_penalty

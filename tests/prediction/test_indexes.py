@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from chrep_model.batch.many import Job
+from chrep_model.batch.slides import BatchSettings
 from chrep_model.bundle import load_bundle
 from chrep_model.calibration import index as indexing
 from chrep_model.export.writing import write_prediction
@@ -87,7 +87,9 @@ def test_predictions_say_what_their_search_finds(bundle, made, tiny_cohort, tmp_
 
 def test_a_slide_is_predicted_again_once_there_is_an_index(bundle, made, tiny_cohort, tmp_path):
     def request(cache):
-        job = Job(bundle.path, bundle.hash, cache, (), None, None, 1.0, "h5ad", "cpu", None, "fp32", True)
+        job = BatchSettings(
+            bundle.path, bundle.hash, cache, (), None, None, 1.0, "h5ad", "cpu", None, "fp32", True
+        )
         with open_slide(sorted(tiny_cohort.glob("*.jpg"))[0]) as slide:
             return job.request(slide, bundle)
 

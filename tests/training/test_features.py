@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chrep_model.cohorts.cohort import open_cohort
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.embeddings import SlideEmbeddings
 from chrep_model.methods import model
 from chrep_model.methods.model import FeatureScale, spot_table

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from chrep_model.cohorts.cohort import open_cohort
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.encoders.encoder import open_encoder
 from chrep_model.errors import Cancelled, SettingsError, TrainingError
 from chrep_model.methods.model import FeatureScale, spot_table
@@ -222,7 +222,7 @@ import numpy as np
 import torch
 from conftest import Line
 from chrep_model.cohorts.cohort import open_cohort
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.methods.model import FeatureScale, spot_table
 from chrep_model.encoders.encoder import open_encoder
 from chrep_model.training import checkpoint

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from chrep_model.cohorts.aliases import GeneNames
 from chrep_model.cohorts.gene_lists import read_gene_list
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.errors import GeneError
 from chrep_model.prediction.prediction import ALL_TILES, Prediction
 

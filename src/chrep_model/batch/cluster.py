@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from chrep_model import __version__
 from chrep_model.allocator import share_one_arena
-from chrep_model.batch import many
-from chrep_model.batch.many import Describe, Job, Outcome
+from chrep_model.batch import slides as many
+from chrep_model.batch.slides import BatchSettings, Describe, SlideOutcome
 from chrep_model.errors import ChrepError, PredictionError, SettingsError
 from chrep_model.processes import spawning
 from chrep_model.slides.slide import open_slide
@@ -47,20 +47,20 @@ _NEEDED = (
 
 def predict_slides(
     address: str,
-    job: Job,
+    job: BatchSettings,
     targets: Mapping[Path, Path],
     describe: Describe,
     *,
     again: bool = False,
     part_tiles: int = PART_TILES,
-) -> Iterator[tuple[Path, Outcome]]:
+) -> Iterator[tuple[Path, SlideOutcome]]:
     """Predict slides on a running cluster; closing the iterator cancels what is not done.
 
     Parameters
     ----------
     address : str
         Of the scheduler, such as ``tcp://host:8786``.
-    job : Job
+    job : BatchSettings
         What is done to every slide.
     targets : mapping of Path to Path
         Slides, and where their predictions go.
@@ -130,7 +130,7 @@ class _Run:
     def __init__(
         self,
         client: Client,
-        job: Job,
+        job: BatchSettings,
         targets: Mapping[Path, Path],
         describe: Describe,
         again: bool,
@@ -142,7 +142,7 @@ class _Run:
         self._parts: dict[Future[Any], Path] = {}
         self._suspects: list[Path] = []
 
-    def outcomes(self) -> Iterator[tuple[Path, Outcome]]:
+    def outcomes(self) -> Iterator[tuple[Path, SlideOutcome]]:
         """Predict all slides, large files first; then once more those whose workers died.
 
         A scheduler blames every task that a worker had when it died. So that no slide suffers for another,
@@ -160,7 +160,7 @@ class _Run:
 
     def _predict(
         self, slides: Sequence[Path], at_a_time: int | None = None
-    ) -> Iterator[tuple[Path, Outcome]]:
+    ) -> Iterator[tuple[Path, SlideOutcome]]:
         """Predict slides, all at once in parts, or `at_a_time` of them, each as a whole."""
         from distributed import as_completed
 
@@ -199,14 +199,14 @@ class _Run:
         self._parts[future] = slide
         return future
 
-    def _result(self, future: Future[Any]) -> Outcome | int | None:
+    def _result(self, future: Future[Any]) -> SlideOutcome | int | None:
         """Return the outcome of a slide, the number of parts to cut it into, or None if its workers died."""
         from concurrent.futures import CancelledError
 
         from distributed import KilledWorker
 
         try:
-            result: Outcome | int = future.result()
+            result: SlideOutcome | int = future.result()
         except KilledWorker:
             return None
         except CancelledError as error:
@@ -223,7 +223,7 @@ class _Run:
             ) from error
         return result
 
-    def _deadly(self, slide: Path) -> Outcome:
+    def _deadly(self, slide: Path) -> SlideOutcome:
         error = PredictionError(
             "the worker processes that predicted it died again and again",
             path=slide,
@@ -233,8 +233,8 @@ class _Run:
 
 
 def predict_slide(
-    job: Job, path: Path, target: Path, describe: Describe, again: bool, part_tiles: int | None
-) -> Outcome | int:
+    job: BatchSettings, path: Path, target: Path, describe: Describe, again: bool, part_tiles: int | None
+) -> SlideOutcome | int:
     """Predict a slide on a worker, or return into how many parts of `part_tiles` tiles to cut it."""
     predictor = _predictor(job)
     if not again and (there := many.found(job, predictor.bundle, path, target)) is not None:
@@ -244,7 +244,7 @@ def predict_slide(
     return many.attempt(job, predictor, path, target, describe)
 
 
-def encode_part(job: Job, path: Path, part: int, part_tiles: int) -> None:
+def encode_part(job: BatchSettings, path: Path, part: int, part_tiles: int) -> None:
     """Fill one part of a slide's stored embeddings, on a worker."""
     with open_slide(path, mpp=job.mpp, scene=job.scene) as slide:
         embeddings = _predictor(job).prepare(slide).embeddings
@@ -261,7 +261,7 @@ _loaded: tuple[Any, Predictor] | None = None
 _loads = 0
 
 
-def _predictor(job: Job) -> Predictor:
+def _predictor(job: BatchSettings) -> Predictor:
     """Return this process's model, loaded once for all its threads; another job's model replaces it."""
     global _loaded, _loads
     key = (job.bundle_hash, job.device, job.batch_size, job.precision, job.cache)
@@ -273,7 +273,7 @@ def _predictor(job: Job) -> Predictor:
         return _loaded[1]
 
 
-def _load(job: Job) -> Predictor:
+def _load(job: BatchSettings) -> Predictor:
     import socket
 
     import dask
@@ -296,7 +296,7 @@ def _load(job: Job) -> Predictor:
         ) from error
 
 
-def _count_parts(job: Job, predictor: Predictor, path: Path, part_tiles: int) -> int:
+def _count_parts(job: BatchSettings, predictor: Predictor, path: Path, part_tiles: int) -> int:
     """Return into how many parts to cut a slide; 1 if only some of its tiles are predicted."""
     from chrep_model.embeddings import SlideEmbeddings
 
@@ -341,7 +341,7 @@ def _connected(address: str) -> Iterator[Client]:
         client.close()
 
 
-def _check_workers(client: Client, job: Job, targets: Mapping[Path, Path]) -> None:
+def _check_workers(client: Client, job: BatchSettings, targets: Mapping[Path, Path]) -> None:
     """Check that every worker can do the work, before each slide fails on it."""
     folders = {target.absolute().parent for target in targets.values()}
     needed = [job.bundle, *folders]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from chrep_model.bundle.card import REMEDY, Card, read_card
 from chrep_model.calibration.trust import Trust
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.errors import BundleError, GeneError
 from chrep_model.slides.tiles import TileSpec
 

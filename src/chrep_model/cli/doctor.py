@@ -31,7 +31,7 @@ QT = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 EXAMPLE = options.example("chrep doctor")
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """One line: `state` is ok, missing (something optional) or fault (chrep does not work)."""
 
     what: str
@@ -59,11 +59,11 @@ def doctor(as_json: options.Json = False, debug: options.Debug = False) -> None:
         raise typer.Exit(1)
 
 
-def _findings() -> Iterator[Finding]:
-    yield Finding("chrep", "ok", __version__)
-    yield Finding("python", "ok", f"{platform.python_version()} ({sys.executable})")
+def _findings() -> Iterator[Diagnosis]:
+    yield Diagnosis("chrep", "ok", __version__)
+    yield Diagnosis("python", "ok", f"{platform.python_version()} ({sys.executable})")
     cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(_cores())
-    yield Finding("system", "ok", f"{platform.platform()}, {cores} cores")
+    yield Diagnosis("system", "ok", f"{platform.platform()}, {cores} cores")
     yield from _packages()
     yield from _device()
     yield from _readers()
@@ -77,24 +77,24 @@ def _cores() -> range:
     return range(len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[Diagnosis]:
     for name in NEEDED:
         version = _version(name)
         if version is None:
-            yield Finding(name, "fault", "not installed", "Install napari-chrep again.")
+            yield Diagnosis(name, "fault", "not installed", "Install napari-chrep again.")
         else:
-            yield Finding(name, "ok", version)
+            yield Diagnosis(name, "ok", version)
     for name, (purpose, remedy) in EXTRAS.items():
         version = _version(name)
         if version is None:
-            yield Finding(name, "missing", f"not installed; for {purpose}", remedy)
+            yield Diagnosis(name, "missing", f"not installed; for {purpose}", remedy)
         else:
-            yield Finding(name, "ok", f"{version}, for {purpose}")
+            yield Diagnosis(name, "ok", f"{version}, for {purpose}")
     bindings = [f"{name} {version}" for name in QT if (version := _version(name)) is not None]
     if bindings:
-        yield Finding("Qt", "ok", ", ".join(bindings))
+        yield Diagnosis("Qt", "ok", ", ".join(bindings))
     else:
-        yield Finding("Qt", "missing", "no binding; the viewer needs one", "Install napari-chrep[gui].")
+        yield Diagnosis("Qt", "missing", "no binding; the viewer needs one", "Install napari-chrep[gui].")
 
 
 def _version(name: str) -> str | None:
@@ -104,38 +104,38 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _device() -> Iterator[Finding]:
+def _device() -> Iterator[Diagnosis]:
     try:
         import torch
     except Exception as error:  # a damaged installation fails in many ways
-        yield Finding("device", "fault", f"torch cannot be imported ({error})", "Install torch again.")
+        yield Diagnosis("device", "fault", f"torch cannot be imported ({error})", "Install torch again.")
         return
     from chrep_model.prediction.predictor import choose_device
 
     chosen = choose_device("auto")
     if chosen == "cuda":
         cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        yield Finding("device", "ok", f"cuda: {', '.join(cards)}")
+        yield Diagnosis("device", "ok", f"cuda: {', '.join(cards)}")
     elif chosen == "mps":
-        yield Finding("device", "ok", "mps")
+        yield Diagnosis("device", "ok", "mps")
     else:
         remedy = "" if torch.version.cuda is None else "With a GPU in this machine: look at its driver."
-        yield Finding("device", "ok", f"cpu, {torch.get_num_threads()} threads", remedy)
+        yield Diagnosis("device", "ok", f"cpu, {torch.get_num_threads()} threads", remedy)
 
 
-def _readers() -> Iterator[Finding]:
+def _readers() -> Iterator[Diagnosis]:
     from chrep_model.slides.backends import openslide
 
-    yield Finding("slides", "ok", "Aperio SVS, tiled TIFF and OME-TIFF, JPEG, PNG")
+    yield Diagnosis("slides", "ok", "Aperio SVS, tiled TIFF and OME-TIFF, JPEG, PNG")
     if openslide.available():
         import openslide as library
 
-        yield Finding("OpenSlide", "ok", f"{library.__library_version__}: NDPI, MRXS, DICOM and others")
+        yield Diagnosis("OpenSlide", "ok", f"{library.__library_version__}: NDPI, MRXS, DICOM and others")
     else:
-        yield Finding("OpenSlide", "missing", "no NDPI, MRXS or DICOM", "Install napari-chrep[openslide].")
+        yield Diagnosis("OpenSlide", "missing", "no NDPI, MRXS or DICOM", "Install napari-chrep[openslide].")
 
 
-def _cache() -> Finding:
+def _cache() -> Diagnosis:
     from chrep_model.cache import default_cache
     from chrep_model.errors import PredictionError
     from chrep_model.files import make_writable
@@ -144,18 +144,18 @@ def _cache() -> Finding:
     try:
         make_writable(folder)
     except PredictionError as error:
-        return Finding("cache", "fault", str(error), "Set CHREP_CACHE to a folder that can be written.")
-    return Finding("cache", "ok", f"{folder} ({console.size_of(folder)}); CHREP_CACHE moves it")
+        return Diagnosis("cache", "fault", str(error), "Set CHREP_CACHE to a folder that can be written.")
+    return Diagnosis("cache", "ok", f"{folder} ({console.size_of(folder)}); CHREP_CACHE moves it")
 
 
-def _weights() -> Finding:
+def _weights() -> Diagnosis:
     """Look where timm's downloads go."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     folder = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     models = sorted(child.name.removeprefix("models--") for child in folder.glob("models--*"))
     if models:
-        return Finding("encoder weights", "ok", f"{folder}: {options.shown(models)}")
-    return Finding(
+        return Diagnosis("encoder weights", "ok", f"{folder}: {options.shown(models)}")
+    return Diagnosis(
         "encoder weights",
         "missing",
         f"none in {folder}; the built-in encoder needs none",
@@ -163,13 +163,13 @@ def _weights() -> Finding:
     )
 
 
-def _display() -> Finding:
+def _display() -> Diagnosis:
     if not has_display():
-        return Finding(
+        return Diagnosis(
             "display", "missing", "no DISPLAY or WAYLAND_DISPLAY", "The viewer needs one; commands do not."
         )
     name = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY") or "of the system"
-    return Finding("display", "ok", name)
+    return Diagnosis("display", "ok", name)
 
 
 def has_display() -> bool:

@@ -15,7 +15,7 @@ from chrep_model.cli import console, options
 from chrep_model.errors import SettingsError
 
 if TYPE_CHECKING:
-    from chrep_model.batch.many import Job, Outcome
+    from chrep_model.batch.slides import BatchSettings, SlideOutcome
     from chrep_model.bundle import Bundle
 
 
@@ -96,7 +96,7 @@ def predict(
     part = (1, 1) if shard is None else options.shard(shard)
     if stride <= 0:
         raise SettingsError(f"a stride of {stride} tiles leads nowhere", remedy="It has to be above zero.")
-    from chrep_model.batch.many import Job
+    from chrep_model.batch.slides import BatchSettings
     from chrep_model.bundle import load_bundle
 
     loaded = load_bundle(bundle)
@@ -105,7 +105,7 @@ def predict(
         loaded.panel.indices(chosen)
     targets = _targets(slides, scene, out, format, len(chosen or loaded.genes))
     mine = dict(list(targets.items())[part[0] - 1 :: part[1]])
-    job = Job(
+    job = BatchSettings(
         bundle=bundle.absolute(), bundle_hash=loaded.hash, cache=default_cache().absolute(), genes=chosen,
         rect=rect, mpp=mpp, scene=scene, stride=stride, format=format, device=device, batch_size=batch_size,
         precision=options.precision(precision), keeps_records=len(slides) > 1,
@@ -148,10 +148,10 @@ def _targets(slides: list[Path], scene: str | None, out: Path, format: str, n_ge
 
 
 def _here(
-    job: Job, bundle: Bundle, targets: dict[Path, Path], again: bool, debug: bool
-) -> Iterator[tuple[Path, Outcome]]:
+    job: BatchSettings, bundle: Bundle, targets: dict[Path, Path], again: bool, debug: bool
+) -> Iterator[tuple[Path, SlideOutcome]]:
     """Predict slides one after the other in this process, or on several GPUs with a process each."""
-    from chrep_model.batch import many
+    from chrep_model.batch import slides as many
     from chrep_model.batch.cluster import one_worker_each
 
     def describe(error: BaseException) -> str:
@@ -192,8 +192,8 @@ def _several_gpus() -> list[str]:
 
 
 def _on_cluster(
-    address: str, job: Job, targets: dict[Path, Path], again: bool
-) -> Iterator[tuple[Path, Outcome]]:
+    address: str, job: BatchSettings, targets: dict[Path, Path], again: bool
+) -> Iterator[tuple[Path, SlideOutcome]]:
     """Predict slides on a cluster; results come in any order."""
     from chrep_model.batch.cluster import predict_slides
 
@@ -207,7 +207,7 @@ def _on_cluster(
             yield slide, outcome
 
 
-def _tell(outcome: Outcome) -> None:
+def _tell(outcome: SlideOutcome) -> None:
     """Print what the user should know about a slide that was just tried."""
     from chrep_model.calibration.trust import UNLIKE_SHARE
 
@@ -224,7 +224,7 @@ def _tell(outcome: Outcome) -> None:
         )
 
 
-def _result(outcome: Outcome, n_genes: int) -> dict[str, Any]:
+def _result(outcome: SlideOutcome, n_genes: int) -> dict[str, Any]:
     record = outcome.record
     if record.state == "failed":
         return {"slide": record.slide, "error": record.error, "attempts": record.attempts}

@@ -14,12 +14,12 @@ import pandas as pd
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.gene_lists import read_gene_list
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import Progress
 from chrep_model.errors import SettingsError
+from chrep_model.evaluation.fits import FitTask, JobStore, Plan, section_digest
 from chrep_model.evaluation.guard import check_distinct
-from chrep_model.evaluation.jobs import Job, JobStore, Plan, section_digest
 from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.parallel import do_jobs
 from chrep_model.evaluation.report import write_report
@@ -91,7 +91,7 @@ def evaluate(
     warn: Callable[[str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Summary:
-    """Fit every method on every fold's training sections, and score it on the section left out.
+    """FitTask every method on every fold's training sections, and score it on the section left out.
 
     Every job, one method on one fold under one seed, is kept in ``out/jobs`` as soon as it is done; called
     again, only what is missing or was asked for otherwise is done. Then ``scores.csv``, ``per_gene.parquet``,
@@ -169,14 +169,14 @@ def _check(settings: EvaluateSettings, processes: int) -> None:
         make_method(name, settings)
 
 
-def _jobs(settings: EvaluateSettings, folds: Sequence[Fold]) -> list[Job]:
+def _jobs(settings: EvaluateSettings, folds: Sequence[Fold]) -> list[FitTask]:
     """Return one job per method, fold and seed, always with those of the oracle."""
     repeats = {
         name: settings.seeds if make_method(name, settings).random else 1
         for name in dict.fromkeys(settings.methods)
     }
     return [
-        Job(name, fold.name, seed)
+        FitTask(name, fold.name, seed)
         for fold in folds
         for name, count in {**repeats, ORACLE: 1}.items()
         for seed in range(count)

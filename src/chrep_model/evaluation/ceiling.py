@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.calibration.trust import gene_correlations
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
 
 SPLITS = 10

@@ -20,7 +20,7 @@ from chrep_model.cohorts.section import Section
 from chrep_model.errors import LeakError
 
 
-class Stage(IntEnum):
+class GuardStage(IntEnum):
     """What happens to a fold; each stage may see what the earlier ones may."""
 
     FITTING = 0
@@ -28,17 +28,21 @@ class Stage(IntEnum):
     SCORING = 2
 
 
-_OPENS: Mapping[str, tuple[Stage, str]] = {
-    "slide_path": (Stage.PREDICTING, "pixels"),
-    "open_slide": (Stage.PREDICTING, "pixels"),
-    "features": (Stage.PREDICTING, "features"),
-    "xy": (Stage.PREDICTING, "spot positions"),
-    "spot_ids": (Stage.PREDICTING, "spots"),
-    "counts": (Stage.SCORING, "counts"),
-    "counts_path": (Stage.SCORING, "counts"),
-    "genes": (Stage.SCORING, "gene names"),
+_OPENS: Mapping[str, tuple[GuardStage, str]] = {
+    "slide_path": (GuardStage.PREDICTING, "pixels"),
+    "open_slide": (GuardStage.PREDICTING, "pixels"),
+    "features": (GuardStage.PREDICTING, "features"),
+    "xy": (GuardStage.PREDICTING, "spot positions"),
+    "spot_ids": (GuardStage.PREDICTING, "spots"),
+    "counts": (GuardStage.SCORING, "counts"),
+    "counts_path": (GuardStage.SCORING, "counts"),
+    "genes": (GuardStage.SCORING, "gene names"),
 }
-_DOING = {Stage.FITTING: "fitted", Stage.PREDICTING: "asked for a prediction", Stage.SCORING: "scored"}
+_DOING = {
+    GuardStage.FITTING: "fitted",
+    GuardStage.PREDICTING: "asked for a prediction",
+    GuardStage.SCORING: "scored",
+}
 
 
 class HeldOutSection(Section):
@@ -56,13 +60,13 @@ class HeldOutSection(Section):
     """
 
     features: NDArray[np.float32]
-    _stage: Stage
+    _stage: GuardStage
 
     def __init__(self, section: Section, features: NDArray[np.float32] | None = None) -> None:
         values = {field.name: getattr(section, field.name) for field in fields(Section)}
         if features is not None:
             values["features"] = features
-        for name, value in (values | {"_stage": Stage.FITTING}).items():
+        for name, value in (values | {"_stage": GuardStage.FITTING}).items():
             object.__setattr__(self, name, value)  # a section is frozen
 
     def __getattribute__(self, name: str) -> Any:
@@ -80,13 +84,13 @@ class HeldOutSection(Section):
         return f"HeldOutSection({self.name!r})"
 
     @contextmanager
-    def during(self, stage: Stage) -> Iterator[HeldOutSection]:
+    def during(self, stage: GuardStage) -> Iterator[HeldOutSection]:
         """Open what `stage` may see, until the end of the ``with``."""
         object.__setattr__(self, "_stage", stage)
         try:
             yield self
         finally:
-            object.__setattr__(self, "_stage", Stage.FITTING)
+            object.__setattr__(self, "_stage", GuardStage.FITTING)
 
 
 def check_gallery(gallery: Gallery, train: tuple[Section, ...], test: Section, *, by_patient: bool) -> None:

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from chrep_model.embeddings import Progress
 from chrep_model.errors import Cancelled, ChrepError, JobError
-from chrep_model.evaluation.jobs import Job, JobStore, Plan, do_job
+from chrep_model.evaluation.fits import FitTask, JobStore, Plan, do_job
 from chrep_model.pipeline import stopping
 from chrep_model.processes import spawning
 from chrep_model.training.run import SILENT
@@ -42,7 +42,7 @@ def usable_cores() -> int:
 
 def do_jobs(
     plan: Plan,
-    jobs: Sequence[Job],
+    jobs: Sequence[FitTask],
     store: JobStore,
     *,
     processes: int,
@@ -55,7 +55,7 @@ def do_jobs(
     ----------
     plan : Plan
         What they share.
-    jobs : sequence of Job
+    jobs : sequence of FitTask
         All jobs; those that `store` has under their key are left as they are.
     store : JobStore
         Where every job puts what it found as soon as it is done.
@@ -87,8 +87,8 @@ def do_jobs(
 
 
 def _in_turn(
-    plan: Plan, jobs: Mapping[Job, str], store: JobStore, cancelled: Callable[[], bool] | None
-) -> Generator[Job]:
+    plan: Plan, jobs: Mapping[FitTask, str], store: JobStore, cancelled: Callable[[], bool] | None
+) -> Generator[FitTask]:
     for job, key in jobs.items():
         if cancelled is not None and cancelled():
             raise Cancelled("cancelled")
@@ -101,18 +101,18 @@ def _in_turn(
 
 def _side_by_side(
     plan: Plan,
-    jobs: Mapping[Job, str],
+    jobs: Mapping[FitTask, str],
     store: JobStore,
     processes: int,
     cancelled: Callable[[], bool] | None,
-) -> Generator[Job]:
+) -> Generator[FitTask]:
     with spawning() as context:
         stop = context.Event()
         executor = ProcessPoolExecutor(
             processes, context, initializer=_Worker.start, initargs=(plan, store, stop)
         )
         try:
-            running: dict[Future[None], Job] = {
+            running: dict[Future[None], FitTask] = {
                 executor.submit(_Worker.work, *entry): entry[0] for entry in jobs.items()
             }
             while running:
@@ -146,7 +146,7 @@ class _Worker:
         threading.Thread(target=_leave_with_parent, daemon=True).start()
 
     @classmethod
-    def work(cls, job: Job, key: str) -> None:
+    def work(cls, job: FitTask, key: str) -> None:
         """Run one job."""
         _do(cls.plan, job, key, cls.store, cls.stopped)
 
@@ -158,12 +158,12 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _do(plan: Plan, job: Job, key: str, store: JobStore, cancelled: Callable[[], bool] | None) -> None:
+def _do(plan: Plan, job: FitTask, key: str, store: JobStore, cancelled: Callable[[], bool] | None) -> None:
     with single_threaded():
         store.keep(job, key, do_job(plan, job, stopping(SILENT, cancelled)))
 
 
-def _blame(job: Job, error: BaseException) -> NoReturn:
+def _blame(job: FitTask, error: BaseException) -> NoReturn:
     """Raise a job's error again with the job's name in the message."""
     if isinstance(error, Cancelled):
         raise error

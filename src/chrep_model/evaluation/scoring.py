@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from chrep_model.calibration.trust import LEVELS, gene_correlations
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.ceiling import ceiling, reliability, variance_explained
 from chrep_model.evaluation.metrics import (
@@ -40,7 +40,7 @@ MAP_CANDIDATES = 64
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FitScores:
     """The scores of one method on one test section.
 
     Attributes
@@ -63,7 +63,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredSection:
     """Measured expression of a test section, and what is needed to score predictions of it.
 
     Attributes
@@ -87,7 +87,7 @@ class Measured:
     raster: Raster
 
     @classmethod
-    def of(cls, section: Section, panel: GenePanel) -> Measured:
+    def of(cls, section: Section, panel: GenePanel) -> MeasuredSection:
         """Prepare a test section for scoring."""
         position = px_to_um(1.0, section.mpp) * section.xy
         return cls(
@@ -129,7 +129,7 @@ class Measured:
         return np.sort(by_reliability[measured][:MAP_CANDIDATES])
 
 
-def score_model(model: Model, response: Response, measured: Measured, *, maps: bool) -> Outcome:
+def score_model(model: Model, response: Response, measured: MeasuredSection, *, maps: bool) -> FitScores:
     """Score all variants of a model, and the one to trust also smoothed.
 
     Parameters
@@ -138,7 +138,7 @@ def score_model(model: Model, response: Response, measured: Measured, *, maps: b
         Fitted without the test section.
     response : dict
         What it said to the test section's features.
-    measured : Measured
+    measured : MeasuredSection
         The truth.
     maps : bool
         Whether to keep the map candidates' values.
@@ -146,7 +146,7 @@ def score_model(model: Model, response: Response, measured: Measured, *, maps: b
     return _outcome(_answers(model, response, measured.position), measured, maps)
 
 
-def score_prediction(predicted: NDArray[np.float32], measured: Measured, *, maps: bool) -> Outcome:
+def score_prediction(predicted: NDArray[np.float32], measured: MeasuredSection, *, maps: bool) -> FitScores:
     """Score a single prediction (n, genes) as variant ``raw``."""
     return _outcome(iter([_Answer("raw", predicted, {})]), measured, maps)
 
@@ -179,7 +179,7 @@ def smoothed(predicted: NDArray[np.float32], position: NDArray[np.float64]) -> N
     return out
 
 
-def _outcome(answers: Iterator[_Answer], measured: Measured, maps: bool) -> Outcome:
+def _outcome(answers: Iterator[_Answer], measured: MeasuredSection, maps: bool) -> FitScores:
     rows: list[tuple[str, str, str, float]] = []
     genes, intervals, spots = [], [], []
     kept = measured.map_genes() if maps else np.empty(0, np.int64)
@@ -198,7 +198,7 @@ def _outcome(answers: Iterator[_Answer], measured: Measured, maps: bool) -> Outc
         if maps:
             spots.append(_spots(answer.variant, answer.predicted, measured, kept))
     columns = ["variant", "gene", "pcc", "mean", "ssim", "rvd", "ceiling"]
-    return Outcome(
+    return FitScores(
         pd.DataFrame(rows, columns=["variant", "space", "metric", "value"]),
         pd.concat(genes, ignore_index=True)[columns],
         pd.DataFrame(intervals, columns=["variant", "level", "coverage", "width"]),
@@ -207,7 +207,7 @@ def _outcome(answers: Iterator[_Answer], measured: Measured, maps: bool) -> Outc
 
 
 def _spots(
-    variant: str, values: NDArray[np.float32], measured: Measured, kept: NDArray[np.int64]
+    variant: str, values: NDArray[np.float32], measured: MeasuredSection, kept: NDArray[np.int64]
 ) -> pd.DataFrame:
     frame = pd.DataFrame(values[:, kept], columns=[measured.panel.genes[i] for i in kept])
     x, y = measured.position.T

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from chrep_model.evaluation.jobs import Job
+from chrep_model.evaluation.fits import FitTask
 from chrep_model.evaluation.oracle import ORACLE
-from chrep_model.evaluation.scoring import TRUTH, Outcome
+from chrep_model.evaluation.scoring import TRUTH, FitScores
 from chrep_model.evaluation.splits import Fold
 from chrep_model.evaluation.summary import trusted_variants
 from chrep_model.files import replacing
@@ -50,10 +50,10 @@ class Tables:
     maps: pd.DataFrame
 
     @classmethod
-    def of(cls, jobs: Sequence[Job], outcomes: Sequence[Outcome], folds: Mapping[str, Fold]) -> Tables:
+    def of(cls, jobs: Sequence[FitTask], outcomes: Sequence[FitScores], folds: Mapping[str, Fold]) -> Tables:
         """Put together the outcomes of `jobs`, in that order."""
 
-        def collected(part: Callable[[Outcome], pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+        def collected(part: Callable[[FitScores], pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
             frames = [
                 part(outcome).assign(
                     method=job.method, fold=job.fold, seed=job.seed,
@@ -79,10 +79,10 @@ class Tables:
 
 
 def _maps(
-    jobs: Sequence[Job], outcomes: Sequence[Outcome], per_gene: pd.DataFrame, trusted: Mapping[str, str]
+    jobs: Sequence[FitTask], outcomes: Sequence[FitScores], per_gene: pd.DataFrame, trusted: Mapping[str, str]
 ) -> pd.DataFrame:
     frames = [pd.DataFrame(columns=list(MAP_COLUMNS))]
-    kept: dict[str, list[tuple[Job, pd.DataFrame]]] = {}
+    kept: dict[str, list[tuple[FitTask, pd.DataFrame]]] = {}
     for job, outcome in zip(jobs, outcomes, strict=True):
         if len(outcome.maps):
             kept.setdefault(job.fold, []).append((job, outcome.maps))
@@ -96,7 +96,7 @@ def _maps(
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
-def _map(job: Job, frame: pd.DataFrame, gene: str) -> pd.DataFrame:
+def _map(job: FitTask, frame: pd.DataFrame, gene: str) -> pd.DataFrame:
     measured = frame.loc[frame["variant"] == TRUTH, gene].to_numpy()
     predicted = frame[frame["variant"] != TRUTH]
     return pd.DataFrame(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.blocks import scratch, write
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.geometry import px_to_um
 from chrep_model.methods.base import FittedMethod, Genes, Method, Response

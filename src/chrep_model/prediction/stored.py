@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from chrep_model.bundle import Bundle
 from chrep_model.bundle.card import Card
 from chrep_model.calibration.trust import FAR
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.errors import BundleError, PredictionError, SettingsError, SlideError, damage_told
 from chrep_model.prediction.parts import PredictionPart
 from chrep_model.prediction.places import recall

@@ -44,7 +44,7 @@ TINT_MS = 70
 
 
 @dataclass
-class Shown:
+class HeatmapLayer:
     """A heatmap layer and what was last written to it.
 
     Attributes
@@ -87,7 +87,7 @@ class Heatmaps:
     def __init__(self, viewer: Any, session: Session) -> None:
         self.session = session
         self._viewer = weakref.ref(viewer)
-        self._shown: dict[str, Shown] = {}
+        self._shown: dict[str, HeatmapLayer] = {}
         self._asked: set[str] = set()
         self._writing = self._growing = False
         self._maker = MapMaker()
@@ -269,7 +269,7 @@ class Heatmaps:
         for kind in tints.keys() & self._shown.keys():
             self._limit(self._shown[kind], tints[kind])
 
-    def _limit(self, shown: Shown, limits: Limits, other: bool = False) -> None:
+    def _limit(self, shown: HeatmapLayer, limits: Limits, other: bool = False) -> None:
         """Give a layer its limits, unless they are the user's (for `other` values they no longer are)."""
         layer = shown.layer
         if not other and tuple(layer.contrast_limits) != shown.limits:
@@ -304,7 +304,7 @@ class Heatmaps:
         selected = viewer.layers.selection.active
         viewer.layers.insert(self._top(viewer), layer)
         self._asked.discard(kind)
-        self._shown[kind] = Shown(layer, subject.of(kind), layer.name, limits)
+        self._shown[kind] = HeatmapLayer(layer, subject.of(kind), layer.name, limits)
         self._bare.append(layer)
         self._dress.start(0)
         if selected is not None:

@@ -19,7 +19,7 @@ from napari_chrep.canvas.maps import PAIR, FloatMap
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
-    from chrep_model.cohorts.genes import GenePanel
+    from chrep_model.cohorts.gene_panel import GenePanel
     from chrep_model.prediction.prediction import Prediction
     from chrep_model.slides.slide import Slide
     from napari_chrep.canvas.slide_layer import LayerData
@@ -39,7 +39,7 @@ _SEEN_THROUGH = 0.6
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredSpots:
     """The measured spots of a slide, and their values for a model's genes.
 
     Attributes
@@ -77,7 +77,7 @@ class Measured:
 
 def reading(
     slide: Slide, counts: Path | None, section: Section | None, panel: GenePanel | None, bundle: str
-) -> Iterator[Measured | ChrepError]:
+) -> Iterator[MeasuredSpots | ChrepError]:
     """Read the spots of a slide and bring them onto a panel; yields them, why not, or nothing without any."""
     try:
         if section is None:
@@ -91,13 +91,13 @@ def reading(
         yield error
         return
     if panel is None:
-        yield Measured(section)
+        yield MeasuredSpots(section)
         return
     section = matched(section, panel.genes, panel.ids, "the model")
     try:
-        yield Measured(section, bundle, panel.expression(section), frozenset(section.genes))
+        yield MeasuredSpots(section, bundle, panel.expression(section), frozenset(section.genes))
     except GeneError as error:
-        yield Measured(section, bundle, trouble=str(error))
+        yield MeasuredSpots(section, bundle, trouble=str(error))
 
 
 def beside(slide: Slide) -> Path:
@@ -153,13 +153,13 @@ def totals_layer_data(section: Section, scale: tuple[float, float], units: tuple
 
 
 def agreement(
-    measured: Measured, prediction: Prediction, gene: str, values_of: Callable[[str], FloatMap | None]
+    measured: MeasuredSpots, prediction: Prediction, gene: str, values_of: Callable[[str], FloatMap | None]
 ) -> str:
     """Return a sentence on how well a gene's maps agree with the spots centred in predicted tiles.
 
     Parameters
     ----------
-    measured : Measured
+    measured : MeasuredSpots
     prediction : Prediction
         With the tiles of the maps.
     gene : str

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from chrep_model.slides.slide import Slide
-from napari_chrep.canvas.slide_pixels import Shown
+from napari_chrep.canvas.slide_pixels import SlidePixels
 from napari_chrep.state.scales import with_remembered_scale
 from napari_chrep.state.session import SLIDE_KEY
 
 #: One layer for napari: data, keyword arguments, kind of layer.
 LayerData = tuple[Any, dict[str, Any], str]
 
-#: Key of a slide layer's ``metadata``: the `Shown` that reads its pixels for the canvas.
+#: Key of a slide layer's ``metadata``: the `SlidePixels` that reads its pixels for the canvas.
 SHOWN_KEY = "chrep_shown"
 
 
@@ -32,7 +32,7 @@ def slide_layer_data(slide: Slide) -> LayerData:
         one-level slide, one array.
     """
     slide = with_remembered_scale(slide)
-    shown = Shown(slide)
+    shown = SlidePixels(slide)
     levels = slide.pyramid(shown.read)
     kwargs: dict[str, Any] = {
         "name": slide.name,

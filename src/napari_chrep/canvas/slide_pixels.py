@@ -21,7 +21,7 @@ GONE = "the slide has been moved or deleted while it is open"
 REMEDY = "Put it back, remove its layer, and open it again."
 
 
-class Shown:
+class SlidePixels:
     """Reads a slide for display; what cannot be read is hatched, never black or invented.
 
     Parameters
@@ -77,7 +77,7 @@ class Shown:
 
 
 @ensure_main_thread
-def _emit(shown: Shown) -> None:
+def _emit(shown: SlidePixels) -> None:
     shown.lost.emit()
 
 

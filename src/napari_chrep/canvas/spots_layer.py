@@ -27,7 +27,7 @@ from napari_chrep.canvas.maps import KINDS, Limits, pair, shared_limits
 from napari_chrep.canvas.measured_spots import (
     AT_REST_KEY,
     SECTION_KEY,
-    Measured,
+    MeasuredSpots,
     agreement,
     reading,
     spots_layer_data,
@@ -53,7 +53,7 @@ class Truth:
 
     Attributes
     ----------
-    measured : Measured or None
+    measured : MeasuredSpots or None
         The spots of the slide that is looked at.
     trouble : str
         Why a file could not be used; empty where there is none, or all is well.
@@ -69,7 +69,7 @@ class Truth:
 
     def __init__(self, viewer: Any, session: Session, maps: Heatmaps) -> None:
         self.session, self.maps = session, maps
-        self.measured: Measured | None = None
+        self.measured: MeasuredSpots | None = None
         self.trouble = self.agreement = ""
         self.busy = False
         self._viewer = weakref.ref(viewer)
@@ -171,11 +171,11 @@ class Truth:
             section = layer.metadata.get(SECTION_KEY)
             if section is not None and section.slide_path == slide.path:
                 self._take(layer)
-                self.measured = Measured(section)
+                self.measured = MeasuredSpots(section)
                 return self.measured.section
         return None
 
-    def _on_read(self, generation: int, tell: bool, result: Measured | ChrepError) -> None:
+    def _on_read(self, generation: int, tell: bool, result: MeasuredSpots | ChrepError) -> None:
         if generation != self._generation:
             return
         if isinstance(result, ChrepError):
@@ -249,7 +249,7 @@ class Truth:
                 self.agreement = agreement(measured, session.prediction, session.gene, self.maps.values)
         self.changed.emit()
 
-    def _paint(self, layer: Points, measured: Measured) -> None:
+    def _paint(self, layer: Points, measured: MeasuredSpots) -> None:
         """Colour the spots by the values of the current gene, or draw outlines if there are none."""
         values = measured.of(self.session.gene, self.session.bundle)
         title, at_rest = layer.metadata.get(AT_REST_KEY, (f"{measured.section.name} spots", "transparent"))

@@ -23,7 +23,7 @@ from superqt.utils import QSignalThrottler
 
 from chrep_model.errors import ChrepError
 from napari_chrep.canvas.slide_layer import SHOWN_KEY
-from napari_chrep.canvas.slide_pixels import Shown
+from napari_chrep.canvas.slide_pixels import SlidePixels
 from napari_chrep.canvas.viewport import show_scale_bar
 from napari_chrep.explorer.advice import advice
 from napari_chrep.explorer.banner import Banners
@@ -54,7 +54,7 @@ class SlidePanel(QWidget):
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self.session = session
-        self._shown: Shown | None = None
+        self._shown: SlidePixels | None = None
         self._watcher = QFileSystemWatcher(self)
         self._watcher.fileChanged.connect(self._on_file)
         self._watcher.directoryChanged.connect(self._on_file)

@@ -12,7 +12,7 @@ from psygnal import Signal
 from qtpy.QtCore import QSettings
 
 from chrep_model.cohorts.aliases import Aliases, GeneNames
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.errors import ChrepError
 from chrep_model.files import unwritable
 from napari_chrep.state.session import PerViewer, Session, sessions

@@ -10,15 +10,15 @@ from typing import Any
 from qtpy.QtCore import QModelIndex, QSize
 from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 
-from chrep_model.analysis.comparison import Comparison
 from chrep_model.analysis.explanation import Explanation, Neighbour, explain, knobs
+from chrep_model.analysis.tile_comparison import TileComparison
 from chrep_model.errors import ChrepError
 from chrep_model.geometry import px_to_um
 from napari_chrep.canvas.grid import side_by_side
 from napari_chrep.canvas.picking import PINNED_RGBA, Clicks, Frame, Pick, pick
 from napari_chrep.neighbours.arithmetic import Arithmetic
-from napari_chrep.neighbours.comparing import Comparer
-from napari_chrep.neighbours.comparison import ComparisonPanel
+from napari_chrep.neighbours.comparer import Comparer
+from napari_chrep.neighbours.comparison_panel import ComparisonPanel
 from napari_chrep.neighbours.distribution import Distribution
 from napari_chrep.neighbours.navigation import layer_of, show_place
 from napari_chrep.neighbours.neighbour_settings import KnobsPanel
@@ -202,7 +202,7 @@ class NeighboursWidget(QWidget):
         else:
             self.comparer.ask(pinned, picked, gene)
 
-    def _on_comparison(self, result: Comparison | ChrepError) -> None:
+    def _on_comparison(self, result: TileComparison | ChrepError) -> None:
         if isinstance(result, ChrepError):
             self.comparison.say(sentence(str(result)))
             return

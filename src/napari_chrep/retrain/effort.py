@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from chrep_model.bundle.card import Card
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
-from chrep_model.evaluation.comparison import held_out_groups
-from napari_chrep.retrain.job import Job, write_text
+from chrep_model.evaluation.model_comparison import held_out_groups
+from napari_chrep.retrain.request import RetrainRequest, write_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ class Effort:
     tuned: int
 
 
-def effort_of(job: Job, cohort: Cohort, card: Card) -> Effort:
+def effort_of(job: RetrainRequest, cohort: Cohort, card: Card) -> Effort:
     """Count what a job will do on a cohort; `card` is that of the model in use."""
     if job.preset == "add":
         return Effort(1, 0, 0.0, 0)

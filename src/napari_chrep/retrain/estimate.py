@@ -12,10 +12,10 @@ from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.errors import ChrepError
 from napari_chrep.retrain.effort import Rates, effort_of, in_words
-from napari_chrep.retrain.job import Job
+from napari_chrep.retrain.request import RetrainRequest
 
 
-def estimated(job: Job, cohort: Cohort, in_use: Bundle) -> str:
+def estimated(job: RetrainRequest, cohort: Cohort, in_use: Bundle) -> str:
     """Say how long a job will take; looks at slides and at the store of embeddings."""
     effort, rates = effort_of(job, cohort, in_use.card), Rates.load()
     tiles = _tiles(job, cohort, in_use)
@@ -23,7 +23,7 @@ def estimated(job: Job, cohort: Cohort, in_use: Bundle) -> str:
     return in_words(rates.seconds(effort, job.preset, name, tiles), effort, tiles)
 
 
-def _tiles(job: Job, cohort: Cohort, in_use: Bundle) -> int:
+def _tiles(job: RetrainRequest, cohort: Cohort, in_use: Bundle) -> int:
     """Tiles that an encoder has to see: those not in the store, and all of them by a new encoder."""
     from chrep_model.embeddings import SlideEmbeddings
     from chrep_model.pipeline import TrainSettings
@@ -55,9 +55,9 @@ class Estimator:
 
     def __init__(self) -> None:
         self._worker: Any = None
-        self._asked: tuple[Job, Cohort, Bundle] | None = None
+        self._asked: tuple[RetrainRequest, Cohort, Bundle] | None = None
 
-    def ask(self, job: Job, cohort: Cohort, in_use: Bundle) -> None:
+    def ask(self, job: RetrainRequest, cohort: Cohort, in_use: Bundle) -> None:
         """Ask; what was asked before is dropped."""
         self._asked = (job, cohort, in_use)
         if self._worker is None:
@@ -86,7 +86,7 @@ class Estimator:
             self._next()
 
 
-def _answered(job: Job, cohort: Cohort, in_use: Bundle) -> str:
+def _answered(job: RetrainRequest, cohort: Cohort, in_use: Bundle) -> str:
     import matplotlib.figure  # noqa: F401  (the curves need it soon, and loading it takes a while)
 
     try:

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QLineEdit, QRadioButton, QVBoxLayout, QWidget
 
 from chrep_model.bundle import Bundle
-from chrep_model.evaluation.comparison import FOLDS
-from napari_chrep.retrain.job import EPOCHS, Job, Preset
+from chrep_model.evaluation.model_comparison import FOLDS
+from napari_chrep.retrain.request import EPOCHS, Preset, RetrainRequest
 from napari_chrep.ui.parts import note
 
 #: Title, and what it does in a sentence.
@@ -118,14 +118,14 @@ class RetrainForm(QWidget):
         """The one that is chosen."""
         return next((preset for preset, button in self.presets.items() if button.isChecked()), "calibrate")
 
-    def job(self, **others: Any) -> Job | None:
+    def job(self, **others: Any) -> RetrainRequest | None:
         """Return the job, given its `in_use`, `out` and the like; None while a value is bad."""
         shown = [name for name in self.fields if not self.fields[name].isHidden()]
         values = {name: self.fields[name].text().strip() for name in shown}
         values |= {"encoder": self.encoder.currentData()} if self.preset == "train" else {}
         bad: set[Any] = set()
         try:
-            return Job(preset=self.preset, **_numbers(values), **others)
+            return RetrainRequest(preset=self.preset, **_numbers(values), **others)
         except ValidationError as error:
             bad = {fault["loc"][0] for fault in error.errors()}
             return None

@@ -18,7 +18,7 @@ class Said(_Message):
     text: str
 
 
-class Stage(_Message):
+class StageBegun(_Message):
     """A model of the comparison was begun, or the new one."""
 
     kind: Literal["stage"] = "stage"
@@ -56,7 +56,7 @@ class Ended(_Message):
     why: str = ""
 
 
-Message = Said | Stage | Tiles | Curve | Ended
+Message = Said | StageBegun | Tiles | Curve | Ended
 
 _READER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 

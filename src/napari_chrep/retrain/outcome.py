@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from chrep_model.evaluation.comparison import Comparison, Score, Seen
+from chrep_model.evaluation.model_comparison import ModelComparison, Score, Seen
 from napari_chrep.ui.parts import heading, note
 
 _TITLES = ("Section", "Spots", "In use", "New", "Change")
@@ -86,7 +86,7 @@ class OutcomePanel(QWidget):
         column.addWidget(self.how)
         column.addLayout(buttons)
 
-    def show_comparison(self, comparison: Comparison) -> None:
+    def show_comparison(self, comparison: ModelComparison) -> None:
         """Fill the table."""
         rows = comparison.rows
         table = self.table
@@ -117,7 +117,7 @@ class OutcomePanel(QWidget):
             self.table.setItem(place, column, item)
 
 
-def _how(comparison: Comparison) -> str:
+def _how(comparison: ModelComparison) -> str:
     genes = sorted({row.genes for row in comparison.rows})
     span = (
         f"{genes[0]:,}"
@@ -130,7 +130,7 @@ def _how(comparison: Comparison) -> str:
     return f"{told}{comparison.how} {legend}".strip()
 
 
-def _verdict(comparison: Comparison) -> str:
+def _verdict(comparison: ModelComparison) -> str:
     """Say what the numbers come to, on unseen sections where there are any."""
     fair = comparison.mean(fair=True)
     mean = fair or comparison.mean()

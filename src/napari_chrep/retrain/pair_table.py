@@ -38,7 +38,7 @@ _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 
 @dataclass
-class Row:
+class PairRow:
     """One pair, the result of its check, and findings from comparing it with the others.
 
     Attributes
@@ -81,7 +81,7 @@ class PairModel(QAbstractTableModel):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self.rows: list[Row] = []
+        self.rows: list[PairRow] = []
         self._model_genes: tuple[str, ...] = ()
         # What came of comparing the genes of a section with another's, or (None) with the model's: names by
         # tens of thousands, not to be looked at again for every pair that arrives.
@@ -91,7 +91,7 @@ class PairModel(QAbstractTableModel):
         """Append a pair that is not checked yet."""
         place = len(self.rows)
         self.beginInsertRows(QModelIndex(), place, place)
-        self.rows.append(Row(pair))
+        self.rows.append(PairRow(pair))
         self.endInsertRows()
 
     def remove(self, places: Collection[int]) -> None:
@@ -220,7 +220,7 @@ class PairModel(QAbstractTableModel):
         return True
 
 
-def _text(row: Row, column: int) -> str:
+def _text(row: PairRow, column: int) -> str:
     check, section = row.check, None if row.check is None else row.check.section
     if column == SECTION:
         return f"{row.pair.name}\n{VERDICTS[row.verdict]}"

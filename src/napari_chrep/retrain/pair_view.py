@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from chrep_model.cohorts.pair_check import THUMBNAIL_PX, Overlay
 from napari_chrep.neighbours.tile_panel import pixmap
-from napari_chrep.retrain.pair_table import Row
+from napari_chrep.retrain.pair_table import PairRow
 from napari_chrep.ui.parts import note
 
 _SIGNS = {"ok": "·", "warning": "▲", "error": "✗"}
@@ -37,7 +37,7 @@ class PairView(QWidget):
             column.addWidget(part)
         self.show_row(None)
 
-    def show_row(self, row: Row | None) -> None:
+    def show_row(self, row: PairRow | None) -> None:
         """Show a row of the table; None for none."""
         check = None if row is None else row.check
         self.setVisible(check is not None)

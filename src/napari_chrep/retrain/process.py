@@ -15,8 +15,8 @@ import traceback
 from pathlib import Path
 
 from chrep_model.errors import Cancelled, ChrepError
-from napari_chrep.retrain.job import Workspace
 from napari_chrep.retrain.messages import Ended, Message
+from napari_chrep.retrain.request import Workspace
 
 
 class Ears:

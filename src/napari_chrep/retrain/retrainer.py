@@ -17,14 +17,14 @@ from qtpy.QtCore import QLockFile, QProcess, QProcessEnvironment, QSettings
 from chrep_model.errors import ChrepError, SettingsError
 from chrep_model.processes import child_environment, python_command
 from napari_chrep.background.engine import engines
-from napari_chrep.retrain.job import Job, Workspace
-from napari_chrep.retrain.messages import Ended, Message, Said, Stage, read_message
+from napari_chrep.retrain.messages import Ended, Message, Said, StageBegun, read_message
+from napari_chrep.retrain.request import RetrainRequest, Workspace
 from napari_chrep.state.session import PerViewer, sessions
 
 if TYPE_CHECKING:
     from chrep_model.cohorts.cohort import Cohort
     from chrep_model.cohorts.manifest import Manifest
-    from chrep_model.evaluation.comparison import Comparison
+    from chrep_model.evaluation.model_comparison import ModelComparison
 
 State = Literal["idle", "running", "cancelling", "interrupted", "outcome", "moving"]
 
@@ -45,11 +45,11 @@ class Retrainer:
     state : str
         ``idle``; ``running`` and ``cancelling``; ``interrupted``: a run that can be gone on with;
         ``outcome``: a new model waits for the user's word; ``moving``: it is put in its place, or away.
-    job, space : Job, Workspace, or None
+    job, space : RetrainRequest, Workspace, or None
         Of all states but ``idle``.
-    comparison : Comparison or None
+    comparison : ModelComparison or None
         Of the state ``outcome``.
-    stage : Stage or None
+    stage : StageBegun or None
         The model that is being made.
     status : str
         What to tell the user, in sentences.
@@ -67,10 +67,10 @@ class Retrainer:
     def __init__(self, viewer: Any) -> None:
         self._viewer = weakref.ref(viewer)
         self.state: State = "idle"
-        self.job: Job | None = None
+        self.job: RetrainRequest | None = None
         self.space: Workspace | None = None
-        self.comparison: Comparison | None = None
-        self.stage: Stage | None = None
+        self.comparison: ModelComparison | None = None
+        self.stage: StageBegun | None = None
         self.status = ""
         self.former: Path | None = None
         self._process: QProcess | None = None
@@ -84,7 +84,7 @@ class Retrainer:
         """Whether the child process is running."""
         return self.state in ("running", "cancelling")
 
-    def start(self, job: Job, cohort: Cohort | Manifest) -> None:
+    def start(self, job: RetrainRequest, cohort: Cohort | Manifest) -> None:
         """Start a job; ChrepError if it cannot start, and then nothing has changed."""
         if self.state not in ("idle", "interrupted"):
             raise SettingsError("a retraining is under way", remedy="Wait for it, or cancel it.")
@@ -142,7 +142,7 @@ class Retrainer:
             self.former = None
             self._set(self.state, "Back to the former model; the new one stays on disk.")
 
-    def _launch(self, space: Workspace, job: Job) -> None:
+    def _launch(self, space: Workspace, job: RetrainRequest) -> None:
         lock = QLockFile(str(space.folder / "lock"))
         lock.setStaleLockTime(0)  # stale when its process is gone, however long it takes
         if not lock.tryLock(0):
@@ -187,9 +187,9 @@ class Retrainer:
         if isinstance(message, Ended):
             self._ended = message
             return
-        if isinstance(message, Stage):
+        if isinstance(message, StageBegun):
             self.stage = message
-        if isinstance(message, (Stage, Said)) and self.state == "running":
+        if isinstance(message, (StageBegun, Said)) and self.state == "running":
             self.status = _in_words(self.stage, message)
             self.changed.emit()
         self.told.emit(message)
@@ -316,7 +316,7 @@ def _move(new: Path, place: Path, space: Workspace) -> Path | str:
     return place
 
 
-def _in_words(stage: Stage | None, message: Message) -> str:
+def _in_words(stage: StageBegun | None, message: Message) -> str:
     if stage is None:
         return message.text if isinstance(message, Said) else ""
     model = "The new model" if stage.number == stage.of else f"For the comparison, {stage.what}"

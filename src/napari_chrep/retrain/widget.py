@@ -23,9 +23,9 @@ from napari_chrep.retrain.cohort_panel import CohortPanel
 from napari_chrep.retrain.curves import Curves
 from napari_chrep.retrain.estimate import Estimator
 from napari_chrep.retrain.form import RetrainForm
-from napari_chrep.retrain.job import Job, Preset, free_place
-from napari_chrep.retrain.messages import Curve, Message, Stage, Tiles
+from napari_chrep.retrain.messages import Curve, Message, StageBegun, Tiles
 from napari_chrep.retrain.outcome import OutcomePanel
+from napari_chrep.retrain.request import Preset, RetrainRequest, free_place
 from napari_chrep.retrain.retrainer import Retrainer, State, retrainers
 from napari_chrep.state.preferences import preferences
 from napari_chrep.state.session import sessions
@@ -142,7 +142,7 @@ class RetrainWidget(QWidget):
             return "Correct the value that is marked."
         return ""
 
-    def _job(self, preset: Preset) -> tuple[Job, Bundle] | None:
+    def _job(self, preset: Preset) -> tuple[RetrainRequest, Bundle] | None:
         """Return the job that would start now, and the model in use."""
         bundle = self.session.bundle
         if bundle is None:
@@ -151,7 +151,7 @@ class RetrainWidget(QWidget):
         out = free_place(Path(bundle.path), preset, _folder_for(Path(bundle.path)))
         others: dict[str, Any] = {"in_use": Path(bundle.path).absolute(), "out": out}
         others |= {"device": set_to.device, "cache": set_to.cache}
-        job = Job(preset="add", **others) if preset == "add" else self.form.job(**others)
+        job = RetrainRequest(preset="add", **others) if preset == "add" else self.form.job(**others)
         return None if job is None else (job, bundle)
 
     def _estimate(self) -> None:
@@ -181,7 +181,7 @@ class RetrainWidget(QWidget):
         if found is not None and measured is not None:
             self._begin(found[0], measured)
 
-    def _begin(self, job: Job, cohort: Cohort | Manifest) -> None:
+    def _begin(self, job: RetrainRequest, cohort: Cohort | Manifest) -> None:
         self.curves.clear()
         try:
             self.retrainer.start(job, cohort)
@@ -270,7 +270,7 @@ class RetrainWidget(QWidget):
             self.curves.add(message)
             self.curves.setVisible(True)
             self.enough.setEnabled(message.part == "encoder" and message.number < message.of)
-        elif isinstance(message, Stage):
+        elif isinstance(message, StageBegun):
             self.progress.setRange(0, message.of)
             self.progress.setValue(message.number - 1)
         elif isinstance(message, Tiles) and self.retrainer.state == "running":

@@ -16,11 +16,11 @@ from chrep_model.bundle.extending import with_section
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort, open_cohort
 from chrep_model.cohorts.section import Section
-from chrep_model.evaluation.comparison import Comparison, compare, held_out_groups
+from chrep_model.evaluation.model_comparison import ModelComparison, compare, held_out_groups
 from chrep_model.training.run import Epoch, Run
 from napari_chrep.retrain.effort import Effort, Rates, effort_of
-from napari_chrep.retrain.job import Job, Workspace, write_text
-from napari_chrep.retrain.messages import Curve, Message, Said, Stage, Tiles
+from napari_chrep.retrain.messages import Curve, Message, Said, StageBegun, Tiles
+from napari_chrep.retrain.request import RetrainRequest, Workspace, write_text
 
 if TYPE_CHECKING:
     from chrep_model.encoders.encoder import Encoder
@@ -83,14 +83,14 @@ class Work:
             comparison = self._retrain(cohort, in_use)
         write_text(self.space.comparison_file, comparison.model_dump_json(indent=1))
 
-    def _add(self, section: Section, in_use: Bundle) -> Comparison:
+    def _add(self, section: Section, in_use: Bundle) -> ModelComparison:
         self._begin("the section's spots", 1, 1)
         with_section(
             in_use, section, self._look(in_use, section), self._encoder(in_use), self.space.result(self.job)
         )
-        return Comparison(rows=(), how=ADDED)
+        return ModelComparison(rows=(), how=ADDED)
 
-    def _retrain(self, cohort: Cohort, in_use: Bundle) -> Comparison:
+    def _retrain(self, cohort: Cohort, in_use: Bundle) -> ModelComparison:
         groups = held_out_groups(cohort, in_use.card, self.job.groups)
         total = len(groups) + 1
 
@@ -143,7 +143,7 @@ class Work:
 
     def _begin(self, what: str, number: int, of: int) -> None:
         self._stage = what
-        self.tell(Stage(number=number, of=of, what=what))
+        self.tell(StageBegun(number=number, of=of, what=what))
 
     def _look(self, bundle: Bundle, section: Section) -> npt.NDArray[np.float32]:
         return self._seen(self._encoder(bundle), bundle.context_um, section)
@@ -182,7 +182,7 @@ class Work:
             self.tell(Tiles(done=done, total=total, what=what))
 
 
-def train_settings(job: Job, in_use: Bundle, space: Workspace) -> TrainSettings:
+def train_settings(job: RetrainRequest, in_use: Bundle, space: Workspace) -> TrainSettings:
     """Return the training settings of the model in use, changed as the job says.
 
     Parameters

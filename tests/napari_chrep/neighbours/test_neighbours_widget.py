@@ -9,8 +9,8 @@ import pytest
 from napari.layers import Shapes
 from qtpy.QtCore import QPoint, Qt
 
-from chrep_model.analysis.comparison import compare
 from chrep_model.analysis.explanation import explain
+from chrep_model.analysis.tile_comparison import compare
 from chrep_model.slides.tiles import TileReader
 from napari_chrep.canvas.heatmaps import VARIANT_KEY
 from napari_chrep.neighbours.arithmetic import number, signed

@@ -9,14 +9,14 @@ import sys
 import pytest
 
 from chrep_model.errors import SettingsError
-from napari_chrep.retrain.job import Job, Workspace
 from napari_chrep.retrain.messages import Curve, Ended, read_message
 from napari_chrep.retrain.process import Ears
+from napari_chrep.retrain.request import RetrainRequest, Workspace
 
 
 def test_deserted_it_ends_and_keeps_what_is_done(small_bundle, small_cohort, tmp_path):
     """The widget's tests see the child cancelled, killed, failing and done; here the viewer dies."""
-    job = Job(preset="train", in_use=small_bundle, out=tmp_path / "new.chrep")
+    job = RetrainRequest(preset="train", in_use=small_bundle, out=tmp_path / "new.chrep")
     space = Workspace.beside(job.out)
     space.begin(job, small_cohort)
     command = [sys.executable, "-m", "napari_chrep.retrain.process", str(space.folder)]
@@ -50,7 +50,7 @@ def test_what_the_viewer_says():
 
 
 def test_a_broken_job(tmp_path):
-    job = Job(preset="calibrate", in_use=tmp_path / "a.chrep", out=tmp_path / "new.chrep")
+    job = RetrainRequest(preset="calibrate", in_use=tmp_path / "a.chrep", out=tmp_path / "new.chrep")
     space = Workspace(tmp_path)
     space.job_file.write_text(job.model_dump_json().replace("calibrate", "nonsense"))
     with pytest.raises(SettingsError, match="cannot be read"):

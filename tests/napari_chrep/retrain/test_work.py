@@ -8,8 +8,8 @@ from chrep_model.bundle import load_bundle
 from chrep_model.errors import CohortError
 from chrep_model.pipeline import calibrate
 from napari_chrep.retrain.effort import Rates, effort_of, in_words
-from napari_chrep.retrain.job import Job, Workspace, free_place
-from napari_chrep.retrain.messages import Curve, Stage
+from napari_chrep.retrain.messages import Curve, StageBegun
+from napari_chrep.retrain.request import RetrainRequest, Workspace, free_place
 from napari_chrep.retrain.work import Work
 
 
@@ -18,7 +18,7 @@ def work(small_bundle, small_cohort, tmp_path):
     """Do a job: ``work("calibrate", cohort=..., folds=1)`` gives the workspace, the job and the messages."""
 
     def work(preset, cohort=small_cohort, **facts):
-        job = Job(preset=preset, in_use=small_bundle, out=tmp_path / "new.chrep", **facts)
+        job = RetrainRequest(preset=preset, in_use=small_bundle, out=tmp_path / "new.chrep", **facts)
         space, messages = Workspace.beside(job.out), []
         space.begin(job, cohort)
         Work(space, messages.append, lambda: False, lambda: False).do()
@@ -38,7 +38,7 @@ def test_calibrating(work, small_bundle, small_cohort, tmp_path):
     }  # fmt: skip
     assert "flatters" in comparison.how and "it keeps the heads" in comparison.how
     assert [row.kept for row in comparison.rows] == [False, True, True]
-    stages = [m for m in messages if isinstance(m, Stage)]
+    stages = [m for m in messages if isinstance(m, StageBegun)]
     assert [(s.number, s.of) for s in stages] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert stages[-1].what == "new model" and stages[0].what == f"without {names[2]}"
     curves = [m for m in messages if isinstance(m, Curve)]
@@ -91,7 +91,7 @@ def test_fine_tuning_stops_when_asked(small_cohort, tiny_encoder, tmp_path):
     settings = TrainSettings(**COARSE | {"encoder": name, "weights": weights, "note": "SYNTHETIC"})
     two = small_cohort.only(small_cohort.names[:2])
     in_use = train(two, settings, tmp_path / "timm.chrep", device="cpu", cache=tmp_path / "cache")
-    job = Job(preset="finetune", in_use=in_use.path, out=tmp_path / "new.chrep", epochs=3)
+    job = RetrainRequest(preset="finetune", in_use=in_use.path, out=tmp_path / "new.chrep", epochs=3)
     space, messages = Workspace.beside(job.out), []
     space.begin(job, small_cohort)
     Work(space, messages.append, lambda: False, lambda: True).do()
@@ -115,7 +115,9 @@ def test_effort_and_words(small_bundle, small_cohort, tmp_path):
 
     def effort(preset, **facts):
         return effort_of(
-            Job(preset=preset, in_use=small_bundle, out=tmp_path / "x.chrep", **facts), small_cohort, card
+            RetrainRequest(preset=preset, in_use=small_bundle, out=tmp_path / "x.chrep", **facts),
+            small_cohort,
+            card,
         )
 
     # every section but one, of two and of three, and all of them

@@ -11,11 +11,11 @@ import numpy as np
 from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.h5ad import CountsFile, read_counts_file
 from chrep_model.cohorts.hdf5 import check_budget, dataset, member
-from chrep_model.cohorts.readers.files import read_json
-from chrep_model.cohorts.readers.genes import gene_counts
+from chrep_model.cohorts.readers.gene_features import gene_counts
 from chrep_model.cohorts.readers.matrix import Matrix
 from chrep_model.cohorts.readers.pictures import Size, find_picture, size_of
 from chrep_model.cohorts.readers.source import Options, Reader
+from chrep_model.cohorts.readers.untrusted_files import read_json
 from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.cohorts.tables.names import texts
 from chrep_model.errors import ChrepError, CohortError, damage_told

@@ -14,12 +14,12 @@ import numpy as np
 
 from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.h5ad import CountsFile
-from chrep_model.cohorts.readers.files import read_bytes, read_table
-from chrep_model.cohorts.readers.genes import gene_counts
+from chrep_model.cohorts.readers.gene_features import gene_counts
 from chrep_model.cohorts.readers.lattice import fit_lattice
 from chrep_model.cohorts.readers.matrix import Matrix
 from chrep_model.cohorts.readers.pictures import Size, find_picture
 from chrep_model.cohorts.readers.source import Options, Reader
+from chrep_model.cohorts.readers.untrusted_files import read_bytes, read_table
 from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import CohortError
 

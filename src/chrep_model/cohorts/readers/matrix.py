@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chrep_model.cohorts.hdf5 import check_budget, dataset
-from chrep_model.cohorts.readers.files import inside, only_one, read_bytes, read_table
+from chrep_model.cohorts.readers.untrusted_files import inside, only_one, read_bytes, read_table
 from chrep_model.cohorts.tables.names import texts
 from chrep_model.errors import CohortError, damage_told
 

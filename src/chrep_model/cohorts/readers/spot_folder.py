@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from chrep_model.cohorts.readers.files import inside, only_one, read_json, read_table
 from chrep_model.cohorts.readers.pictures import Size, find_picture, nearby
 from chrep_model.cohorts.readers.source import Options
+from chrep_model.cohorts.readers.untrusted_files import inside, only_one, read_json, read_table
 from chrep_model.errors import CohortError
 from chrep_model.geometry import FloatArray
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.h5ad import CountsFile
-from chrep_model.cohorts.readers.genes import gene_counts
+from chrep_model.cohorts.readers.gene_features import gene_counts
 from chrep_model.cohorts.readers.lattice import Lattice, fit_lattice
 from chrep_model.cohorts.readers.matrix import find_matrix, read_matrix
 from chrep_model.cohorts.readers.source import Options, Reader

@@ -8,13 +8,13 @@ import numpy as np
 
 from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.h5ad import CountsFile
-from chrep_model.cohorts.readers.files import inside, read_json, read_table
-from chrep_model.cohorts.readers.genes import gene_counts
+from chrep_model.cohorts.readers.gene_features import gene_counts
 from chrep_model.cohorts.readers.matrix import find_matrix, read_matrix
 from chrep_model.cohorts.readers.pictures import Size, find_picture, nearby, size_of
 from chrep_model.cohorts.readers.source import Options, Reader
 from chrep_model.cohorts.readers.spaceranger import section_name
 from chrep_model.cohorts.readers.squares import sum_rows
+from chrep_model.cohorts.readers.untrusted_files import inside, read_json, read_table
 from chrep_model.errors import CohortError
 from chrep_model.geometry import FloatArray
 

@@ -22,7 +22,7 @@ import numpy as np
 from chrep_model.errors import SlideError
 from chrep_model.slides.backends import DARK, RgbArray, chosen_scene, over_white
 from chrep_model.slides.backends.levels import placed_levels
-from chrep_model.slides.backends.omezarr_metadata import Picture, find_pictures
+from chrep_model.slides.backends.omezarr_metadata import ZarrPicture, find_pictures
 from chrep_model.slides.backends.tiled import TiledBackend
 from chrep_model.zarr_check import METADATA
 from chrep_model.zarr_check.arrays import check_blosc
@@ -144,7 +144,7 @@ class _Level:
     """One array of a pyramid, and the folder with its chunks."""
 
     array: zarr.Array[Any]
-    picture: Picture
+    picture: ZarrPicture
     folder: Path
 
     @property
@@ -239,7 +239,7 @@ def is_slide(path: Path) -> bool:
     return bool(find_pictures(path, metadata_only=True)[0])
 
 
-def _pictures(path: Path) -> tuple[list[Picture], list[str]]:
+def _pictures(path: Path) -> tuple[list[ZarrPicture], list[str]]:
     """Return the images that can be read as a slide, and the reasons why others cannot."""
     try:
         found, reasons = find_pictures(path)
@@ -258,7 +258,7 @@ def _pictures(path: Path) -> tuple[list[Picture], list[str]]:
     return pictures, reasons
 
 
-def _written(picture: Picture, path: Path) -> Picture:
+def _written(picture: ZarrPicture, path: Path) -> ZarrPicture:
     """Return the picture without its levels that have no chunk, which would read as black.
 
     That happens where a program or a copy was interrupted. None are left where the largest is such a level:
@@ -270,7 +270,7 @@ def _written(picture: Picture, path: Path) -> Picture:
     return replace(picture, arrays=arrays, said=tuple(picture.said[number] for number in kept))
 
 
-def _why_not_seen(picture: Picture) -> str:
+def _why_not_seen(picture: ZarrPicture) -> str:
     """Return why a picture's pixels cannot be H&E; empty if they can."""
     if not picture.arrays:
         return "no chunk of its largest level was ever written"
@@ -284,7 +284,7 @@ def _why_not_seen(picture: Picture) -> str:
     return ""
 
 
-def _middle(picture: Picture) -> RgbArray:
+def _middle(picture: ZarrPicture) -> RgbArray:
     """Return the middle of the smallest level, (rows, cols, channels) as stored."""
     places: dict[str, Any] = {"c": slice(None)}
     for axis, side in zip("yx", picture.sides(picture.arrays[-1].shape), strict=True):

@@ -61,7 +61,7 @@ _UM_OF_SYMBOL |= {"cm": 1e4, "dm": 1e5, "m": 1e6, "km": 1e9, "in": 25_400.0, "ft
 
 
 @dataclass(frozen=True)
-class Picture:
+class ZarrPicture:
     """An image that can be read as a slide.
 
     Attributes
@@ -111,7 +111,7 @@ def um_of_unit(unit: object) -> float | None:
     return _UM_OF_SYMBOL.get(unit, _UM_OF_NAME.get(unit.lower()))
 
 
-def find_pictures(path: Path, *, metadata_only: bool = False) -> tuple[list[Picture], list[str]]:
+def find_pictures(path: Path, *, metadata_only: bool = False) -> tuple[list[ZarrPicture], list[str]]:
     """Return the images in a zarr folder that can be read as a slide, and why others cannot.
 
     Parameters
@@ -134,7 +134,7 @@ def find_pictures(path: Path, *, metadata_only: bool = False) -> tuple[list[Pict
     if "plate" in attributes or "well" in attributes:
         what = "this is a plate of many images, not a slide"
         raise SlideError(what, path=path, remedy="Open one of its images.")
-    pictures: list[Picture] = []
+    pictures: list[ZarrPicture] = []
     reasons: list[str] = []
     for name, group in _image_groups(root):
         multiscales = _ome(group)["multiscales"]
@@ -143,7 +143,7 @@ def find_pictures(path: Path, *, metadata_only: bool = False) -> tuple[list[Pict
             if len(multiscales) > 1:
                 known = f"{name} {multiscale.get('name') or number}".strip()
             found = _picture(known, group, multiscale)
-            if isinstance(found, Picture):
+            if isinstance(found, ZarrPicture):
                 pictures.append(found)
             else:
                 reasons.append(found)
@@ -178,7 +178,7 @@ def _ome(group: zarr.Group) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else {}
 
 
-def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Picture | str:
+def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> ZarrPicture | str:
     """Return an image, or the reason why it cannot be read as a slide."""
     ome = _ome(group)
     version = str(ome.get("version") or multiscale.get("version") or "")
@@ -221,7 +221,7 @@ def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Pic
     ]
     if stack:
         properties["plane"] = ", ".join(stack)
-    return Picture(
+    return ZarrPicture(
         name=name,
         arrays=tuple(arrays[number] for number in kept),
         said=said,

@@ -33,7 +33,7 @@ from chrep_model.slides.backends.tiff_metadata import describe, resolution, scal
 from chrep_model.slides.backends.tiff_pages import (
     CONVERT,
     Pages,
-    Picture,
+    TiffPicture,
     may_be_level,
     pictures,
     slides,
@@ -128,7 +128,7 @@ class TiffBackend(TiledBackend):
             raise ValueError(f"{len(data)} of {count} bytes are there")
         return data
 
-    def _pyramids(self, found: Sequence[Picture]) -> list[_Pyramid]:
+    def _pyramids(self, found: Sequence[TiffPicture]) -> list[_Pyramid]:
         """Return the pictures that can be the slide, with their levels, in the order of the file."""
         left = slides(found, self.path)
         pyramids: list[_Pyramid] = []
@@ -142,7 +142,7 @@ class TiffBackend(TiledBackend):
             ] or pyramids
         return sorted(pyramids, key=lambda pyramid: found.index(pyramid.picture))
 
-    def _pyramid(self, left: Sequence[Picture], found: Sequence[Picture], rank: int) -> _Pyramid:
+    def _pyramid(self, left: Sequence[TiffPicture], found: Sequence[TiffPicture], rank: int) -> _Pyramid:
         """Return the first picture of `left` with its levels, and smaller pictures of the same.
 
         The others of `left` are compared too: what is smaller and shows the same is no scene.
@@ -160,7 +160,7 @@ class TiffBackend(TiledBackend):
         candidates = [candidate for candidate in candidates if candidate.placings(self._tif, picture)]
         candidates.sort(key=lambda candidate: -candidate.area)
         levels = [(base, Placing(1.0, base.shape))]
-        reductions: list[Picture] = []
+        reductions: list[TiffPicture] = []
         places = self._places(picture, candidates, found)
         for candidate in candidates:
             own = candidate.picture is picture
@@ -191,7 +191,7 @@ class TiffBackend(TiledBackend):
         return _Pyramid(picture, levels, reductions, rank)
 
     def _places(
-        self, picture: Picture, candidates: Sequence[_Candidate], found: Sequence[Picture]
+        self, picture: TiffPicture, candidates: Sequence[_Candidate], found: Sequence[TiffPicture]
     ) -> list[tuple[float, float]]:
         """Return where to compare levels: the places with most structure in the smallest level."""
         for candidate in reversed(candidates):
@@ -213,7 +213,7 @@ class TiffBackend(TiledBackend):
                 remedy=COPY_AGAIN,
             )
 
-    def _refuse_dark(self, picture: Picture) -> None:
+    def _refuse_dark(self, picture: TiffPicture) -> None:
         """Check that three unnamed channels are bright as glass, not dark as fluorescence."""
         if picture.named_channels:
             return
@@ -233,13 +233,13 @@ class _Candidate:
     """A possible level of a picture: directories of its own, or of another picture."""
 
     pages: Pages
-    picture: Picture
+    picture: TiffPicture
 
     @property
     def area(self) -> int:
         return int(self.pages[0].imagelength) * int(self.pages[0].imagewidth)
 
-    def placings(self, tif: tifffile.TiffFile, base: Picture) -> list[Placing]:
+    def placings(self, tif: tifffile.TiffFile, base: TiffPicture) -> list[Placing]:
         """Return how it can lie on level 0, by its size and its resolution tags."""
         page, whole = self.pages[0], base.page
         shape = int(page.imagelength), int(page.imagewidth)
@@ -253,9 +253,9 @@ class _Candidate:
 class _Pyramid:
     """A picture, its levels and their placings, smaller pictures of the same, and its rank."""
 
-    picture: Picture
+    picture: TiffPicture
     levels: list[tuple[TiffLevel, Placing]]
-    reductions: list[Picture]
+    reductions: list[TiffPicture]
     rank: int
 
 

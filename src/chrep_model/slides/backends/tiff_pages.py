@@ -50,7 +50,7 @@ _PRIMARIES = {0xFF0000: 0, 0x00FF00: 1, 0x0000FF: 2}  # red, green, blue as OME 
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class TiffPicture:
     """A picture in a file, with the levels that the file itself assigns to it.
 
     Attributes
@@ -89,7 +89,7 @@ class Picture:
         return bool(int(self.page.subfiletype) & (_REDUCED | _MASK))
 
 
-def pictures(tif: tifffile.TiffFile) -> list[Picture]:
+def pictures(tif: tifffile.TiffFile) -> list[TiffPicture]:
     """Return the pictures of a file in file order; at least one.
 
     Raises
@@ -113,7 +113,7 @@ def pictures(tif: tifffile.TiffFile) -> list[Picture]:
     return found
 
 
-def slides(found: Sequence[Picture], path: Path) -> list[Picture]:
+def slides(found: Sequence[TiffPicture], path: Path) -> list[TiffPicture]:
     """Return the pictures that can be the slide, the likeliest first.
 
     That is the largest RGB picture in tiles, or the largest one where none has tiles. What is called a label,
@@ -137,14 +137,14 @@ def slides(found: Sequence[Picture], path: Path) -> list[Picture]:
             raise SlideError(what, path=path, remedy="Open the file that has the slide itself.")
     usable = [picture for picture in usable if picture.page.is_tiled] or usable
 
-    def size_and_scale(picture: Picture) -> tuple[int, float]:
+    def size_and_scale(picture: TiffPicture) -> tuple[int, float]:
         mpp = picture.image.mpp_xy if picture.image is not None else None
         return picture.area, -mpp[0] if mpp is not None else -math.inf
 
     return sorted(usable, key=size_and_scale, reverse=True)
 
 
-def may_be_level(picture: Picture, base: Picture, found: Sequence[Picture]) -> bool:
+def may_be_level(picture: TiffPicture, base: TiffPicture, found: Sequence[TiffPicture]) -> bool:
     """Return whether a picture may be a level of another one, by the file's metadata.
 
     It has to say that it is a reduction, or to have tiles and come behind the other one: programs write
@@ -187,20 +187,20 @@ def _why_no_pixels(page: tifffile.TiffPage) -> str:
     return ""
 
 
-def _picture(page: tifffile.TiffPage, number: int) -> Picture:
+def _picture(page: tifffile.TiffPage, number: int) -> TiffPicture:
     below = [sub.aspage() for sub in islice(page.pages or (), _MAX_PAGES)]
     smaller = [(sub,) for sub in below if not int(sub.subfiletype) & _MASK and not why_not_rgb(sub)]
-    return Picture(f"page {number}", ((page,), *smaller), unusable=why_not_rgb(page))
+    return TiffPicture(f"page {number}", ((page,), *smaller), unusable=why_not_rgb(page))
 
 
-def _ome_pictures(tif: tifffile.TiffFile) -> list[Picture]:
+def _ome_pictures(tif: tifffile.TiffFile) -> list[TiffPicture]:
     """Return the images in the OME metadata; none if it does not describe this file."""
     series = [each for each in tif.series if each.kind == "ome"]
     images = ome_images(tif) if series else {}
     return [_ome_picture(each, images.get(each.keyframe.index), n) for n, each in enumerate(series, 1)]
 
 
-def _ome_picture(series: Any, image: OmeImage | None, number: int) -> Picture:
+def _ome_picture(series: Any, image: OmeImage | None, number: int) -> TiffPicture:
     name = (image.name if image is not None else "") or f"image {number}"
     planes = {
         axis: n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXS" and n > 1
@@ -208,7 +208,7 @@ def _ome_picture(series: Any, image: OmeImage | None, number: int) -> Picture:
     if not planes:
         first, *smaller = ((level.keyframe,) for level in series.levels)
         levels = (first, *(pages for pages in smaller if not why_not_rgb(pages[0])))
-        return Picture(name, levels, image, unusable=why_not_rgb(first[0]))
+        return TiffPicture(name, levels, image, unusable=why_not_rgb(first[0]))
     page = series.keyframe
     order, named, reason = _colour_order(image.channels if image is not None else ())
     if planes != {"C": 3} or page.samplesperpixel != 1 or page.dtype != np.uint8:
@@ -218,11 +218,11 @@ def _ome_picture(series: Any, image: OmeImage | None, number: int) -> Picture:
         )
     reason = reason or _why_no_pixels(page)
     if reason:
-        return Picture(name, ((page,),), image, unusable=reason)
+        return TiffPicture(name, ((page,),), image, unusable=reason)
     levels = tuple(tuple(level.pages[i].aspage() for i in order) for level in series.levels)
     alike = [_layout(pages[0]) == _layout(page) for pages in levels for page in pages]
     reason = "" if all(alike) else "its channels are stored in different ways"
-    return Picture(name, levels, image, named, reason)
+    return TiffPicture(name, levels, image, named, reason)
 
 
 def _layout(page: tifffile.TiffPage) -> tuple[Any, ...]:
@@ -250,7 +250,7 @@ def _colour_order(channels: Sequence[Mapping[str, str]]) -> tuple[tuple[int, ...
     return (0, 1, 2), False, ""
 
 
-def _is_no_slide(picture: Picture) -> bool:
+def _is_no_slide(picture: TiffPicture) -> bool:
     """Return whether a picture is named as a label, a mask or an overview."""
     page, text = picture.page, picture.page.description
     if kind := re.search(r"<ImageType>\s*(\w+)", text):  # PerkinElmer

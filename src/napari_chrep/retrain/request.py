@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from chrep_model.bundle import check_place
 from chrep_model.cohorts.manifest import Manifest, write_manifest
 from chrep_model.errors import SettingsError
-from chrep_model.evaluation.comparison import FOLDS, Comparison
+from chrep_model.evaluation.model_comparison import FOLDS, ModelComparison
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Card
@@ -25,7 +25,7 @@ EPOCHS = 3
 """Of fine-tuning, unless the user wants others: more than a few are a matter of hours without a GPU."""
 
 
-class Job(BaseModel):
+class RetrainRequest(BaseModel):
     """One retraining.
 
     Attributes
@@ -121,16 +121,16 @@ class Workspace:
         own = {self.job_file.name, self.manifest.name, "lock", "genes.txt"}
         return self.folder.is_dir() and any(path.name not in own for path in self.folder.iterdir())
 
-    def result(self, job: Job) -> Path:
+    def result(self, job: RetrainRequest) -> Path:
         """Folder of the new bundle; its name is on the bundle's card."""
         return self.folder / job.out.name
 
-    def begin(self, job: Job, cohort: Cohort | Manifest) -> None:
+    def begin(self, job: RetrainRequest, cohort: Cohort | Manifest) -> None:
         """Make the folder with all that the child process has to know.
 
         Parameters
         ----------
-        job : Job
+        job : RetrainRequest
         cohort : Cohort or Manifest
             What is learned from; of a manifest, the files are looked at by the child.
 
@@ -149,7 +149,7 @@ class Workspace:
             write_manifest(cohort, self.manifest)
         write_text(self.job_file, job.model_dump_json(indent=1))
 
-    def read_job(self) -> Job:
+    def read_job(self) -> RetrainRequest:
         """Return the job.
 
         Raises
@@ -157,11 +157,11 @@ class Workspace:
         SettingsError
             There is none, or it cannot be understood.
         """
-        return _read(Job, self.job_file)
+        return _read(RetrainRequest, self.job_file)
 
-    def read_comparison(self) -> Comparison:
+    def read_comparison(self) -> ModelComparison:
         """Return the comparison; raises as `read_job`."""
-        return _read(Comparison, self.comparison_file)
+        return _read(ModelComparison, self.comparison_file)
 
 
 def _read(model: type[M], path: Path) -> M:

@@ -6,7 +6,7 @@ import pytest
 from chrep_model.bundle import save_bundle
 from chrep_model.calibration.trust import gene_correlations
 from chrep_model.encoders.encoder import open_encoder
-from chrep_model.evaluation.comparison import Comparison, compare, held_out_groups, seen_by
+from chrep_model.evaluation.model_comparison import ModelComparison, compare, held_out_groups, seen_by
 from chrep_model.methods.model import fit_model
 from chrep_model.methods.registry import make_method
 
@@ -81,7 +81,7 @@ def test_scores_are_of_models_without_the_section(save, cohort, features, look):
     old, new = found.mean()
     assert new.pcc == pytest.approx(np.mean([row.new.pcc for row in found.rows]))
     assert old.mse == pytest.approx(np.mean([row.in_use.mse for row in found.rows]))
-    assert Comparison.model_validate_json(found.model_dump_json()) == found
+    assert ModelComparison.model_validate_json(found.model_dump_json()) == found
 
 
 def test_a_score_that_flatters_is_marked(save, cohort, look):

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from chrep_model.analysis.comparison import Comparison, Difference
+from chrep_model.analysis.tile_comparison import Difference, TileComparison
 from napari_chrep.neighbours.arithmetic import number, signed
 from napari_chrep.neighbours.tile_panel import pixmap
 from napari_chrep.ui.parts import heading, note
@@ -80,7 +80,7 @@ class ComparisonPanel(QWidget):
         else:
             self.pictures[place].setPixmap(pixmap(picture, PICTURE_PX))
 
-    def show_comparison(self, comparison: Comparison) -> None:
+    def show_comparison(self, comparison: TileComparison) -> None:
         """Say it."""
         shown = comparison.shown
         for place, (label, value) in enumerate(zip(self.values, (shown.first, shown.second), strict=True)):
@@ -155,7 +155,7 @@ def _in_words(shown: Difference) -> str:
     return f"{shown.gene}: {by}, {verdict}."
 
 
-def _neighbours(comparison: Comparison) -> str:
+def _neighbours(comparison: TileComparison) -> str:
     shared, (first, second) = len(comparison.shared), comparison.neighbours
     of = f"{first}" if first == second else f"{first} and {second}"
     return f"{shared} of {of} neighbours are shared."

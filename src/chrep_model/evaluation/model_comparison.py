@@ -59,7 +59,7 @@ class Score(_Facts):
     mse: float
 
 
-class Row(_Facts):
+class SectionScores(_Facts):
     """Scores of both models on one section.
 
     Attributes
@@ -89,18 +89,18 @@ class Row(_Facts):
     kept: bool = False
 
 
-class Comparison(_Facts):
+class ModelComparison(_Facts):
     """Result of comparing the model in use with a new one.
 
     Attributes
     ----------
-    rows : tuple of Row
+    rows : tuple of SectionScores
         One per section that was held out; none where nothing could be held out.
     how : str
         What was done, in sentences for the user.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[SectionScores, ...]
     how: str
 
     def mean(self, *, fair: bool = False) -> tuple[Score, Score] | None:
@@ -150,7 +150,7 @@ def held_out_groups(cohort: Cohort, card: Card, most: int = FOLDS) -> list[tuple
     return [groups[i] for i in sorted(range(len(groups)), key=lambda i: not fresh[i])][:most]
 
 
-def compare(in_use: Bundle, cohort: Cohort, fit: Fit, look: Look, *, folds: int = FOLDS) -> Comparison:
+def compare(in_use: Bundle, cohort: Cohort, fit: Fit, look: Look, *, folds: int = FOLDS) -> ModelComparison:
     """Score the model in use and a newly trained one on the sections of a cohort.
 
     Parameters
@@ -168,7 +168,7 @@ def compare(in_use: Bundle, cohort: Cohort, fit: Fit, look: Look, *, folds: int 
 
     Returns
     -------
-    Comparison
+    ModelComparison
         Genes that both models know and the section measured are scored, each model in its own units: counts
         per spot are normalised
         over the model's genes, which makes a difference where the two panels differ.
@@ -178,10 +178,10 @@ def compare(in_use: Bundle, cohort: Cohort, fit: Fit, look: Look, *, folds: int 
     for group in groups:
         new = fit(cohort.without(group), " and ".join(group))
         rows += [_row(in_use, new, cohort[name], look) for name in group]
-    return Comparison(rows=tuple(rows), how=_how(cohort, groups, rows, folds))
+    return ModelComparison(rows=tuple(rows), how=_how(cohort, groups, rows, folds))
 
 
-def _row(in_use: Bundle, new: Bundle, section: Section, look: Look) -> Row:
+def _row(in_use: Bundle, new: Bundle, section: Section, look: Look) -> SectionScores:
     known, listed = set(in_use.genes), set(section.genes)
     measured = [gene for gene in new.genes if gene in listed]
     common = [gene for gene in measured if gene in known]
@@ -190,7 +190,7 @@ def _row(in_use: Bundle, new: Bundle, section: Section, look: Look) -> Row:
         old = _score(in_use, section, common, look) if common else None
     except GeneError:  # the section names its genes otherwise
         old = None
-    return Row(
+    return SectionScores(
         section=section.name, patient=section.patient, spots=len(section), genes=len(genes),
         seen=seen_by(in_use.card, section), in_use=old, new=_score(new, section, genes, look),
         kept=seen_by(new.card, section) == "section",
@@ -213,7 +213,7 @@ def _sections(count: int) -> str:
     return f"{count} section" if count == 1 else f"{count} sections"
 
 
-def _how(cohort: Cohort, groups: list[tuple[str, ...]], rows: Sequence[Row], folds: int) -> str:
+def _how(cohort: Cohort, groups: list[tuple[str, ...]], rows: Sequence[SectionScores], folds: int) -> str:
     if not folds:
         return "Not compared: no section was to be held out."
     if not groups:

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 import chrep_model
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
-from chrep_model.evaluation.guard import Stage, check_gallery
+from chrep_model.evaluation.guard import GuardStage, check_gallery
 from chrep_model.evaluation.oracle import ORACLE, LibrarySizeOracle
-from chrep_model.evaluation.scoring import Measured, Outcome, score_model, score_prediction
+from chrep_model.evaluation.scoring import FitScores, MeasuredSection, score_model, score_prediction
 from chrep_model.evaluation.splits import Fold
 from chrep_model.files import make_writable, replacing
 from chrep_model.methods.model import fit_model
@@ -41,7 +41,7 @@ _LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "torch")
 
 
 @dataclass(frozen=True)
-class Job:
+class FitTask:
     """One method, tested on one section, under one seed.
 
     Attributes
@@ -93,7 +93,7 @@ class Plan:
     encoder_id: str
     digests: Mapping[str, str]
 
-    def key(self, job: Job) -> str:
+    def key(self, job: FitTask) -> str:
         """Digest of all that decides what the job finds."""
         fold = self.folds[job.fold]
         facts = {
@@ -115,8 +115,8 @@ class Plan:
         }
 
 
-def do_job(plan: Plan, job: Job, run: Run = SILENT) -> Outcome:
-    """Fit, predict and score, each stage seeing of the test section what it may.
+def do_job(plan: Plan, job: FitTask, run: Run = SILENT) -> FitScores:
+    """FitTask, predict and score, each stage seeing of the test section what it may.
 
     Raises
     ------
@@ -127,15 +127,15 @@ def do_job(plan: Plan, job: Job, run: Run = SILENT) -> Outcome:
     if job.method == ORACLE:
         panel = GenePanel.fit(fold.train, plan.genes)
         oracle = LibrarySizeOracle.fit(fold.train, panel)
-        with fold.test.during(Stage.SCORING) as test:
-            return score_prediction(oracle.predict(test), Measured.of(test, panel), maps=maps)
+        with fold.test.during(GuardStage.SCORING) as test:
+            return score_prediction(oracle.predict(test), MeasuredSection.of(test, panel), maps=maps)
     method = make_method(job.method, plan.methods)
     model = fit_model(method, fold.train, fold.features, plan.genes, seed=job.seed, run=run)
     check_gallery(model.fitted.gallery, fold.train, fold.test, by_patient=fold.split == "patient")
-    with fold.test.during(Stage.PREDICTING) as test:
+    with fold.test.during(GuardStage.PREDICTING) as test:
         response = model.respond(test.features)
-    with fold.test.during(Stage.SCORING) as test:
-        return score_model(model, response, Measured.of(test, model.panel), maps=maps)
+    with fold.test.during(GuardStage.SCORING) as test:
+        return score_model(model, response, MeasuredSection.of(test, model.panel), maps=maps)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class JobStore:
 
     folder: Path
 
-    def has(self, job: Job, key: str) -> bool:
+    def has(self, job: FitTask, key: str) -> bool:
         """Whether the job was done under this key."""
         try:
             facts = json.loads((self.folder / job.name / "job.json").read_text(encoding="utf-8"))
@@ -158,7 +158,7 @@ class JobStore:
             return False
         return isinstance(facts, dict) and facts.get("key") == key
 
-    def keep(self, job: Job, key: str, outcome: Outcome) -> None:
+    def keep(self, job: FitTask, key: str, outcome: FitScores) -> None:
         """Store an outcome as a whole or not at all.
 
         Raises
@@ -170,15 +170,15 @@ class JobStore:
         facts = {"method": job.method, "fold": job.fold, "seed": job.seed, "key": key}
         with replacing(self.folder / job.name) as folder:
             folder.mkdir()
-            for field in fields(Outcome):
+            for field in fields(FitScores):
                 frame: pd.DataFrame = getattr(outcome, field.name)
                 frame.to_parquet(folder / f"{field.name}.parquet", index=False)
             (folder / "job.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
-    def read(self, job: Job) -> Outcome:
+    def read(self, job: FitTask) -> FitScores:
         """Read what was kept."""
         folder = self.folder / job.name
-        return Outcome(*(pd.read_parquet(folder / f"{field.name}.parquet") for field in fields(Outcome)))
+        return FitScores(*(pd.read_parquet(folder / f"{field.name}.parquet") for field in fields(FitScores)))
 
 
 def section_digest(section: Section, features: NDArray[np.float32]) -> str:

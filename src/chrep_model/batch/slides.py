@@ -28,7 +28,7 @@ Describe = Callable[[BaseException], str]
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchSettings:
     """Settings for predicting many slides: only paths and plain values, so that other machines can run it.
 
     Attributes
@@ -85,7 +85,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SlideOutcome:
     """Result of predicting one slide.
 
     Attributes
@@ -103,7 +103,7 @@ class Outcome:
     unkept: str = ""
 
 
-def load(job: Job, bundle: Bundle) -> Predictor:
+def load(job: BatchSettings, bundle: Bundle) -> Predictor:
     """Load a job's model, ready to predict.
 
     Raises
@@ -119,7 +119,7 @@ def load(job: Job, bundle: Bundle) -> Predictor:
     )  # fmt: skip
 
 
-def found(job: Job, bundle: Bundle, path: Path, target: Path) -> Outcome | None:
+def found(job: BatchSettings, bundle: Bundle, path: Path, target: Path) -> SlideOutcome | None:
     """Return the earlier outcome of a slide if its prediction is the very one requested; else None."""
     record = records.read(target) if job.keeps_records else None
     if record is None or record.state == "failed":
@@ -132,17 +132,17 @@ def found(job: Job, bundle: Bundle, path: Path, target: Path) -> Outcome | None:
     if not record.serves(request, target):
         return None
     here = record.model_copy(update={"slide": str(path), "file": str(target)})
-    return Outcome(here, already_there=True)
+    return SlideOutcome(here, already_there=True)
 
 
 def attempt(
-    job: Job,
+    job: BatchSettings,
     predictor: Predictor,
     path: Path,
     target: Path,
     describe: Describe,
     progress: Progress | None = None,
-) -> Outcome:
+) -> SlideOutcome:
     """Predict a slide and write its prediction, or record why that failed.
 
     Raises
@@ -162,13 +162,13 @@ def attempt(
     return _keep(job, target, {"slide": str(path), "request": request, "state": "done", **facts})
 
 
-def failed(job: Job, path: Path, target: Path, request: str, error: str) -> Outcome:
+def failed(job: BatchSettings, path: Path, target: Path, request: str, error: str) -> SlideOutcome:
     """Record that a slide could not be predicted; an empty `request` where it could not be opened."""
     return _keep(job, target, {"slide": str(path), "request": request, "state": "failed", "error": error})
 
 
 def _predict(
-    job: Job, predictor: Predictor, slide: Slide, target: Path, progress: Progress | None
+    job: BatchSettings, predictor: Predictor, slide: Slide, target: Path, progress: Progress | None
 ) -> dict[str, Any]:
     started = time.perf_counter()
     _check_region(slide, job.rect)
@@ -182,7 +182,7 @@ def _predict(
     }  # fmt: skip
 
 
-def _keep(job: Job, target: Path, facts: dict[str, Any]) -> Outcome:
+def _keep(job: BatchSettings, target: Path, facts: dict[str, Any]) -> SlideOutcome:
     former = records.read(target) if job.keeps_records else None
     attempts = former.attempts + 1 if former is not None and former.request == facts["request"] else 1
     record = Record(file=str(target), attempts=attempts, **facts)
@@ -192,7 +192,7 @@ def _keep(job: Job, target: Path, facts: dict[str, Any]) -> Outcome:
             records.write(target, record)
         except ChrepError as error:  # costs no more than predicting the slide again
             unkept = str(error)
-    return Outcome(record, unkept=unkept)
+    return SlideOutcome(record, unkept=unkept)
 
 
 def _check_region(slide: Slide, rect: Rect | None) -> None:

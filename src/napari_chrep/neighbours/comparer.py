@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from napari.qt.threading import create_worker
 from psygnal import Signal
 
-from chrep_model.analysis.comparison import Comparison, compare
+from chrep_model.analysis.tile_comparison import TileComparison, compare
 from chrep_model.errors import ChrepError
 from napari_chrep.canvas.picking import Pick
 
 
-def comparing(first: Pick, second: Pick, gene: str) -> Iterator[Comparison | ChrepError]:
+def comparing(first: Pick, second: Pick, gene: str) -> Iterator[TileComparison | ChrepError]:
     """Compare two tiles; yields what came of it."""
     try:
         yield compare((first.prediction, first.tile), (second.prediction, second.tile), gene)
@@ -28,7 +28,7 @@ class Comparer:
     busy : bool
         Whether an answer is under way.
     made : Signal(object)
-        A Comparison, or the ChrepError that stands against it.
+        A TileComparison, or the ChrepError that stands against it.
     """
 
     made = Signal(object)
@@ -42,7 +42,7 @@ class Comparer:
         self._generation += 1
         generation = self._generation
 
-        def on_yielded(result: Comparison | ChrepError) -> None:
+        def on_yielded(result: TileComparison | ChrepError) -> None:
             if generation == self._generation:
                 self.busy = False
                 self.made.emit(result)

@@ -39,7 +39,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TileComparison:
     """Result of comparing two tiles under one model.
 
     Attributes
@@ -60,7 +60,7 @@ class Comparison:
     shared: frozenset[int]
 
 
-def compare(first: tuple[Prediction, int], second: tuple[Prediction, int], gene: str) -> Comparison:
+def compare(first: tuple[Prediction, int], second: tuple[Prediction, int], gene: str) -> TileComparison:
     """Compare two tiles over all genes; the encoder does not run.
 
     Parameters
@@ -99,7 +99,7 @@ def compare(first: tuple[Prediction, int], second: tuple[Prediction, int], gene:
 
     order = np.argsort(-np.abs(units), kind="stable")[:MOST]
     rows = [set(model.fitted.neighbours(response).index[0].tolist()) for response in responses]
-    return Comparison(
+    return TileComparison(
         shown=difference(panel.index(gene)),
         most=tuple(difference(int(column)) for column in order),
         neighbours=(len(rows[0]), len(rows[1])),

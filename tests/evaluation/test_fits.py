@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from chrep_model.evaluation import jobs
-from chrep_model.evaluation.jobs import Job, JobStore, Plan, code_digest, do_job, section_digest
+from chrep_model.evaluation import fits as jobs
+from chrep_model.evaluation.fits import FitTask, JobStore, Plan, code_digest, do_job, section_digest
 from chrep_model.evaluation.splits import make_folds
 from chrep_model.methods.chrep import ChrepSettings
 from chrep_model.methods.registry import MethodSettings
@@ -20,14 +20,16 @@ def plan_of(cohort, features, **changes):
     return replace(Plan(folds, 12, MethodSettings(), "encoder", digests), **changes)
 
 
-JOB = Job("ridge", "A1", 0)
+JOB = FitTask("ridge", "A1", 0)
 
 
 def test_the_same_plan_has_the_same_keys(cohort, features):
     assert plan_of(cohort, features).key(JOB) == plan_of(cohort, features).key(JOB)
 
 
-@pytest.mark.parametrize("other", [Job("knn", "A1", 0), Job("ridge", "A2", 0), Job("ridge", "A1", 1)])
+@pytest.mark.parametrize(
+    "other", [FitTask("knn", "A1", 0), FitTask("ridge", "A2", 0), FitTask("ridge", "A1", 1)]
+)
 def test_every_job_has_its_own_key_and_folder(cohort, features, other):
     plan = plan_of(cohort, features)
     assert plan.key(other) != plan.key(JOB)
@@ -46,7 +48,7 @@ def test_settings_are_in_the_key_of_their_method_alone(cohort, features):
         plan_of(cohort, features, methods=MethodSettings(chrep=ChrepSettings(k=k))) for k in (10, 20)
     )
     assert plan.key(JOB) == other.key(JOB)
-    assert plan.key(Job("chrep", "A1", 0)) != other.key(Job("chrep", "A1", 0))
+    assert plan.key(FitTask("chrep", "A1", 0)) != other.key(FitTask("chrep", "A1", 0))
 
 
 def test_data_and_code_are_in_the_key(cohort, features, monkeypatch):
@@ -74,7 +76,7 @@ def test_the_code_digest_is_of_code_alone():
 
 
 def test_folders_are_named_safely_and_apart():
-    odd = [Job("ridge", name, 0).name for name in ("a/b", "a_b", "a b", "..", "é")]
+    odd = [FitTask("ridge", name, 0).name for name in ("a/b", "a_b", "a b", "..", "é")]
     assert len(set(odd)) == 5
     for name in odd:
         assert "/" not in name and name.startswith("ridge-")
@@ -87,7 +89,7 @@ def test_what_was_kept_is_read_again(cohort, features, tmp_path):
     store.keep(JOB, "key", outcome)
     assert store.has(JOB, "key")
     assert not store.has(JOB, "another key")
-    assert not store.has(Job("ridge", "A1", 1), "key")
+    assert not store.has(FitTask("ridge", "A1", 1), "key")
     again = store.read(JOB)
     for name, frame in vars(outcome).items():
         pd.testing.assert_frame_equal(getattr(again, name), frame, check_dtype=len(frame) > 0)
@@ -116,14 +118,14 @@ def test_a_job_that_fails_while_it_is_kept_leaves_nothing(cohort, features, tmp_
 
 def test_maps_are_kept_of_seed_0_alone(cohort, features):
     plan = plan_of(cohort, features)
-    first, second = (do_job(plan, Job("ridge", "A1", seed)) for seed in (0, 1))
+    first, second = (do_job(plan, FitTask("ridge", "A1", seed)) for seed in (0, 1))
     assert set(first.maps["variant"]) == {"truth", "raw", "smoothed"}
     assert len(first.maps) == 3 * len(cohort["A1"])
     assert second.maps.empty
 
 
 def test_the_oracle_is_scored_like_a_method(cohort, features):
-    outcome = do_job(plan_of(cohort, features), Job("library_size_oracle", "A1", 0))
+    outcome = do_job(plan_of(cohort, features), FitTask("library_size_oracle", "A1", 0))
     assert set(outcome.scores["variant"]) == {"raw"}
     assert np.isfinite(outcome.scores["value"]).all()
     assert outcome.intervals.empty

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.gene_lists import read_gene_list
-from chrep_model.cohorts.genes import GenePanel
+from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section, read_section
 from chrep_model.errors import GeneError
 

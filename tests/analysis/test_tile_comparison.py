@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from chrep_model.analysis.comparison import MOST, compare
+from chrep_model.analysis.tile_comparison import MOST, compare
 from chrep_model.errors import GeneError, PredictionError
 
 
