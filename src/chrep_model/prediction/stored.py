@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _LEVEL = 0.9
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StoredBundle(Bundle):
     """Facts of a bundle as stored in the file of a prediction; it cannot predict.
 
