@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chrep_model.cohorts.slide_names import MANIFEST_SUFFIXES
 from chrep_model.errors import CohortError
+from chrep_model.files import write_atomically
 
 if TYPE_CHECKING:
     from chrep_model.cohorts.cohort import Cohort
@@ -79,18 +80,6 @@ def write_manifest(cohort: Cohort, path: str | os.PathLike[str]) -> None:
         for section in cohort
     ]
     content = Manifest(name=cohort.name, sections=sections).model_dump(exclude_none=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with part.open("w", encoding="utf-8") as stream:
-            yaml.safe_dump(content, stream, sort_keys=False, allow_unicode=True)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise CohortError(
-            f"the manifest cannot be written ({error.strerror or error})",
-            path=path,
-            remedy="Choose another folder, or see that this one can be written and has room.",
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    with write_atomically(path, CohortError, "the manifest cannot be written") as part:
+        part.write_text(text, encoding="utf-8")

@@ -29,7 +29,7 @@ from chrep_model.evaluation.guard import GuardStage, check_gallery
 from chrep_model.evaluation.oracle import ORACLE, LibrarySizeOracle
 from chrep_model.evaluation.scoring import FitScores, MeasuredSection, score_model, score_prediction
 from chrep_model.evaluation.splits import Fold
-from chrep_model.files import make_writable, replacing
+from chrep_model.files import make_writable, write_atomically
 from chrep_model.methods.model import fit_model
 from chrep_model.methods.registry import MethodSettings, make_method
 from chrep_model.training.run import SILENT, Run
@@ -168,7 +168,7 @@ class JobStore:
         """
         make_writable(self.folder)
         facts = {"method": job.method, "fold": job.fold, "seed": job.seed, "key": key}
-        with replacing(self.folder / job.name) as folder:
+        with write_atomically(self.folder / job.name) as folder:
             folder.mkdir()
             for field in fields(FitScores):
                 frame: pd.DataFrame = getattr(outcome, field.name)

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from chrep_model.errors import PredictionError, SettingsError
 from chrep_model.export import frames, omezarr
-from chrep_model.files import replacing
+from chrep_model.files import write_atomically
 from chrep_model.prediction import places
 from chrep_model.prediction.prediction import Prediction
 from chrep_model.prediction.recognition import TABLE, is_table
@@ -206,7 +206,7 @@ def write_prediction(
         "parquet": frames.to_parquet,
         "geojson": to_geojson,
     }[format]
-    with replacing(path) as part:
+    with write_atomically(path) as part:
         write(prediction, part, names)
         prediction.check()
     places.remember(prediction.slide)
