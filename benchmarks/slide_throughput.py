@@ -48,8 +48,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from chrep_model.allocator import share_one_arena
-from chrep_model.cores import each_core
+from chrep_model.device import each_core, share_one_arena
 from chrep_model.embeddings.encoding import Need, TileEncoding
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Store

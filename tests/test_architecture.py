@@ -23,7 +23,7 @@ MODEL, PLUGIN = "chrep_model", "napari_chrep"
 ORDER = {
     MODEL: (
         *("errors", "processes", "samples", "geometry", "config", "cache", "files", "zarr_check", "blocks"),
-        *("allocator", "cores", "slides", "cohorts", "synthetic", "encoders", "networks", "embeddings"),
+        *("device", "slides", "cohorts", "synthetic", "encoders", "networks", "embeddings"),
         *("training", "calibration", "methods", "bundle", "prediction", "analysis", "export", "batch"),
         *("pipeline", "evaluation", "cli"),
     ),
@@ -46,9 +46,9 @@ VIEWER = {
     PLUGIN,
 }
 SLOW = {"torch", "torchvision", "timm", "squidpy", "scanpy", "lightning"}
-MAY_IMPORT_SLOW_AT_TOP = {"cores", "encoders", "networks", "calibration", "training", "methods"}
+MAY_IMPORT_SLOW_AT_TOP = {"encoders", "networks", "calibration", "training", "methods"}
 # Loaded when a command or the viewer starts: nothing slow at their top, nor at the top of what that imports.
-FAST_UNITS = {"errors", "geometry", "config", "cache", "zarr_check", "slides", "cohorts", "cli"}
+FAST_UNITS = {"errors", "geometry", "config", "cache", "device", "zarr_check", "slides", "cohorts", "cli"}
 FAST_MODULES = {"chrep_model.prediction.prediction", "chrep_model.export.writing"}
 # What starts a process: only here, so that none imports from the current folder.
 STARTS_PROCESSES = f"{MODEL}.processes"

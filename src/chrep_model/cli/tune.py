@@ -34,9 +34,9 @@ def tune(
     """
     from chrep_model.bundle import load_bundle
     from chrep_model.calibration import index
+    from chrep_model.device import choose_device
     from chrep_model.encoders import tuning
     from chrep_model.prediction import indexes
-    from chrep_model.prediction.predictor import choose_device
 
     loaded, place = load_bundle(bundle), choose_device(device)
     encoder = loaded.encoder(place, options.precision(precision))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.allocator import hand_back_freed_memory
+from chrep_model.device import hand_back_freed_memory
 from chrep_model.embeddings.encoding import Need, TileEncoding
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import LAYOUT, Store

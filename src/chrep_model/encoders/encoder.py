@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chrep_model.allocator import keep_freed_memory
+from chrep_model.device import keep_freed_memory
 from chrep_model.encoders import stainbank
 from chrep_model.encoders.folding import folded
 from chrep_model.encoders.torchvision_compat import ensure_torchvision

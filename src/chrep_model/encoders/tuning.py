@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from chrep_model.cores import each_core
+from chrep_model.device import each_core
 from chrep_model.encoders.encoder import Encoder, SlideState
 from chrep_model.files import write_atomically
 

@@ -16,6 +16,7 @@ from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.gene_lists import read_gene_list
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
+from chrep_model.device import choose_device
 from chrep_model.embeddings import Progress
 from chrep_model.errors import SettingsError
 from chrep_model.evaluation.fits import FitTask, JobStore, Plan, section_digest
@@ -29,7 +30,6 @@ from chrep_model.evaluation.tables import Tables
 from chrep_model.files import make_writable, write_atomically
 from chrep_model.methods.registry import METHODS, MethodSettings, make_method
 from chrep_model.pipeline import DEFAULT_GENES
-from chrep_model.prediction.predictor import choose_device
 from chrep_model.training.features import EncoderSettings, section_features
 
 
