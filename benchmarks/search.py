@@ -36,9 +36,10 @@ from rich.console import Console
 from rich.table import Table
 
 from chrep_model.blocks import blocks, mapped, write
-from chrep_model.calibration.gallery import Gallery, unit_rows
+from chrep_model.calibration.gallery import Gallery
 from chrep_model.calibration.index import Index, make_index
 from chrep_model.calibration.search import nearest
+from chrep_model.statistics import unit_rows
 
 DIM, K, PART, SHEET, SECTIONS = 256, 50, 100_000, 12, 10
 STATUS = Path("/proc/self/status")

@@ -22,10 +22,10 @@ SRC = Path(__file__).resolve().parent.parent / "src"
 MODEL, PLUGIN = "chrep_model", "napari_chrep"
 ORDER = {
     MODEL: (
-        *("errors", "processes", "samples", "geometry", "config", "cache", "files", "zarr_check", "blocks"),
-        *("device", "slides", "cohorts", "synthetic", "encoders", "networks", "embeddings"),
-        *("training", "calibration", "methods", "bundle", "prediction", "analysis", "export", "batch"),
-        *("pipeline", "evaluation", "cli"),
+        *("errors", "processes", "samples", "geometry", "config", "cache", "files", "statistics"),
+        *("zarr_check", "blocks", "device", "slides", "cohorts", "synthetic", "encoders", "networks"),
+        *("embeddings", "training", "calibration", "methods", "bundle", "prediction", "analysis", "export"),
+        *("batch", "pipeline", "evaluation", "cli"),
     ),
     PLUGIN: (
         *("state", "background", "canvas", "ui", "io"),

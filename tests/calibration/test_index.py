@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from chrep_model.calibration import index as indexing
-from chrep_model.calibration.gallery import Gallery, unit_rows
+from chrep_model.calibration.gallery import Gallery
 from chrep_model.calibration.index import Index, IndexFacts, make_index
 from chrep_model.calibration.search import nearest
+from chrep_model.statistics import unit_rows
 
 pytest.importorskip("faiss")
 

@@ -34,7 +34,7 @@ from chrep_model.methods.model import fit_model
 from chrep_model.methods.registry import MethodSettings, make_method
 from chrep_model.training.run import SILENT, Run
 
-_DECIDING = ("cohorts", "networks", "training", "calibration", "methods", "evaluation")
+_DECIDING = ("statistics", "cohorts", "networks", "training", "calibration", "methods", "evaluation")
 """Units whose code decides what a job finds, given the features; the report is not among them."""
 
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "torch")
@@ -203,7 +203,7 @@ def code_digest() -> str:
     digest = hashlib.sha256(json.dumps({name: version(name) for name in _LIBRARIES}).encode())
     root = Path(chrep_model.__file__).parent
     for unit in _DECIDING:
-        for path in sorted((root / unit).rglob("*.py")):
+        for path in sorted([*root.glob(f"{unit}.py"), *(root / unit).rglob("*.py")]):
             place = path.relative_to(root).as_posix()
             if not place.startswith("evaluation/report"):
                 digest.update(place.encode() + path.read_bytes())

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from chrep_model.blocks import scratch, write
-from chrep_model.calibration.gallery import unit_rows
 from chrep_model.methods.base import ALL, Arrays, Genes
 from chrep_model.methods.inputs import Inputs
 from chrep_model.networks.heads import (
@@ -29,6 +28,7 @@ from chrep_model.networks.heads import (
     RegressionHead,
 )
 from chrep_model.networks.losses import alignment_loss, regression_loss, topology_loss
+from chrep_model.statistics import unit_rows
 from chrep_model.training.loop import train_objective
 from chrep_model.training.objective import Objective, SpotBatch
 from chrep_model.training.run import SILENT, Run
