@@ -23,7 +23,7 @@ MODEL, PLUGIN = "chrep_model", "napari_chrep"
 ORDER = {
     MODEL: (
         *("errors", "processes", "samples", "geometry", "config", "cache", "files", "statistics"),
-        *("zarr_check", "blocks", "device", "slides", "cohorts", "synthetic", "encoders", "networks"),
+        *("zarr_check", "mapped_arrays", "device", "slides", "cohorts", "synthetic", "encoders", "networks"),
         *("embeddings", "training", "calibration", "methods", "bundle", "prediction", "analysis", "export"),
         *("batch", "pipeline", "evaluation", "cli"),
     ),

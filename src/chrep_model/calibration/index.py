@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from chrep_model.blocks import blocks, read
 from chrep_model.calibration.search import nearest, similarities
+from chrep_model.mapped_arrays import read_rows, slices
 
 if TYPE_CHECKING:
     from chrep_model.calibration.gallery import Gallery
@@ -194,7 +194,7 @@ class _Sample:
     @classmethod
     def of(cls, gallery: Gallery, k: int, rng: np.random.Generator) -> _Sample:
         rows = np.sort(rng.choice(len(gallery), min(QUERIES, len(gallery)), replace=False))
-        return cls(gallery, k, rows, read(gallery.z, rows))
+        return cls(gallery, k, rows, read_rows(gallery.z, rows))
 
     def nearest(self) -> NDArray[np.int64]:
         """The k nearest, (queries, k) int64."""
@@ -230,9 +230,9 @@ def _filled(rows: Any, rng: np.random.Generator, seed: int, report: Callable[[st
     lists = faiss.index_factory(d, f"IVF{count},PQ{d}x4fs", faiss.METRIC_INNER_PRODUCT)
     lists.cp.seed = seed
     report(f"an index of {n:,} spots")
-    lists.train(read(rows, np.sort(rng.choice(n, min(n, _SAMPLE * count), replace=False))))
-    for block in blocks(n, _ADDED):
-        lists.add(read(rows, block))
+    lists.train(read_rows(rows, np.sort(rng.choice(n, min(n, _SAMPLE * count), replace=False))))
+    for block in slices(n, _ADDED):
+        lists.add(read_rows(rows, block))
         report(f"an index of {n:,} spots: {block.stop:,}")
     return lists
 
@@ -251,11 +251,11 @@ def _ranked(
     look = faiss.SearchParametersIVF(nprobe=probes, sel=chosen)
     index = np.zeros((len(queries), k), np.int64)
     similarity = np.full(index.shape, -np.inf, np.float32)
-    for part in blocks(len(queries), _RANKED):
+    for part in slices(len(queries), _RANKED):
         found = np.sort(lists.search(queries[part], min(_SPARE * k, len(rows)), params=look)[1], axis=1)
         query, place = np.nonzero(found >= 0)
         value = np.full(found.shape, -np.inf, np.float32)
-        value[query, place] = similarities(queries[part][query], read(rows, found[query, place]))
+        value[query, place] = similarities(queries[part][query], read_rows(rows, found[query, place]))
         order = np.argsort(-value, axis=1, kind="stable")[:, :k]
         similarity[part] = np.take_along_axis(value, order, axis=1)
         index[part] = np.maximum(np.take_along_axis(found, order, axis=1), 0)

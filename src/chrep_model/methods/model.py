@@ -9,10 +9,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.blocks import scratch, write
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.geometry import px_to_um
+from chrep_model.mapped_arrays import temporary_array, write_rows
 from chrep_model.methods.base import FittedMethod, Genes, Method, Response
 from chrep_model.statistics import divisors
 from chrep_model.training.run import SILENT, Run
@@ -133,8 +133,8 @@ def _targets(sections: Sequence[Section], panel: GenePanel) -> NDArray[np.float3
     spots = sum(len(s) for s in sections)
     if spots <= LARGE:
         return np.concatenate(list(parts))
-    file = scratch((spots, len(panel)))
-    write(file, parts)
+    file = temporary_array((spots, len(panel)))
+    write_rows(file, parts)
     return file
 
 

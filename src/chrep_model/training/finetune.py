@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from chrep_model.blocks import scratch
 from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import CLIP, Progress
 from chrep_model.encoders.encoder import TimmEncoder
 from chrep_model.errors import Cancelled, SettingsError, TrainingError
 from chrep_model.files import write_atomically
+from chrep_model.mapped_arrays import temporary_array
 from chrep_model.training.augmentation import Augmentation
 from chrep_model.training.distributed import ALONE, Ranks
 from chrep_model.training.faults import require_finite, spots_in_words
@@ -321,7 +321,7 @@ def read_tiles(
     px = encoder.spec.px
     shape = (sum(len(s) for s in sections), px, px, 3)
     large = np.prod(shape, dtype=np.int64) > IN_MEMORY
-    out: NDArray[np.uint8] = scratch(shape, np.uint8) if large else np.empty(shape, np.uint8)
+    out: NDArray[np.uint8] = temporary_array(shape, np.uint8) if large else np.empty(shape, np.uint8)
     start = 0
     for section in sections:
         with section.open_slide() as slide:
