@@ -36,7 +36,8 @@ from rich.console import Console
 from rich.table import Table
 
 from chrep_model.calibration.gallery import Gallery
-from chrep_model.calibration.index import Index, make_index
+from chrep_model.calibration.index import Index
+from chrep_model.calibration.index_making import make_index
 from chrep_model.calibration.search import nearest
 from chrep_model.mapped_arrays import map_file, slices, write_rows
 from chrep_model.statistics import unit_rows

@@ -67,14 +67,14 @@ def make(bundle: Bundle, cache: Path, report: Callable[[str], None] = lambda _: 
     Returns
     -------
     IndexFacts or None
-        None where an index does not pay, see `calibration.index.make_index`.
+        None where an index does not pay, see `index_making.make_index`.
 
     Raises
     ------
     PredictionError
         The cache cannot be written.
     """
-    from chrep_model.calibration.index import make_index
+    from chrep_model.calibration.index_making import make_index
     from chrep_model.methods.base import REACH
 
     lists, facts = _files(bundle, cache)

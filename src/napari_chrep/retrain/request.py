@@ -146,7 +146,7 @@ class Workspace:
         if isinstance(cohort, Manifest):
             write_text(self.manifest, cohort.model_dump_json())  # JSON is YAML
         else:
-            write_manifest(cohort, self.manifest)
+            write_manifest(cohort.name, cohort.sections, self.manifest)
         write_text(self.job_file, job.model_dump_json(indent=1))
 
     def read_job(self) -> RetrainRequest:
