@@ -25,7 +25,8 @@ from chrep_model.cohorts.gene_lists import read_gene_list
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.device import choose_device
 from chrep_model.embeddings import Progress
-from chrep_model.encoders.encoder import Encoder, TimmEncoder
+from chrep_model.encoders.encoder import Encoder
+from chrep_model.encoders.timm_encoder import TimmEncoder
 from chrep_model.errors import BundleError, Cancelled, SettingsError
 from chrep_model.methods.base import Method
 from chrep_model.methods.chrep import ChrepSettings, FittedChrep

@@ -11,7 +11,7 @@ import zarr
 
 from chrep_model.bundle import check_place, describe, load_bundle, stored_gallery, writing
 from chrep_model.calibration.trust import LEVELS
-from chrep_model.encoders.encoder import open_encoder
+from chrep_model.encoders.opening import open_encoder
 from chrep_model.errors import BundleError
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings

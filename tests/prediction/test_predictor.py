@@ -7,7 +7,7 @@ from PIL import Image
 from chrep_model.bundle import load_bundle
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.embeddings import SlideEmbeddings
-from chrep_model.encoders.encoder import StainbankEncoder
+from chrep_model.encoders.stainbank import StainbankEncoder
 from chrep_model.errors import GeneError, PredictionError, ScaleError, SlideError
 from chrep_model.geometry import Rect
 from chrep_model.pipeline import TrainSettings, train

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import DEFAULT_CONTEXT_UM, Progress, SlideEmbeddings
-from chrep_model.encoders.encoder import DEFAULT_BATCH, DEFAULT_TILE_UM, STAINBANK, Encoder, open_encoder
+from chrep_model.encoders.encoder import DEFAULT_BATCH, Encoder
+from chrep_model.encoders.opening import DEFAULT_TILE_UM, open_encoder
+from chrep_model.encoders.stainbank import STAINBANK
 from chrep_model.mapped_arrays import temporary_array, write_rows
 from chrep_model.training.streamed import LARGE
 

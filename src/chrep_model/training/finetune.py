@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import CLIP, Progress
-from chrep_model.encoders.encoder import TimmEncoder
+from chrep_model.encoders.timm_encoder import TimmEncoder
 from chrep_model.errors import Cancelled, SettingsError, TrainingError
 from chrep_model.files import write_atomically
 from chrep_model.mapped_arrays import temporary_array
