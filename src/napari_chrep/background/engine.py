@@ -28,7 +28,8 @@ from chrep_model.prediction.prediction import Preview
 from chrep_model.slides.region import Region
 from napari_chrep.background.jobs import Failed, Loaded, Prepared, Stop, loading, predicting, preparing
 from napari_chrep.background.scheduling import REST_S, Schedule
-from napari_chrep.state.session import PerViewer, Session, sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
     from chrep_model.prediction.parts import PredictionPart
@@ -40,12 +41,12 @@ State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
 
 
 class Engine:
-    """Runs workers for one session and hands their results to it, on the Qt thread.
+    """Runs workers for the session of one viewer and hands their results to it, on the Qt thread.
 
     Parameters
     ----------
-    session : Session
-        Gets bundles, prepared slides and predicted batches.
+    viewer : napari.Viewer
+        Its session gets bundles, prepared slides and predicted batches.
 
     Attributes
     ----------
@@ -69,8 +70,8 @@ class Engine:
     nothing_to_do = Signal(int)
     failed = Signal(str)
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, viewer: Any) -> None:
+        self.session = session = kept_for(viewer, Session)
         self.state: State = "idle"
         self._worker: Any = None
         self._stop = Stop()
@@ -360,7 +361,3 @@ def _scheduled(
     schedule.look(area.bounds if isinstance(area, Region) else area or Rect(0.0, 0.0, cols, rows))
     schedule.begin(prediction.indices, None)
     return schedule
-
-
-#: The engine of each viewer: ``engines.of(viewer)``.
-engines: PerViewer[Engine] = PerViewer(lambda viewer: Engine(sessions.of(viewer)))

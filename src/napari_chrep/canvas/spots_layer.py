@@ -22,7 +22,7 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from chrep_model.errors import ChrepError
-from napari_chrep.canvas.heatmaps import Heatmaps, heatmaps
+from napari_chrep.canvas.heatmaps import Heatmaps
 from napari_chrep.canvas.maps import KINDS, Limits, pair, shared_limits
 from napari_chrep.canvas.measured_spots import (
     AT_REST_KEY,
@@ -32,7 +32,8 @@ from napari_chrep.canvas.measured_spots import (
     reading,
     spots_layer_data,
 )
-from napari_chrep.state.session import PerViewer, Session, sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
     from chrep_model.cohorts.section import Section
@@ -45,11 +46,7 @@ class Truth:
     Parameters
     ----------
     viewer : napari.Viewer
-        Only a weak reference is kept.
-    session : Session
-        Whose slide, model and gene it follows.
-    maps : Heatmaps
-        Whose colours the spots take, and whose values are compared with theirs.
+        Only a weak reference is kept. The spots take the colours of its heatmaps, and are compared with them.
 
     Attributes
     ----------
@@ -67,8 +64,9 @@ class Truth:
 
     changed = Signal()
 
-    def __init__(self, viewer: Any, session: Session, maps: Heatmaps) -> None:
-        self.session, self.maps = session, maps
+    def __init__(self, viewer: Any) -> None:
+        self.session = session = kept_for(viewer, Session)
+        self.maps = maps = kept_for(viewer, Heatmaps)
         self.measured: MeasuredSpots | None = None
         self.trouble = self.agreement = ""
         self.busy = False
@@ -279,11 +277,3 @@ class Truth:
         return shared_limits([] if values is None else [values]), ensure_colormap(
             KINDS["calibrated"].colormap
         )
-
-
-def _make_truth(viewer: Any) -> Truth:
-    return Truth(viewer, sessions.of(viewer), heatmaps.of(viewer))
-
-
-#: The measured spots of each viewer: ``truths.of(viewer)``.
-truths: PerViewer[Truth] = PerViewer(_make_truth)

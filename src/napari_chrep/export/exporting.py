@@ -14,7 +14,6 @@ from psygnal import Signal
 from chrep_model.errors import Cancelled, ChrepError, PredictionError, SettingsError
 from chrep_model.export.writing import MOST_GENES, SUFFIXES, write_prediction
 from napari_chrep.background.jobs import Stop
-from napari_chrep.state.session import PerViewer
 
 if TYPE_CHECKING:
     from chrep_model.geometry import Rect
@@ -163,7 +162,7 @@ class Exporter:
 
     changed = Signal(str)
 
-    def __init__(self) -> None:
+    def __init__(self, _viewer: Any) -> None:
         self.busy = self.cancelling = False
         self._outcome = ""
         self._stop = Stop()
@@ -203,11 +202,3 @@ class Exporter:
     def _on_finished(self) -> None:
         self.busy = self.cancelling = False
         self.changed.emit(self._outcome)
-
-
-def _exporter(_viewer: Any) -> Exporter:
-    return Exporter()
-
-
-#: The exporter of each viewer: ``exporters.of(viewer)``.
-exporters: PerViewer[Exporter] = PerViewer(_exporter)

@@ -15,7 +15,8 @@ from chrep_model.cohorts.aliases import Aliases, GeneNames
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.errors import ChrepError
 from chrep_model.files import unwritable
-from napari_chrep.state.session import PerViewer, Session, sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 
 def names_path() -> Path:
@@ -44,8 +45,8 @@ class Naming:
 
     Parameters
     ----------
-    session : Session
-        Gets the names.
+    viewer : napari.Viewer
+        Its session gets the names.
 
     Attributes
     ----------
@@ -59,8 +60,8 @@ class Naming:
 
     changed = Signal()
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, viewer: Any) -> None:
+        self.session = session = kept_for(viewer, Session)
         self.known, self.busy = 0, False
         self._generation = 0
         session.bundle_changed.connect(self._on_bundle)
@@ -104,11 +105,3 @@ class Naming:
         self.busy = True
         self.changed.emit()
         worker.start()
-
-
-def _naming(viewer: Any) -> Naming:
-    return Naming(sessions.of(viewer))
-
-
-#: What gives the names of each viewer's genes: ``namings.of(viewer)``.
-namings: PerViewer[Naming] = PerViewer(_naming)

@@ -13,9 +13,10 @@ from qtpy.QtWidgets import QWidget
 
 from chrep_model.analysis.variability import Variability, variability
 from chrep_model.errors import Cancelled, ChrepError
-from napari_chrep.background.engine import Engine, engines
+from napari_chrep.background.engine import Engine
 from napari_chrep.background.jobs import Stop
-from napari_chrep.state.session import PerViewer, Session, sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
     from chrep_model.prediction.prediction import Prediction
@@ -43,10 +44,8 @@ class SpatialVariability:
 
     Parameters
     ----------
-    session : Session
-        Whose prediction is looked at.
-    engine : Engine
-        While it runs, nothing is computed.
+    viewer : napari.Viewer
+        Its session's prediction is looked at; while its engine runs, nothing is computed.
 
     Attributes
     ----------
@@ -58,8 +57,9 @@ class SpatialVariability:
 
     changed = Signal()
 
-    def __init__(self, session: Session, engine: Engine) -> None:
-        self.session, self.engine = session, engine
+    def __init__(self, viewer: Any) -> None:
+        self.session = session = kept_for(viewer, Session)
+        self.engine = engine = kept_for(viewer, Engine)
         self.moran: dict[str, float] = {}
         self._computing = False
         self._rest = QTimer()
@@ -134,11 +134,3 @@ class SpatialVariability:
             self._of = self._of[0], 0  # it was overtaken: do it again for what there is now
             self.refresh()
         self.changed.emit()
-
-
-def _variability(viewer: Any) -> SpatialVariability:
-    return SpatialVariability(sessions.of(viewer), engines.of(viewer))
-
-
-#: The Moran's I of each viewer's genes: ``variabilities.of(viewer)``.
-variabilities: PerViewer[SpatialVariability] = PerViewer(_variability)

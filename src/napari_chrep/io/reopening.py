@@ -18,9 +18,10 @@ from chrep_model.prediction.prediction import Prediction
 from chrep_model.prediction.stored import first_gene, read_prediction
 from chrep_model.slides.absent import AbsentSlide
 from chrep_model.slides.slide import Slide
-from napari_chrep.background.engine import engines
+from napari_chrep.background.engine import Engine
 from napari_chrep.canvas.slide_layer import LayerData, slide_layer_data
-from napari_chrep.state.session import sessions, slide_of
+from napari_chrep.state.session import Session, slide_of
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.docks import show_dock
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _on_read(owner: Any, result: Reopened | ChrepError) -> None:
         return
     for name in ("Slide explorer", "Genes"):  # the first sees to the maps, the second to the choice of a gene
         show_dock(viewer, name)
-    session, prediction = sessions.of(viewer), result.prediction
+    session, prediction = kept_for(viewer, Session), result.prediction
     if result.layer is not None:
         viewer.layers.append(Layer.create(*result.layer))
     slide = prediction.slide
@@ -79,7 +80,7 @@ def _on_read(owner: Any, result: Reopened | ChrepError) -> None:
         show_info(f"{slide.path}: the slide of this prediction was not found. Its maps are shown without it.")
     layer = next((layer for layer in viewer.layers if slide_of(layer) is slide), None)
     known = session.gene in prediction.genes
-    engines.of(viewer).drop()  # or its batches would be added to what was read
+    kept_for(viewer, Engine).drop()  # or its batches would be added to what was read
     session.reopen(layer, result.context, prediction)
     if not known:
         session.show_gene(first_gene(prediction))

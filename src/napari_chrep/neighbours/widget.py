@@ -14,7 +14,7 @@ from chrep_model.analysis.explanation import Explanation, Neighbour, explain, kn
 from chrep_model.analysis.tile_comparison import TileComparison
 from chrep_model.errors import ChrepError
 from chrep_model.geometry import px_to_um
-from napari_chrep.canvas.grid import side_by_side
+from napari_chrep.canvas.grid import SideBySide
 from napari_chrep.canvas.picking import PINNED_RGBA, Clicks, Frame, Pick, pick
 from napari_chrep.neighbours.arithmetic import Arithmetic
 from napari_chrep.neighbours.comparer import Comparer
@@ -26,7 +26,8 @@ from napari_chrep.neighbours.neighbour_table import FIRST, NeighbourTable
 from napari_chrep.neighbours.pictures import Pictures, Place
 from napari_chrep.neighbours.tile_panel import TilePanel
 from napari_chrep.neighbours.training_images import SectionImage, find_images, remember, usual_folders
-from napari_chrep.state.session import sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for, unwrapped
 from napari_chrep.ui.docking import TabWhenLow
 from napari_chrep.ui.parts import Connections, Scrolling, heading, note, sentence
 
@@ -55,9 +56,9 @@ class NeighboursWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
+        viewer = unwrapped(napari_viewer)
         self._viewer = weakref.ref(viewer)
-        self.session = sessions.of(viewer)
+        self.session = kept_for(viewer, Session)
         self.picked: Pick | None = None
         self.why: Explanation | None = None
         self.images: dict[str, SectionImage] = {}
@@ -77,7 +78,7 @@ class NeighboursWidget(QWidget):
         connections.add(self.session.bundle_changed, self._on_bundle)
         connections.add(self.session.prediction_changed, self._on_prediction)
         connections.add(viewer.layers.events.removed, self._on_removed)
-        connections.add(side_by_side.of(viewer).toggled, self._mark)
+        connections.add(kept_for(viewer, SideBySide).toggled, self._mark)
         self.destroyed.connect(partial(_let_go, self.clicks, self.pictures, self.comparer))
         TabWhenLow(self, _LEAST_HEIGHT)
         self._clear()

@@ -16,10 +16,11 @@ from qtpy.QtCore import QLockFile, QProcess, QProcessEnvironment, QSettings
 
 from chrep_model.errors import ChrepError, SettingsError
 from chrep_model.processes import child_environment, python_command
-from napari_chrep.background.engine import engines
+from napari_chrep.background.engine import Engine
 from napari_chrep.retrain.messages import Ended, Message, Said, StageBegun, read_message
 from napari_chrep.retrain.request import RetrainRequest, Workspace
-from napari_chrep.state.session import PerViewer, sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
     from chrep_model.cohorts.cohort import Cohort
@@ -138,7 +139,7 @@ class Retrainer:
         """Return to the model that was in use before the last retraining."""
         viewer = self._viewer()
         if self.former is not None and viewer is not None:
-            engines.of(viewer).load(self.former)
+            kept_for(viewer, Engine).load(self.former)
             self.former = None
             self._set(self.state, "Back to the former model; the new one stays on disk.")
 
@@ -259,9 +260,9 @@ class Retrainer:
         viewer = self._viewer()
         if viewer is None:
             return
-        former = sessions.of(viewer).bundle
+        former = kept_for(viewer, Session).bundle
         self.former = None if former is None else Path(former.path)
-        engines.of(viewer).load(place)
+        kept_for(viewer, Engine).load(place)
         self._set("idle", f"The new model is in use: {place}. The former one stays on disk.")
 
     def _drop_space(self) -> None:
@@ -331,7 +332,3 @@ def _last_line(errors: bytes) -> str:
 
 def _remembered() -> QSettings:
     return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-chrep", "retraining")
-
-
-#: The retrainer of each viewer: ``retrainers.of(viewer)``.
-retrainers: PerViewer[Retrainer] = PerViewer(Retrainer)
