@@ -11,13 +11,13 @@ from qtpy.QtCore import QModelIndex, QSize
 from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 
 from chrep_model.analysis.explanation import Explanation, Neighbour, explain, knobs
-from chrep_model.analysis.tile_comparison import TileComparison
+from chrep_model.analysis.tile_comparison import TileComparison, compare
 from chrep_model.errors import ChrepError
 from chrep_model.geometry import px_to_um
+from napari_chrep.background.runner import TaskRunner, in_words
 from napari_chrep.canvas.grid import SideBySide
 from napari_chrep.canvas.picking import PINNED_RGBA, Clicks, Frame, Pick, pick
 from napari_chrep.neighbours.arithmetic import Arithmetic
-from napari_chrep.neighbours.comparer import Comparer
 from napari_chrep.neighbours.comparison_panel import ComparisonPanel
 from napari_chrep.neighbours.distribution import Distribution
 from napari_chrep.neighbours.navigation import layer_of, show_place
@@ -65,7 +65,7 @@ class NeighboursWidget(QWidget):
         self.clicks, self.frame, self.pictures = Clicks(viewer), Frame(viewer), Pictures()
         self.pinned: Pick | None = None
         self.pin_frame = Frame(viewer, "Pinned place", PINNED_RGBA)
-        self.comparer = Comparer()
+        self.comparer = TaskRunner()
         self.listed_all = False
         self._awaited: dict[Place, int | None] = {}  # row of the gallery; None for the tile itself
         self._build()
@@ -74,7 +74,6 @@ class NeighboursWidget(QWidget):
         connections.add(self.pictures.arrived, self._on_picture)
         connections.add(self.pictures.failed, self._on_no_picture)
         connections.add(self.session.gene_changed, self._explain)
-        connections.add(self.comparer.made, self._on_comparison)
         connections.add(self.session.bundle_changed, self._on_bundle)
         connections.add(self.session.prediction_changed, self._on_prediction)
         connections.add(viewer.layers.events.removed, self._on_removed)
@@ -194,19 +193,24 @@ class NeighboursWidget(QWidget):
         self.tile.pin.setChecked(pinned is not None)
         self.tile.pin.setText("Pin" if pinned is None else "Unpin")
         self.comparison.setVisible(pinned is not None)
-        self.comparer.stop()
+        self.comparer.drop()
         self.table.listed.set_shared(frozenset())
         if pinned is None or picked is None or gene is None:
             return
         if pinned.is_tile_of(picked):
             self.comparison.say("This tile is pinned. Click another one to compare the two.")
         else:
-            self.comparer.ask(pinned, picked, gene)
+            tiles = (pinned.prediction, pinned.tile), (picked.prediction, picked.tile)
+            self.comparer.run(
+                lambda _task: compare(*tiles, gene),
+                on_result=self._on_comparison,
+                on_error=self._on_no_comparison,
+            )
 
-    def _on_comparison(self, result: TileComparison | ChrepError) -> None:
-        if isinstance(result, ChrepError):
-            self.comparison.say(sentence(str(result)))
-            return
+    def _on_no_comparison(self, error: Exception) -> None:
+        self.comparison.say(sentence(in_words(error)))
+
+    def _on_comparison(self, result: TileComparison) -> None:
         self.comparison.show_comparison(result)
         self.table.listed.set_shared(result.shared)
         self.updateGeometry()
@@ -330,7 +334,7 @@ class NeighboursWidget(QWidget):
         """Speak of no tile; say why, or what to do."""
         self.picked = self.why = None
         self.pictures.stop()
-        self.comparer.stop()
+        self.comparer.drop()
         self.frame.remove()
         self.knobs.fit(None)
         self.table.listed.set_neighbours(())
@@ -358,7 +362,7 @@ def _centre(picked: Pick) -> tuple[float, float]:
     return y - half_px, x - half_px
 
 
-def _let_go(clicks: Clicks, pictures: Pictures, comparer: Comparer, _destroyed: Any = None) -> None:
+def _let_go(clicks: Clicks, pictures: Pictures, comparer: TaskRunner, _destroyed: Any = None) -> None:
     clicks.disconnect()
     pictures.stop()
-    comparer.stop()
+    comparer.drop()
