@@ -11,7 +11,6 @@ from qtpy.QtCore import QSettings
 
 from chrep_model.cohorts.aliases import Aliases, GeneNames
 from chrep_model.cohorts.gene_panel import GenePanel
-from chrep_model.files import unwritable
 from napari_chrep.background.runner import TaskRunner
 from napari_chrep.state.session import Session
 from napari_chrep.state.viewers import kept_for
@@ -31,12 +30,9 @@ def read_names(path: Path, kept: Path, panel: GenePanel | None) -> Iterator[Alia
     ChrepError
         The table cannot be read or kept.
     """
-    try:
-        aliases = Aliases.read(path)
-        if path != kept:
-            aliases.write(kept)
-    except OSError as error:
-        raise unwritable(kept, error) from error
+    aliases = Aliases.read(path)
+    if path != kept:
+        aliases.write(kept)
     yield aliases
     if panel is not None:
         yield GeneNames(panel.genes, panel.ids, aliases)

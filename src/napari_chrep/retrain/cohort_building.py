@@ -70,7 +70,7 @@ class PairChecker:
     def save(self, cohort: Cohort, path: Path) -> None:
         """Write a manifest."""
         self._saving.run(
-            lambda _task: write_manifest(cohort, path),
+            lambda _task: write_manifest(cohort.name, cohort.sections, path),
             on_result=lambda _: self.saved.emit(path),
             on_error=self.saved.emit,
             beside=True,
