@@ -234,7 +234,7 @@ def list_encoders(pattern: str = "*") -> list[str]:
     pattern : str
         With ``*`` and ``?`` as in file names: ``"resnet*"``. The built-in one is ``"stainbank"``.
     """
-    from chrep_model.encoders.encoder import STAINBANK
+    from chrep_model.encoders.stainbank import STAINBANK
     from chrep_model.encoders.torchvision_compat import ensure_torchvision
 
     ensure_torchvision()
