@@ -22,7 +22,8 @@ SRC = Path(__file__).resolve().parent.parent / "src"
 MODEL, PLUGIN = "chrep_model", "napari_chrep"
 ORDER = {
     MODEL: (
-        *("errors", "processes", "samples", "geometry", "config", "cache", "files", "zarr_check", "blocks"),
+        *("errors", "progress", "processes", "samples", "geometry", "config", "cache", "files"),
+        *("zarr_check", "blocks"),
         *("allocator", "cores", "slides", "cohorts", "synthetic", "encoders", "networks", "embeddings"),
         *("training", "calibration", "methods", "bundle", "prediction", "analysis", "export", "batch"),
         *("pipeline", "evaluation", "cli"),

@@ -23,7 +23,6 @@ from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.gene_lists import read_gene_list
 from chrep_model.cohorts.gene_panel import GenePanel
-from chrep_model.embeddings import Progress
 from chrep_model.encoders.encoder import Encoder, TimmEncoder
 from chrep_model.errors import BundleError, Cancelled, SettingsError
 from chrep_model.methods.base import Method
@@ -80,7 +79,7 @@ def train(
     cache: Path | None = None,
     resume: bool = False,
     features: Features | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     run: Run = SILENT,
     cancelled: Callable[[], bool] | None = None,
 ) -> Bundle:
@@ -158,7 +157,7 @@ def _fit_and_save(
     features: Features | None,
     cache: Path | None,
     run: Run,
-    progress: Progress | None,
+    progress: Callable[[int, int, str], None] | None,
     cancelled: Callable[[], bool] | None,
 ) -> None:
     """Compute features with the final encoder, fit the method and write the bundle."""
@@ -186,7 +185,7 @@ def _finetuned(
     *,
     run: Run,
     ranks: Ranks,
-    progress: Progress | None,
+    progress: Callable[[int, int, str], None] | None,
     cancelled: Callable[[], bool] | None,
 ) -> Encoder:
     """Fine-tune the encoder by the method's objective, write its weights to `out` and load them."""
@@ -234,7 +233,7 @@ def calibrate(
     device: str = "auto",
     cache: Path | None = None,
     features: Features | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     run: Run = SILENT,
     cancelled: Callable[[], bool] | None = None,
 ) -> Bundle:

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chrep_model.blocks import blocks, read
 from chrep_model.calibration.search import nearest, similarities
+from chrep_model.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from chrep_model.calibration.gallery import Gallery
@@ -140,9 +141,7 @@ def _faiss() -> Any:
     return importlib.import_module("faiss")
 
 
-def make_index(
-    gallery: Gallery, k: int, *, seed: int = 0, report: Callable[[str], None] = lambda _: None
-) -> Index | None:
+def make_index(gallery: Gallery, k: int, *, seed: int = 0, progress: Progress = SILENT) -> Index | None:
     """Make an index of a gallery, and find how many of its lists have to be looked at.
 
     Parameters
@@ -153,8 +152,8 @@ def make_index(
         Neighbours that are to be found.
     seed : int
         The one seed.
-    report : callable
-        Gets what is being done.
+    progress : Progress
+        Told what is being done.
 
     Returns
     -------
@@ -162,8 +161,8 @@ def make_index(
         None where the exact search is as fast by the time that `RECALL` of the k nearest spots are found.
     """
     rng = np.random.default_rng(seed)
-    lists = _filled(gallery.z, rng, seed, report)
-    report("measuring the index")
+    lists = _filled(gallery.z, rng, seed, progress)
+    progress.message("measuring the index")
     spots = _Sample.of(gallery, k, rng)
     spots.nearest()  # rows come from the disk the first time
     expected, exact_seconds = _timed(spots.nearest)
@@ -219,7 +218,7 @@ class _Sample:
         return len(self.gallery.section_names) > 1
 
 
-def _filled(rows: Any, rng: np.random.Generator, seed: int, report: Callable[[str], None]) -> Any:
+def _filled(rows: Any, rng: np.random.Generator, seed: int, progress: Progress) -> Any:
     """Rows in lists around centres that are made of a sample of them.
 
     The more lists, the fewer rows have to be looked at, and the longer it takes to fill them.
@@ -229,11 +228,11 @@ def _filled(rows: Any, rng: np.random.Generator, seed: int, report: Callable[[st
     count = 2 * math.isqrt(n)
     lists = faiss.index_factory(d, f"IVF{count},PQ{d}x4fs", faiss.METRIC_INNER_PRODUCT)
     lists.cp.seed = seed
-    report(f"an index of {n:,} spots")
+    progress.message(f"an index of {n:,} spots")
     lists.train(read(rows, np.sort(rng.choice(n, min(n, _SAMPLE * count), replace=False))))
     for block in blocks(n, _ADDED):
         lists.add(read(rows, block))
-        report(f"an index of {n:,} spots: {block.stop:,}")
+        progress.message(f"an index of {n:,} spots: {block.stop:,}")
     return lists
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from chrep_model.cli import console
@@ -11,13 +11,12 @@ from chrep_model.cohorts.cohort import Cohort, open_cohort
 from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.pair_check import check_cohort
 from chrep_model.errors import CohortError
+from chrep_model.progress import Progress
 
 Findings = Mapping[str, tuple[Finding, ...]]
 
 
-def checked_cohort(
-    path: Path, excluded: Collection[str] = (), *, progress: console.Tell | None = None
-) -> Cohort:
+def checked_cohort(path: Path, excluded: Collection[str] = (), *, progress: Progress) -> Cohort:
     """Open a cohort, check its sections except excluded ones, and print the findings.
 
     Raises
@@ -35,12 +34,12 @@ def checked_cohort(
 
 
 def read_and_check(
-    path: Path, excluded: Collection[str] = (), *, progress: console.Tell | None = None
+    path: Path, excluded: Collection[str] = (), *, progress: Progress
 ) -> tuple[Cohort, Findings]:
     """Open a cohort, and check its sections except excluded ones."""
-    cohort = open_cohort(path, progress=_counting(progress, "reading sections"))
+    cohort = open_cohort(path, progress=progress)
     looked_at = cohort.without(excluded) if excluded else cohort
-    return cohort, check_cohort(looked_at, progress=_counting(progress, "checking sections"))
+    return cohort, check_cohort(looked_at, progress=progress)
 
 
 def tell_findings(cohort: Cohort, found: Findings) -> None:
@@ -67,7 +66,3 @@ def first_error(cohort: Cohort, found: Findings) -> CohortError | None:
                 what = f"section {name} cannot be used: {text}"
                 return CohortError(what, path=cohort[name].counts_path, remedy=finding.remedy)
     return None
-
-
-def _counting(tell: console.Tell | None, what: str) -> Callable[[int, int], None] | None:
-    return None if tell is None else lambda done, total: tell(done, total, what)

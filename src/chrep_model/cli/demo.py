@@ -69,9 +69,14 @@ def _train(sample: Path, bundle: Path, device: str) -> None:
     from chrep_model.cohorts.cohort import open_cohort
 
     settings = pipeline.TrainSettings(genes=ALL_GENES, note=NOTE)
-    with console.progress() as (tell, report):
+    with console.progress() as progress:
         pipeline.train(
-            open_cohort(sample), settings, bundle, device=device, progress=tell, run=Run(say=report)
+            open_cohort(sample),
+            settings,
+            bundle,
+            device=device,
+            progress=progress.advance,
+            run=Run(say=progress.message),
         )
 
 
@@ -85,9 +90,9 @@ def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> 
 
     bundle = load_bundle(bundle_path)
     figures = []
-    with open_slide(slide_path) as slide, console.progress() as (tell, report):
-        prediction = Predictor(bundle, device=device).predict(slide, progress=tell)
-        report("writing the prediction and the figures")
+    with open_slide(slide_path) as slide, console.progress() as progress:
+        prediction = Predictor(bundle, device=device).predict(slide, progress=progress)
+        progress.message("writing the prediction and the figures")
         write_prediction(prediction, target)
         for gene in [gene for gene in TELLING if gene in bundle.genes] or bundle.genes[:3]:
             figure = target.parent / f"{slide.name}_{gene}.png"

@@ -16,7 +16,6 @@ from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.gene_lists import read_gene_list
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
-from chrep_model.embeddings import Progress
 from chrep_model.errors import SettingsError
 from chrep_model.evaluation.fits import FitTask, JobStore, Plan, section_digest
 from chrep_model.evaluation.guard import check_distinct
@@ -87,7 +86,7 @@ def evaluate(
     device: str = "auto",
     cache: Path | None = None,
     processes: int = 1,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     warn: Callable[[str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Summary:

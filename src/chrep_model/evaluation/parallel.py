@@ -19,7 +19,6 @@ from multiprocessing import parent_process
 from multiprocessing.synchronize import Event
 from typing import NoReturn
 
-from chrep_model.embeddings import Progress
 from chrep_model.errors import Cancelled, ChrepError, JobError
 from chrep_model.evaluation.fits import FitTask, JobStore, Plan, do_job
 from chrep_model.pipeline import stopping
@@ -46,7 +45,7 @@ def do_jobs(
     store: JobStore,
     *,
     processes: int,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
     """Run the jobs that have no stored result, and store their results.

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chrep_model.blocks import scratch, write
 from chrep_model.cohorts.section import Section
-from chrep_model.embeddings import DEFAULT_CONTEXT_UM, Progress, SlideEmbeddings
+from chrep_model.embeddings import DEFAULT_CONTEXT_UM, SlideEmbeddings
 from chrep_model.encoders.encoder import DEFAULT_BATCH, DEFAULT_TILE_UM, STAINBANK, Encoder, open_encoder
+from chrep_model.progress import SILENT, Progress
 from chrep_model.training.streamed import LARGE
 
 Features = dict[str, NDArray[np.float32]]
@@ -62,7 +63,7 @@ def section_features(
     batch_size: int = DEFAULT_BATCH,
     cache: Path | None = None,
     in_bulk: bool = True,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Features:
     """Features of every section's spots, (n, dim * (1 + len(context_um))) float32, by section name.
@@ -75,7 +76,8 @@ def section_features(
     def features(section: Section) -> NDArray[np.float32]:
         with section.open_slide() as slide:
             embeddings = SlideEmbeddings(slide, encoder, cache=cache, batch_size=batch_size, in_bulk=in_bulk)
-            return embeddings.at(section.xy, context_um, progress=progress, cancelled=cancelled)
+            told = Progress(advance=progress or SILENT.advance, cancelled=cancelled or SILENT.cancelled)
+            return embeddings.at(section.xy, context_um, progress=told)
 
     ends = np.cumsum([len(section) for section in sections])
     if not len(ends) or ends[-1] <= LARGE:

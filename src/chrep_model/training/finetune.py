@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from chrep_model.cohorts.section import Section
-from chrep_model.embeddings import CLIP, Progress
+from chrep_model.embeddings import CLIP
 from chrep_model.encoders.encoder import TimmEncoder
 from chrep_model.errors import Cancelled, SettingsError
 from chrep_model.training.augmentation import Augmentation
@@ -97,7 +97,7 @@ def finetune(
     seed: int,
     run: Run = SILENT,
     ranks: Ranks = ALONE,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
     """Train an encoder in place together with an objective, and write its weights.
@@ -179,7 +179,7 @@ class _Tuning:
         table: SpotTable,
         settings: FinetuneSettings,
         ranks: Ranks,
-        progress: Progress | None,
+        progress: Callable[[int, int, str], None] | None,
         cancelled: Callable[[], bool] | None,
     ) -> None:
         self.encoder, self.objective, self.settings = encoder, objective.to(encoder.device), settings
@@ -300,7 +300,7 @@ class _Tuning:
 def read_tiles(
     sections: Sequence[Section],
     encoder: TimmEncoder,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> NDArray[np.uint8]:
     """Read the tiles around all spots, (n, px, px, 3), section after section.

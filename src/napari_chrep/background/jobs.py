@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from chrep_model.bundle import Bundle, load_bundle
 from chrep_model.errors import Cancelled, ChrepError
 from chrep_model.prediction.prediction import Prediction, Preview
+from chrep_model.progress import Progress
 from napari_chrep.state.preferences import preferences
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Stop:
 
     Attributes
     ----------
+    progress : Progress
+        What work is given: it asks here, and says how far it is.
     so_far : (int, int)
         Done and total of what `predictor.prepare` counts; (0, 0) before it counts. Written by the worker and
         read on the Qt thread: a generator that waits for one call has no other way to tell.
@@ -80,6 +83,7 @@ class Stop:
         self._asked = threading.Event()
         self.worker: Any = None
         self.so_far = (0, 0)
+        self.progress = Progress(advance=self._advance, cancelled=self.requested)
 
     def request(self) -> None:
         """Ask for a stop."""
@@ -89,8 +93,7 @@ class Stop:
         """Tell whether a stop was asked for."""
         return self._asked.is_set() or (self.worker is not None and self.worker.abort_requested)
 
-    def report(self, done: int, total: int, _what: str = "") -> None:
-        """Take note of progress; the callback of `predictor.prepare`."""
+    def _advance(self, done: int, total: int, _what: str) -> None:
         self.so_far = (done, total)
 
 
@@ -117,7 +120,7 @@ def preparing(
         _step_back()
         predictor = predictor or _predictor(bundle)
         if context is None and not stop.requested():
-            context = predictor.prepare(slide, progress=stop.report, cancelled=stop.requested)
+            context = predictor.prepare(slide, progress=stop.progress)
     except Cancelled:
         return
     except ChrepError as error:
@@ -137,10 +140,7 @@ def predicting(
     even a coarse pass would have nearly all tiles in view encoded; then a few tiles are predicted roughly,
     and all from the centre outwards. `Predictor.preview` tells which it is.
     """
-
-    def cancelled() -> bool:
-        return stop.requested() or schedule.is_elsewhere()
-
+    progress = Progress(cancelled=lambda: stop.requested() or schedule.is_elsewhere())
     size, generation = predictor.batch_size, -1
     coarse = Prediction(predictor.bundle, context.grid, context.slide)
     try:
@@ -148,13 +148,13 @@ def predicting(
         while not stop.requested() and (step := schedule.next_pass()) is not None:
             if step.view.generation != generation and len(step.waiting) > size:
                 generation = step.view.generation
-                preview = predictor.preview(context, step.waiting, cancelled=cancelled)
+                preview = predictor.preview(context, step.waiting, progress=progress)
                 if preview is not None:
                     yield preview
                     if predictor.bundle.context_um:
                         schedule.refine()
                     continue
-            for part in predictor.stream(context, schedule.batches(size), cancelled=cancelled):
+            for part in predictor.stream(context, schedule.batches(size), progress=progress):
                 schedule.done(part.indices)
                 yield part
                 if step.stride > 1:

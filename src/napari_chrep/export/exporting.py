@@ -128,7 +128,7 @@ class Written:
 def writing(export: Export, path: Path, stop: Stop) -> Iterator[Written | ChrepError]:
     """Write a file as a whole or not at all; yields what came of it, and nothing when it was stopped."""
     try:
-        tiles = export.prediction.within(export.area, cancelled=stop.requested)
+        tiles = export.prediction.within(export.area, progress=stop.progress)
         if export.kind in SUFFIXES:
             write_prediction(tiles, path, export.kind, export.genes)
         else:

@@ -28,7 +28,7 @@ REST_MS = 500
 def computing(prediction: Prediction, stop: Stop) -> Iterator[Variability | ChrepError]:
     """Compute Moran's I; yields for some genes after the other, or why that cannot be."""
     try:
-        yield from variability(prediction, cancelled=stop.requested)
+        yield from variability(prediction, progress=stop.progress)
     except Cancelled:
         return
     except ChrepError as error:
