@@ -10,6 +10,7 @@ from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.errors import Cancelled, CohortError, GeneError, LeakError, SettingsError
 from chrep_model.evaluation.benchmark import evaluate
 from chrep_model.evaluation.tables import GENE_COLUMNS, INTERVAL_COLUMNS, MAP_COLUMNS, MAPPED
+from chrep_model.progress import Progress
 
 from .conftest import make_cohort, settings
 
@@ -230,5 +231,5 @@ def test_a_section_under_two_names_is_refused(made, bench, tmp_path):
 
 def test_cancelling_at_once_writes_nothing(made, bench, tmp_path):
     with pytest.raises(Cancelled):
-        bench(*made, tmp_path / "e", run={"cancelled": lambda: True})
+        bench(*made, tmp_path / "e", run={"progress": Progress(cancelled=lambda: True)})
     assert not (tmp_path / "e").exists()

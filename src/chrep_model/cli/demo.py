@@ -11,8 +11,8 @@ import typer
 
 from chrep_model.cli import console, doctor, options
 from chrep_model.processes import start_python
+from chrep_model.progress import Progress
 from chrep_model.samples import SLIDE, sample_folder
-from chrep_model.training.run import Run
 
 NOTE = "SYNTHETIC: trained on sections drawn by a program. No patient and no measurement is behind it."
 ALL_GENES = 1000
@@ -70,14 +70,8 @@ def _train(sample: Path, bundle: Path, device: str) -> None:
 
     settings = pipeline.TrainSettings(genes=ALL_GENES, note=NOTE)
     with console.progress() as progress:
-        pipeline.train(
-            open_cohort(sample),
-            settings,
-            bundle,
-            device=device,
-            progress=progress.advance,
-            run=Run(say=progress.message),
-        )
+        unwarned = Progress(progress.message, progress.advance)  # of an earlier demo that was stopped
+        pipeline.train(open_cohort(sample), settings, bundle, device=device, progress=unwarned)
 
 
 def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> list[Path]:

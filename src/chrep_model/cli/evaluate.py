@@ -78,8 +78,7 @@ def evaluate(
     with console.progress() as progress, options.naming(listed):
         summary = benchmark.evaluate(
             checked_cohort(cohort, progress=progress), settings, out,
-            device=device, processes=jobs or usable_cores(), progress=progress.advance,
-            warn=console.warn,
+            device=device, processes=jobs or usable_cores(), progress=progress,
         )  # fmt: skip
     if as_json:
         console.say_json(summary.table)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chrep_model.cli import console, options
-from chrep_model.training.run import Run
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
@@ -86,8 +85,7 @@ def train(
     with console.progress() as progress, options.naming(listed):
         bundle = pipeline.train(
             checked_cohort(cohort, settings.exclude_sections, progress=progress), settings, out,
-            device=device, resume=resume, progress=progress.advance,
-            run=Run(say=progress.message, warn=console.warn),
+            device=device, resume=resume, progress=progress,
         )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us, and one tells the user
         _tell_of(bundle, time.perf_counter() - started, as_json)
@@ -116,14 +114,7 @@ def calibrate(
     with console.progress() as progress:
         old = load_bundle(bundle)
         sections = checked_cohort(cohort, progress=progress)
-        new = pipeline.calibrate(
-            old,
-            sections,
-            out,
-            device=device,
-            progress=progress.advance,
-            run=Run(say=progress.message, warn=console.warn),
-        )
+        new = pipeline.calibrate(old, sections, out, device=device, progress=progress)
     _tell_of(new, time.perf_counter() - started, as_json)
 
 

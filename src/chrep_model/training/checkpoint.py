@@ -146,7 +146,7 @@ class Checkpoint:
             reason = "it was made with other data, settings or versions"
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             reason = "it cannot be read"
-        self.run.warn(f"{self.path}: this half-finished network is not gone on with: {reason}")
+        self.run.progress.warn(f"{self.path}: this half-finished network is not gone on with: {reason}")
         return b""
 
     def save(self, state: State, *, complete: bool = False) -> None:
@@ -161,7 +161,9 @@ class Checkpoint:
         try:
             write_whole(self.path, save(state.tensors(complete), {_FACTS: json.dumps(facts)}))
         except OSError as error:
-            self.run.warn(f"{self.path}: the training cannot be kept here ({error.strerror or error})")
+            self.run.progress.warn(
+                f"{self.path}: the training cannot be kept here ({error.strerror or error})"
+            )
         self._written = time.monotonic()
 
 

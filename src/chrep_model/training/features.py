@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +63,7 @@ def section_features(
     batch_size: int = DEFAULT_BATCH,
     cache: Path | None = None,
     in_bulk: bool = True,
-    progress: Callable[[int, int, str], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress = SILENT,
 ) -> Features:
     """Features of every section's spots, (n, dim * (1 + len(context_um))) float32, by section name.
 
@@ -76,8 +75,7 @@ def section_features(
     def features(section: Section) -> NDArray[np.float32]:
         with section.open_slide() as slide:
             embeddings = SlideEmbeddings(slide, encoder, cache=cache, batch_size=batch_size, in_bulk=in_bulk)
-            told = Progress(advance=progress or SILENT.advance, cancelled=cancelled or SILENT.cancelled)
-            return embeddings.at(section.xy, context_um, progress=told)
+            return embeddings.at(section.xy, context_um, progress=progress)
 
     ends = np.cumsum([len(section) for section in sections])
     if not len(ends) or ends[-1] <= LARGE:
