@@ -1,4 +1,4 @@
-"""How long work tells whoever started it how far it is, and learns that it should stop."""
+"""How long work reports how far it is, and asks whether to stop."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Progress:
-    """Whom long work tells its progress, and asks whether to go on.
+    """Callbacks of long work: four to report how far it is, two to ask whether to stop.
 
-    The first four are told, the last two are asked. Work asks between batches, epochs and parts, by
+    Whoever starts the work sets those that it needs. The work asks between batches, epochs and parts, by
     `raise_if_cancelled`.
 
     Attributes
     ----------
     message : callable
-        ``message(text)``: what is being done, in a line.
+        ``message(text)``: what is being done now, in a line.
     advance : callable
         ``advance(done, total, what)``: how many tiles, sections or fits are done, and of what.
     warn : callable
@@ -77,4 +77,4 @@ class Progress:
 
 
 SILENT = Progress()
-"""Tells nobody, and never stops."""
+"""Reports to nobody and never asks to stop."""

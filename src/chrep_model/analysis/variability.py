@@ -79,7 +79,7 @@ def variability(prediction: Prediction, *, progress: Progress = SILENT) -> Itera
     PredictionError
         The process that computes it failed.
     Cancelled
-        `progress` said so.
+        `progress.cancelled` says so.
     """
     chosen = prediction.only(some_of(prediction.indices, prediction.grid.shape[1]), progress=progress)
     if len(chosen) < FEWEST_TILES:

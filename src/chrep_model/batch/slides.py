@@ -148,7 +148,7 @@ def attempt(
     Raises
     ------
     Cancelled
-        `progress` said so.
+        `progress.cancelled` says so.
     """
     request = ""
     try:

@@ -70,8 +70,8 @@ def _train(sample: Path, bundle: Path, device: str) -> None:
 
     settings = pipeline.TrainSettings(genes=ALL_GENES, note=NOTE)
     with console.progress() as progress:
-        unwarned = Progress(progress.message, progress.advance)  # of an earlier demo that was stopped
-        pipeline.train(open_cohort(sample), settings, bundle, device=device, progress=unwarned)
+        quiet = Progress(progress.message, progress.advance)  # its warnings name options that demo lacks
+        pipeline.train(open_cohort(sample), settings, bundle, device=device, progress=quiet)
 
 
 def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> list[Path]:

@@ -62,7 +62,7 @@ class TileEncoding:
         Raises
         ------
         Cancelled
-            `progress` said so; what was encoded so far is kept.
+            `progress.cancelled` says so; what was encoded so far is kept.
         """
         coming, queue = iter(parts), _Queue()
         more = True

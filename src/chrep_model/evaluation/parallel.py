@@ -64,7 +64,7 @@ def do_jobs(
     Raises
     ------
     Cancelled
-        `progress` said so.
+        `progress.cancelled` says so.
     ChrepError
         Of the first job that failed, with its name; `JobError` where the fault is not the user's.
     """

@@ -55,7 +55,7 @@ class Prediction:
     slide : Slide
         The slide; only its facts are read.
     progress : Progress
-        Asked while values are read or written to a file, which end in Cancelled once it says so.
+        Asked while values are read or written to a file, whether to stop.
     """
 
     bundle: Bundle

@@ -148,7 +148,7 @@ class Predictor:
         *,
         progress: Progress = SILENT,
     ) -> Iterator[PredictionPart]:
-        """Predict tiles in the given order, one part per batch; ends early once `progress` says so.
+        """Predict tiles in the given order, one part per batch; ends early once cancelled.
 
         Parameters
         ----------
@@ -181,7 +181,7 @@ class Predictor:
         Returns
         -------
         Preview or None
-            None once `progress` says so, and where the first batch of `stream` comes as soon.
+            None once cancelled, and where the first batch of `stream` comes as soon.
         """
         first = context.grid.centres(indices[: self.batch_size])
         if context.embeddings.missing(first, self.bundle.context_um, on_grid=True) <= PREVIEW_TILES:
@@ -211,7 +211,7 @@ class Predictor:
         PredictionError
             There is no tissue in `rect`.
         Cancelled
-            `progress` said so.
+            `progress.cancelled` says so.
         """
         context = self.prepare(slide, stride=stride, progress=progress)
         indices = context.grid.scan_order(context.tiles(rect))  # nobody looks on: as reading is fastest

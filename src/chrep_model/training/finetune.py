@@ -127,7 +127,7 @@ def finetune(
     TrainingError
         See `run_epochs`.
     Cancelled
-        `run` said so.
+        `run.progress.cancelled` says so.
     """
     tuning = _Tuning(encoder, objective, sections, table, settings, ranks, run.progress)
     torch.manual_seed(seed)
@@ -297,7 +297,7 @@ def read_tiles(
     Raises
     ------
     Cancelled
-        `progress` said so.
+        `progress.cancelled` says so.
     SlideError
         Pixels cannot be read.
     """
