@@ -9,6 +9,7 @@ from chrep_model.calibration import index as indexing
 from chrep_model.calibration.gallery import Gallery, unit_rows
 from chrep_model.calibration.index import Index, IndexFacts, make_index
 from chrep_model.calibration.search import nearest
+from chrep_model.progress import SILENT
 
 pytest.importorskip("faiss")
 
@@ -143,7 +144,7 @@ def test_a_gallery_goes_by_its_index_where_nothing_is_excluded(gallery, made):
 
 
 def test_the_same_seed_finds_the_same(gallery, made):
-    other = Index(indexing._filled(gallery.z, np.random.default_rng(0), 0, lambda _: None), made.facts)
+    other = Index(indexing._filled(gallery.z, np.random.default_rng(0), 0, SILENT), made.facts)
     queries = tissue(3, 40)
     np.testing.assert_array_equal(
         made.nearest(queries, gallery.z, K)[0], other.nearest(queries, gallery.z, K)[0]

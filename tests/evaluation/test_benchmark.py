@@ -201,10 +201,11 @@ def test_listed_genes(made, bench, tmp_path):
     assert str(tmp_path) not in (tmp_path / "e" / "summary.json").read_text()
 
 
-def test_an_unknown_gene_names_the_job(made, bench, tmp_path):
+def test_an_unknown_gene_is_told_before_any_job(made, bench, tmp_path):
     (tmp_path / "genes.txt").write_text("NADA\nNONE")
-    with pytest.raises(GeneError, match="ridge tested on A1, seed 0: none of the 2 listed genes"):
+    with pytest.raises(GeneError, match=r"^none of the 2 listed genes"):
         bench(*made, tmp_path / "e", genes=tmp_path / "genes.txt")
+    assert not (tmp_path / "e").exists()
 
 
 @pytest.mark.parametrize("change", [{"methods": ("nonsense",)}, {"methods": ()}, {"seeds": 0}])
