@@ -16,6 +16,7 @@ from chrep_model.evaluation.report import write_report
 from chrep_model.evaluation.report.notes import left_out
 from chrep_model.evaluation.report.results import Results
 from chrep_model.evaluation.scoring import MeasuredSection, score_prediction
+from chrep_model.progress import Progress
 
 from .conftest import GENES
 
@@ -43,7 +44,7 @@ def said():
 @pytest.fixture(scope="module")
 def found(gaps, bench, said, tmp_path_factory):
     out = tmp_path_factory.mktemp("gaps")
-    run = {"warn": said.append}
+    run = {"progress": Progress(warn=said.append)}
     return bench(*gaps, out / "out", genes=GENES, methods=("mean", "ridge", "trees"), run=run)
 
 

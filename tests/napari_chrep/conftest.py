@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QApplication, QDialog, QPushButton, QRadioButton
 
 from chrep_model.bundle import load_bundle
 from chrep_model.prediction.predictor import Predictor
+from chrep_model.progress import SILENT
 from napari_chrep.background.engine import Engine
 from napari_chrep.canvas.heatmaps import Heatmaps
 from napari_chrep.state.session import Session
@@ -30,8 +31,8 @@ TIMEOUT_MS = 60_000
 class UnhurriedPredictor(Predictor):
     """The real predictor, pausing after each batch: else a tiny run is over before a test can stop it."""
 
-    def stream(self, context, indices, *, cancelled=None):
-        for part in super().stream(context, indices, cancelled=cancelled):
+    def stream(self, context, indices, *, progress=SILENT):
+        for part in super().stream(context, indices, progress=progress):
             yield part
             time.sleep(0.05)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from chrep_model.cohorts.gene_lists import read_gene_list
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.device import choose_device
-from chrep_model.embeddings import Progress
 from chrep_model.errors import SettingsError
 from chrep_model.evaluation.fits import FitTask, JobStore, Plan, section_digest
 from chrep_model.evaluation.guard import check_distinct
@@ -30,6 +29,7 @@ from chrep_model.evaluation.tables import Tables
 from chrep_model.files import make_writable, write_atomically
 from chrep_model.methods.registry import METHODS, MethodSettings, make_method
 from chrep_model.pipeline import DEFAULT_GENES
+from chrep_model.progress import SILENT, Progress
 from chrep_model.training.features import EncoderSettings, section_features
 
 
@@ -87,11 +87,9 @@ def evaluate(
     device: str = "auto",
     cache: Path | None = None,
     processes: int = 1,
-    progress: Progress | None = None,
-    warn: Callable[[str], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress = SILENT,
 ) -> Summary:
-    """FitTask every method on every fold's training sections, and score it on the section left out.
+    """Fit every method on every fold's training sections, and score it on the section left out.
 
     Every job, one method on one fold under one seed, is kept in ``out/jobs`` as soon as it is done; called
     again, only what is missing or was asked for otherwise is done. Then ``scores.csv``, ``per_gene.parquet``,
@@ -112,10 +110,9 @@ def evaluate(
     processes : int
         How many jobs at a time; it changes the time and nothing else. More than 1 starts processes, for which
         a script of one's own must guard its start by ``if __name__ == "__main__"``.
-    progress, cancelled : callable, optional
-        Tiles, then jobs done; asked between batches, between jobs, and between the parts of a fit.
-    warn : callable, optional
-        Called with lines about genes that sections did not measure.
+    progress : Progress
+        Told tiles, then jobs, and warned of genes that sections did not measure; asked between batches,
+        between jobs, and between the parts of a fit.
 
     Raises
     ------
@@ -132,21 +129,20 @@ def evaluate(
     check_distinct(cohort.sections)
     folds = make_folds(cohort, settings.split, settings.test_sections)
     genes = settings.genes if isinstance(settings.genes, int) else read_gene_list(settings.genes)
-    if warn is not None:
-        panel = GenePanel.fit(cohort.sections, genes, warn=warn)
-        for line in panel.gaps(cohort.sections):
-            warn(line)
+    panel = GenePanel.fit(cohort.sections, genes, warn=progress.warn)
+    for line in panel.gaps(cohort.sections):
+        progress.warn(line)
     encoder = settings.open(choose_device(device))
     features = section_features(
         cohort.sections, encoder, settings.context_um, batch_size=settings.batch_size,
-        cache=cache or default_cache(), progress=progress, cancelled=cancelled,
+        cache=cache or default_cache(), progress=progress,
     )  # fmt: skip
     plan = Plan(
         {fold.name: fold.with_features(cohort, features) for fold in folds}, genes,
         settings, encoder.id, {s.name: section_digest(s, features[s.name]) for s in cohort},
     )  # fmt: skip
     jobs, store = _jobs(settings, folds), JobStore(Path(out) / "jobs")
-    do_jobs(plan, jobs, store, processes=processes, progress=progress, cancelled=cancelled)
+    do_jobs(plan, jobs, store, processes=processes, progress=progress)
     tables = Tables.of(jobs, [store.read(job) for job in jobs], plan.folds)
     facts = settings.model_dump(mode="json", exclude={"weights", "genes"})
     facts["genes"] = genes if isinstance(genes, int) else list(genes)

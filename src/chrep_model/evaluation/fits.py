@@ -32,7 +32,8 @@ from chrep_model.evaluation.splits import Fold
 from chrep_model.files import make_writable, write_atomically
 from chrep_model.methods.model import fit_model
 from chrep_model.methods.registry import MethodSettings, make_method
-from chrep_model.training.run import SILENT, Run
+from chrep_model.progress import SILENT, Progress
+from chrep_model.training.run import Run
 
 _DECIDING = ("statistics", "cohorts", "networks", "training", "calibration", "methods", "evaluation")
 """Units whose code decides what a job finds, given the features; the report is not among them."""
@@ -115,8 +116,8 @@ class Plan:
         }
 
 
-def do_job(plan: Plan, job: FitTask, run: Run = SILENT) -> FitScores:
-    """FitTask, predict and score, each stage seeing of the test section what it may.
+def do_job(plan: Plan, job: FitTask, progress: Progress = SILENT) -> FitScores:
+    """Fit, predict and score, each stage seeing of the test section what it may.
 
     Raises
     ------
@@ -130,7 +131,7 @@ def do_job(plan: Plan, job: FitTask, run: Run = SILENT) -> FitScores:
         with fold.test.during(GuardStage.SCORING) as test:
             return score_prediction(oracle.predict(test), MeasuredSection.of(test, panel), maps=maps)
     method = make_method(job.method, plan.methods)
-    model = fit_model(method, fold.train, fold.features, plan.genes, seed=job.seed, run=run)
+    model = fit_model(method, fold.train, fold.features, plan.genes, seed=job.seed, run=Run(progress))
     check_gallery(model.fitted.gallery, fold.train, fold.test, by_patient=fold.split == "patient")
     with fold.test.during(GuardStage.PREDICTING) as test:
         response = model.respond(test.features)

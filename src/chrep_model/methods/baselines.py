@@ -21,7 +21,7 @@ from chrep_model.methods.base import (
     leave_section_out,
 )
 from chrep_model.statistics import unit_rows
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 NEIGHBOURS = (25, 50, 100, 200)
@@ -59,7 +59,7 @@ class Mean(Method):
 
     name: ClassVar[str] = "mean"
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedMean:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedMean:
         """Compute the mean; `seed` has no effect."""
         fitted = self._mean(table)
         fitted.trust = held_out_trust(table, self._mean)
@@ -107,7 +107,7 @@ class Knn(Method):
 
     name: ClassVar[str] = "knn"
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedKnn:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedKnn:
         """Choose k and temperature on held-out training sections; `seed` has no effect."""
         z = unit_rows(table.features)
         k, temperature = choose_neighbourhood(table, z)

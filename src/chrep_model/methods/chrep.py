@@ -53,7 +53,7 @@ from chrep_model.methods.ridge import choose_penalty
 from chrep_model.methods.search import choose
 from chrep_model.methods.simple import Simple, choose_rank
 from chrep_model.training.objective import Objective
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 from chrep_model.training.streamed import Streamed
 
@@ -175,7 +175,7 @@ class FittedChrep(FittedMethod):
         return terms
 
     def recalibrated(
-        self, table: SpotTable, settings: ChrepSettings, *, seed: int, run: Run = SILENT
+        self, table: SpotTable, settings: ChrepSettings, *, seed: int, run: Run = SILENT_RUN
     ) -> FittedChrep:
         """Return a copy with a new gallery, corrector and combination; heads stay.
 
@@ -252,7 +252,7 @@ class Chrep(Method):
         """Whether it can train from disk: gallery and networks use all spots, other learners `patches`."""
         return True
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedChrep:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedChrep:
         """Fit on all spots, after one fit without each section to learn the combination.
 
         Of a streamed table the combination, its simple learners and the choice of settings are learned on
@@ -323,7 +323,7 @@ def _calibrated(
     """Fit to the table; fits to `few` without each section teach the combination and its trust."""
     answers, spread, distance = _held_out(few, fit, run)
     targets, section, measured, known = few.targets, few.section, few.measured, few.learnable()
-    run.say("all sections")
+    run.message("all sections")
     fitted = fit(table, run.within("all sections"))
     combination = fit_combination(answers, targets, section, shrink=s.shrink, known=known)
     predicted = cross_combined(answers, targets, section, shrink=s.shrink, known=known)
@@ -347,7 +347,7 @@ def _held_out(
     folds = leave_section_out(table)
     for i, (train, test) in enumerate(folds):
         name = table.section_names[table.section[test][0]]
-        run.say(f"combination: without section {i + 1} of {len(folds)}")
+        run.message(f"combination: without section {i + 1} of {len(folds)}")
         part = fit(table.rows(train), run.within(f"without {name}").watching(table.rows(test)))
         response = part.respond(table.features[test])
         for whole, answer in zip(answers, _answers(part, response), strict=True):

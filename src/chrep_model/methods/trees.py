@@ -13,7 +13,7 @@ from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, R
 from chrep_model.methods.components import principal_components
 from chrep_model.methods.ridge import choose_penalty, filled_in
 from chrep_model.statistics import unit_rows
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 TREES = 300
@@ -155,7 +155,7 @@ class Trees(Method):
     name: ClassVar[str] = "trees"
     random: ClassVar[bool] = True
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedTrees:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedTrees:
         """Fit the forest with `seed`."""
         targets = table.targets if table.measured is None else filled_in(table, choose_penalty(table))
         mean = targets.mean(0)
