@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from chrep_model.bundle import Bundle, load_bundle
 from chrep_model.prediction.prediction import Prediction, Preview
 from napari_chrep.background.runner import Task
-from napari_chrep.state.preferences import preferences
+from napari_chrep.state.settings import preferences
 
 if TYPE_CHECKING:
     from chrep_model.prediction.parts import PredictionPart

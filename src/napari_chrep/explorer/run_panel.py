@@ -17,8 +17,8 @@ from napari_chrep.background.engine import Engine
 from napari_chrep.canvas.drawing import Drawing
 from napari_chrep.canvas.viewport import Viewport
 from napari_chrep.explorer.advice import is_too_coarse
-from napari_chrep.state.preferences import preferences
 from napari_chrep.state.session import Session
+from napari_chrep.state.settings import preferences
 from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.parts import Connections, heading, note, sentence
 

@@ -29,8 +29,8 @@ from napari_chrep.explorer.advice import advice
 from napari_chrep.explorer.banner import Banners
 from napari_chrep.explorer.slide_properties import SlideProperties
 from napari_chrep.io.opening import open_file, open_folder
-from napari_chrep.state.scales import REMEMBERED, remember_scale
 from napari_chrep.state.session import Session, slide_of
+from napari_chrep.state.settings import REMEMBERED, remember_scale
 from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.parts import Connections, heading, note
 

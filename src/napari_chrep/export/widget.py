@@ -26,8 +26,8 @@ from chrep_model.slides.region import Region
 from napari_chrep.canvas.drawing import Drawing
 from napari_chrep.canvas.viewport import rect_in_view
 from napari_chrep.export.exporting import FILE_KINDS, Export, Exporter
-from napari_chrep.state.remembered import Remembered
 from napari_chrep.state.session import Session
+from napari_chrep.state.settings import RememberedGenes
 from napari_chrep.state.viewers import kept_for, unwrapped
 from napari_chrep.ui.docking import TabWhenLow
 from napari_chrep.ui.parts import Connections, Scrolling, heading, note, sentence, stack
@@ -129,7 +129,7 @@ class ExportWidget(QWidget):
         )
         known = () if session.bundle is None else session.bundle.genes
         self.shown.setText("The one on show" + (f" ({session.gene})" if session.gene else ""))
-        self.favourites.setText(f"Favourites ({sum(n in known for n in Remembered().favourites):,})")
+        self.favourites.setText(f"Favourites ({sum(n in known for n in RememberedGenes().favourites):,})")
         self.all_genes.setText(f"All ({len(known):,})")
         exporter = self.exporter
         words = "Cancelling…" if exporter.cancelling else "Cancel"
@@ -169,7 +169,7 @@ class ExportWidget(QWidget):
             genes = (self.session.gene,)
         elif not self.all_genes.isChecked():
             favourite = self.favourites.isChecked()
-            names = Remembered().favourites if favourite else split_names(self.names.text())
+            names = RememberedGenes().favourites if favourite else split_names(self.names.text())
             if favourite and not names:
                 raise GeneError("there are no favourites", remedy="Mark genes with the star in their table.")
             found = Signature.match("", names, bundle.panel, self.session.names)

@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from psygnal import Signal
-from qtpy.QtCore import QSettings
 
 from chrep_model.cohorts.aliases import Aliases, GeneNames
 from chrep_model.cohorts.gene_panel import GenePanel
 from napari_chrep.background.runner import TaskRunner
 from napari_chrep.state.session import Session
+from napari_chrep.state.settings import gene_names_file
 from napari_chrep.state.viewers import kept_for
-
-
-def names_path() -> Path:
-    """Where the table is kept, beside the settings of this user."""
-    settings = QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-chrep", "genes")
-    return Path(settings.fileName()).with_name("gene_names.parquet")
 
 
 def read_names(path: Path, kept: Path, panel: GenePanel | None) -> Iterator[Aliases | GeneNames]:
@@ -69,13 +63,13 @@ class Naming:
         return self._tasks.busy
 
     def _on_bundle(self) -> None:
-        kept = names_path()
+        kept = gene_names_file()
         if kept.exists():
             self.open(kept)
 
     def open(self, path: Path) -> None:
         """Read a table as it is downloaded, and keep what it says for the next time."""
-        bundle, kept = self.session.bundle, names_path()
+        bundle, kept = self.session.bundle, gene_names_file()
         panel = None if bundle is None else bundle.panel
         self._tasks.run(
             lambda _task: read_names(path, kept, panel), on_result=self._on_read, on_end=self.changed.emit

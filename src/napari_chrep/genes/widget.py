@@ -40,8 +40,8 @@ from napari_chrep.genes.gene_table import (
 from napari_chrep.genes.map_panel import MapPanel
 from napari_chrep.genes.naming import Naming
 from napari_chrep.genes.variability import SpatialVariability
-from napari_chrep.state.remembered import Remembered
 from napari_chrep.state.session import Session
+from napari_chrep.state.settings import RememberedGenes
 from napari_chrep.state.viewers import kept_for, unwrapped
 from napari_chrep.ui.docking import LeaveRoom
 from napari_chrep.ui.parts import Connections, heading, note, sentence
@@ -64,7 +64,7 @@ class GenesWidget(QWidget):
         viewer = unwrapped(napari_viewer)
         self.session = kept_for(viewer, Session)
         self.maps = MapPanel(viewer)
-        self.remembered = Remembered()
+        self.remembered = RememberedGenes()
         self._genes: dict[str, Gene] = {}
         self.variability = kept_for(viewer, SpatialVariability)
         self.list_dialog = GeneListDialog(self, kept_for(viewer, Naming))
@@ -288,7 +288,7 @@ class GenesWidget(QWidget):
             return
         for shown in (former, name):
             if shown is not None:
-                self.remembered.visit(shown)
+                self.remembered.add_recent(shown)
         self._list_recent()
         self.maps.bring_up_gene()
 

@@ -25,8 +25,9 @@ from napari_chrep.neighbours.neighbour_settings import KnobsPanel
 from napari_chrep.neighbours.neighbour_table import FIRST, NeighbourTable
 from napari_chrep.neighbours.pictures import Pictures, Place
 from napari_chrep.neighbours.tile_panel import TilePanel
-from napari_chrep.neighbours.training_images import SectionImage, find_images, remember, usual_folders
+from napari_chrep.neighbours.training_images import SectionImage, find_images, usual_folders
 from napari_chrep.state.session import Session
+from napari_chrep.state.settings import remember_image_folder
 from napari_chrep.state.viewers import kept_for, unwrapped
 from napari_chrep.ui.docking import TabWhenLow
 from napari_chrep.ui.parts import Connections, Scrolling, heading, note, sentence
@@ -279,7 +280,7 @@ class NeighboursWidget(QWidget):
             names = ", ".join(str(section["name"]) for section in bundle.card.sections[:3])
             self._say(f"No image of a training section in {folder}. They are called {names} and so on.")
             return
-        remember(bundle, folder)
+        remember_image_folder(bundle.card.cohort, folder)
         self.images |= found
         self._say(f"{len(found)} of {len(bundle.card.sections)} training images found.")
         self._list(self.why)

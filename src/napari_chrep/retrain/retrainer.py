@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari.utils.notifications import show_error
 from psygnal import Signal
-from qtpy.QtCore import QLockFile, QProcess, QProcessEnvironment, QSettings
+from qtpy.QtCore import QLockFile, QProcess, QProcessEnvironment
 
 from chrep_model.errors import BundleError, ChrepError, SettingsError
 from chrep_model.processes import child_environment, python_command
@@ -20,6 +20,7 @@ from napari_chrep.background.runner import TaskRunner, in_words, show
 from napari_chrep.retrain.messages import Ended, Message, Said, StageBegun, read_message
 from napari_chrep.retrain.request import RetrainRequest, Workspace
 from napari_chrep.state.session import Session
+from napari_chrep.state.settings import remember_retraining_folder, retraining_folder
 from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Retrainer:
         self._lock, self.space, self.job = lock, space, job
         self._ended, self._heard, self._errors = None, b"", b""
         self.stage, self.comparison = None, None
-        _remembered().setValue("folder", str(space.folder))
+        remember_retraining_folder(space.folder)
         process = self._process = QProcess()
         process.readyReadStandardOutput.connect(partial(self._on_output, process))
         process.readyReadStandardError.connect(partial(self._on_errors, process))
@@ -277,12 +278,12 @@ class Retrainer:
 
     def _forget(self) -> None:
         self.space = self.job = self.comparison = self.stage = None
-        _remembered().remove("folder")
+        remember_retraining_folder(None)
 
     def _find(self) -> None:
         """Load what an earlier window left: a result without decision, or an interrupted job."""
-        folder = str(_remembered().value("folder", ""))
-        space = Workspace(Path(folder)) if folder else None
+        folder = retraining_folder()
+        space = None if folder is None else Workspace(folder)
         if space is None or not space.job_file.is_file():
             return
         lock = QLockFile(str(space.folder / "lock"))
@@ -329,7 +330,3 @@ def _in_words(stage: StageBegun | None, message: Message) -> str:
 def _last_line(errors: bytes) -> str:
     lines = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
     return lines[-1].strip() if lines else ""
-
-
-def _remembered() -> QSettings:
-    return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-chrep", "retraining")

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
@@ -27,8 +26,8 @@ from napari_chrep.retrain.messages import Curve, Message, StageBegun, Tiles
 from napari_chrep.retrain.outcome import OutcomePanel
 from napari_chrep.retrain.request import Preset, RetrainRequest, free_place
 from napari_chrep.retrain.retrainer import Retrainer, State
-from napari_chrep.state.preferences import preferences
 from napari_chrep.state.session import Session
+from napari_chrep.state.settings import models_folder, preferences
 from napari_chrep.state.viewers import kept_for, unwrapped
 from napari_chrep.ui.docking import TabWhenLow
 from napari_chrep.ui.parts import Connections, Scrolling, heading, note, sentence, stack
@@ -307,4 +306,4 @@ def _folder_for(bundle: Path) -> Path:
     """Return the folder for new models: that of the one in use, or the user's own."""
     if os.access(bundle.parent, os.W_OK):
         return bundle.parent.absolute()
-    return Path(platformdirs.user_data_dir("chrep", appauthor=False)) / "models"
+    return models_folder()

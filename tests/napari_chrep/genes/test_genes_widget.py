@@ -10,7 +10,7 @@ from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QDialogButtonBox, QPushButton
 
 from napari_chrep.genes.gene_table import ACCURACY, FAVOURITE, GENE, MORAN
-from napari_chrep.genes.naming import names_path
+from napari_chrep.state.settings import gene_names_file
 
 CTRL = Qt.KeyboardModifier.ControlModifier
 
@@ -218,7 +218,7 @@ def test_aliases_are_found_typed_and_listed(genes, desk, qtbot, tmp_path):
     assert desk.session.signature.genes == (second, names[2])
     assert desk.session.signature.unknown == ("NOSUCH",)
     assert f"qqformer → {second}" in genes.message.text()
-    assert names_path().exists()
+    assert gene_names_file().exists()
     bad = tmp_path / "counts.txt"
     bad.write_text("a,b\n")
     before = len(notification_manager.records)
