@@ -1,4 +1,4 @@
-"""The user's settings: the plugin's page of napari's preferences, and what is remembered for the next start."""
+"""The user's settings: the plugin's page of napari's preferences, and what is kept for the next start."""
 
 from __future__ import annotations
 
