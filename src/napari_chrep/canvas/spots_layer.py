@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from chrep_model.slides.slide import Slide
 
 
-class Truth:
-    """Keeps the measured spots of one viewer in step with its session.
+class SpotsLayer:
+    """The layer of the measured spots of one viewer, kept in step with its session.
 
     Parameters
     ----------

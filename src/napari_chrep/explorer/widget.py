@@ -6,7 +6,7 @@ from typing import Any
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_chrep.background.engine import Engine
+from napari_chrep.background.prediction_engine import PredictionEngine
 from napari_chrep.canvas.heatmaps import Heatmaps
 from napari_chrep.explorer.model_panel import ModelPanel
 from napari_chrep.explorer.run_panel import RunPanel
@@ -28,7 +28,7 @@ class ExplorerWidget(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         viewer = unwrapped(napari_viewer)
-        self.session, self.engine = kept_for(viewer, Session), kept_for(viewer, Engine)
+        self.session, self.engine = kept_for(viewer, Session), kept_for(viewer, PredictionEngine)
         kept_for(viewer, Heatmaps)  # from here on, predictions show
         self.model = ModelPanel(viewer)
         self.slide = SlidePanel(viewer)

@@ -25,7 +25,7 @@ from chrep_model.geometry import Rect
 from chrep_model.slides.region import Region
 from napari_chrep.canvas.drawing import Drawing
 from napari_chrep.canvas.viewport import rect_in_view
-from napari_chrep.export.exporting import FILE_KINDS, Export, Exporter
+from napari_chrep.export.exporter import FILE_KINDS, Exporter, ExportRequest
 from napari_chrep.state.session import Session
 from napari_chrep.state.settings import RememberedGenes
 from napari_chrep.state.viewers import kept_for, unwrapped
@@ -57,7 +57,7 @@ class ExportWidget(QWidget):
         self.drawing = kept_for(viewer, Drawing)
         self.dialog: QFileDialog | None = None
         self._folder: Path | None = None
-        self._asked: tuple[Export, str] | None = None
+        self._asked: tuple[ExportRequest, str] | None = None
         self._build()
         connections = Connections(self)
         connections.add(self.session.slide_changed, self._refresh)
@@ -157,7 +157,7 @@ class ExportWidget(QWidget):
         self.status.setText(remark)
         self._ask(export)
 
-    def _wanted(self) -> tuple[Export, str]:
+    def _wanted(self) -> tuple[ExportRequest, str]:
         """What is chosen, and a remark on the genes that are left out."""
         bundle, prediction = self.session.bundle, self.session.prediction
         if bundle is None or prediction is None or self.session.gene is None:
@@ -176,7 +176,7 @@ class ExportWidget(QWidget):
             genes, remark = found.genes, found.remark
             if found.unknown:
                 remark = f"{remark}\nNot in the model: {', '.join(found.unknown)}.".strip()
-        return Export(prediction, self._area(), genes, self.kind.currentData()), remark
+        return ExportRequest(prediction, self._area(), genes, self.kind.currentData()), remark
 
     def _area(self) -> Rect | Region | None:
         viewer, slide = self._viewer(), self.session.slide
@@ -189,7 +189,7 @@ class ExportWidget(QWidget):
             raise PredictionError("no part of the slide is in view", remedy="Move it into view.")
         return rect
 
-    def _ask(self, export: Export) -> None:
+    def _ask(self, export: ExportRequest) -> None:
         """Ask where to; the viewer goes on meanwhile."""
         kind, slide = FILE_KINDS[export.kind], export.prediction.slide
         part = "" if kind.most != 1 else "_" + "".join(c if c.isalnum() else "-" for c in export.genes[0])

@@ -27,6 +27,7 @@ from chrep_model.cohorts.aliases import GeneNames
 from chrep_model.errors import GeneError
 from napari_chrep.canvas.maps import BLEND
 from napari_chrep.genes.gene_list import UNNAMED, GeneListDialog
+from napari_chrep.genes.gene_names import GeneNameTable
 from napari_chrep.genes.gene_table import (
     ACCURACY,
     BLEND_KEYS,
@@ -38,7 +39,6 @@ from napari_chrep.genes.gene_table import (
     GeneTable,
 )
 from napari_chrep.genes.map_panel import MapPanel
-from napari_chrep.genes.naming import Naming
 from napari_chrep.genes.variability import SpatialVariability
 from napari_chrep.state.session import Session
 from napari_chrep.state.settings import RememberedGenes
@@ -67,7 +67,7 @@ class GenesWidget(QWidget):
         self.remembered = RememberedGenes()
         self._genes: dict[str, Gene] = {}
         self.variability = kept_for(viewer, SpatialVariability)
-        self.list_dialog = GeneListDialog(self, kept_for(viewer, Naming))
+        self.list_dialog = GeneListDialog(self, kept_for(viewer, GeneNameTable))
         self.list_dialog.accepted.connect(self._on_list)
         self._build()
         connections = Connections(self)

@@ -1,4 +1,4 @@
-"""Read pictures of places on slides in a worker, and keep them for a while."""
+"""Read pictures of places on slides in the background, and keep the newest."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Pictures:
         """Whether requested pictures are still to come."""
         return self._tasks.busy
 
-    def ask(self, places: Sequence[Place], spec: TileSpec) -> None:
+    def request(self, places: Sequence[Place], spec: TileSpec) -> None:
         """Request pictures of these places; earlier requests are dropped."""
         self.stop()
         known = {place: self._kept.get((place, spec)) for place in places}

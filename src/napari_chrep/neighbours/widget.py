@@ -16,12 +16,12 @@ from chrep_model.errors import ChrepError
 from chrep_model.geometry import px_to_um
 from napari_chrep.background.runner import TaskRunner, in_words
 from napari_chrep.canvas.grid import SideBySide
-from napari_chrep.canvas.picking import PINNED_RGBA, Clicks, Frame, Pick, pick
+from napari_chrep.canvas.picking import PINNED_RGBA, Clicks, Frame, PickedTile, pick
 from napari_chrep.neighbours.arithmetic import Arithmetic
 from napari_chrep.neighbours.comparison_panel import ComparisonPanel
 from napari_chrep.neighbours.distribution import Distribution
 from napari_chrep.neighbours.navigation import layer_of, show_place
-from napari_chrep.neighbours.neighbour_settings import KnobsPanel
+from napari_chrep.neighbours.neighbour_settings import NeighbourSettings
 from napari_chrep.neighbours.neighbour_table import FIRST, NeighbourTable
 from napari_chrep.neighbours.pictures import Pictures, Place
 from napari_chrep.neighbours.tile_panel import TilePanel
@@ -47,11 +47,11 @@ class NeighboursWidget(QWidget):
 
     Attributes
     ----------
-    picked : Pick or None
+    picked : PickedTile or None
         The tile it speaks of. It stays while other slides are looked at, until its slide or model goes.
     why : Explanation or None
         What is shown of it.
-    pinned : Pick or None
+    pinned : PickedTile or None
         A tile that is kept to compare others with.
     """
 
@@ -60,11 +60,11 @@ class NeighboursWidget(QWidget):
         viewer = unwrapped(napari_viewer)
         self._viewer = weakref.ref(viewer)
         self.session = kept_for(viewer, Session)
-        self.picked: Pick | None = None
+        self.picked: PickedTile | None = None
         self.why: Explanation | None = None
         self.images: dict[str, SectionImage] = {}
         self.clicks, self.frame, self.pictures = Clicks(viewer), Frame(viewer), Pictures()
-        self.pinned: Pick | None = None
+        self.pinned: PickedTile | None = None
         self.pin_frame = Frame(viewer, "Pinned place", PINNED_RGBA)
         self.comparer = TaskRunner()
         self.listed_all = False
@@ -95,13 +95,13 @@ class NeighboursWidget(QWidget):
         parts.setContentsMargins(0, 0, 0, 0)
         parts.setSpacing(10)
         self.tile, self.arithmetic = TilePanel(), Arithmetic()
-        self.distribution, self.knobs, self.table = Distribution(), KnobsPanel(), NeighbourTable()
+        self.distribution, self.settings, self.table = Distribution(), NeighbourSettings(), NeighbourTable()
         self.comparison = ComparisonPanel()
         self.spots = heading("")
         self.more, self.locate = QPushButton(), QPushButton("Locate training images…")
         self.locate.setToolTip("Choose the folder with the images of the training sections, to see the spots")
         for part in (
-            self.tile, self.comparison, self.spots, self.knobs, self.table, self.more, self.locate,
+            self.tile, self.comparison, self.spots, self.settings, self.table, self.more, self.locate,
             self.arithmetic, self.distribution,
         ):  # fmt: skip
             parts.addWidget(part, 1 if part is self.table else 0)
@@ -110,7 +110,7 @@ class NeighboursWidget(QWidget):
         self.tile.back.clicked.connect(self._on_back)
         self.tile.pin.clicked.connect(self._on_pin)
         self.comparison.gene_chosen.connect(self.session.show_gene)
-        self.knobs.changed.connect(self._explain)
+        self.settings.changed.connect(self._explain)
         self.table.doubleClicked.connect(self._on_double_clicked)
         self.more.clicked.connect(self._on_more)
         self.locate.clicked.connect(self._on_locate)
@@ -162,8 +162,8 @@ class NeighboursWidget(QWidget):
             return
         try:
             fitted = knobs(picked.prediction)
-            self.knobs.fit(fitted)
-            k, temperature = self.knobs.values
+            self.settings.set_model(fitted)
+            k, temperature = self.settings.values
             why = explain(picked.prediction, picked.tile, gene, k=k, temperature=temperature)
             tried = k is not None or temperature is not None
             shown = explain(picked.prediction, picked.tile, gene).value if tried else why.value
@@ -233,14 +233,14 @@ class NeighboursWidget(QWidget):
         self.table.listed.set_neighbours(listed)
         self._ask_for_pictures(self.picked, listed)
 
-    def _ask_for_pictures(self, picked: Pick, listed: tuple[Neighbour, ...]) -> None:
+    def _ask_for_pictures(self, picked: PickedTile, listed: tuple[Neighbour, ...]) -> None:
         self._awaited = {self._place(pick): None for pick in (picked, self.pinned) if pick is not None}
         for neighbour in listed:
             if neighbour.section in self.images:
                 self._awaited[Place(self.images[neighbour.section], neighbour.position_um)] = neighbour.row
-        self.pictures.ask(list(self._awaited), picked.prediction.bundle.spec)
+        self.pictures.request(list(self._awaited), picked.prediction.bundle.spec)
 
-    def _place(self, pick: Pick) -> Place:
+    def _place(self, pick: PickedTile) -> Place:
         return Place(self.pictures.slides.keep(pick.prediction.slide), _um(pick))
 
     def _on_picture(self, place: Place, picture: Any) -> None:
@@ -337,7 +337,7 @@ class NeighboursWidget(QWidget):
         self.pictures.stop()
         self.comparer.drop()
         self.frame.remove()
-        self.knobs.fit(None)
+        self.settings.set_model(None)
         self.table.listed.set_neighbours(())
         self.table.listed.forget_pictures()
         self.body.hide()
@@ -349,14 +349,14 @@ class NeighboursWidget(QWidget):
         self._scroll.ensureWidgetVisible(self.message)
 
 
-def _um(picked: Pick) -> tuple[float, float]:
+def _um(picked: PickedTile) -> tuple[float, float]:
     """Centre (x, y) of a picked tile in µm."""
     mpp = picked.prediction.slide.require_mpp()
     x, y = (px_to_um(value, mpp) for value in picked.xy)
     return x, y
 
 
-def _centre(picked: Pick) -> tuple[float, float]:
+def _centre(picked: PickedTile) -> tuple[float, float]:
     """Centre (row, col) of a picked tile in napari's world, where pixel 0 is centred on 0."""
     x, y = _um(picked)
     half_px = picked.prediction.slide.require_mpp() / 2

@@ -20,7 +20,7 @@ from chrep_model.cohorts.pairing import Pair, Suggestions
 from chrep_model.cohorts.slide_names import MANIFEST_SUFFIXES
 from chrep_model.errors import ChrepError
 from chrep_model.slides.slide import slide_name
-from napari_chrep.retrain.cohort_building import PairChecker
+from napari_chrep.retrain.pair_checker import PairChecker
 from napari_chrep.retrain.pair_table import PairTable
 from napari_chrep.retrain.pair_view import PairView
 from napari_chrep.state.session import Session, slide_of

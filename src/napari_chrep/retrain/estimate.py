@@ -1,4 +1,4 @@
-"""How long a job will take, worked out beside the viewer: the slides have to be looked at for that."""
+"""Estimate how long a retraining will take, in the background: the slides have to be read for that."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _tiles(job: RetrainRequest, cohort: Cohort, in_use: Bundle, cancelled: Calla
 
 
 class Estimator:
-    """Works out one estimate at a time; of several questions only the newest is answered.
+    """Estimates in the background; of several questions only the newest is answered.
 
     Attributes
     ----------

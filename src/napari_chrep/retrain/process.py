@@ -19,8 +19,8 @@ from napari_chrep.retrain.messages import Ended, Message
 from napari_chrep.retrain.request import Workspace
 
 
-class Ears:
-    """Listens to the viewer; the methods may be called from any thread."""
+class ViewerInput:
+    """Reads the words that the viewer writes to stdin; the methods may be called from any thread."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -66,11 +66,11 @@ def main(folder: Path) -> int:
         while line:
             line = line[os.write(out, line) :]
 
-    ears = Ears(0)
+    viewer_input = ViewerInput(0)
     try:
         from napari_chrep.retrain.work import Work
 
-        Work(Workspace(folder), tell, ears.cancelled, ears.enough).do()
+        Work(Workspace(folder), tell, viewer_input.cancelled, viewer_input.enough).run()
         tell(Ended(how="done"))
     except Cancelled:
         tell(Ended(how="cancelled"))

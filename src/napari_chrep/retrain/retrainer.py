@@ -15,7 +15,7 @@ from qtpy.QtCore import QLockFile, QProcess, QProcessEnvironment
 
 from chrep_model.errors import BundleError, ChrepError, SettingsError
 from chrep_model.processes import child_environment, python_command
-from napari_chrep.background.engine import Engine
+from napari_chrep.background.prediction_engine import PredictionEngine
 from napari_chrep.background.runner import TaskRunner, in_words, show
 from napari_chrep.retrain.messages import Ended, Message, Said, StageBegun, read_message
 from napari_chrep.retrain.request import RetrainRequest, Workspace
@@ -59,12 +59,12 @@ class Retrainer:
         The bundle that was in use before the last outcome took its place.
     changed : Signal()
         Any of these.
-    told : Signal(object)
+    message_received : Signal(object)
         A message of the child process.
     """
 
     changed = Signal()
-    told = Signal(object)
+    message_received = Signal(object)
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = weakref.ref(viewer)
@@ -105,12 +105,12 @@ class Retrainer:
     def cancel(self) -> None:
         """Stop at the next batch or epoch, and leave everything as it was."""
         if self.state == "running":
-            self._tell("cancel")
+            self._send("cancel")
             self._set("cancelling", "Cancelling…")
 
-    def enough(self) -> None:
-        """End the training of the current network, with its best weights; the job goes on."""
-        self._tell("enough")
+    def stop_early(self) -> None:
+        """Stop training the current network and use its best weights; the job goes on."""
+        self._send("enough")
 
     def interrupt(self) -> None:
         """End the child process now; the job can be resumed later."""
@@ -141,7 +141,7 @@ class Retrainer:
         """Return to the model that was in use before the last retraining."""
         viewer = self._viewer()
         if self.former is not None and viewer is not None:
-            kept_for(viewer, Engine).load(self.former)
+            kept_for(viewer, PredictionEngine).load_bundle(self.former)
             self.former = None
             self._set(self.state, "Back to the former model; the new one stays on disk.")
 
@@ -169,7 +169,7 @@ class Retrainer:
         process.start(program, arguments)
         self._set("running", "Starting…")
 
-    def _tell(self, word: str) -> None:
+    def _send(self, word: str) -> None:
         if self._process is not None:
             self._process.write(f"{word}\n".encode())
 
@@ -195,7 +195,7 @@ class Retrainer:
         if isinstance(message, (StageBegun, Said)) and self.state == "running":
             self.status = _in_words(self.stage, message)
             self.changed.emit()
-        self.told.emit(message)
+        self.message_received.emit(message)
 
     def _on_fault(self, process: QProcess, error: Any) -> None:
         if process is self._process and error == QProcess.ProcessError.FailedToStart:
@@ -263,7 +263,7 @@ class Retrainer:
             return
         former = kept_for(viewer, Session).bundle
         self.former = None if former is None else Path(former.path)
-        kept_for(viewer, Engine).load(place)
+        kept_for(viewer, PredictionEngine).load_bundle(place)
         self._set("idle", f"The new model is in use: {place}. The former one stays on disk.")
 
     def _drop_space(self) -> None:

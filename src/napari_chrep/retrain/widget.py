@@ -68,7 +68,7 @@ class RetrainWidget(QWidget):
         connections.add(self.form.changed, self._on_inputs)
         connections.add(self.estimator.said, self._on_estimate)
         connections.add(self.retrainer.changed, self._on_state)
-        connections.add(self.retrainer.told, self._on_told)
+        connections.add(self.retrainer.message_received, self._on_message)
         connections.add(self.outcome.used, self.retrainer.use)
         connections.add(self.outcome.saved, self._on_save)
         connections.add(self.outcome.discarded, self.retrainer.discard)
@@ -195,7 +195,7 @@ class RetrainWidget(QWidget):
 
     def _on_enough(self) -> None:
         self.enough.setEnabled(False)
-        self.retrainer.enough()
+        self.retrainer.stop_early()
 
     def _on_resume(self) -> None:
         self.curves.clear()
@@ -266,7 +266,7 @@ class RetrainWidget(QWidget):
         if self._shown in where:
             self._scroll.ensureWidgetVisible(where[self._shown])
 
-    def _on_told(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         if isinstance(message, Curve):
             self.curves.add(message)
             self.curves.setVisible(True)

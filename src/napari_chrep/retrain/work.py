@@ -65,7 +65,7 @@ class Work:
         self._encoders: dict[str, Encoder] = {}
         self._clock = _Clock()
 
-    def do(self) -> None:
+    def run(self) -> None:
         """Make the comparison and the new bundle; results of an interrupted job are used again.
 
         Raises

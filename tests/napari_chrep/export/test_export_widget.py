@@ -15,9 +15,9 @@ from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QLineEdit
 
-from napari_chrep.background.jobs import Stop
+from napari_chrep.background.tasks import Stop
 from napari_chrep.export import exporting
-from napari_chrep.export.exporting import FILE_KINDS
+from napari_chrep.export.exporter import FILE_KINDS
 from napari_chrep.state.settings import RememberedGenes
 
 

@@ -200,7 +200,7 @@ def test_aliases_are_found_typed_and_listed(genes, desk, qtbot, tmp_path):
         f"{first}\tQQALIAS|QQOTHER\t\tENSG00000999901\n{second}\t\tQQFORMER\tENSG00000999902\n"
     )
     qtbot.mouseClick(genes.list_button, Qt.MouseButton.LeftButton)
-    genes.list_dialog.naming.open(table)
+    genes.list_dialog.gene_names.open(table)
     qtbot.waitUntil(lambda: "2 genes" in genes.list_dialog.known.text(), timeout=30_000)
     genes.list_dialog.reject()
     qtbot.keyClicks(genes.search, "qqal")
@@ -222,7 +222,7 @@ def test_aliases_are_found_typed_and_listed(genes, desk, qtbot, tmp_path):
     bad = tmp_path / "counts.txt"
     bad.write_text("a,b\n")
     before = len(notification_manager.records)
-    genes.list_dialog.naming.open(bad)
-    qtbot.waitUntil(lambda: not genes.list_dialog.naming.busy, timeout=30_000)
+    genes.list_dialog.gene_names.open(bad)
+    qtbot.waitUntil(lambda: not genes.list_dialog.gene_names.busy, timeout=30_000)
     assert "hgnc_complete_set" in notification_manager.records[before].message
     assert desk.session.names.find("QQALIAS") == first  # the former table stays

@@ -187,7 +187,7 @@ def test_clicks_that_meet_no_value(desk, widget, hand, tiny_bundle, write_tissue
     desk.prepare(tiny_bundle, batch_size=4)
     context = desk.session.context
     part = next(desk.session.predictor.stream(context, context.tissue[:4]))
-    desk.session.add(part)
+    desk.session.add_part(part)
     hand.click(*centre(desk, int(context.tissue[-1])))
     assert "not predicted yet" in widget.message.text()
     hand.click(-60, 300)
@@ -214,21 +214,21 @@ def test_another_gene(desk, predicted, tile, qtbot):
 def test_k_and_temperature_are_live(desk, predicted, tile, qtbot):
     prediction, gene = desk.session.prediction, desk.session.gene
     shown = prediction.map(gene)
-    assert not predicted.knobs.isHidden() and not predicted.knobs.reset.isEnabled()
-    fitted = (predicted.knobs.k.value(), predicted.knobs.temperature.value())
-    field = predicted.knobs.k.lineEdit()
+    assert not predicted.settings.isHidden() and not predicted.settings.reset.isEnabled()
+    fitted = (predicted.settings.k.value(), predicted.settings.temperature.value())
+    field = predicted.settings.k.lineEdit()
     field.selectAll()
     qtbot.keyClicks(field, "5")
     qtbot.keyClick(field, Qt.Key.Key_Return)
-    predicted.knobs.temperature.setValue(0.5)
+    predicted.settings.temperature.setValue(0.5)
     why = explain(prediction, tile, gene, k=5, temperature=0.5)
     assert predicted.why.value == why.value != explain(prediction, tile, gene).value
     assert predicted.table.listed.rowCount() == 5
     assert "k = 5" in predicted.arithmetic.words.text()
     assert number(shown.ravel()[tile]) in predicted.arithmetic.words.text()
     np.testing.assert_array_equal(prediction.map(gene), shown)
-    qtbot.mouseClick(predicted.knobs.reset, LEFT)
-    assert (predicted.knobs.k.value(), predicted.knobs.temperature.value()) == fitted
+    qtbot.mouseClick(predicted.settings.reset, LEFT)
+    assert (predicted.settings.k.value(), predicted.settings.temperature.value()) == fitted
     assert predicted.why.value == explain(prediction, tile, gene).value
     assert "k =" not in predicted.arithmetic.words.text()
 
@@ -300,7 +300,7 @@ def test_a_method_without_neighbours_says_so(desk, widget, hand, trusting_bundle
     hand.click(*centre(desk, int(desk.session.prediction.indices[0])))
     assert "does not come from neighbours" in widget.arithmetic.words.text()
     assert widget.spots.text().startswith("Nearest training spots")
-    assert widget.knobs.isHidden()
+    assert widget.settings.isHidden()
     weights = [widget.table.listed.index(row, 2).data() for row in range(FIRST)]
     assert set(weights) == {"–"}
 

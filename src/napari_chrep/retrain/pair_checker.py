@@ -1,4 +1,4 @@
-"""Pairs of slide and h5ad looked for, checked and written down, in workers: the viewer goes on meanwhile."""
+"""Find pairs of slide and h5ad, check them and save them as a manifest, in the background."""
 
 from __future__ import annotations
 

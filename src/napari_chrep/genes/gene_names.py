@@ -1,4 +1,4 @@
-"""Other names of genes: a table that the user opened once is kept, and read in a worker for each model."""
+"""Other names of genes: a table that the user opened once is kept, and read for each model."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def read_names(path: Path, kept: Path, panel: GenePanel | None) -> Iterator[Alia
         yield GeneNames(panel.genes, panel.ids, aliases)
 
 
-class Naming:
-    """Gives a session the names of its genes from the kept table, whenever the model changes.
+class GeneNameTable:
+    """The user's table of gene names; gives a session the names of its genes whenever the model changes.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Naming:
     known : int
         How many genes the kept table lists, once it was read.
     changed : Signal
-        It did, or `busy`.
+        `known` or `busy` changed.
     """
 
     changed = Signal()
@@ -81,4 +81,4 @@ class Naming:
             self.known = len(result.names)
             self.changed.emit()
         else:
-            self.session.know(result)
+            self.session.set_names(result)
