@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,24 +25,18 @@ from napari_chrep.neighbours.neighbour_table import FIRST, NeighbourTable
 from napari_chrep.neighbours.pictures import Pictures, Place
 from napari_chrep.neighbours.tile_panel import TilePanel
 from napari_chrep.neighbours.training_images import SectionImage, find_images, usual_folders
-from napari_chrep.state.session import Session
 from napari_chrep.state.settings import remember_image_folder
 from napari_chrep.state.viewers import kept_for, unwrapped
-from napari_chrep.ui.docking import TabWhenLow
-from napari_chrep.ui.parts import Connections, Scrolling, heading, note, sentence
+from napari_chrep.ui.dock_heights import TabWhenLow
+from napari_chrep.ui.parts import heading, note, sentence
+from napari_chrep.ui.widgets import MARGIN, ScrollingWidget
 
 HINT = "Click on a tile of a heatmap to see the training spots behind its value."
-_MARGIN = 8
 _LEAST_HEIGHT = 380
 
 
-class NeighboursWidget(QWidget):
+class NeighboursWidget(ScrollingWidget):
     """Shows where the value of the tile that was clicked comes from.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        The viewer. All widgets of one viewer share its session.
 
     Attributes
     ----------
@@ -56,10 +49,8 @@ class NeighboursWidget(QWidget):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
+        super().__init__(napari_viewer)
         viewer = unwrapped(napari_viewer)
-        self._viewer = weakref.ref(viewer)
-        self.session = kept_for(viewer, Session)
         self.picked: PickedTile | None = None
         self.why: Explanation | None = None
         self.images: dict[str, SectionImage] = {}
@@ -70,7 +61,7 @@ class NeighboursWidget(QWidget):
         self.listed_all = False
         self._awaited: dict[Place, int | None] = {}  # row of the gallery; None for the tile itself
         self._build()
-        connections = Connections(self)
+        connections = self.connections
         connections.add(self.clicks.clicked, self._on_clicked)
         connections.add(self.pictures.arrived, self._on_picture)
         connections.add(self.pictures.failed, self._on_no_picture)
@@ -84,10 +75,7 @@ class NeighboursWidget(QWidget):
         self._clear()
 
     def _build(self) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(_MARGIN, _MARGIN, _MARGIN, _MARGIN)
-        column.setSpacing(10)
+        column = self.add_column(10)
         self.message = note(HINT)
         column.addWidget(self.message)
         self.body = QWidget()
@@ -114,10 +102,6 @@ class NeighboursWidget(QWidget):
         self.table.doubleClicked.connect(self._on_double_clicked)
         self.more.clicked.connect(self._on_more)
         self.locate.clicked.connect(self._on_locate)
-        self._scroll = Scrolling(content)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._scroll)
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Ask for the room of a tile that is explained, or the dock would jump with the first click."""
@@ -125,9 +109,9 @@ class NeighboursWidget(QWidget):
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
         """Be as wide before the first click as after it, or the dock would jump; any height will do."""
-        least = self._scroll.minimumSizeHint()
-        width = self.body.minimumSizeHint().width() + 2 * _MARGIN
-        return QSize(width + self._scroll.bar_width, least.height())
+        least = self.scroll_area.minimumSizeHint()
+        width = self.body.minimumSizeHint().width() + 2 * MARGIN
+        return QSize(width + self.scroll_area.bar_width, least.height())
 
     def _on_clicked(self, world: tuple[float, ...]) -> None:
         former = self.picked
@@ -286,7 +270,7 @@ class NeighboursWidget(QWidget):
         self._list(self.why)
 
     def _on_double_clicked(self, index: QModelIndex) -> None:
-        neighbour, viewer = self.table.listed.neighbours[index.row()], self._viewer()
+        neighbour, viewer = self.table.listed.rows[index.row()], self._viewer()
         image = self.images.get(neighbour.section)
         if viewer is None or self.picked is None:
             return
@@ -346,7 +330,7 @@ class NeighboursWidget(QWidget):
     def _say(self, text: str) -> None:
         self.message.setText(text)
         self.message.show()
-        self._scroll.ensureWidgetVisible(self.message)
+        self.scroll_area.ensureWidgetVisible(self.message)
 
 
 def _um(picked: PickedTile) -> tuple[float, float]:

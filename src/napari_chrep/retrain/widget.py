@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QProgressBar, QPushButton
 
 from chrep_model.bundle import Bundle
 from chrep_model.cohorts.cohort import Cohort
@@ -26,31 +25,24 @@ from napari_chrep.retrain.messages import Curve, Message, StageBegun, Tiles
 from napari_chrep.retrain.outcome import OutcomePanel
 from napari_chrep.retrain.request import Preset, RetrainRequest, free_place
 from napari_chrep.retrain.retrainer import Retrainer, State
-from napari_chrep.state.session import Session
 from napari_chrep.state.settings import models_folder, preferences
 from napari_chrep.state.viewers import kept_for, unwrapped
-from napari_chrep.ui.docking import TabWhenLow
-from napari_chrep.ui.parts import Connections, Scrolling, heading, note, sentence, stack
+from napari_chrep.ui.dock_heights import TabWhenLow
+from napari_chrep.ui.parts import heading, note, sentence, stack
+from napari_chrep.ui.widgets import ScrollingWidget
 
 _LEAST_HEIGHT = 420
 #: So long nothing is changed before the time is estimated.
 _SETTLED_MS = 500
 
 
-class RetrainWidget(QWidget):
-    """Trains a new model on measured sections, beside the one in use.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        The viewer. All widgets of one viewer share its session.
-    """
+class RetrainWidget(ScrollingWidget):
+    """Trains a new model on measured sections, beside the one in use."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
+        super().__init__(napari_viewer)
         viewer = unwrapped(napari_viewer)
-        self._viewer = weakref.ref(viewer)
-        self.session, self.retrainer = kept_for(viewer, Session), kept_for(viewer, Retrainer)
+        self.retrainer = kept_for(viewer, Retrainer)
         self.estimator = Estimator()
         self.cohort, self.form = CohortPanel(viewer), RetrainForm()
         self.curves, self.outcome = Curves(), OutcomePanel()
@@ -61,7 +53,7 @@ class RetrainWidget(QWidget):
         self._settled.setSingleShot(True)
         self._settled.setInterval(_SETTLED_MS)
         self._settled.timeout.connect(self._estimate)
-        connections = Connections(self)
+        connections = self.connections
         connections.add(self.session.bundle_changed, self._on_inputs)
         connections.add(self.session.slide_changed, self._on_slide)
         connections.add(self.cohort.changed, self._on_inputs)
@@ -80,10 +72,7 @@ class RetrainWidget(QWidget):
         self._on_state()
 
     def _build(self) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(8, 8, 8, 8)
-        column.setSpacing(12)
+        column = self.add_column(12)
         self.estimate, self.status, self.about_spots = note(), note(), note()
         self.start, self.cancel, self.resume = (QPushButton(t) for t in ("Start", "Cancel", "Resume"))
         self.start.clicked.connect(self._on_start)
@@ -115,10 +104,6 @@ class RetrainWidget(QWidget):
         column.addWidget(self.undo)
         column.addLayout(stack(heading("Correct on the open slide"), self.about_spots, self.add_spots))
         column.addStretch(1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self._scroll = Scrolling(content)
-        layout.addWidget(self._scroll)
 
     def _on_inputs(self) -> None:
         self.form.show_model(self.session.bundle)
@@ -264,7 +249,7 @@ class RetrainWidget(QWidget):
         """Scroll to the part of the panel that the new state is about."""
         where = {"running": self.status, "interrupted": self.status, "outcome": self.outcome.use}
         if self._shown in where:
-            self._scroll.ensureWidgetVisible(where[self._shown])
+            self.scroll_area.ensureWidgetVisible(where[self._shown])
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Curve):

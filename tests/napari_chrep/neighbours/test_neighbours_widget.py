@@ -101,7 +101,7 @@ def test_a_click_fills_it(desk, predicted, hand, qtbot):
         assert predicted.picked.tile == chosen
         assert not predicted.body.isHidden() and predicted.message.isHidden()
         assert predicted.tile.title.text() == f"{why.gene} {number(why.value)}"
-        assert predicted.table.listed.neighbours == why.neighbours[:FIRST]
+        assert predicted.table.listed.rows == why.neighbours[:FIRST]
     assert states == []  # no model ran
 
 
@@ -207,7 +207,7 @@ def test_another_gene(desk, predicted, tile, qtbot):
     desk.session.show_gene(gene)
     why = explain(desk.session.prediction, tile, gene)
     assert predicted.tile.title.text() == f"{gene} {number(why.value)}"
-    assert predicted.table.listed.neighbours == why.neighbours[:FIRST]
+    assert predicted.table.listed.rows == why.neighbours[:FIRST]
     assert not predicted.pictures.busy  # the pictures are those of before
 
 
@@ -238,7 +238,7 @@ def test_all_neighbours_on_demand(predicted, tile, qtbot):
     assert predicted.table.listed.rowCount() == FIRST < count
     qtbot.mouseClick(predicted.more, LEFT)
     assert predicted.table.listed.rowCount() == count
-    weights = [n.weight for n in predicted.table.listed.neighbours]
+    weights = [n.weight for n in predicted.table.listed.rows]
     assert weights == sorted(weights, reverse=True)
     qtbot.mouseClick(predicted.more, LEFT)
     assert predicted.table.listed.rowCount() == FIRST
@@ -264,7 +264,7 @@ def test_a_neighbour_s_section_opens_at_its_spot_and_back(desk, predicted, tile,
     double_click(predicted, 1, qtbot)
     assert "locate" in predicted.message.text() and len(desk.viewer.layers) == 4
     predicted.locate_images(tiny_cohort)
-    neighbour = predicted.table.listed.neighbours[1]
+    neighbour = predicted.table.listed.rows[1]
     double_click(predicted, 1, qtbot)
     layer = desk.session.slide_layer
     assert layer is not slide_layer and desk.session.slide.path.stem == neighbour.section
@@ -342,8 +342,8 @@ def test_a_pinned_tile_is_compared_with_the_next(desk, predicted, tile, hand, qt
     assert number(found.shown.first) in panel.values[0].text()
     assert number(found.shown.second) in panel.values[1].text()
     assert f"{len(found.shared)} of {found.neighbours[0]} neighbours are shared" in panel.words.text()
-    assert [panel.table.item(row, 0).text() for row in range(10)] == [d.gene for d in found.most]
-    first = predicted.table.listed.neighbours[0]
+    assert [panel.listed.index(row, 0).data() for row in range(10)] == [d.gene for d in found.most]
+    first = predicted.table.listed.rows[0]
     text = predicted.table.listed.index(0, 0).data()
     assert text.endswith("shared") == (first.row in found.shared)
     (frame,) = [layer for layer in desk.viewer.layers if layer.name == "Pinned place"]
@@ -352,10 +352,10 @@ def test_a_pinned_tile_is_compared_with_the_next(desk, predicted, tile, hand, qt
     settle(predicted, qtbot)
     assert all(not picture.pixmap().isNull() for picture in panel.pictures)
     row = 3
-    name = panel.table.item(row, 0).text()
-    predicted._scroll.ensureWidgetVisible(panel.table)
+    name = panel.listed.index(row, 0).data()
+    predicted.scroll_area.ensureWidgetVisible(panel.table)
     qtbot.mouseClick(
-        panel.table.viewport(), LEFT, pos=panel.table.visualItemRect(panel.table.item(row, 0)).center()
+        panel.table.viewport(), LEFT, pos=panel.table.visualRect(panel.listed.index(row, 0)).center()
     )
     assert session.gene == name
     qtbot.waitUntil(lambda: name in panel.words.text(), timeout=20_000)
