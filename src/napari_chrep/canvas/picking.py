@@ -103,7 +103,7 @@ class PickedTile:
         return other is not None and other.prediction is self.prediction and other.tile == self.tile
 
 
-def pick(session: Session, world: Sequence[float]) -> PickedTile:
+def pick_tile(session: Session, world: Sequence[float]) -> PickedTile:
     """Find the predicted tile at a place.
 
     Parameters

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QPushButton, QVB
 
 from napari_chrep.canvas.grid import SideBySide
 from napari_chrep.canvas.heatmaps import Heatmaps
-from napari_chrep.canvas.maps import BLEND, KINDS, PAIR, pair, why_not
+from napari_chrep.canvas.maps import BLEND, KINDS, MAIN_KINDS, main_kinds, why_unavailable
 from napari_chrep.canvas.measured_spots import beside
 from napari_chrep.canvas.spots_layer import SpotsLayer
 from napari_chrep.genes.colour_bars import ColourBars
@@ -53,7 +53,7 @@ class MapPanel(QWidget):
         connections = Connections(self)
         connections.add(session.bundle_changed, self._on_changed)
         connections.add(session.signature_changed, self._on_changed)
-        connections.add(session.second_changed, self._on_changed)
+        connections.add(session.second_gene_changed, self._on_changed)
         connections.add(heatmaps.changed, self._on_changed)
         connections.add(grid.toggled, self._on_changed)
         connections.add(spots.changed, self._on_spots)
@@ -111,7 +111,7 @@ class MapPanel(QWidget):
         """Show the gene where only maps are on that say nothing of it."""
         visible = self.heatmaps.visible
         if visible and not set(visible) - {"unlike", "signature"}:
-            self.bring_up(pair(self.session.bundle)[-1])
+            self.bring_up(main_kinds(self.session.bundle)[-1])
 
     def _on_toggled(self, kind: str, *_: bool) -> None:
         if self.toggles[kind].isChecked():  # asked, as PySide6 tells a partial nothing
@@ -129,7 +129,7 @@ class MapPanel(QWidget):
     def _on_side_by_side(self, checked: bool) -> None:
         visible = self.heatmaps.visible
         if checked and len(visible) < 2:
-            for kind in PAIR:
+            for kind in MAIN_KINDS:
                 if self.heatmaps.layer(kind) is not None:
                     self.heatmaps.show(kind)
         self.grid.enable(checked)
@@ -139,14 +139,14 @@ class MapPanel(QWidget):
     def _on_changed(self) -> None:
         can_show, visible = self.heatmaps.can_show, self.heatmaps.visible
         for kind, button in self.toggles.items():
-            missing = why_not(kind, self.session.bundle, self.session.signature)
+            missing = why_unavailable(kind, self.session.bundle, self.session.signature)
             if not missing and not can_show:
                 missing = "Predict something first."
             button.setEnabled(not missing)
             button.setChecked(kind in visible)
             button.setToolTip(f"{KINDS[kind].about}.\n{missing}".strip())
-        self.blend.setVisible(self.session.second is not None)
-        self.blend.setText(f"Blend with {self.session.second}")
+        self.blend.setVisible(self.session.second_gene is not None)
+        self.blend.setText(f"Blend with {self.session.second_gene}")
         self.blend.setEnabled(can_show)
         self.blend.setChecked(set(BLEND) <= set(visible))
         self.side_by_side.setEnabled(can_show or self.grid.enabled)

@@ -257,7 +257,7 @@ class GenesWidget(ViewerWidget):
         self.maps.bring_up_gene()
 
     def _blend(self, name: str) -> None:
-        self.session.blend_with(name)
+        self.session.set_second_gene(name)
         self.maps.bring_up(*BLEND)
 
     def show_list(self, title: str, names: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ class Place:
     xy_um: tuple[float, float]
 
 
-class Slides:
+class OpenSlides:
     """The open slides by image, shared by the workers that read them."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Pictures:
 
     Attributes
     ----------
-    slides : Slides
+    slides : OpenSlides
         Where they are read from.
     arrived : Signal(object, object)
         A `Place` and its picture, uint8 (px, px, 3).
@@ -72,7 +72,7 @@ class Pictures:
     failed = Signal(object, str)
 
     def __init__(self) -> None:
-        self.slides = Slides()
+        self.slides = OpenSlides()
         self._kept: OrderedDict[tuple[Place, TileSpec], RgbArray] = OrderedDict()
         self._tasks = TaskRunner()
 

@@ -15,7 +15,7 @@ from chrep_model.errors import ChrepError
 from chrep_model.geometry import px_to_um
 from napari_chrep.background.runner import TaskRunner, in_words
 from napari_chrep.canvas.grid import SideBySide
-from napari_chrep.canvas.picking import PINNED_RGBA, Clicks, Frame, PickedTile, pick
+from napari_chrep.canvas.picking import PINNED_RGBA, Clicks, Frame, PickedTile, pick_tile
 from napari_chrep.neighbours.arithmetic import Arithmetic
 from napari_chrep.neighbours.comparison_panel import ComparisonPanel
 from napari_chrep.neighbours.distribution import Distribution
@@ -116,7 +116,7 @@ class NeighboursWidget(ScrollingWidget):
     def _on_clicked(self, world: tuple[float, ...]) -> None:
         former = self.picked
         try:
-            self.picked = pick(self.session, world)
+            self.picked = pick_tile(self.session, world)
         except ChrepError as error:
             self._clear(sentence(str(error)))
             return

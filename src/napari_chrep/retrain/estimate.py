@@ -58,23 +58,23 @@ class Estimator:
 
     Attributes
     ----------
-    said : Signal(str)
-        The answer, or why there is none.
+    estimated : Signal(str)
+        The estimate in words, or why there is none.
     """
 
-    said = Signal(str)
+    estimated = Signal(str)
 
     def __init__(self) -> None:
         self._tasks = TaskRunner()
 
-    def ask(self, job: RetrainRequest, cohort: Cohort, in_use: Bundle) -> None:
-        """Ask; what was asked before is dropped."""
+    def request(self, job: RetrainRequest, cohort: Cohort, in_use: Bundle) -> None:
+        """Request an estimate; an earlier request is dropped."""
         self._tasks.run(
             lambda task: estimated(job, cohort, in_use, task.cancelled),
-            on_result=self.said.emit,
-            on_error=lambda error: self.said.emit(error_in_words(error)),
+            on_result=self.estimated.emit,
+            on_error=lambda error: self.estimated.emit(error_in_words(error)),
         )
 
-    def forget(self) -> None:
-        """Answer nothing that was asked."""
+    def cancel(self) -> None:
+        """Drop the request."""
         self._tasks.drop()

@@ -107,7 +107,7 @@ class PairModel(RowModel):
             self.endRemoveRows()
         self._judge()
 
-    def take(self, check: PairCheck) -> None:
+    def set_check(self, check: PairCheck) -> None:
         """Set the result of a check in its pair's row, unless the pair was removed meanwhile."""
         for row in self.rows:
             if row.pair == check.pair:

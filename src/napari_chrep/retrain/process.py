@@ -1,8 +1,8 @@
 """``python -m napari_chrep.retrain.process FOLDER``: the child process that retrains.
 
-It says what it does as JSON lines on stdout (see `messages`), and hears two words on stdin: ``cancel``, and
-``enough`` for a fine-tuning that shall stop with the best weights so far. When stdin is closed, the viewer is
-gone: the process then ends with all that is needed to go on.
+It writes its progress as JSON lines to stdout (see `messages`), and reads two words from stdin: ``cancel``,
+and ``enough`` for a fine-tuning that shall stop with the best weights so far. When stdin is closed, the viewer
+is gone: the process then ends with all that is needed to go on.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from chrep_model.errors import BundleError, ChrepError, SettingsError
 from chrep_model.processes import child_environment, python_command
 from napari_chrep.background.prediction_engine import PredictionEngine
 from napari_chrep.background.runner import TaskRunner, in_words, show
-from napari_chrep.retrain.messages import Ended, Message, Said, StageBegun, read_message
+from napari_chrep.retrain.messages import Ended, Message, StageBegun, StatusLine, read_message
 from napari_chrep.retrain.request import RetrainRequest, Workspace
 from napari_chrep.state.session import Session
 from napari_chrep.state.settings import remember_retraining_folder, retraining_folder
@@ -192,7 +192,7 @@ class Retrainer:
             return
         if isinstance(message, StageBegun):
             self.stage = message
-        if isinstance(message, (StageBegun, Said)) and self.state == "running":
+        if isinstance(message, (StageBegun, StatusLine)) and self.state == "running":
             self.status = _in_words(self.stage, message)
             self.changed.emit()
         self.message_received.emit(message)
@@ -321,10 +321,10 @@ def _move(new: Path, place: Path, space: Workspace) -> Path:
 
 def _in_words(stage: StageBegun | None, message: Message) -> str:
     if stage is None:
-        return message.text if isinstance(message, Said) else ""
+        return message.text if isinstance(message, StatusLine) else ""
     model = "The new model" if stage.number == stage.of else f"For the comparison, {stage.what}"
     text = f"{model} ({stage.number} of {stage.of})"
-    return f"{text}: {message.text}" if isinstance(message, Said) else f"{text}…"
+    return f"{text}: {message.text}" if isinstance(message, StatusLine) else f"{text}…"
 
 
 def _last_line(errors: bytes) -> str:

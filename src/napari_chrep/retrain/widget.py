@@ -58,7 +58,7 @@ class RetrainWidget(ScrollingWidget):
         connections.add(self.session.slide_changed, self._on_slide)
         connections.add(self.cohort.changed, self._on_inputs)
         connections.add(self.form.changed, self._on_inputs)
-        connections.add(self.estimator.said, self._on_estimate)
+        connections.add(self.estimator.estimated, self._on_estimate)
         connections.add(self.retrainer.changed, self._on_state)
         connections.add(self.retrainer.message_received, self._on_message)
         connections.add(self.outcome.used, self.retrainer.use)
@@ -110,7 +110,7 @@ class RetrainWidget(ScrollingWidget):
         reason = self._missing()
         self.start.setEnabled(not reason and self.retrainer.state in ("idle", "interrupted"))
         self.start.setToolTip(reason or "Make the new model; the one in use stays until you say otherwise")
-        self.estimator.forget()
+        self.estimator.cancel()
         self.estimate.setText(reason or "Working out how long it will take…")
         self._settled.start()
         self._on_slide()
@@ -149,7 +149,7 @@ class RetrainWidget(ScrollingWidget):
             return
         found = self._job(self.form.preset)
         if found is not None:
-            self.estimator.ask(found[0], cohort, found[1])
+            self.estimator.request(found[0], cohort, found[1])
 
     def _on_estimate(self, answer: str) -> None:
         warning = ""

@@ -19,7 +19,7 @@ from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.model_comparison import ModelComparison, compare, held_out_groups
 from chrep_model.training.run import Epoch, Run
 from napari_chrep.retrain.effort import Effort, Rates, effort_of
-from napari_chrep.retrain.messages import Curve, Message, Said, StageBegun, Tiles
+from napari_chrep.retrain.messages import Curve, Message, StageBegun, StatusLine, Tiles
 from napari_chrep.retrain.request import RetrainRequest, Workspace, write_text
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Work:
         return Run(say=self._say, on_epoch=on_epoch, warn=self._say, enough=self.enough)
 
     def _say(self, line: str) -> None:
-        self.tell(Said(text=line))
+        self.tell(StatusLine(text=line))
 
     def _begin(self, what: str, number: int, of: int) -> None:
         self._stage = what

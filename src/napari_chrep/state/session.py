@@ -52,7 +52,7 @@ class Session:
         A rough map of the tiles being predicted; None again when the run ends.
     gene : str or None
         The gene whose maps are shown.
-    second : str or None
+    second_gene : str or None
         A gene that is blended with the first.
     signature : Signature or None
         A list of genes that is shown as one map.
@@ -67,7 +67,7 @@ class Session:
     run_ended = Signal()  # complete or not
     preview_changed = Signal()  # there is another rough map, or none any more
     gene_changed = Signal()
-    second_changed = Signal()
+    second_gene_changed = Signal()
     signature_changed = Signal()
     names_changed = Signal()  # of the same genes
 
@@ -80,7 +80,7 @@ class Session:
         self.prediction: Prediction | None = None
         self.preview: Preview | None = None
         self.gene: str | None = None
-        self.second: str | None = None
+        self.second_gene: str | None = None
         self.signature: Signature | None = None
         self.names: GeneNames | None = None
         # Keyed by the identity of the slide, which the context keeps alive, and the hash of the bundle.
@@ -143,17 +143,17 @@ class Session:
         former_gene = self.gene
         if self.gene not in bundle.genes:
             self.gene = bundle.genes[0]
-        former_second, former_signature = self.second, self.signature
-        if self.second not in bundle.genes:
-            self.second = None
+        former_second, former_signature = self.second_gene, self.signature
+        if self.second_gene not in bundle.genes:
+            self.second_gene = None
         if former_signature is not None:
             self.signature = _matched_again(former_signature, bundle)
         self._restore_prediction()
         self.bundle_changed.emit()
         if self.gene != former_gene:
             self.gene_changed.emit()
-        if self.second != former_second:
-            self.second_changed.emit()
+        if self.second_gene != former_second:
+            self.second_gene_changed.emit()
         if self.signature != former_signature:
             self.signature_changed.emit()
 
@@ -223,7 +223,7 @@ class Session:
             self.gene = name
             self.gene_changed.emit()
 
-    def blend_with(self, name: str) -> None:
+    def set_second_gene(self, name: str) -> None:
         """Set the second gene, which is blended with the first. No model runs.
 
         Raises
@@ -234,9 +234,9 @@ class Session:
         if self.bundle is None:
             return
         self.bundle.panel.index(name)
-        if name != self.second:
-            self.second = name
-            self.second_changed.emit()
+        if name != self.second_gene:
+            self.second_gene = name
+            self.second_gene_changed.emit()
 
     def show_signature(self, name: str, genes: Sequence[str]) -> None:
         """Make a list of genes the current signature. No model runs.
