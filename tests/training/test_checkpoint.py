@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -146,7 +147,7 @@ def test_a_damaged_file_is_ignored_with_a_reason(fit, tmp_path, damage):
     assert torch.equal(first.line.weight, again.line.weight)
 
 
-def test_what_is_written_now_and_then_is_not_written_always(fit, monkeypatch):
+def test_what_is_written_now_and_then_is_not_written_always(fit, tmp_path, monkeypatch):
     written = []
     save = checkpoint.save
 
@@ -157,6 +158,7 @@ def test_what_is_written_now_and_then_is_not_written_always(fit, monkeypatch):
     monkeypatch.setattr(checkpoint, "save", count)
     fit()
     assert len(written) == 1  # the complete one
+    shutil.rmtree(tmp_path / "kept")
     monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
     fit()
     assert len(written) == 1 + 6
