@@ -1,4 +1,4 @@
-"""How long a job will take, worked out beside the viewer: the slides have to be looked at for that."""
+"""Estimate how long a retraining will take, in the background: the slides have to be read for that."""
 
 from __future__ import annotations
 
@@ -51,27 +51,27 @@ def _tiles(job: RetrainRequest, cohort: Cohort, in_use: Bundle, progress: Progre
 
 
 class Estimator:
-    """Works out one estimate at a time; of several questions only the newest is answered.
+    """Estimates in the background; of several questions only the newest is answered.
 
     Attributes
     ----------
-    said : Signal(str)
-        The answer, or why there is none.
+    estimated : Signal(str)
+        The estimate in words, or why there is none.
     """
 
-    said = Signal(str)
+    estimated = Signal(str)
 
     def __init__(self) -> None:
         self._tasks = TaskRunner()
 
-    def ask(self, job: RetrainRequest, cohort: Cohort, in_use: Bundle) -> None:
-        """Ask; what was asked before is dropped."""
+    def request(self, job: RetrainRequest, cohort: Cohort, in_use: Bundle) -> None:
+        """Request an estimate; an earlier request is dropped."""
         self._tasks.run(
             lambda task: estimated(job, cohort, in_use, task.progress),
-            on_result=self.said.emit,
-            on_error=lambda error: self.said.emit(error_in_words(error)),
+            on_result=self.estimated.emit,
+            on_error=lambda error: self.estimated.emit(error_in_words(error)),
         )
 
-    def forget(self) -> None:
-        """Answer nothing that was asked."""
+    def cancel(self) -> None:
+        """Drop the request."""
         self._tasks.drop()

@@ -20,7 +20,7 @@ from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.model_comparison import ModelComparison, compare, held_out_groups
 from chrep_model.progress import Epoch, Progress
 from napari_chrep.retrain.effort import Effort, Rates, effort_of
-from napari_chrep.retrain.messages import Curve, Message, Said, StageBegun, Tiles
+from napari_chrep.retrain.messages import Curve, Message, StageBegun, Tiles
 from napari_chrep.retrain.request import RetrainRequest, Workspace, write_text
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Work:
         self._encoders: dict[str, Encoder] = {}
         self._clock = _Clock()
 
-    def do(self) -> None:
+    def run(self) -> None:
         """Make the comparison and the new bundle; results of an interrupted job are used again.
 
         Raises
@@ -163,7 +163,7 @@ class Work:
         return self._encoders.setdefault(encoder.id, encoder)
 
     def _on_message(self, text: str) -> None:
-        self.tell(Said(text=text))
+        self.tell(StatusLine(text=text))
 
     def _on_epoch(self, epoch: Epoch) -> None:
         self.tell(Curve(stage=self._stage, **vars(epoch)))

@@ -43,8 +43,7 @@ class Retraining:
 
     @property
     def table(self):
-        t = self.widget.outcome.table
-        return [[t.item(r, c).text() for c in range(t.columnCount())] for r in range(t.rowCount())]
+        return [[cell.text for cell in row] for row in self.widget.outcome.scores.rows]
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Which tiles are predicted next: those in view, coarse to fine, from the centre outwards.
+"""Order in which tiles are predicted: those in view, coarse to fine, from the centre outwards.
 
-The window says where it looks, and a worker pulls batches. What has left the view is dropped, what is still
-in it stays, and nothing is handed out twice; so a run goes on while the view moves. The grid of tiles hangs
-on the slide and not on the view: whatever was predicted for a former view is right for this one.
+The window sets the view, and a task takes batches of tiles. Tiles that have left the view are dropped, those
+still in view stay, and none is handed out twice; so a run goes on while the view moves. The grid of tiles
+belongs to the slide and not to the view: tiles predicted for an earlier view are valid for this one.
 
 No Qt, no napari, no torch; the clock is given.
 """
@@ -33,7 +33,7 @@ LEAST = 64
 
 @dataclass(frozen=True)
 class View:
-    """What somebody looks at.
+    """The part of the slide in view.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class View:
 
 @dataclass(frozen=True)
 class Pass:
-    """What is predicted before the next, finer pass.
+    """Tiles on a coarse grid, predicted before those of the next, finer pass.
 
     Attributes
     ----------
@@ -69,11 +69,11 @@ class Pass:
     waiting: Indices
 
 
-class Schedule:
-    """The tiles of one prepared slide that a worker should predict, in the order in which they are wanted.
+class TileSchedule:
+    """Hands out the tiles of one prepared slide that are to be predicted, in order.
 
-    One thread looks, others pull. `look` never waits for them: a worker of low priority may keep the
-    lock for long, and would hold the window up.
+    One thread sets the view, others take tiles. `set_view` never waits for them: a thread of low priority may
+    hold the lock for long, and the window would stand still.
 
     Parameters
     ----------
@@ -87,9 +87,9 @@ class Schedule:
     Attributes
     ----------
     total : int
-        Tiles handed out since `begin`, and those that wait.
-    beyond : int
-        Tiles in view that are left out because they are more than the budget.
+        Tiles handed out since `start_run`, and those that wait.
+    left_out : int
+        Tiles in view that exceed the budget and are left out.
     in_view : int
         Tiles in view, predicted or not.
     """
@@ -98,7 +98,7 @@ class Schedule:
         self, grid: TileGrid, tiles: Indices, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.grid = grid
-        self.total = self.beyond = self.in_view = 0
+        self.total = self.left_out = self.in_view = 0
         self._tiles, self._clock = tiles, clock
         self._lock = threading.Lock()
         self._budget: int | None = None
@@ -113,8 +113,8 @@ class Schedule:
         """Whether the tiles that wait were chosen for a former view."""
         return self._view.generation != self._planned.generation
 
-    def look(self, rect: Rect | None) -> None:
-        """Take note of what is in view; it counts once it has stood still for `REST_S`, the first at once.
+    def set_view(self, rect: Rect | None) -> None:
+        """Set the part of the slide in view; used once it has not moved for `REST_S`, the first at once.
 
         Parameters
         ----------
@@ -126,12 +126,12 @@ class Schedule:
             since = self._clock() if view.generation else -math.inf
             self._view = View(rect, view.generation + 1, since)
 
-    def rests_in(self) -> float:
-        """Return the seconds until the view counts; 0 where it does."""
+    def seconds_to_rest(self) -> float:
+        """Return the seconds until the view has rested long enough; 0 if it has."""
         return max(0.0, self._view.since + REST_S - self._clock())
 
-    def begin(self, known: Indices, budget: int | None) -> None:
-        """Begin a run for what is in view; what a former one was handed and did not finish waits again.
+    def start_run(self, known: Indices, budget: int | None) -> None:
+        """Start a run for the tiles in view; unfinished tiles of an earlier run wait again.
 
         Parameters
         ----------
@@ -147,7 +147,7 @@ class Schedule:
             self._plan(self._view)
 
     def next_pass(self) -> Pass | None:
-        """Return what is to be done now; None where nothing waits.
+        """Return the current pass; None if no tile waits.
 
         A view that has come to rest since the last call gets a plan of its own here.
         """
@@ -160,13 +160,13 @@ class Schedule:
             waiting = np.concatenate([tiles for _, tiles in self._passes])
             return Pass(self._planned, self._passes[0][0], waiting)
 
-    def refine(self) -> None:
-        """Leave the coarse passes out: all tiles wait in one, from the centre outwards."""
+    def skip_coarse_passes(self) -> None:
+        """Replace the coarse passes by one of all tiles, from the centre outwards."""
         with self._lock:
             self._plan(self._planned, coarse=False)
 
     def next_batch(self, most: int) -> Indices:
-        """Hand out up to so many tiles of one pass, int64 (m,).
+        """Return the next tiles of the current pass, at most `most`, int64 (m,).
 
         Returns
         -------
@@ -188,22 +188,22 @@ class Schedule:
             return batch
 
     def batches(self, most: int) -> Iterator[Indices]:
-        """Hand out batches of the pass that `next_pass` told of, until it ends or another view rests."""
+        """Yield batches of the pass that `next_pass` returned, until it ends or another view rests."""
         stride = self._stride
         while self._stride == stride and len(batch := self.next_batch(most)):
             yield batch
 
-    def done(self, tiles: Indices) -> None:
-        """Take note that tiles (m,) which were handed out are predicted."""
+    def mark_done(self, tiles: Indices) -> None:
+        """Record that tiles (m,) which were handed out are predicted."""
         with self._lock:
             self._under_way = np.setdiff1d(self._under_way, tiles)
 
-    def is_elsewhere(self) -> bool:
-        """Tell whether a view has come to rest in which nothing is that is handed out and not done."""
+    def is_view_elsewhere(self) -> bool:
+        """Return whether a view rests that contains none of the tiles handed out and not done."""
         return self._is_outdated() and not self._is_seen(self._under_way, self._view.rect).any()
 
-    def give_back(self) -> None:
-        """Take back what is handed out and not done: it waits again in any view that holds it."""
+    def requeue_unfinished(self) -> None:
+        """Take back the tiles handed out and not done: they wait again in any view that contains them."""
         with self._lock:
             self._taken[self._under_way] = False
             self._handed_out -= len(self._under_way)
@@ -216,7 +216,7 @@ class Schedule:
         return passes[0][0] if passes else 0
 
     def _is_outdated(self) -> bool:
-        return self.has_moved and self.rests_in() == 0.0
+        return self.has_moved and self.seconds_to_rest() == 0.0
 
     def _plan(self, view: View, coarse: bool = True) -> None:
         """Choose the tiles for a view, and their order."""
@@ -234,10 +234,10 @@ class Schedule:
         self._planned = self._dropped_for = view
         self._tidy()
         waiting = sum(len(tiles) for _, tiles in self._passes)
-        self.in_view, self.beyond = len(seen), len(wanted) - waiting
+        self.in_view, self.left_out = len(seen), len(wanted) - waiting
 
     def _drop(self) -> None:
-        """Forget what has left the view, at rest or not."""
+        """Remove waiting tiles that are out of view, whether the view rests or not."""
         view = self._view
         if view is not self._dropped_for:
             self._passes = [(s, tiles[self._is_seen(tiles, view.rect)]) for s, tiles in self._passes]

@@ -41,7 +41,7 @@ def test_a_broken_bundle_is_reported_and_the_former_one_stays(desk, tiny_bundle,
 
 
 def test_a_bundle_whose_opening_was_cancelled_is_not_used(desk, tiny_bundle):
-    desk.engine.load(tiny_bundle)
+    desk.engine.load_bundle(tiny_bundle)
     desk.engine.cancel()
     desk.wait()
     assert desk.session.bundle is None
@@ -52,7 +52,7 @@ def test_a_slide_that_was_predicted_before_comes_with_its_maps(
 ):
     desk.open(slide_path)
     desk.load(tiny_bundle)
-    desk.engine.get_ready()
+    desk.engine.prepare_slide()
     desk.wait()
     assert not desk.session.prediction  # nothing comes unasked the first time
     desk.engine.predict(None)
@@ -62,7 +62,7 @@ def test_a_slide_that_was_predicted_before_comes_with_its_maps(
     again = type(desk)(make_napari_viewer(), qtbot)
     again.open(slide_path)
     again.load(tiny_bundle)
-    again.engine.get_ready()
+    again.engine.prepare_slide()
     again.wait()
     assert len(again.session.prediction) == len(before)
     qtbot.waitUntil(lambda: again.heatmaps.layer("calibrated") is not None)
@@ -153,7 +153,7 @@ def test_more_tiles_than_the_budget_are_not_started(desk, tiny_bundle, slide_pat
     desk.open(slide_path)
     desk.load(tiny_bundle)
     refused = []
-    desk.engine.refused.connect(refused.append)
+    desk.engine.over_budget.connect(refused.append)
     desk.engine.predict(None, budget=2)
     desk.wait()
     assert refused == [desk.session.context.tiles().size]
@@ -192,7 +192,7 @@ def test_another_slide_stops_the_run_and_the_former_prediction_is_kept(desk, tin
     kept = desk.session.prediction
     desk.open(write_tissue(name="second.ome.tif"))
     assert desk.session.prediction is None
-    desk.session.look_at(first)
+    desk.session.set_slide_layer(first)
     assert desk.session.prediction is kept
 
 

@@ -1,4 +1,4 @@
-"""Show a prediction from a file in the viewer: its maps, its genes and, if found, its slide."""
+"""Show a stored prediction in the viewer: its maps, its genes and, if found, its slide."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chrep_model.prediction.prediction import Prediction
 from chrep_model.prediction.stored import first_gene, read_prediction
 from chrep_model.slides.absent import AbsentSlide
 from chrep_model.slides.slide import Slide
-from napari_chrep.background.engine import Engine
+from napari_chrep.background.prediction_engine import PredictionEngine
 from napari_chrep.background.runner import TaskRunner, show_short
 from napari_chrep.canvas.slide_layer import LayerData, slide_layer_data
 from napari_chrep.state.session import Session, slide_of
@@ -73,7 +73,7 @@ def _on_read(owner: Any, result: Reopened) -> None:
         show_info(f"{slide.path}: the slide of this prediction was not found. Its maps are shown without it.")
     layer = next((layer for layer in viewer.layers if slide_of(layer) is slide), None)
     known = session.gene in prediction.genes
-    kept_for(viewer, Engine).drop()  # or its batches would be added to what was read
+    kept_for(viewer, PredictionEngine).drop()  # or its batches would be added to what was read
     session.reopen(layer, result.context, prediction)
     if not known:
         session.show_gene(first_gene(prediction))

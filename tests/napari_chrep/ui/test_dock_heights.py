@@ -6,7 +6,7 @@ import pytest
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QVBoxLayout, QWidget
 
-from napari_chrep.ui.docking import LeaveRoom, TabWhenLow, ancestor
+from napari_chrep.ui.dock_heights import LeaveRoom, TabWhenLow, ancestor
 
 RIGHT = Qt.DockWidgetArea.RightDockWidgetArea
 

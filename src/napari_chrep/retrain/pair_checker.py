@@ -1,4 +1,4 @@
-"""Pairs of slide and h5ad looked for, checked and written down, in workers: the viewer goes on meanwhile."""
+"""Find pairs of slide and h5ad, check them and save them as a manifest, in the background."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Job = Pair | tuple[Path, ...]
 
 
-def look_at(job: Job) -> Suggestions | PairCheck:
+def check_or_find(job: Job) -> Suggestions | PairCheck:
     """Check a pair, or look for pairs among paths."""
     return check_pair(job) if isinstance(job, Pair) else suggest_pairs(job)
 
@@ -34,11 +34,11 @@ class PairChecker:
     busy : bool
         Whether something is being looked at.
     found : Signal(Suggestions)
-        What the paths of one `look` hold.
+        The pairs among the paths of one `find_pairs`.
     checked : Signal(PairCheck)
-        One pair.
+        The result of one pair.
     changed : Signal()
-        It began, or has nothing more to do.
+        `busy` changed.
     saved : Signal(object)
         The path of a manifest that is there now, or the ChrepError that says why not.
     """
@@ -53,7 +53,7 @@ class PairChecker:
         self._waiting: deque[Job] = deque()
         self._tasks, self._task, self._saving = TaskRunner(), Task(), TaskRunner()
 
-    def look(self, paths: Sequence[Path]) -> None:
+    def find_pairs(self, paths: Sequence[Path]) -> None:
         """Look for pairs among files and folders; ahead of checks that wait."""
         self._waiting.appendleft(tuple(paths))
         self._next()
@@ -86,7 +86,7 @@ class PairChecker:
             return
         job = self._waiting.popleft()
         self._task = self._tasks.run(
-            lambda _task: look_at(job),
+            lambda _task: check_or_find(job),
             on_result=self._on_result,
             on_error=partial(self._on_error, job),
             on_end=self._on_end,

@@ -1,4 +1,4 @@
-"""The plugin's page of napari's preferences, and what heeds it."""
+"""The user's settings, and what heeds them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.pipeline import TrainSettings, train
-from napari_chrep.state.preferences import preferences
+from napari_chrep.state.settings import preferences
 
 
 def test_what_the_manifest_says_is_what_holds_at_first():

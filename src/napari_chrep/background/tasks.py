@@ -1,6 +1,6 @@
-"""What the workers do: open a bundle, prepare a slide, predict tiles; each a generator.
+"""Tasks of the prediction engine: open a bundle, prepare a slide, predict tiles; each a generator.
 
-torch is imported here in the worker threads only: opening a widget stays instant.
+torch is imported in the threads of the tasks only: opening a widget stays instant.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from chrep_model.bundle import Bundle, load_bundle
 from chrep_model.prediction.prediction import Prediction, Preview
 from chrep_model.progress import Progress
 from napari_chrep.background.runner import Task
-from napari_chrep.state.preferences import preferences
+from napari_chrep.state.settings import preferences
 
 if TYPE_CHECKING:
     from chrep_model.prediction.parts import PredictionPart
     from chrep_model.prediction.predictor import Predictor, SlideContext
     from chrep_model.slides.slide import Slide
     from chrep_model.slides.tiles import Indices
-    from napari_chrep.background.scheduling import Pass, Schedule
+    from napari_chrep.background.tile_schedule import Pass, TileSchedule
 
 
-#: Niceness of the threads that compute: about a tenth of the window's share where both want a core.
-BEHIND_THE_WINDOW = 10
+#: Niceness of the threads that predict: they get about a tenth of the window's share of a busy core.
+WORKER_NICENESS = 10
 
-#: Coarse tiles at most from which the waiting ones are drawn: more would take the window longer than 20 ms.
-MOST_PREVIEWED = 2048
+#: Most coarse tiles of which a preview is drawn: with more, drawing would take longer than 20 ms.
+MAX_PREVIEW_TILES = 2048
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedBundle:
     """A bundle whose networks are loaded."""
 
     bundle: Bundle
@@ -43,8 +43,8 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A slide made ready for a bundle.
+class PreparedSlide:
+    """A slide prepared for a bundle.
 
     Attributes
     ----------
@@ -57,44 +57,44 @@ class Prepared:
     known: Indices
 
 
-def loading(path: Path, task: Task) -> Iterator[Bundle | Loaded]:
-    """Open a bundle; yields it, and again once its networks are loaded.
+def open_bundle(path: Path, task: Task) -> Iterator[Bundle | LoadedBundle]:
+    """Open a bundle and load its networks; yield the bundle first, then both.
 
-    The second step is ahead of its time: it imports torch while the user still looks for a slide.
+    The networks are loaded ahead of time: torch is imported while the user still looks for a slide.
     """
     bundle = load_bundle(path)
     _ = bundle.trust, bundle.panel.names  # made here: the widgets ask for them on the Qt thread
     yield bundle
     if not task.cancelled():
-        yield Loaded(bundle, _predictor(bundle))
+        yield LoadedBundle(bundle, _predictor(bundle))
 
 
-def preparing(
+def prepare_slide(
     bundle: Bundle, predictor: Predictor | None, slide: Slide, context: SlideContext | None, task: Task
-) -> Iterator[Prepared]:
-    """Load the bundle's networks and prepare the slide for them, whichever is not there yet."""
-    _step_back()
+) -> Iterator[PreparedSlide]:
+    """Load the bundle's networks and prepare the slide for them, unless that is done already."""
+    _lower_priority()
     predictor = predictor or _predictor(bundle)
     if context is None and not task.cancelled():
         context = predictor.prepare(slide, progress=task.progress)
     if context is not None:
-        yield Prepared(predictor, context, context.embeddings.known(bundle.context_um))
+        yield PreparedSlide(predictor, context, context.embeddings.known(bundle.context_um))
 
 
-def predicting(
-    predictor: Predictor, context: SlideContext, schedule: Schedule, task: Task
+def predict_tiles(
+    predictor: Predictor, context: SlideContext, schedule: TileSchedule, task: Task
 ) -> Iterator[Preview | PredictionPart]:
-    """Predict what the schedule hands out, once per batch; until it holds nothing more.
+    """Predict the tiles of a schedule until none is left; yield one part for each batch.
 
     A tile that is not predicted yet is drawn as its nearest stand-in, see `Preview`. Where neighbourhoods are
     known, or the model looks at none, the coarse passes are the stand-ins, right at once. Where they are not,
     even a coarse pass would have nearly all tiles in view encoded; then a few tiles are predicted roughly,
     and all from the centre outwards. `Predictor.preview` tells which it is.
     """
-    progress = Progress(cancelled=lambda: task.cancelled() or schedule.is_elsewhere())
+    progress = Progress(cancelled=lambda: task.cancelled() or schedule.is_view_elsewhere())
     size, generation = predictor.batch_size, -1
     coarse = Prediction(predictor.bundle, context.grid, context.slide)
-    _step_back()
+    _lower_priority()
     while not task.cancelled() and (step := schedule.next_pass()) is not None:
         if step.view.generation != generation and len(step.waiting) > size:
             generation = step.view.generation
@@ -102,25 +102,25 @@ def predicting(
             if preview is not None:
                 yield preview
                 if predictor.bundle.context_um:
-                    schedule.refine()
+                    schedule.skip_coarse_passes()
                 continue
         for part in predictor.stream(context, schedule.batches(size), progress=progress):
-            schedule.done(part.indices)
+            schedule.mark_done(part.indices)
             yield part
             if step.stride > 1:
                 coarse.add(part)
-        schedule.give_back()
+        schedule.requeue_unfinished()
         if step.stride > 1 and not (schedule.has_moved or task.cancelled()):
             yield from _drawn_from(coarse, step)
 
 
 def _drawn_from(coarse: Prediction, step: Pass) -> Iterator[Preview]:
-    """Draw what still waits from the coarse tiles in view, if they are not too many for the window."""
+    """Yield a preview of the waiting tiles, made of the coarse tiles in view unless those are too many."""
     from scipy.spatial import cKDTree
 
     grid, tiles = coarse.grid, coarse.indices
     few = coarse.only(tiles[grid.is_in(step.view.rect, tiles)])
-    if 0 < len(few) <= MOST_PREVIEWED:
+    if 0 < len(few) <= MAX_PREVIEW_TILES:
         nearest = cKDTree(grid.centres(few.indices)).query(grid.centres(step.waiting))[1]
         yield Preview(few, step.waiting, nearest)
 
@@ -142,8 +142,8 @@ def _predictor(bundle: Bundle) -> Predictor:
     )
 
 
-def _step_back() -> None:
-    """Leave the window a core, and let it go first: a worker that takes all there is makes panning stutter.
+def _lower_priority() -> None:
+    """Leave one core to the window and lower the priority of this thread, or panning would stutter.
 
     On Linux threads have priorities of their own, and those that a thread starts inherit its; elsewhere this
     one stays as it is. No lower than this: beside other programs that keep all cores busy, a thread that
@@ -153,4 +153,4 @@ def _step_back() -> None:
 
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND_THE_WINDOW)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), WORKER_NICENESS)

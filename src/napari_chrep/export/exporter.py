@@ -1,4 +1,4 @@
-"""Predictions written to files, in a worker: the viewer goes on meanwhile."""
+"""Write predictions to files in the background."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ FILE_KINDS = {
 
 
 @dataclass(frozen=True)
-class Export:
-    """What is to be written.
+class ExportRequest:
+    """Which tiles and genes to write, and to what kind of file.
 
     Attributes
     ----------
@@ -115,14 +115,14 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Written:
-    """A file that is there now."""
+class WrittenFile:
+    """A file that was written, and its number of tiles."""
 
     path: Path
     tiles: int
 
 
-def write_export(export: Export, path: Path, task: Task) -> Written:
+def write_export(export: ExportRequest, path: Path, task: Task) -> WrittenFile:
     """Write a file as a whole or not at all.
 
     Raises
@@ -138,7 +138,7 @@ def write_export(export: Export, path: Path, task: Task) -> Written:
             from chrep_model.export.figure import write_figure
 
             write_figure(tiles, export.genes[0], path)
-        return Written(path, len(tiles))
+        return WrittenFile(path, len(tiles))
     except MemoryError as error:
         raise PredictionError(
             f"{len(export.genes):,} genes of this many tiles do not fit into memory",
@@ -170,7 +170,7 @@ class Exporter:
         """Whether a file is being written."""
         return self._tasks.busy
 
-    def write(self, export: Export, path: Path) -> None:
+    def write(self, export: ExportRequest, path: Path) -> None:
         """Write a file in a worker; an error becomes one notification."""
         self._outcome = "Cancelled; nothing was written."
         self._tasks.run(
@@ -189,7 +189,7 @@ class Exporter:
             self.cancelling = True
             self.changed.emit("Cancelling…")
 
-    def _on_written(self, written: Written) -> None:
+    def _on_written(self, written: WrittenFile) -> None:
         self._outcome = f"{written.tiles:,} tiles written to {written.path}"
 
     def _on_error(self, error: Exception) -> None:

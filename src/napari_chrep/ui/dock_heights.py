@@ -1,14 +1,14 @@
-"""Room for a tall widget on a low screen."""
+"""Heights of docks on a low screen: a dock becomes a tab, or leaves room for those above it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
-T = TypeVar("T", bound=QWidget)
+from napari_chrep.ui.parts import ancestor
+
 #: Of the height that a new dock asks for, so much is enough for it.
 _SHARE = 0.75
 
@@ -134,11 +134,3 @@ def _beside(window: QMainWindow, dock: QDockWidget) -> list[QDockWidget]:
         and not other.visibleRegion().isEmpty()
         and window.dockWidgetArea(other) == window.dockWidgetArea(dock)
     ]
-
-
-def ancestor(widget: QWidget, kind: type[T]) -> T | None:
-    """Return the nearest widget of a kind around another; None where there is none."""
-    above = widget.parentWidget()
-    while above is not None and not isinstance(above, kind):
-        above = above.parentWidget()
-    return above

@@ -1,11 +1,11 @@
-"""Which worker runs: one at a time, for everything slow.
+"""Open bundles, prepare slides and predict tiles in the background, one task at a time.
 
-What is asked for meanwhile waits until that one has stopped, which takes a batch at most; of several requests
-only the newest is kept. A view that is followed may move under a run, though: the schedule of its tiles sees
-to that. Results come to the Qt thread one batch at a time; tiles that are predicted are kept, whoever asked.
+A request that comes meanwhile waits until the task has stopped, which takes a batch at most; of several
+requests only the newest is kept. A view that is followed may move during a run: the schedule of its tiles
+handles that. Results come to the Qt thread one batch at a time; predicted tiles are kept, whoever asked.
 
-The widgets say how far the work is. napari's own progress bars are not used: they handle all waiting events
-in the middle of whatever reports progress, and turn a wheel that has the window drawn again and again.
+The widgets show the progress. napari's own progress bars are not used: they handle all waiting events while
+progress is reported, and their animation draws the window again and again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,15 @@ from chrep_model.errors import ChrepError
 from chrep_model.geometry import Rect
 from chrep_model.prediction.prediction import Preview
 from chrep_model.slides.region import Region
-from napari_chrep.background.jobs import Loaded, Prepared, loading, predicting, preparing
 from napari_chrep.background.runner import Task, TaskRunner, in_words
-from napari_chrep.background.scheduling import REST_S, Schedule
+from napari_chrep.background.tasks import (
+    LoadedBundle,
+    PreparedSlide,
+    open_bundle,
+    predict_tiles,
+    prepare_slide,
+)
+from napari_chrep.background.tile_schedule import REST_S, TileSchedule
 from napari_chrep.state.session import Session
 from napari_chrep.state.viewers import kept_for
 
@@ -41,8 +47,8 @@ if TYPE_CHECKING:
 State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
 
 
-class Engine:
-    """Runs workers for the session of one viewer and hands their results to it, on the Qt thread.
+class PredictionEngine:
+    """Predicts in the background for the session of one viewer, and gives it the results on the Qt thread.
 
     Parameters
     ----------
@@ -56,18 +62,18 @@ class Engine:
     state_changed : Signal(str)
     progressed : Signal(int, int, float)
         Tiles done, tiles of this run, tiles per second.
-    refused : Signal(int)
-        A request holds this many tiles, more than its budget; nothing was started. Of a view that is
-        followed, so many are left now that the budget is used up.
+    over_budget : Signal(int)
+        A request has this many tiles, more than its budget; nothing was started. Of a view that is
+        followed: this many tiles are left, because the budget is used up.
     nothing_to_do : Signal(int)
-        A request holds no tile that is not predicted yet; its number of tissue tiles.
+        All tiles of a request are predicted; the number of its tissue tiles.
     failed : Signal(str)
         Why the work stopped; napari has shown the same text.
     """
 
     state_changed = Signal(str)
     progressed = Signal(int, int, float)
-    refused = Signal(int)
+    over_budget = Signal(int)
     nothing_to_do = Signal(int)
     failed = Signal(str)
 
@@ -79,9 +85,9 @@ class Engine:
         self._request: tuple[Rect | Region | None, int | None] = (None, None)
         # What is followed, and its budget; None while nothing is.
         self._view: tuple[Rect | None, int | None] | None = None
-        self._followed: Schedule | None = None  # of the view, for what is prepared now
-        self._recalled: Schedule | None = None  # of what was known when the slide was prepared
-        self._running: Schedule | None = None
+        self._followed: TileSchedule | None = None  # of the view, for what is prepared now
+        self._stored_schedule: TileSchedule | None = None  # of what was known when the slide was prepared
+        self._running: TileSchedule | None = None
         self._rest = QTimer()  # looks again once the view may have come to rest
         self._rest.setSingleShot(True)
         self._rest.timeout.connect(self._on_rest)
@@ -93,15 +99,16 @@ class Engine:
         session.slide_changed.connect(self._on_slide_changed)
         session.prediction_changed.connect(self._on_prediction_changed)
 
-    def load(self, path: Path) -> None:
+    def load_bundle(self, path: Path) -> None:
         """Open a bundle and make it the current one."""
         self._quiet = False
-        self._overtake(partial(self._start, "loading", loading, path))
+        self._overtake(partial(self._start, "loading", open_bundle, path))
 
-    def get_ready(self) -> None:
-        """Prepare the current slide for the current bundle before anybody asks.
+    def prepare_slide(self) -> None:
+        """Prepare the current slide for the current bundle ahead of time, so that predicting starts at once.
 
-        Once for each pair, and only while there is nothing else to do; what goes wrong is told to who asks.
+        Done once for each pair, and only while nothing else runs. Errors are not shown here: they are when
+        the user predicts.
         """
         session = self.session
         if self.state != "idle" or session.bundle is None or session.slide is None or session.context:
@@ -119,15 +126,15 @@ class Engine:
         area : Rect, Region or None
             In level-0 pixels; None for the whole slide.
         budget : int or None
-            With more tiles than this, `refused` is emitted instead; None for no limit.
+            With more tiles than this, `over_budget` is emitted instead; None for no limit.
         """
         self._request, self._view = (area, budget), None
         self._ask(self._predict_now)
 
-    def follow(self, view: Rect | None, *, budget: int | None = None) -> None:
-        """Predict what is in view as soon as it rests; to be called whenever it moves.
+    def follow_view(self, view: Rect | None, *, budget: int | None = None) -> None:
+        """Predict the tiles in view once the view rests; call this whenever it moves.
 
-        A run for an earlier view goes on: it drops what is no longer in view, and takes in what is new.
+        A run for an earlier view goes on: it drops tiles that are out of view, and adds new ones.
 
         Parameters
         ----------
@@ -138,20 +145,21 @@ class Engine:
         """
         self._view = view, budget
         if self._followed is not None:
-            self._followed.look(view)
+            self._followed.set_view(view)
             if not self._rest.isActive():
                 self._on_rest()
         else:
             self._rest.start(math.ceil(1000 * REST_S))
 
     @property
-    def is_taken(self) -> bool:
-        """Whether the whole tissue, or a region, is under way or waits: it goes before the view."""
-        running = self._running not in (None, self._followed, self._recalled) and not self._task.cancelled()
+    def is_predicting_area(self) -> bool:
+        """Whether the tissue or a region is being predicted or waits; a moved view must not replace it."""
+        other = self._running not in (None, self._followed, self._stored_schedule)
+        running = other and not self._task.cancelled()
         return (running or self._pending == self._predict_now) and not isinstance(self._request[0], Rect)
 
     @property
-    def prepared_so_far(self) -> tuple[int, int]:
+    def preparation_progress(self) -> tuple[int, int]:
         """Done and total while the slide is prepared; (0, 0) while that is unknown."""
         return self._task.so_far
 
@@ -165,12 +173,12 @@ class Engine:
             self._set_state("cancelling")
 
     def drop(self) -> None:
-        """Stop within a batch; what comes of the work until then is dropped."""
+        """Stop within a batch, and ignore the results until then."""
         self._generation += 1
         self.cancel()
 
     def _ask(self, job: Callable[[], None]) -> None:
-        """Do this next. What is loaded or prepared now serves any region: let it go on."""
+        """Do this job next; a bundle or slide that is being loaded or prepared is needed for it as well."""
         self._quiet = False
         if self.state in ("loading", "preparing") and not self._task.cancelled():
             self._pending = job
@@ -178,7 +186,7 @@ class Engine:
             self._overtake(job)
 
     def _overtake(self, job: Callable[[], None]) -> None:
-        """Do this next, and drop what comes from the work under way; tiles are right for anybody."""
+        """Stop the running task and do this job next; only predicted tiles of that task are still used."""
         if self._running is None:
             self._generation += 1
         self._pending = job
@@ -199,7 +207,7 @@ class Engine:
         tiles = context.tissue[context.grid.is_in(area, context.tissue)]
         schedule = _scheduled(context, prediction, tiles, area)
         if budget is not None and schedule.total > budget:
-            self.refused.emit(schedule.total)
+            self.over_budget.emit(schedule.total)
         else:
             self._run(schedule)
 
@@ -209,20 +217,20 @@ class Engine:
             return
         (context, prediction), (view, budget) = ready, self._view
         if self._followed is None:
-            self._followed = Schedule(context.grid, context.tissue)
-        self._followed.look(view)
-        self._followed.begin(prediction.indices, budget)
+            self._followed = TileSchedule(context.grid, context.tissue)
+        self._followed.set_view(view)
+        self._followed.start_run(prediction.indices, budget)
         self._run(self._followed)
 
-    def _recall(self, known: Indices) -> None:
-        """Predict tiles that were encoded before, which takes a moment; whatever is asked for goes first."""
+    def _predict_stored(self, known: Indices) -> None:
+        """Predict tiles whose embeddings are stored, which takes a moment; any request goes first."""
         context, prediction = self.session.context, self.session.prediction
         if context is not None and prediction is not None:
-            self._recalled = _scheduled(context, prediction, known)
-            self._run(self._recalled)
+            self._stored_schedule = _scheduled(context, prediction, known)
+            self._run(self._stored_schedule)
 
     def _ready_for(self, job: Callable[[], None]) -> tuple[SlideContext, Prediction] | None:
-        """Return what tiles are predicted with; where it is not there yet, prepare, and then do the job."""
+        """Return the prepared slide and its prediction; else prepare the slide, and do the job afterwards."""
         session = self.session
         if session.bundle is None or session.slide is None:
             return None
@@ -232,21 +240,21 @@ class Engine:
             return None
         return session.context, session.prediction
 
-    def _run(self, schedule: Schedule) -> None:
+    def _run(self, schedule: TileSchedule) -> None:
         if not schedule.total:
             self.nothing_to_do.emit(schedule.in_view)
             return
         self._running = schedule
         self._done, self._started_at = 0, time.perf_counter()
-        self._start("predicting", predicting, self.session.predictor, self.session.context, schedule)
+        self._start("predicting", predict_tiles, self.session.predictor, self.session.context, schedule)
         self.progressed.emit(0, schedule.total, 0.0)
 
     def _on_rest(self) -> None:
-        """Start a run for the view that is followed, unless it moves still, or the run under way takes it."""
+        """Start a run for the followed view, unless it still moves or the current run handles it."""
         if self._view is None:
             return
         if self._followed is not None:
-            left = self._followed.rests_in()
+            left = self._followed.seconds_to_rest()
             if left:
                 self._rest.start(math.ceil(1000 * left))
                 return
@@ -256,7 +264,9 @@ class Engine:
 
     def _prepare(self) -> None:
         session = self.session
-        self._start("preparing", preparing, session.bundle, session.predictor, session.slide, session.context)
+        self._start(
+            "preparing", prepare_slide, session.bundle, session.predictor, session.slide, session.context
+        )
 
     def _start(self, state: State, work: Callable[..., Iterator[Any]], *args: Any) -> None:
         self._task = self._tasks.run(
@@ -271,21 +281,21 @@ class Engine:
         if generation != self._generation:
             return
         if isinstance(result, Bundle):
-            self.session.use(result)
-        elif isinstance(result, Loaded):
-            self.session.loaded(result.bundle, result.predictor)
-        elif isinstance(result, Prepared):
-            self.session.prepared(result.predictor, result.context)
+            self.session.set_bundle(result)
+        elif isinstance(result, LoadedBundle):
+            self.session.set_predictor(result.bundle, result.predictor)
+        elif isinstance(result, PreparedSlide):
+            self.session.set_slide_context(result.predictor, result.context)
             if len(result.known) and self._pending is None:
-                self._pending = partial(self._recall, result.known)
+                self._pending = partial(self._predict_stored, result.known)
         elif isinstance(result, Preview):
             if not self._task.cancelled():
-                self.session.foresee(result)
+                self.session.set_preview(result)
         else:
             self._on_part(result)
 
     def _on_part(self, part: PredictionPart) -> None:
-        self.session.add(part)
+        self.session.add_part(part)
         self._done += len(part.indices)
         self._tell()
 
@@ -317,17 +327,17 @@ class Engine:
         if not self._tasks.busy:
             self._set_state("idle")
 
-    def _on_followed(self, schedule: Schedule) -> None:
-        """Look again where the view has moved too late for the run; tell of what the budget left out."""
+    def _on_followed(self, schedule: TileSchedule) -> None:
+        """Check again if the view moved at the end of the run; report tiles left out by the budget."""
         if schedule.has_moved:
-            self._rest.start(math.ceil(1000 * schedule.rests_in()))
+            self._rest.start(math.ceil(1000 * schedule.seconds_to_rest()))
             return
         self._tell()  # what was dropped is not to be waited for
-        if schedule.beyond:
-            self.refused.emit(schedule.beyond)
+        if schedule.left_out:
+            self.over_budget.emit(schedule.left_out)
 
     def _on_slide_changed(self) -> None:
-        """Drop what is under way for the former slide; a bundle that is being opened serves any slide."""
+        """Stop work on the former slide; a bundle that is being opened is kept, as it is for any slide."""
         self._view = None
         if self.state == "loading":
             if self._pending in (self._predict_now, self._follow_now):
@@ -346,10 +356,10 @@ class Engine:
 
 def _scheduled(
     context: SlideContext, prediction: Prediction, tiles: Indices, area: Rect | Region | None = None
-) -> Schedule:
-    """Schedule those of the tiles that are not predicted, from the centre of the area outwards."""
+) -> TileSchedule:
+    """Return a schedule of the tiles that are not predicted yet, from the centre of the area outwards."""
     rows, cols = context.slide.shape
-    schedule = Schedule(context.grid, tiles)
-    schedule.look(area.bounds if isinstance(area, Region) else area or Rect(0.0, 0.0, cols, rows))
-    schedule.begin(prediction.indices, None)
+    schedule = TileSchedule(context.grid, tiles)
+    schedule.set_view(area.bounds if isinstance(area, Region) else area or Rect(0.0, 0.0, cols, rows))
+    schedule.start_run(prediction.indices, None)
     return schedule

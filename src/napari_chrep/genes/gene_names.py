@@ -1,4 +1,4 @@
-"""Other names of genes: a table that the user opened once is kept, and read in a worker for each model."""
+"""Other names of genes: a table that the user opened once is kept, and read for each model."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from psygnal import Signal
-from qtpy.QtCore import QSettings
 
 from chrep_model.cohorts.aliases import Aliases, GeneNames
 from chrep_model.cohorts.gene_panel import GenePanel
 from napari_chrep.background.runner import TaskRunner
 from napari_chrep.state.session import Session
+from napari_chrep.state.settings import gene_names_file
 from napari_chrep.state.viewers import kept_for
-
-
-def names_path() -> Path:
-    """Where the table is kept, beside the settings of this user."""
-    settings = QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-chrep", "genes")
-    return Path(settings.fileName()).with_name("gene_names.parquet")
 
 
 def read_names(path: Path, kept: Path, panel: GenePanel | None) -> Iterator[Aliases | GeneNames]:
@@ -38,8 +32,8 @@ def read_names(path: Path, kept: Path, panel: GenePanel | None) -> Iterator[Alia
         yield GeneNames(panel.genes, panel.ids, aliases)
 
 
-class Naming:
-    """Gives a session the names of its genes from the kept table, whenever the model changes.
+class GeneNameTable:
+    """The user's table of gene names; gives a session the names of its genes whenever the model changes.
 
     Parameters
     ----------
@@ -51,7 +45,7 @@ class Naming:
     known : int
         How many genes the kept table lists, once it was read.
     changed : Signal
-        It did, or `busy`.
+        `known` or `busy` changed.
     """
 
     changed = Signal()
@@ -69,13 +63,13 @@ class Naming:
         return self._tasks.busy
 
     def _on_bundle(self) -> None:
-        kept = names_path()
+        kept = gene_names_file()
         if kept.exists():
             self.open(kept)
 
     def open(self, path: Path) -> None:
         """Read a table as it is downloaded, and keep what it says for the next time."""
-        bundle, kept = self.session.bundle, names_path()
+        bundle, kept = self.session.bundle, gene_names_file()
         panel = None if bundle is None else bundle.panel
         self._tasks.run(
             lambda _task: read_names(path, kept, panel), on_result=self._on_read, on_end=self.changed.emit
@@ -87,4 +81,4 @@ class Naming:
             self.known = len(result.names)
             self.changed.emit()
         else:
-            self.session.know(result)
+            self.session.set_names(result)

@@ -9,7 +9,7 @@ from napari.utils.notifications import notification_manager
 from chrep_model.cohorts.section import read_section
 from chrep_model.errors import CohortError
 from napari_chrep.canvas.measured_spots import SECTION_KEY
-from napari_chrep.canvas.spots_layer import Truth
+from napari_chrep.canvas.spots_layer import SpotsLayer
 from napari_chrep.io.reader import get_reader, read_source
 from napari_chrep.state.viewers import kept_for
 
@@ -18,7 +18,7 @@ TIMEOUT_MS = 60_000
 
 def test_an_outs_folder_becomes_its_picture_and_its_spots(desk, qtbot, make_outs):
     made = make_outs()
-    truth = kept_for(desk.viewer, Truth)
+    truth = kept_for(desk.viewer, SpotsLayer)
     desk.drop(made.outs)
     qtbot.waitUntil(lambda: len(desk.viewer.layers) == 2, timeout=TIMEOUT_MS)
     slide, spots = desk.viewer.layers
@@ -30,7 +30,7 @@ def test_an_outs_folder_becomes_its_picture_and_its_spots(desk, qtbot, make_outs
     totals = made.counts.loc[list(section.spot_ids)].sum(axis=1).to_numpy()
     assert spots.features["total counts"].tolist() == totals.tolist()
     # Brighter for more counts, and so it stays once the spots are those of the slide that is looked at.
-    desk.session.look_at(slide)
+    desk.session.set_slide_layer(slide)
     qtbot.waitUntil(lambda: truth.measured is not None and not truth.busy, timeout=TIMEOUT_MS)
     qtbot.wait(250)
     assert truth.layer is spots and spots.name == "A total counts"

@@ -11,10 +11,10 @@ from chrep_model.geometry import Rect
 from chrep_model.prediction.parts import PredictionPart
 from chrep_model.prediction.prediction import Prediction, Preview
 from chrep_model.slides.tiles import TileGrid, TileSpec
-from napari_chrep.background import jobs
-from napari_chrep.background.jobs import predicting
+from napari_chrep.background import tasks
 from napari_chrep.background.runner import Task
-from napari_chrep.background.scheduling import Schedule
+from napari_chrep.background.tasks import predict_tiles
+from napari_chrep.background.tile_schedule import TileSchedule
 
 GRID = TileGrid((3_200, 3_200), 1.0, TileSpec(1.0, 100))  # 32 x 32 tiles
 EVERYTHING = np.arange(GRID.size)
@@ -46,18 +46,18 @@ class Counting:
 
 @pytest.fixture(autouse=True)
 def _in_this_thread(monkeypatch):
-    monkeypatch.setattr(jobs, "_step_back", lambda: None)
+    monkeypatch.setattr(tasks, "_lower_priority", lambda: None)
 
 
 @pytest.fixture
 def schedule():
-    schedule = Schedule(GRID, EVERYTHING)
-    schedule.look(Rect(0, 0, 3_200, 3_200))
+    schedule = TileSchedule(GRID, EVERYTHING)
+    schedule.set_view(Rect(0, 0, 3_200, 3_200))
     return schedule
 
 
 def run(predictor, schedule, task=None):
-    return list(predicting(predictor, CONTEXT, schedule, task or Task()))
+    return list(predict_tiles(predictor, CONTEXT, schedule, task or Task()))
 
 
 def test_coarse_passes_draw_what_still_waits(schedule):
@@ -98,13 +98,13 @@ def test_a_model_that_looks_at_no_neighbours_keeps_its_coarse_passes(schedule):
 
 def test_each_new_view_may_have_a_rough_map_of_its_own():
     now = [0.0]
-    schedule = Schedule(GRID, EVERYTHING, clock=lambda: now[0])
-    schedule.look(Rect(0, 0, 1_000, 1_000))
+    schedule = TileSchedule(GRID, EVERYTHING, clock=lambda: now[0])
+    schedule.set_view(Rect(0, 0, 1_000, 1_000))
     predictor = Counting(rough=True)
-    coming = predicting(predictor, CONTEXT, schedule, Task())
+    coming = predict_tiles(predictor, CONTEXT, schedule, Task())
     assert isinstance(next(coming), Preview)
     next(coming)
-    schedule.look(Rect(500, 0, 1_000, 1_000))
+    schedule.set_view(Rect(500, 0, 1_000, 1_000))
     now[0] += 1.0
     rest = list(coming)
     assert sum(isinstance(result, Preview) for result in rest) == 1
@@ -115,8 +115,8 @@ def test_each_new_view_may_have_a_rough_map_of_its_own():
 
 def test_what_is_under_way_is_left_for_a_view_elsewhere():
     now = [0.0]
-    schedule = Schedule(GRID, EVERYTHING, clock=lambda: now[0])
-    schedule.look(Rect(0, 0, 1_000, 1_000))
+    schedule = TileSchedule(GRID, EVERYTHING, clock=lambda: now[0])
+    schedule.set_view(Rect(0, 0, 1_000, 1_000))
 
     class ReadingAhead(Counting):
         def stream(self, context, indices, *, progress):
@@ -127,9 +127,9 @@ def test_what_is_under_way_is_left_for_a_view_elsewhere():
                 ahead.extend(batch for batch in [next(indices, None)] if batch is not None)
 
     predictor = ReadingAhead()
-    coming = predicting(predictor, CONTEXT, schedule, Task())
+    coming = predict_tiles(predictor, CONTEXT, schedule, Task())
     next(coming)
-    schedule.look(Rect(2_000, 2_000, 1_000, 1_000))
+    schedule.set_view(Rect(2_000, 2_000, 1_000, 1_000))
     now[0] += 1.0
     list(coming)
     elsewhere = GRID.indices_in(Rect(2_000, 2_000, 1_000, 1_000))
@@ -138,8 +138,8 @@ def test_what_is_under_way_is_left_for_a_view_elsewhere():
 
 
 def test_few_tiles_have_no_rough_map():
-    schedule = Schedule(GRID, EVERYTHING)
-    schedule.look(Rect(0, 0, 300, 300))
+    schedule = TileSchedule(GRID, EVERYTHING)
+    schedule.set_view(Rect(0, 0, 300, 300))
     predictor = Counting(rough=True)
     (part,) = run(predictor, schedule)
     assert len(part.indices) == 9 and not predictor.asked
@@ -147,7 +147,7 @@ def test_few_tiles_have_no_rough_map():
 
 def test_it_stops_within_a_batch_and_draws_nothing_more(schedule):
     task, came = Task(), []
-    for result in predicting(Counting(), CONTEXT, schedule, task):
+    for result in predict_tiles(Counting(), CONTEXT, schedule, task):
         came.append(result)
         if len(came) == 3:
             task.cancel()
