@@ -28,8 +28,9 @@ from chrep_model.encoders.encoder import Encoder, TimmEncoder
 from chrep_model.errors import BundleError, Cancelled, SettingsError
 from chrep_model.methods.base import Method
 from chrep_model.methods.chrep import ChrepSettings, FittedChrep
+from chrep_model.methods.method_settings import MethodSettings
 from chrep_model.methods.model import FeatureScale, Model, fit_model, spot_table
-from chrep_model.methods.registry import MethodSettings, make_method
+from chrep_model.methods.registry import make_method
 from chrep_model.prediction.predictor import choose_device
 from chrep_model.training.distributed import Ranks, process_group
 from chrep_model.training.features import EncoderSettings, Features, section_features
@@ -46,7 +47,7 @@ class TrainSettings(EncoderSettings, MethodSettings):
     Attributes
     ----------
     method : str
-        One of `methods.registry.METHODS`.
+        One of `methods.registry.names`.
     genes : int or Path
         How many genes to choose on the training sections, or a file that lists them.
     seed : int
@@ -334,7 +335,7 @@ def _stop_if(cancelled: Callable[[], bool] | None) -> None:
 
 def _settings_of(settings: TrainSettings) -> dict[str, Any]:
     """Return settings as plain values, with only the file's name of a path."""
-    others = set(MethodSettings.model_fields) - {settings.method}
+    others = set(settings.model_extra or {}) - {settings.method}
     values = settings.model_dump(mode="json", exclude={"note", *others})
     for key in ("weights", "genes"):
         if isinstance(value := getattr(settings, key), Path):

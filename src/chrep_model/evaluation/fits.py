@@ -30,8 +30,9 @@ from chrep_model.evaluation.oracle import ORACLE, LibrarySizeOracle
 from chrep_model.evaluation.scoring import FitScores, MeasuredSection, score_model, score_prediction
 from chrep_model.evaluation.splits import Fold
 from chrep_model.files import make_writable, replacing
+from chrep_model.methods.method_settings import MethodSettings
 from chrep_model.methods.model import fit_model
-from chrep_model.methods.registry import MethodSettings, make_method
+from chrep_model.methods.registry import make_method
 from chrep_model.training.run import SILENT, Run
 
 _DECIDING = ("cohorts", "networks", "training", "calibration", "methods", "evaluation")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from chrep_model.blocks import scratch, write
 from chrep_model.calibration.gallery import unit_rows
 from chrep_model.methods.base import ALL, Arrays, Genes
-from chrep_model.methods.inputs import Inputs
+from chrep_model.methods.network_inputs import Inputs
 from chrep_model.networks.heads import (
     Adapter,
     CoordinateBranch,
