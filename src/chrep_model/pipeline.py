@@ -23,15 +23,15 @@ from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.gene_lists import read_gene_list
 from chrep_model.cohorts.gene_panel import GenePanel
+from chrep_model.device import choose_device
 from chrep_model.embeddings import Progress
-from chrep_model.encoders.encoder import Encoder, TimmEncoder
+from chrep_model.encoders.encoder import Encoder
+from chrep_model.encoders.timm_encoder import TimmEncoder
 from chrep_model.errors import BundleError, Cancelled, SettingsError
 from chrep_model.methods.base import Method
-from chrep_model.methods.chrep import ChrepSettings, FittedChrep
-from chrep_model.methods.method_settings import MethodSettings
+from chrep_model.methods.chrep import ChrepSettings, FittedChrep, recalibrate
+from chrep_model.methods.method_settings import MethodSettings, make_method
 from chrep_model.methods.model import FeatureScale, Model, fit_model, spot_table
-from chrep_model.methods.registry import make_method
-from chrep_model.prediction.predictor import choose_device
 from chrep_model.training.distributed import Ranks, process_group
 from chrep_model.training.features import EncoderSettings, Features, section_features
 from chrep_model.training.finetune import FinetuneSettings, finetune
@@ -272,7 +272,7 @@ def calibrate(
     table = spot_table(cohort.sections, features, old.panel, old.scale)
     settings = ChrepSettings.model_validate(bundle.card.settings.get("chrep") or {})
     run = stopping(run, cancelled)
-    fitted = old.fitted.recalibrated(table, settings, seed=bundle.card.seed, run=run)
+    fitted = recalibrate(old.fitted, table, settings, seed=bundle.card.seed, run=run)
     _stop_if(cancelled)
     return save_bundle(
         out, Model(old.panel, old.scale, fitted), encoder, weights=bundle.encoder_weights,

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from chrep_model.calibration.gallery import unit_rows
 from chrep_model.calibration.trust import LEVELS
 from chrep_model.methods import knn
 from chrep_model.methods.base import held_out_trust
 from chrep_model.methods.knn import Knn, choose_neighbourhood
 from chrep_model.methods.mean import Mean
+from chrep_model.statistics import unit_rows
 
 
 def test_the_mean_says_the_same_everywhere(table, unseen):

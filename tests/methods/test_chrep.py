@@ -8,7 +8,7 @@ import torch
 
 from chrep_model.calibration.gallery import Neighbours, weighted_mean
 from chrep_model.errors import SettingsError
-from chrep_model.methods.chrep import LEARNERS, Chrep, ChrepSettings, combination, method, phase2
+from chrep_model.methods.chrep import LEARNERS, Chrep, ChrepSettings, combination, method, phase2, recalibrate
 
 pytestmark = pytest.mark.usefixtures("few_trees")
 
@@ -175,7 +175,7 @@ def test_losses_can_be_switched_off_and_each_makes_a_difference(table, unseen, s
 def test_recalibration_keeps_the_heads_and_renews_the_rest(fitted, make_table, unseen, small_settings):
     site = make_table(sections=2, spots=40, seed=11)
     site = dataclasses.replace(site, targets=site.targets + 1.5)  # a site that measures more of everything
-    renewed = fitted.recalibrated(site, small_settings, seed=0)
+    renewed = recalibrate(fitted, site, small_settings, seed=0)
     for name, values in fitted.phase1.arrays().items():
         np.testing.assert_array_equal(renewed.phase1.arrays()[name], values)
     before, after = fitted.respond(unseen.features), renewed.respond(unseen.features)
@@ -192,7 +192,7 @@ def test_at_a_site_that_measures_more_the_offset_is_learned_kept_and_explained(
 ):
     site = make_table(sections=3, spots=40, seed=11)
     more = dataclasses.replace(site, targets=site.targets + 1.5)
-    renewed = fitted.recalibrated(more, small_settings, seed=0)
+    renewed = recalibrate(fitted, more, small_settings, seed=0)
     response = renewed.respond(unseen.features)
     answer = renewed.read(response, "calibrated")
     assert np.mean(answer - unseen.targets) == pytest.approx(1.5, abs=0.25)

@@ -10,14 +10,14 @@ import pytest
 from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.calibration.trust import Trust
 from chrep_model.methods.bleep import BleepSettings
-from chrep_model.methods.chrep import Chrep, ChrepSettings
+from chrep_model.methods.chrep import Chrep, ChrepSettings, recalibrate
 from chrep_model.methods.chrep.phase1 import Phase1Settings
 from chrep_model.methods.expression_components import Components
 from chrep_model.methods.hage_like import HageLikeSettings
 from chrep_model.methods.heclip import HeclipSettings
 from chrep_model.methods.mclstexp import MclstexpSettings
-from chrep_model.methods.method_settings import MethodSettings
-from chrep_model.methods.registry import BUILT_IN, find, make_method
+from chrep_model.methods.method_settings import MethodSettings, make_method
+from chrep_model.methods.registry import BUILT_IN, find
 from chrep_model.methods.ridge import TableSolver, filled_in
 
 pytestmark = pytest.mark.usefixtures("few_trees")
@@ -126,7 +126,7 @@ def test_a_gene_that_one_section_measured_and_one_that_none_did(name, all_small,
 
 def test_new_spots_that_lack_a_gene_calibrate_the_others(full, lacking, small_settings, unseen):
     fitted = Chrep(small_settings).fit(full, seed=0)
-    new = fitted.recalibrated(lacking, small_settings, seed=1)
+    new = recalibrate(fitted, lacking, small_settings, seed=1)
     np.testing.assert_array_equal(new.gallery.measured, lacking.measured)
     assert new.predict(unseen.features)[:, GENE].mean() > 0.75 * OFFSET
     assert new.predict(unseen.features, "estimate")[:, GENE].mean() > 0.75 * OFFSET
@@ -158,8 +158,9 @@ def test_rows_that_are_complete_know_of_no_gap(lacking):
 
 
 def test_neighbours_that_lack_a_gene_do_not_share_in_its_mean(lacking):
-    from chrep_model.calibration.gallery import mean_of, neighbour_spread, unit_rows
+    from chrep_model.calibration.gallery import mean_of, neighbour_spread
     from chrep_model.methods.base import gallery_of
+    from chrep_model.statistics import unit_rows
 
     gallery = gallery_of(lacking, unit_rows(lacking.features))
     found = gallery.search(gallery.z[:5], 30)

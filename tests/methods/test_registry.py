@@ -5,7 +5,8 @@ import pytest
 
 from chrep_model.errors import SettingsError
 from chrep_model.methods.base import leave_section_out
-from chrep_model.methods.registry import BUILT_IN, find, make_method
+from chrep_model.methods.method_settings import make_method
+from chrep_model.methods.registry import BUILT_IN, find
 
 pytestmark = pytest.mark.usefixtures("few_trees")
 

@@ -31,6 +31,10 @@ class Bundle:
     card: Card
     panel: GenePanel
 
+    def __repr__(self) -> str:
+        what = f"{self.card.method} on {self.card.encoder}, {len(self.genes)} genes"
+        return f"<{type(self).__name__} {self.card.name!r}: {what}>"
+
     @property
     def genes(self) -> tuple[str, ...]:
         """Genes it predicts."""
@@ -77,7 +81,8 @@ class Bundle:
 
         In bf16 its numbers differ by its rounding from those that the bundle was trained on.
         """
-        from chrep_model.encoders.encoder import STAINBANK, open_encoder
+        from chrep_model.encoders.opening import open_encoder
+        from chrep_model.encoders.stainbank import STAINBANK
 
         mpp = self.card.mpp
         encoder = open_encoder(

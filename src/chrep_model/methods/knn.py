@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.calibration.gallery import Gallery, Neighbours, unit_rows, weighted_mean
+from chrep_model.calibration.gallery import Gallery, Neighbours, weighted_mean
 from chrep_model.methods.base import (
     ALL,
     Arrays,
@@ -19,6 +19,7 @@ from chrep_model.methods.base import (
     leave_section_out,
 )
 from chrep_model.methods.registry import register
+from chrep_model.statistics import unit_rows
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 

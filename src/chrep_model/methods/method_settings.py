@@ -13,7 +13,9 @@ from pydantic import (
     model_validator,
 )
 
-from chrep_model.methods.registry import every_method
+from chrep_model.errors import SettingsError
+from chrep_model.methods.base import Method
+from chrep_model.methods.registry import every_method, find, names
 
 
 class MethodSettings(BaseModel):
@@ -46,3 +48,18 @@ class MethodSettings(BaseModel):
     def of(self, method: str) -> Any:
         """Return the settings of a method; None if none were given."""
         return (self.model_extra or {}).get(method)
+
+
+def make_method(name: str, settings: MethodSettings | None = None) -> Method:
+    """Return a method by name, under its own of the `settings`.
+
+    Raises
+    ------
+    SettingsError
+        There is no such method.
+    """
+    if (method := find(name)) is None:
+        raise SettingsError(
+            f"there is no method called {name!r}", remedy=f"Choose from {', '.join(names())}."
+        )
+    return method(None if settings is None else settings.of(name))

@@ -8,11 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 
-from chrep_model.errors import SettingsError
-
 if TYPE_CHECKING:
     from chrep_model.methods.base import Method
-    from chrep_model.methods.method_settings import MethodSettings
 
 BUILT_IN = ("mean", "knn", "ridge", "trees", "bleep", "mclstexp", "heclip", "hage_like", "chrep")
 """Methods of this folder, each in a file of its name, in the order in which tables list them."""
@@ -62,18 +59,3 @@ def every_method() -> list[type[Method]]:
 def rivals() -> tuple[str, ...]:
     """Return the names of the methods that others published."""
     return tuple(method.name for method in every_method() if method.kind == "rival")
-
-
-def make_method(name: str, settings: MethodSettings | None = None) -> Method:
-    """Return a method by name, under its own of the `settings`.
-
-    Raises
-    ------
-    SettingsError
-        There is no such method.
-    """
-    if (method := find(name)) is None:
-        raise SettingsError(
-            f"there is no method called {name!r}", remedy=f"Choose from {', '.join(names())}."
-        )
-    return method(None if settings is None else settings.of(name))

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from chrep_model.calibration.gallery import Gallery, unit_rows
+from chrep_model.calibration.gallery import Gallery
 from chrep_model.methods.base import (
     ALL,
     Arrays,
@@ -18,6 +18,7 @@ from chrep_model.methods.base import (
     leave_section_out,
 )
 from chrep_model.methods.registry import register
+from chrep_model.statistics import unit_rows
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 
-from chrep_model.encoders.encoder import StainbankEncoder
+from chrep_model.encoders.stainbank import StainbankEncoder
 from chrep_model.geometry import Rect
 from chrep_model.prediction.prediction import Prediction
 from chrep_model.prediction.predictor import Predictor
@@ -215,7 +215,7 @@ def test_what_waits_is_dropped_when_napari_stops_the_worker(desk, tiny_bundle, s
     desk.engine.predict(None)
     qtbot.waitUntil(lambda: desk.session.prediction.indices.size > 0, timeout=60_000)
     desk.engine.predict(None)  # waits for the run under way to stop
-    desk.engine._worker.quit()  # as napari does when its window closes
+    desk.engine._task.worker.quit()  # as napari does when its window closes
     desk.wait()
     assert desk.session.prediction.indices.size < desk.session.context.tiles().size
 

@@ -10,9 +10,9 @@ simple learners on the same embeddings (a low-rank ridge and a forest, see `simp
 are learned per gene from predictions on training sections which the learners had not seen.
 """
 
-from chrep_model.methods.chrep.combination import LEARNERS
-from chrep_model.methods.chrep.fitted import FittedChrep
+from chrep_model.methods.chrep.fitted import LEARNERS, FittedChrep
 from chrep_model.methods.chrep.method import Chrep
+from chrep_model.methods.chrep.recalibration import recalibrate
 from chrep_model.methods.chrep.settings import ChrepSettings
 
-__all__ = ["LEARNERS", "Chrep", "ChrepSettings", "FittedChrep"]
+__all__ = ["LEARNERS", "Chrep", "ChrepSettings", "FittedChrep", "recalibrate"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +16,17 @@ from chrep_model.calibration.calibrator import (
     mean_error,
 )
 from chrep_model.methods.base import leave_section_out, trust_of
+from chrep_model.methods.chrep.fitted import LEARNERS, FittedChrep
 from chrep_model.methods.chrep.settings import ChrepSettings
 from chrep_model.training.run import Run
 from chrep_model.training.samples import SpotTable
 from chrep_model.training.streamed import Streamed
 
-if TYPE_CHECKING:
-    from chrep_model.methods.chrep.fitted import FittedChrep
-
-LEARNERS = ("head", "estimate", "correction", "linear", "trees")
-
 PATCHES, LEARNED_ON = 16, 2**17
 """Of a streamed table, so many sections at most, and spots in all, are what ridge, forest and combination are
 learned on: a weight for each gene and learner wants no more."""
 
-Fit = Callable[[SpotTable, Run], "FittedChrep"]
+Fit = Callable[[SpotTable, Run], FittedChrep]
 """Fits the learners to some rows of the training table."""
 
 

@@ -1,4 +1,4 @@
-"""CHRep after its fit: predict from what was learned, and calibrate it for a new site."""
+"""CHRep after its fit: predict from what was learned."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from chrep_model.calibration.calibrator import Answers, Combination
 from chrep_model.calibration.corrector import Corrector
 from chrep_model.calibration.gallery import Gallery, neighbour_spread, weighted_mean
 from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Response, Term
-from chrep_model.methods.chrep.combination import LEARNERS, fit_combined, patches
 from chrep_model.methods.chrep.phase1 import Phase1
-from chrep_model.methods.chrep.phase2 import fit_phase2
-from chrep_model.methods.chrep.settings import ChrepSettings
 from chrep_model.methods.chrep.simple_learners import SimpleLearners
-from chrep_model.training.run import SILENT, Run
-from chrep_model.training.samples import SpotTable
+
+LEARNERS = ("head", "estimate", "correction", "linear", "trees")
 
 
 class FittedChrep(FittedMethod):
@@ -97,29 +94,6 @@ class FittedChrep(FittedMethod):
             everywhere = np.broadcast_to(offset, answers["head"].shape)
             terms.append(Term("site", everywhere, np.ones_like(offset)))
         return terms
-
-    def recalibrated(
-        self, table: SpotTable, settings: ChrepSettings, *, seed: int, run: Run = SILENT
-    ) -> FittedChrep:
-        """Return a copy with a new gallery, corrector and combination; heads stay.
-
-        Where it lowers the error on the new sections, held out in turn, predictions are also moved by what
-        the old learners are off by at the new site, gene by gene.
-
-        Parameters
-        ----------
-        table : SpotTable
-            Spots of at least two newly measured sections, in this model's features and units.
-        """
-        own = settings.model_copy(update={"k": self.k, "temperature": self.temperature})
-
-        def renewed(rows: SpotTable, run: Run) -> FittedChrep:
-            gallery, corrector = fit_phase2(self.phase1, rows, own, seed, run)
-            return FittedChrep(self.phase1, corrector, gallery, self.k, self.temperature, self.simple)
-
-        if self.simple is None:
-            return renewed(table, run)
-        return fit_combined(table, patches(table, seed), renewed, own, run, elsewhere=True)
 
     def answers(self, response: Response, genes: Genes = ALL) -> Answers:
         """Return the answers of `LEARNERS`, in that order; without the simple ones if there are none."""
