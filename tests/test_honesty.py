@@ -26,8 +26,8 @@ from chrep_model.evaluation import fits as jobs
 from chrep_model.evaluation.benchmark import EvaluateSettings, evaluate
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.phase1 import Phase1Settings
-from chrep_model.methods.registry import METHODS
+from chrep_model.methods.chrep.phase1 import Phase1Settings
+from chrep_model.methods.registry import BUILT_IN
 from chrep_model.pipeline import TrainSettings, calibrate, train
 from chrep_model.training.features import section_features
 
@@ -40,7 +40,7 @@ SMALL = ChrepSettings(
     k=10,
 )
 TILES = {"tile_um": 100, "mpp": 2.0, "context_um": CONTEXT}
-SETTINGS = EvaluateSettings(methods=METHODS, genes=20, test_sections=(TEST,), chrep=SMALL, **TILES)
+SETTINGS = EvaluateSettings(methods=BUILT_IN, genes=20, test_sections=(TEST,), chrep=SMALL, **TILES)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -163,14 +163,14 @@ def run(changed, cohort, cache, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["counts", "pixels"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BUILT_IN)
 def test_the_model_of_a_fold_does_not_know_its_test_section(run, method, kind):
     before, after = run(), run(kind, TEST)
     assert len(before.numbers(method)) > 10
     assert not difference(before.numbers(method), after.numbers(method))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BUILT_IN)
 def test_what_it_says_comes_from_pixels_alone(run, method):
     """Other counts of the test section move the scores, and no prediction; other pixels move that."""
     before, counts, pixels = run(), run("counts", TEST), run("pixels", TEST)
@@ -182,7 +182,7 @@ def test_what_it_says_comes_from_pixels_alone(run, method):
     assert (before.scores["value"][rows] != counts.scores["value"][rows]).all()
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "mean"])
+@pytest.mark.parametrize("method", [m for m in BUILT_IN if m != "mean"])
 def test_the_comparison_notices_a_training_section(run, method):
     """Else the tests above could not fail."""
     before, counts, pixels = (
@@ -249,7 +249,7 @@ def test_a_gene_of_the_test_section_alone_is_never_chosen(cohort, cache, tmp_pat
         wilder = replaced(wilder, other, counts=counts, genes=(*cohort[other].genes, "ONLY_HERE"))
     assert "ONLY_HERE" in GenePanel.fit(wilder.sections, 20).genes  # with the test section it would be
     after = Watched(wilder, cache, tmp_path / "e", monkeypatch)
-    for method in METHODS:
+    for method in BUILT_IN:
         assert "ONLY_HERE" not in after.models[method].panel.genes
 
 

@@ -16,7 +16,7 @@ from chrep_model.bundle.stored_gallery import read_gallery, write_gallery
 from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.phase1 import Phase1Settings
+from chrep_model.methods.chrep.phase1 import Phase1Settings
 from chrep_model.pipeline import TrainSettings, calibrate, train
 from chrep_model.prediction.predictor import Predictor
 from chrep_model.progress import Progress

@@ -12,7 +12,7 @@ from chrep_model.config import read_yaml, validated
 from chrep_model.errors import BundleError, Cancelled, CohortError, GeneError, SettingsError
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.phase1 import Phase1Settings
+from chrep_model.methods.chrep.phase1 import Phase1Settings
 from chrep_model.pipeline import TrainSettings, calibrate, partial_training, train
 from chrep_model.progress import Progress
 from chrep_model.training import checkpoint

@@ -225,9 +225,9 @@ def evaluate(
 
 def list_methods() -> list[str]:
     """Return the names of all methods that can be trained and compared."""
-    from chrep_model.methods.registry import METHODS
+    from chrep_model.methods.registry import names
 
-    return list(METHODS)
+    return list(names())
 
 
 def list_encoders(pattern: str = "*") -> list[str]:

@@ -27,9 +27,9 @@ from chrep_model.encoders.encoder import Encoder
 from chrep_model.encoders.timm_encoder import TimmEncoder
 from chrep_model.errors import BundleError, Cancelled, SettingsError
 from chrep_model.methods.base import Method
-from chrep_model.methods.chrep import ChrepSettings, FittedChrep
+from chrep_model.methods.chrep import ChrepSettings, FittedChrep, recalibrate
+from chrep_model.methods.method_settings import MethodSettings, make_method
 from chrep_model.methods.model import FeatureScale, Model, fit_model, spot_table
-from chrep_model.methods.registry import MethodSettings, make_method
 from chrep_model.progress import SILENT, Progress
 from chrep_model.training.distributed import Ranks, process_group
 from chrep_model.training.features import EncoderSettings, Features, section_features
@@ -46,7 +46,7 @@ class TrainSettings(EncoderSettings, MethodSettings):
     Attributes
     ----------
     method : str
-        One of `methods.registry.METHODS`.
+        One of `methods.registry.names`.
     genes : int or Path
         How many genes to choose on the training sections, or a file that lists them.
     seed : int
@@ -256,7 +256,7 @@ def calibrate(
     progress.raise_if_cancelled()
     table = spot_table(cohort.sections, features, old.panel, old.scale)
     settings = ChrepSettings.model_validate(bundle.card.settings.get("chrep") or {})
-    fitted = old.fitted.recalibrated(table, settings, seed=bundle.card.seed, run=Run(progress))
+    fitted = recalibrate(old.fitted, table, settings, seed=bundle.card.seed, run=Run(progress))
     progress.raise_if_cancelled()
     return save_bundle(
         out, Model(old.panel, old.scale, fitted), encoder, weights=bundle.encoder_weights,
@@ -301,7 +301,7 @@ def _kept_in(folder: Path, resume: bool, progress: Progress, ranks: Ranks) -> It
 
 def _settings_of(settings: TrainSettings) -> dict[str, Any]:
     """Return settings as plain values, with only the file's name of a path."""
-    others = set(MethodSettings.model_fields) - {settings.method}
+    others = set(settings.model_extra or {}) - {settings.method}
     values = settings.model_dump(mode="json", exclude={"note", *others})
     for key in ("weights", "genes"):
         if isinstance(value := getattr(settings, key), Path):

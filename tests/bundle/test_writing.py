@@ -16,10 +16,10 @@ from chrep_model.encoders.opening import open_encoder
 from chrep_model.errors import BundleError
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.registry import METHODS
+from chrep_model.methods.registry import BUILT_IN
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BUILT_IN)
 def test_a_model_comes_back_as_it_was(method, tmp_path, monkeypatch, save, make_model, features):
     monkeypatch.setattr(trees, "TREES", 5)
     model = make_model(method)

@@ -15,8 +15,8 @@ from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.encoders.opening import open_encoder
 from chrep_model.errors import Cancelled, SettingsError, TrainingError
+from chrep_model.methods.method_settings import make_method
 from chrep_model.methods.model import FeatureScale, spot_table
-from chrep_model.methods.registry import make_method
 from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.tiles import TileReader
 from chrep_model.training import finetune as module

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chrep_model.cli import console, options
+from chrep_model.methods.registry import names
 
 if TYPE_CHECKING:
     from chrep_model.evaluation.benchmark import Summary
@@ -26,8 +27,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Which of mean, knn, ridge, trees, bleep, mclstexp, heclip, hage_like, chrep.  "
-            "[default: all]",
+            help=f"Which of {', '.join(names())}.  [default: all]",
         ),
     ] = None,
     split: Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chrep_model.cli import console, options
+from chrep_model.methods.registry import names
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
@@ -29,8 +30,8 @@ def train(
     method: Annotated[
         str | None,
         typer.Option(
-            help="chrep, or one to compare with: mean, knn, ridge, trees, bleep, mclstexp, heclip, "
-            "hage_like.  [default: chrep]"
+            help="chrep, or one to compare with: "
+            f"{', '.join(name for name in names() if name != 'chrep')}.  [default: chrep]"
         ),
     ] = None,
     encoder: options.Encoder = None,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import Field
 
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
@@ -27,7 +28,8 @@ from chrep_model.evaluation.splits import Fold, Split, make_folds
 from chrep_model.evaluation.summary import summarise, trusted_variants
 from chrep_model.evaluation.tables import Tables
 from chrep_model.files import make_writable, write_atomically
-from chrep_model.methods.registry import METHODS, MethodSettings, make_method
+from chrep_model.methods.method_settings import MethodSettings, make_method
+from chrep_model.methods.registry import names
 from chrep_model.pipeline import DEFAULT_GENES
 from chrep_model.progress import SILENT, Progress
 from chrep_model.training.features import EncoderSettings, section_features
@@ -39,7 +41,7 @@ class EvaluateSettings(EncoderSettings, MethodSettings):
     Attributes
     ----------
     methods : tuple of str
-        Of `methods.registry.METHODS`.
+        Of `methods.registry.names`; all of them unless given.
     split : {"section", "patient"}
         What is left out.
     genes : int or Path
@@ -50,7 +52,7 @@ class EvaluateSettings(EncoderSettings, MethodSettings):
         Test these only.
     """
 
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = Field(default_factory=names)
     split: Split = "section"
     genes: int | Path = DEFAULT_GENES
     seeds: int = 1
@@ -160,7 +162,7 @@ def _check(settings: EvaluateSettings, processes: int) -> None:
     if processes < 1:
         raise SettingsError("evaluating needs at least one process", remedy="Give --jobs 1 or more.")
     if not settings.methods:
-        raise SettingsError("no method is named", remedy=f"Choose from {', '.join(METHODS)}.")
+        raise SettingsError("no method is named", remedy=f"Choose from {', '.join(names())}.")
     for name in settings.methods:
         make_method(name, settings)
 

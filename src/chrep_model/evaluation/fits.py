@@ -8,6 +8,7 @@ evaluation goes on where it was; whatever was changed is done again.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -25,13 +26,14 @@ from pydantic import BaseModel
 import chrep_model
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
+from chrep_model.errors import SettingsError
 from chrep_model.evaluation.guard import GuardStage, check_gallery
 from chrep_model.evaluation.oracle import ORACLE, LibrarySizeOracle
 from chrep_model.evaluation.scoring import FitScores, MeasuredSection, score_model, score_prediction
 from chrep_model.evaluation.splits import Fold
 from chrep_model.files import make_writable, write_atomically
+from chrep_model.methods.method_settings import MethodSettings, make_method
 from chrep_model.methods.model import fit_model
-from chrep_model.methods.registry import MethodSettings, make_method
 from chrep_model.progress import SILENT, Progress
 from chrep_model.training.run import Run
 
@@ -99,7 +101,7 @@ class Plan:
         fold = self.folds[job.fold]
         facts = {
             "code": code_digest(),
-            "method": [job.method, {} if job.method == ORACLE else self._settings_of(job.method)],
+            "method": [job.method, *([] if job.method == ORACLE else self._facts_of(job.method))],
             "seed": job.seed,
             "genes": self.genes,
             "encoder": self.encoder_id,
@@ -109,11 +111,20 @@ class Plan:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _settings_of(self, name: str) -> dict[str, Any]:
-        return {
+    def _facts_of(self, name: str) -> tuple[dict[str, Any], str]:
+        """Return a method's settings, and the digest of its file, which may lie outside of this package."""
+        method = make_method(name, self.methods)
+        settings = {
             key: value.model_dump(mode="json") if isinstance(value, BaseModel) else repr(value)
-            for key, value in vars(make_method(name, self.methods)).items()
+            for key, value in vars(method).items()
         }
+        try:
+            file = Path(inspect.getfile(type(method)))
+        except (OSError, TypeError) as error:  # typed into a prompt or a notebook
+            raise SettingsError(
+                f"the method {name} is not in a file", remedy="Write its class into a .py file and import it."
+            ) from error
+        return settings, hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def do_job(plan: Plan, job: FitTask, progress: Progress = SILENT) -> FitScores:

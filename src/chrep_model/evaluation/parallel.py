@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from chrep_model.errors import Cancelled, ChrepError, JobError
 from chrep_model.evaluation.fits import FitTask, JobStore, Plan, do_job
+from chrep_model.methods.registry import find
 from chrep_model.processes import spawning
 from chrep_model.progress import SILENT, Progress
 
@@ -104,8 +105,9 @@ def _side_by_side(
 ) -> Generator[FitTask]:
     with spawning() as context:
         stop = context.Event()
+        methods = [find(job.method) for job in jobs]
         executor = ProcessPoolExecutor(
-            processes, context, initializer=_Worker.start, initargs=(plan, store, stop)
+            processes, context, initializer=_Worker.start, initargs=(plan, store, stop, methods)
         )
         try:
             running: dict[Future[None], FitTask] = {
@@ -132,8 +134,12 @@ class _Worker:
     progress: Progress
 
     @classmethod
-    def start(cls, plan: Plan, store: JobStore, stop: Event) -> None:
-        """Set up the process; it ends when its parent is gone."""
+    def start(cls, plan: Plan, store: JobStore, stop: Event, _methods: Sequence[object]) -> None:
+        """Set up the process; it ends when its parent is gone.
+
+        The classes of methods are not used: their arrival imports their files, also those outside of this
+        package, and so registers the methods in this process.
+        """
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is told by `stop`
         if not sys.warnoptions:
             warnings.simplefilter("ignore")  # they would be written across a progress bar

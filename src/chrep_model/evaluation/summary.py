@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from chrep_model.evaluation.metrics import LOG10_SPOT
 from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.scoring import SMOOTHED
+from chrep_model.methods.registry import rivals
 
 HEADLINE = ("pcc_acg", "pcc_heg50", "mse", "mae")
-
-RIVALS = ("bleep", "mclstexp", "heclip", "hage_like")
-"""Methods that others published."""
 
 _ERRORS = ("mse", "mae")
 _FEWEST = 6
@@ -67,7 +65,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
 def differences(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Paired over folds, of each method's trusted variant to that of others.
 
-    Each method is held against ``ridge``, ``trees``, the best of `RIVALS` (``rival``) and the best of all
+    Each method is held against ``ridge``, ``trees``, the best of the `rivals` (``rival``) and the best of all
     other methods (``best``), as far as they were run, in the `HEADLINE` figures. The oracle takes no part.
 
     Returns
@@ -101,10 +99,10 @@ def differences(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _references(others: dict[str, float]) -> dict[str, str]:
     """Against whom: name of the comparison -> method."""
-    rivals = {m: mean for m, mean in others.items() if m in RIVALS}
+    published = {m: others[m] for m in rivals() if m in others}
     found: dict[str, str] = {name: name for name in ("ridge", "trees") if name in others}
-    if rivals:
-        found["rival"] = max(rivals, key=lambda m: rivals[m])
+    if published:
+        found["rival"] = max(published, key=lambda m: published[m])
     if others:
         found["best"] = max(others, key=lambda m: others[m])
     return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
@@ -19,6 +17,7 @@ from chrep_model.methods.base import (
     gallery_of,
     leave_section_out,
 )
+from chrep_model.methods.registry import register
 from chrep_model.statistics import unit_rows
 from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
@@ -123,8 +122,6 @@ def choose_penalty(table: SpotTable) -> float:
 class FittedRidge(FittedMethod):
     """A fitted `Ridge`."""
 
-    name: ClassVar[str] = "ridge"
-
     def __init__(self, w: NDArray[np.float32], b: NDArray[np.float32], gallery: Gallery) -> None:
         self.w, self.b, self.gallery = w, b, gallery
 
@@ -146,10 +143,15 @@ class FittedRidge(FittedMethod):
         return cls(arrays["w"], arrays["b"], gallery)
 
 
+@register
 class Ridge(Method):
     """Linear regression of all genes with one L2 penalty, each on the spots that measured it."""
 
-    name: ClassVar[str] = "ridge"
+    name = "ridge"
+    title = "ridge"
+    description = "Linear regression with an L2 penalty on the encoder's features."
+    kind = "baseline"
+    fitted_class = FittedRidge
 
     def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedRidge:
         """Choose the penalty on held-out training sections, then fit on all; `seed` has no effect."""

@@ -20,7 +20,7 @@ from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.model_comparison import ModelComparison, compare, held_out_groups
 from chrep_model.progress import Epoch, Progress
 from napari_chrep.retrain.effort import Effort, Rates, effort_of
-from napari_chrep.retrain.messages import Curve, Message, StageBegun, Tiles
+from napari_chrep.retrain.messages import Curve, Message, StageBegun, StatusLine, Tiles
 from napari_chrep.retrain.request import RetrainRequest, Workspace, write_text
 
 if TYPE_CHECKING:

@@ -98,7 +98,7 @@ def test_nothing_is_left_half_written(make_outs, tmp_path, monkeypatch):
 def test_folders_and_plain_pairs_give_the_same_model_bit_for_bit(make_outs, tmp_path):
     from chrep_model.calibration.corrector import CorrectorSettings
     from chrep_model.methods.chrep import ChrepSettings
-    from chrep_model.methods.phase1 import Phase1Settings
+    from chrep_model.methods.chrep.phase1 import Phase1Settings
     from chrep_model.pipeline import TrainSettings, train
 
     for which, name in enumerate(("A", "B")):

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.report.markup import Markup, join, tag
-from chrep_model.evaluation.report.results import Key, Results
+from chrep_model.evaluation.report.results import Key, Results, kind_of
 from chrep_model.evaluation.report.tables import written
 from chrep_model.evaluation.report.words import FIGURES, Figure
-from chrep_model.evaluation.summary import HEADLINE, RIVALS
+from chrep_model.evaluation.summary import HEADLINE
 
 _FEWEST = 6
 """Pairs below which a two-sided signed-rank test cannot give p < 0.05, as 2 / 2**5 = 0.0625."""
@@ -91,7 +91,7 @@ def _card(results: Results, key: Key) -> Markup:
 
 
 def _without_rival(results: Results) -> Markup:
-    if results.rival is not None or results.subject[0] in RIVALS:
+    if results.rival is not None or kind_of(results.subject) == "rival":
         return Markup()
     return tag("p", "No method published by others was run.", class_="dim")
 

@@ -14,12 +14,12 @@ from chrep_model.evaluation.report.words import (
     CEILING,
     FIGURE_REFERENCES,
     FIGURES,
-    METHODS,
     MORE_FIGURES,
-    REFERENCES,
     SPACES,
     VARIANTS,
+    method_words,
 )
+from chrep_model.methods.registry import find
 
 _TITLES = {f.metric: f.title for f in FIGURES}
 
@@ -127,7 +127,7 @@ def definitions(results: Results) -> Markup:
     if "ceiling" in results.per_gene:
         meanings.append(("noise ceiling", CEILING))
     variants = {v: VARIANTS[v] for _, v in results.keys if v in VARIANTS}
-    methods = [METHODS[m] for m in results.trusted if m in METHODS]
+    methods = [words for m in results.trusted if (words := method_words(m))[1]]
     blocks = (
         ("Figures", meanings), ("Spaces", list(SPACES.items())), ("Variants", list(variants.items())),
         ("Methods", methods),
@@ -146,7 +146,7 @@ def definitions(results: Results) -> Markup:
 
 def references(results: Results) -> Markup:
     """Return where the methods and figures were published."""
-    found = dict.fromkeys(REFERENCES[m] for m in results.trusted if m in REFERENCES)
+    found = dict.fromkeys(m.reference for name in results.trusted if (m := find(name)) and m.reference)
     found |= dict.fromkeys(
         FIGURE_REFERENCES[f.metric] for f in FIGURES if f.metric in FIGURE_REFERENCES and results.measured(f)
     )

@@ -8,7 +8,7 @@ from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.report.markup import Markup, join, tag
 from chrep_model.evaluation.report.results import Key, Results
 from chrep_model.evaluation.report.tables import MISSING, Cell, Column, Rows, number, table, written
-from chrep_model.evaluation.report.words import FIGURES, METHODS, MORE_FIGURES, VARIANTS, Figure
+from chrep_model.evaluation.report.words import FIGURES, MORE_FIGURES, VARIANTS, Figure, method_words
 from chrep_model.evaluation.scoring import SMOOTHED
 
 DIGITS = 3
@@ -80,7 +80,7 @@ def sections(results: Results, figure: Figure) -> Markup:
             cells.append(Cell(tag("b", cell.shown), cell.value) if position == best else cell)
         rows.append((None, cells))
     columns = [Column("section", words=True), Column("patient", words=True)]
-    columns += [Column(results.label(key), METHODS.get(key[0], ("", ""))[1]) for key in keys]
+    columns += [Column(results.label(key), method_words(key[0])[1]) for key in keys]
     name = f"sections-{figure.metric}"
     return table(
         columns, [Rows(rows)], name=name, caption=f"{figure.title} by test section: {figure.meaning}"
@@ -95,7 +95,7 @@ def _class(results: Results, key: Key) -> str | None:
 
 def _names(results: Results, key: Key) -> list[Cell]:
     method, variant = key
-    name, what = METHODS.get(method, (method, ""))
+    name, what = method_words(method)
     return [
         Cell(tag("span", name, title=what or None)),
         Cell(tag("span", variant, title=VARIANTS.get(variant))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,13 @@ import pandas as pd
 from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.metrics import LOG10_SPOT
 from chrep_model.evaluation.oracle import ORACLE
-from chrep_model.evaluation.report.words import METHODS, OURS, Figure
+from chrep_model.evaluation.report.words import Figure, method_words
 from chrep_model.evaluation.scoring import SMOOTHED
-from chrep_model.evaluation.summary import RIVALS, trusted_variants
+from chrep_model.evaluation.summary import trusted_variants
+from chrep_model.methods.registry import find
+
+if TYPE_CHECKING:
+    from chrep_model.methods.base import Kind
 
 Key = tuple[str, str]
 """A method and one of its variants."""
@@ -69,12 +73,12 @@ class Results:
     @property
     def rival(self) -> Key | None:
         """The published rival with the highest correlation, where one was run."""
-        return next((key for key in self.contenders if key[0] in RIVALS), None)
+        return self._best_of("rival")
 
     @property
     def subject(self) -> Key:
         """Whom the page is about: ours, or the leader where ours was not run."""
-        return self.trusted_of(OURS) or self.contenders[0]
+        return self._best_of("own") or self.contenders[0]
 
     @cached_property
     def references(self) -> list[Key]:
@@ -96,6 +100,10 @@ class Results:
     def trusted_of(self, method: str) -> Key | None:
         """The method with its trusted variant; ``None`` if it was not run."""
         return (method, self.trusted[method]) if method in self.trusted else None
+
+    def _best_of(self, kind: Kind) -> Key | None:
+        """The method of a kind with the highest correlation; ``None`` if none was run."""
+        return next((key for key in self.contenders if kind_of(key) == kind), None)
 
     def measured(self, figure: Figure) -> bool:
         """Whether any method has this figure."""
@@ -156,13 +164,19 @@ class Results:
     def label(self, key: Key) -> str:
         """How a method's variant is written: without the variant where there is only one."""
         method, variant = key
-        name = METHODS.get(method, (method, ""))[0]
+        name = method_words(method)[0]
         only = len([m for m, v in self.keys if m == method and v != SMOOTHED]) == 1
         return name if only and variant != SMOOTHED else f"{name} {variant}"
 
     @cached_property
     def _entries(self) -> dict[tuple[str, str, str, str], dict[str, Any]]:
         return {(e["method"], e["variant"], e["metric"], e["space"]): e for e in self.summary["scores"]}
+
+
+def kind_of(key: Key) -> Kind | None:
+    """Return what a method is here; None for one that is not known."""
+    method = find(key[0])
+    return None if method is None else method.kind
 
 
 def _or(value: float, other: float) -> float:

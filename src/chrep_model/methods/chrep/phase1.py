@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from chrep_model.mapped_arrays import temporary_array, write_rows
 from chrep_model.methods.base import ALL, Arrays, Genes
-from chrep_model.methods.inputs import Inputs
+from chrep_model.methods.network_inputs import Inputs
 from chrep_model.networks.heads import (
     Adapter,
     CoordinateBranch,

@@ -18,7 +18,7 @@ BUDGET = 6
 S = TypeVar("S")
 
 
-def choose(
+def choose_settings(
     candidates: Sequence[S],
     fit: Callable[[S, SpotTable, Run], FittedMethod],
     table: SpotTable,
