@@ -9,9 +9,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from chrep_model.cohorts.section import Section
+from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.report import gene_maps, glossary, score_plots, score_tables, sentences
 from chrep_model.evaluation.report.results import Results
 from chrep_model.evaluation.scoring import MAP_CANDIDATES
+from chrep_model.evaluation.summary import FEWEST_PAIRS
 from chrep_model.evaluation.tables import MAPPED, Tables
 
 
@@ -39,8 +41,11 @@ def write_report(path: Path, tables: Tables, summary: dict[str, Any], slides: Se
         further_leads=sentences.further_leads,
         comparisons=[sentences.comparison(results, key) for key in results.references],
         facts=sentences.facts(results),
-        caveats=sentences.caveats(results),
-        exclusions=sentences.exclusions(results),
+        counts_by_section=sentences.counts_by_section,
+        constant_predictions=sentences.constant_predictions,
+        format_number=score_tables.format_number,
+        fewest_pairs=FEWEST_PAIRS,
+        oracle=ORACLE,
         overview=score_tables.overview(results),
         section_tables=[
             (metric, score_tables.section_table(results, metric)) for metric in score_plots.METRICS_BY_SECTION

@@ -97,9 +97,25 @@ class Results:
         return dict(zip(scores["fold"], scores["patient"].astype(str), strict=True))
 
     @property
+    def one_patient(self) -> bool:
+        """Whether there are several test sections, all of one patient."""
+        return len(self.patients) > 1 and len(set(self.patients.values())) == 1
+
+    @property
+    def siblings_in_training(self) -> bool:
+        """Whether sections of a test section's patient may have been trained on."""
+        settings, several = self.summary["settings"], len(set(self.patients.values())) < len(self.patients)
+        return settings["split"] == "section" and bool(several or settings.get("test_sections"))
+
+    @property
     def several_seeds(self) -> bool:
         """Whether some method was run with more than one seed."""
         return self.tables.scores["seed"].nunique() > 1
+
+    @property
+    def genes_not_measured(self) -> bool:
+        """Whether some test section lacks genes."""
+        return any((counts > 0).any() for counts in self.by_fold("genes_not_measured").values())
 
     def trusted_of(self, method: str) -> Key | None:
         """Return a method with its trusted variant, or None if it was not run."""

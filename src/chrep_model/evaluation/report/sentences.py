@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
 
-from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.report.glossary import METRICS, Metric
 from chrep_model.evaluation.report.results import Key, Results
 from chrep_model.evaluation.report.score_tables import MISSING, format_number
-from chrep_model.evaluation.summary import FEWEST_PAIRS, HEADLINE
+from chrep_model.evaluation.summary import HEADLINE
 
 
 @dataclass(frozen=True)
@@ -90,79 +87,17 @@ def facts(results: Results) -> dict[str, str]:
     }
 
 
-def caveats(results: Results) -> Iterator[str]:
-    """Say what the scores do not show."""
-    settings, folds = results.summary["settings"], len(results.folds)
-    if folds < FEWEST_PAIRS:
-        yield (
-            f"With {count(folds, 'test section')} no paired test can fall below p = 0.05 (the smallest "
-            f"two-sided p of a signed-rank test is {min(1.0, 2 / 2**folds):.3g}): read in how many sections "
-            "a method is ahead."
-        )
-    patients = Counter(results.patients.values())
-    if len(patients) == 1 and folds > 1:
-        yield (
-            f"All test sections are of one patient ({next(iter(patients))}) and near-replicates of each "
-            "other: the figures say how well the next section of a known tissue is predicted, not a new "
-            "patient."
-        )
-    elif settings["split"] == "section" and (max(patients.values()) > 1 or settings.get("test_sections")):
-        yield (
-            "While a section is left out, other sections of the same patient may stay in training. On a new "
-            "patient expect less; leave out whole patients to measure it."
-        )
-    if len(results.varying) > 1:
-        first, second = results.varying[:2]
-        lead = results.difference(first, second)
-        if lead is not None and lead["sd"] is not None and lead["mean"] < lead["sd"]:
-            yield (
-                f"The lead of {results.label(first)} over {results.label(second)} "
-                f"({format_number(lead['mean'], 4, signed=True)}) is smaller than its own spread over the "
-                f"test sections (± {lead['sd']:.4f})."
-            )
-    oracle = results.trusted_of(ORACLE)
-    if oracle is not None:
-        yield (
-            "The total counts of a test spot, which no image gives, would reach PCC (ACG) "
-            f"{format_number(results.mean(oracle))} on their own. A correlation that does not "
-            "exceed this one may be no more than a guess of how many molecules a spot yields."
-        )
-    if settings["seeds"] == 1:
-        yield "One seed only: how far chance alone moves a figure was not measured."
-    yield (
-        "Errors and correlations compare within this page. Published values for other genes, other "
-        "normalisations or other sections do not."
-    )
-
-
-def exclusions(results: Results) -> Iterator[str]:
-    """Say which genes and predictions are left out or count as zero, section by section."""
-    yield (
-        "Genes that do not vary over the spots of a test section have no correlation there and are left "
-        f"out of its means: {_by_section(results, 'genes_without_truth')}."
-    )
-    if any((counts > 0).any() for counts in results.by_fold("genes_not_measured").values()):
-        yield (
-            "Genes that a test section did not measure, because its table does not list them, take part in "
-            f"none of its figures: {_by_section(results, 'genes_not_measured')}."
-        )
-    means = {key: float(n.mean()) for key, n in results.by_fold("genes_without_prediction").items()}
-    constant = ", ".join(f"{results.label(key)} {n:.4g}" for key, n in means.items() if n > 0)
-    counted = f"{constant} genes per section." if constant else "there were none."
-    yield (
-        "Genes that vary but are predicted as constant count as a correlation of zero, because leaving them "
-        f"out would reward saying nothing: {counted}"
-    )
-    yield "No spot is dropped: every spot that the file of a test section holds is scored."
-    if results.tables.intervals.empty:
-        yield "No method gave prediction intervals."
-    if results.tables.maps.empty:
-        yield "No maps were kept."
-
-
-def _by_section(results: Results, metric: str) -> str:
+def counts_by_section(results: Results, metric: str) -> str:
+    """Return a count for every test section, the highest over the methods."""
     counts = pd.DataFrame(results.by_fold(metric)).max(axis=1)
     return ", ".join(f"{fold} {MISSING if math.isnan(n) else int(n)}" for fold, n in counts.items())
+
+
+def constant_predictions(results: Results) -> str:
+    """Say how many genes the methods predict as constant though they vary."""
+    means = {key: float(n.mean()) for key, n in results.by_fold("genes_without_prediction").items()}
+    counts = ", ".join(f"{results.label(key)} {n:.4g}" for key, n in means.items() if n > 0)
+    return f"{counts} genes per section." if counts else "there were none."
 
 
 def count(number: int, what: str) -> str:
