@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from pydantic import Field
 
 from chrep_model.cache import default_cache
@@ -60,23 +59,17 @@ class EvaluateSettings(EncoderSettings, MethodSettings):
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Result of an evaluation.
+class Summary(Tables):
+    """Result of an evaluation: its tables, and what they say together.
 
     Attributes
     ----------
-    scores, per_gene, intervals, maps : DataFrame
-        See `tables.Tables`.
     table : dict
         As written to ``summary.json``.
     folder : Path
         Where it lies.
     """
 
-    scores: pd.DataFrame
-    per_gene: pd.DataFrame
-    intervals: pd.DataFrame
-    maps: pd.DataFrame
     table: dict[str, Any]
     folder: Path
 
@@ -187,4 +180,4 @@ def _write(folder: Path, tables: Tables, summary: dict[str, Any], tested: Sequen
     with write_atomically(folder / "summary.json") as path:
         path.write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
     with write_atomically(folder / "report.html") as path:
-        write_report(path, tables.scores, tables.per_gene, summary, tables.maps, tables.intervals, tested)
+        write_report(path, tables, summary, tested)

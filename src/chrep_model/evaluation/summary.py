@@ -16,7 +16,7 @@ from chrep_model.methods.registry import rivals
 HEADLINE = ("pcc_acg", "pcc_heg50", "mse", "mae")
 
 _ERRORS = ("mse", "mae")
-_FEWEST = 6
+FEWEST_PAIRS = 6
 """Pairs below which no signed-rank test can come out under 0.05: the smallest two-sided p is 2 / 2^n."""
 
 
@@ -123,7 +123,7 @@ def _tests(own: pd.Series, other: pd.Series, patients: dict[str, str]) -> dict[s
     difference = (own - other).dropna()
     n, people = len(difference), len({patients[fold] for fold in difference.index})
     notes = []
-    if n < _FEWEST:
+    if n < FEWEST_PAIRS:
         notes.append(f"{n} section(s): no signed-rank p can be below {min(1.0, 2.0 / 2**n):.3g}")
     if people < n:
         notes.append(f"sections of {people} patient(s) are no independent samples")
