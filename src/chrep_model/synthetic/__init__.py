@@ -5,7 +5,7 @@ Everything that it writes is named SYNTHETIC. A section is planned (`Blueprint`)
 """
 
 from .blueprint import NEW_PATIENT, PATIENTS, SCANNERS, Blueprint, Patient, Scanner
-from .genes import FEW_GENES, GENES, PROGRAMMES
+from .gene_programmes import FEW_GENES, GENES, PROGRAMMES
 from .tissue import COMPARTMENTS
 from .write import (
     SyntheticSection,
