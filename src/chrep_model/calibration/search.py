@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chrep_model.blocks import blocks, read
+from chrep_model.mapped_arrays import read_rows, slices
 
 #: Rows of the gallery in one product.
 BLOCK = 65_536
@@ -154,7 +154,7 @@ class _Best:
             allowed = ~never.numpy()[query, column]
             query, column = query[allowed], column[allowed]
         exact = np.empty(len(query), np.float32)
-        for part in blocks(len(query), PAIRS):
+        for part in slices(len(query), PAIRS):
             exact[part] = similarities(self.queries[query[part]], here[column[part]])
         self._merge(query, column + block.start, exact)
 
@@ -209,8 +209,8 @@ def _pairs(mask: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _streamed(rows: Any, place: torch.device) -> Iterator[tuple[slice, NDArray[np.float32], Tensor]]:
     """Blocks in memory and on the device; the next one is on its way while one is worked at."""
     waiting = None
-    for block in blocks(rows.shape[0], BLOCK):
-        here = read(rows, block)
+    for block in slices(rows.shape[0], BLOCK):
+        here = read_rows(rows, block)
         there = torch.from_numpy(here)
         if place.type == "cuda":
             there = there.pin_memory()

@@ -17,8 +17,8 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_holes
 
-from chrep_model.blocks import blocks
 from chrep_model.geometry import base_to_level, um_to_px
+from chrep_model.mapped_arrays import slices
 from chrep_model.slides.backends import RgbArray
 from chrep_model.slides.slide import Slide
 
@@ -172,7 +172,7 @@ def _canvas(dark: Mask) -> Mask:
 def _variation(image: RgbArray, seen: Mask) -> npt.NDArray[np.float32]:
     """Return the standard deviation of density over seen pixels in a window around each pixel."""
     out, margin = np.empty(seen.shape, np.float32), _WINDOW // 2
-    for rows in blocks(len(seen), _STRIP):
+    for rows in slices(len(seen), _STRIP):
         above = min(rows.start, margin)
         around = slice(rows.start - above, rows.stop + margin)
         density = np.where(seen[around], _DENSITY[image[around]].mean(axis=2), 0.0)
@@ -187,7 +187,7 @@ def _pieces_of_tissue(mask: Mask, image: RgbArray, hue_of: Plane, smallest: floa
     """Drop pieces that are too small, or grey: dust, printed frames, bubbles, hair."""
     numbered, count = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.zeros(count + 1, np.int64)
-    for rows in blocks(len(numbered), _STRIP):
+    for rows in slices(len(numbered), _STRIP):
         sizes += np.bincount(numbered[rows].ravel(), minlength=count + 1)
     kept = np.zeros(mask.shape, bool)
     places = ndimage.find_objects(numbered)
@@ -204,7 +204,7 @@ def _pieces_of_tissue(mask: Mask, image: RgbArray, hue_of: Plane, smallest: floa
 def _median_hue(image: RgbArray, piece: Mask, hue_of: Plane) -> float:
     """Return the median hue over a piece's pixels, from the counts of each green and blue."""
     counts = np.zeros(hue_of.size, np.int64)
-    for rows in blocks(len(piece), _STRIP):
+    for rows in slices(len(piece), _STRIP):
         green, blue = image[rows][piece[rows]].T[1:].astype(np.int64)
         counts += np.bincount(green * hue_of.shape[1] + blue, minlength=hue_of.size)
     order = np.argsort(hue_of, axis=None)
