@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from napari import plugins
 from napari.settings import get_plugin_settings
+from npe2 import PluginManifest
 from PIL import Image
 from qtpy.QtCore import QMimeData, QPoint, QPointF, QSettings, Qt, QTimer, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
@@ -103,8 +103,9 @@ def _old_objects_stay():
 @pytest.fixture(autouse=True, scope="session")
 def _manifests_are_read_once():
     """Else `make_napari_viewer` has the manifests of all plugins read for every viewer."""
+    found = list(PluginManifest.discover())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plugins._initialize_plugins, "cache_clear", lambda: None)
+        patch.setattr(PluginManifest, "discover", lambda paths=(): iter(found))
         yield
 
 
