@@ -262,7 +262,12 @@ def test_a_fine_tuned_encoder_is_the_bundles_own(tuned, cohort, tiny_encoder):
 
 
 @pytest.mark.parametrize(
-    ("part", "number"), [("encoder", 2), ("without SYNTHETIC_P1B/member 1", 1), ("all sections/corrector", 1)]
+    ("part", "number"),
+    [
+        ("encoder", 2),
+        pytest.param("without SYNTHETIC_P1B/member 1", 1, marks=pytest.mark.slow),
+        pytest.param("all sections/corrector", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_a_training_that_ended_early_goes_on_to_the_same_model(tuned, monkeypatch, tmp_path, part, number):
     monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)

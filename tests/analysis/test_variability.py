@@ -30,6 +30,7 @@ def test_by_hand():
     assert np.isnan(none)
 
 
+@pytest.mark.slow
 def test_it_is_what_squidpy_says_of_the_exported_table(prediction):
     import squidpy
 

@@ -220,6 +220,7 @@ def test_a_gallery_without_room_on_the_disk(tmp_path, monkeypatch, save, make_mo
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_mapped_gallery_is_opened_and_searched_in_little_memory(tmp_path, growth_mb):
     """Embeddings of 256 MB and expression of 128 MB; two blocks of embeddings are 67 MB."""
     setup = f"""

@@ -62,6 +62,7 @@ def counted_only_in(cohort, name):
     return type(cohort)(cohort.path, cohort.name, sections)
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_in_a_process_names_itself_and_what_is_done_stays(made, bench, tmp_path):
     cohort, features = counted_only_in(made[0], "C2"), made[1]
     wanted = {"test_sections": ("A1", "C2")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.settings import get_plugin_settings
+from npe2 import PluginManifest
 from PIL import Image
 from qtpy.QtCore import QMimeData, QPoint, QPointF, QSettings, Qt, QTimer, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
@@ -91,6 +93,22 @@ class Desk:
         self.load(bundle)
         predictor = UnhurriedPredictor(self.session.bundle, batch_size=batch_size)
         self.session.set_slide_context(predictor, predictor.prepare(self.session.slide))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _old_objects_stay():
+    """napari collects garbage after every viewer: half a second, unless what is imported is left out."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _manifests_are_read_once():
+    """Else `make_napari_viewer` has the manifests of all plugins read for every viewer."""
+    found = list(PluginManifest.discover())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PluginManifest, "discover", lambda paths=(): iter(found))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -291,12 +291,14 @@ def fits(script, tiny_cohort, tiny_encoder, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_killed_in_the_second_epoch_it_ends_at_the_same_bytes(fits):
     assert (fits / "killed").read_bytes() == (fits / "whole").read_bytes()
     whole, after = (int((fits / f"{name} 0 batches").read_text()) for name in ("whole", "killed"))
     assert (whole, after) == (12, 8)  # the first epoch's four batches were kept
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_weights_of_one(fits):
     one, first, other = (load_file(fits / name) for name in ("whole", "two 0", "two 1"))
     for name in one:
@@ -304,6 +306,7 @@ def test_two_processes_give_the_weights_of_one(fits):
         torch.testing.assert_close(first[name], one[name], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_only_the_first_process_writes(fits):
     assert (fits / "two").read_bytes() == (fits / "two 0").read_bytes()
     assert not (fits / "two of the other").exists()

@@ -95,6 +95,7 @@ def test_nothing_is_left_half_written(make_outs, tmp_path, monkeypatch):
         importing.import_section(source, out, name="../B")
 
 
+@pytest.mark.slow
 def test_folders_and_plain_pairs_give_the_same_model_bit_for_bit(make_outs, tmp_path):
     from chrep_model.calibration.corrector import CorrectorSettings
     from chrep_model.methods.chrep import ChrepSettings
