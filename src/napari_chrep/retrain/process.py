@@ -1,8 +1,8 @@
 """``python -m napari_chrep.retrain.process FOLDER``: the child process that retrains.
 
 It writes its progress as JSON lines to stdout (see `messages`), and reads two words from stdin: ``cancel``,
-and ``enough`` to stop a fine-tuning with its best weights so far. When stdin is closed, the viewer is gone: the
-process then ends, with all that is needed to go on later.
+and ``enough`` to stop a fine-tuning with its best weights so far. When stdin is closed, the viewer is gone:
+the process then ends, with all that is needed to go on later.
 """
 
 from __future__ import annotations
