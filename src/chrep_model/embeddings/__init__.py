@@ -5,6 +5,6 @@ standardised per slide is standardised by one fixed sample of the slide's tissue
 never depend on what else was looked at.
 """
 
-from chrep_model.embeddings.slide import CLIP, DEFAULT_CONTEXT_UM, SAMPLE, Progress, SlideEmbeddings
+from chrep_model.embeddings.slide import CLIP, DEFAULT_CONTEXT_UM, SAMPLE, SlideEmbeddings
 
-__all__ = ["CLIP", "DEFAULT_CONTEXT_UM", "SAMPLE", "Progress", "SlideEmbeddings"]
+__all__ = ["CLIP", "DEFAULT_CONTEXT_UM", "SAMPLE", "SlideEmbeddings"]
