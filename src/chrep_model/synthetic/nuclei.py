@@ -16,7 +16,7 @@ _EOSIN_LEFT = {"red cell": 0.0, "plasma": 1.0, "ghost": 0.9}
 
 
 def _random(key: NDArray[np.uint32], salt: int) -> NDArray[np.float32]:
-    """Uniform numbers in 0..1 that depend on the nucleus alone, so that it looks the same in both bands it crosses."""
+    """Uniform numbers in 0..1 that depend on the nucleus alone, so that all bands draw it alike."""
     mixed = (key.astype(np.uint64) + np.uint64(salt) * np.uint64(0x9E3779B9)) & np.uint64(0xFFFFFFFF)
     for _ in range(2):
         mixed = ((mixed ^ (mixed >> np.uint64(16))) * np.uint64(0x45D9F3B)) & np.uint64(0xFFFFFFFF)
@@ -47,9 +47,7 @@ def _patches(
         weight = (0.4 + _random(cells.key, 10 + order)) / (0.6 * order)
         waves = (waves + (weight * np.exp(1j * phase)).astype(np.complex64)[:, None, None]) * direction
     outline = 1 + cells.bumpy[:, None, None] * (waves * direction).real
-    inward = (outline - rho) * np.sqrt(cells.a * cells.b)[
-        :, None, None
-    ]  # distance inside the outline, about µm
+    inward = (outline - rho) * np.sqrt(cells.a * cells.b)[:, None, None]  # about µm inside the outline
     cover = np.clip(inward / np.float32(0.6) + np.float32(0.5), 0, 1)
     n = grain.shape[0]
     rows = (np.arange(size) + (cells.key % 997)[:, None].astype(np.int64)) % n

@@ -44,7 +44,7 @@ class _Stage:
 
 
 def _mosaic(tissue: Tissue, cells: Cells, rng: np.random.Generator) -> Field:
-    """Draw a random tint for each epithelial cell and dark cell borders, about -1..1, pixels of `_MOSAIC_UM`."""
+    """Draw a random tint for each epithelial cell, with cell borders: about -1..1, pixels of `_MOSAIC_UM`."""
     shape = tuple(int(side * MAP_UM / _MOSAIC_UM) for side in tissue.labels.shape)
     epithelial = cells.take(np.isin(cells.kind, [KINDS.index("tumour"), KINDS.index("epithelium")]))
     free = np.ones(shape, bool)
