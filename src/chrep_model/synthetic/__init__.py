@@ -6,7 +6,7 @@ compartments (`layout`), filled with nuclei (`place_cells`), drawn in optical de
 """
 
 from .blueprint import NEW_PATIENT, PATIENTS, SCANNERS, Blueprint, Patient, Scanner
-from .genes import FEW_GENES, GENES, PROGRAMMES
+from .gene_programmes import FEW_GENES, GENES, PROGRAMMES
 from .tissue import COMPARTMENTS
 from .write import (
     SyntheticSection,

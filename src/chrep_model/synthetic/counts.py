@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from .blueprint import Blueprint
 from .cells import KINDS, Cells
-from .genes import ABUNDANCE, GENES, PROGRAMME_OF, PROGRAMMES
+from .gene_programmes import ABUNDANCE, GENES, PROGRAMME_OF, PROGRAMMES
 from .tissue import COMPARTMENTS, Tissue
 
 Array = NDArray[np.float64]

@@ -20,7 +20,7 @@ from scipy import sparse
 
 from .blueprint import NEW_PATIENT, PATIENTS, SCANNERS, Blueprint
 from .counts import Spots, draw_counts, place_spots
-from .genes import FEW_GENES, GENES, PROGRAMME_OF
+from .gene_programmes import FEW_GENES, GENES, PROGRAMME_OF
 from .layout import make_tissue
 from .place_cells import make_cells
 from .render import render
