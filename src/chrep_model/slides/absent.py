@@ -38,7 +38,7 @@ class AbsentSlide(Slide):
         picture: RgbArray | None = None,
         scene: str = "",
     ) -> None:
-        super().__init__(_Absent(path, shape, fingerprint, scene), mpp)
+        super().__init__(_AbsentBackend(path, shape, fingerprint, scene), mpp)
         self._picture = picture
 
     def thumbnail(self, max_px: int = 1024) -> tuple[RgbArray, float]:
@@ -54,7 +54,7 @@ class AbsentSlide(Slide):
         return self._picture, max(self.shape) / max(self._picture.shape[:2])
 
 
-class _Absent(Backend):
+class _AbsentBackend(Backend):
     def __init__(self, path: Path, shape: tuple[int, int], fingerprint: str, scene: str) -> None:
         self.part, self.scenes = scene, (scene,) if scene else ()  # the others are not known
         self.path, self.shapes, self.chunks = path, (shape,), ((512, 512),)

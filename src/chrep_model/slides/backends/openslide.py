@@ -70,7 +70,7 @@ class OpenSlideBackend(Backend):
         stored = [(int(rows or 512), int(cols or 512)) for rows, cols in tiles]
         self._vendor = known.get("openslide.vendor", "")
         said = dicom.pixel_sizes(self._file, sizes) if self._vendor == "dicom" else ()
-        factors = [common_factor(pair) for pair in said] or _said(sizes, self._factors)
+        factors = [common_factor(pair) for pair in said] or _stated_factors(sizes, self._factors)
         levels = placed_levels(sizes, stored, factors, self._read)
         self._numbers = tuple(number for number, _ in levels)
         self.shapes = tuple(placing.shape for _, placing in levels)
@@ -269,7 +269,7 @@ def _bounds(properties: dict[str, str]) -> tuple[int, int, int, int] | None:
     return (x, y, width, height) if width > 0 and height > 0 else None
 
 
-def _said(sizes: Sequence[tuple[int, int]], factors: Sequence[float]) -> list[float | None]:
+def _stated_factors(sizes: Sequence[tuple[int, int]], factors: Sequence[float]) -> list[float | None]:
     """Return each level's factor, or None for one that OpenSlide only computed from the sizes."""
     of_sizes = [(sizes[0][0] / rows + sizes[0][1] / cols) / 2 for rows, cols in sizes]
     return [

@@ -201,11 +201,11 @@ class _WholeLevel(TiffLevel):
         """Return chunk (i, j); thread-safe."""
         with self._lock:
             if self._pixels is None:
-                self._pixels = self._whole()
+                self._pixels = self._decode_all()
             rows, cols = self.chunk
             return self._pixels[i * rows : (i + 1) * rows, j * cols : (j + 1) * cols].copy()
 
-    def _whole(self) -> RgbArray:
+    def _decode_all(self) -> RgbArray:
         pixels = np.empty((*self._stored, 3), np.uint8)
         for i in range(self._grid[0]):
             top = i * self._segment_shape[0]
