@@ -21,9 +21,9 @@ import typer
 from chrep_model.bundle import Bundle
 from chrep_model.cohorts.cohort import Cohort, open_cohort
 from chrep_model.cohorts.section import Section
+from chrep_model.device import choose_device
 from chrep_model.evaluation.metrics import scores
 from chrep_model.pipeline import TrainSettings, train
-from chrep_model.prediction.predictor import choose_device
 from chrep_model.training.features import section_features
 from chrep_model.training.finetune import FinetuneSettings
 from chrep_model.training.run import Epoch, Run

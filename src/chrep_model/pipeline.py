@@ -23,14 +23,15 @@ from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.gene_lists import read_gene_list
 from chrep_model.cohorts.gene_panel import GenePanel
+from chrep_model.device import choose_device
 from chrep_model.embeddings import Progress
-from chrep_model.encoders.encoder import Encoder, TimmEncoder
+from chrep_model.encoders.encoder import Encoder
+from chrep_model.encoders.timm_encoder import TimmEncoder
 from chrep_model.errors import BundleError, Cancelled, SettingsError
 from chrep_model.methods.base import Method
 from chrep_model.methods.chrep import ChrepSettings, FittedChrep
 from chrep_model.methods.model import FeatureScale, Model, fit_model, spot_table
 from chrep_model.methods.registry import MethodSettings, make_method
-from chrep_model.prediction.predictor import choose_device
 from chrep_model.training.distributed import Ranks, process_group
 from chrep_model.training.features import EncoderSettings, Features, section_features
 from chrep_model.training.finetune import FinetuneSettings, finetune

@@ -15,7 +15,7 @@ from chrep_model.bundle import Bundle, Card, load_bundle, save_bundle
 from chrep_model.bundle.reading import folder_hash
 from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.cohorts.gene_panel import GenePanel
-from chrep_model.encoders.encoder import open_encoder
+from chrep_model.encoders.opening import open_encoder
 from chrep_model.errors import BundleError
 from chrep_model.methods.chrep import ChrepSettings
 from chrep_model.methods.model import FeatureScale, Model

@@ -11,7 +11,7 @@ import zarr
 
 from chrep_model.bundle import check_place, describe, load_bundle, stored_gallery, writing
 from chrep_model.calibration.trust import LEVELS
-from chrep_model.encoders.encoder import open_encoder
+from chrep_model.encoders.opening import open_encoder
 from chrep_model.errors import BundleError
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
@@ -224,15 +224,15 @@ def test_a_mapped_gallery_is_opened_and_searched_in_little_memory(tmp_path, grow
     setup = f"""
 import zarr
 from chrep_model.bundle import stored_gallery
-from chrep_model.blocks import scratch, write
+from chrep_model.mapped_arrays import temporary_array, write_rows
 from chrep_model.calibration.gallery import Gallery
 
 stored_gallery.MAPPED = 1
 rng, n, path = np.random.default_rng(0), 500_000, {str(tmp_path / "gallery.zarr")!r}
 path = stored_gallery.Path(path)
-z, expression, number = scratch((n, 128)), scratch((n, 64)), np.zeros(n, np.int64)
+z, expression, number = temporary_array((n, 128)), temporary_array((n, 64)), np.zeros(n, np.int64)
 for values in (z, expression):
-    write(values, (rng.standard_normal((5000, values.shape[1]), np.float32) / 100 for _ in range(100)))
+    write_rows(values, (rng.standard_normal((5000, values.shape[1]), np.float32) / 100 for _ in range(100)))
 gallery = Gallery(z, expression, number, number, np.zeros((n, 2)), ("A",))
 queries = rng.standard_normal((16, 128), np.float32) / 20
 gallery.search(queries, 20)

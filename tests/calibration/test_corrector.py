@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from chrep_model.calibration.corrector import Corrector, CorrectorSettings, fit_corrector
-from chrep_model.calibration.gallery import unit_rows
+from chrep_model.statistics import unit_rows
 
 SETTINGS = CorrectorSettings(hidden=32, dropout=0.0, epochs=150, batch=64, lr=5e-3, weight_decay=0.0)
 

@@ -6,8 +6,8 @@ import torch
 import zarr
 
 from chrep_model.calibration import search
-from chrep_model.calibration.gallery import unit_rows
 from chrep_model.calibration.search import nearest, similarities
+from chrep_model.statistics import unit_rows
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

@@ -21,12 +21,12 @@ import pytest
 import torch
 from distributed import Client, LocalCluster, WorkerPlugin
 
+from chrep_model import device
 from chrep_model.batch import cluster, records
 from chrep_model.batch.slides import BatchSettings
 from chrep_model.bundle import load_bundle
 from chrep_model.cli import console
 from chrep_model.errors import PredictionError
-from chrep_model.prediction import predictor
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
 
@@ -131,7 +131,7 @@ def test_each_of_several_gpus_has_a_process_of_its_own(predict, slides, out, mon
     assert {gpu for _, gpu in seen.values()} == {"7", "GPU-8"}
 
     started = []
-    monkeypatch.setattr(predictor, "gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(device, "gpus", lambda: ["0", "1"])
     monkeypatch.setattr(cluster, "one_worker_each", spied(cluster.one_worker_each, started))
     result, rows = predict(scheduler=False)
     assert (result.code, result.err) == (0, "")
@@ -163,7 +163,7 @@ def spied(function, calls):
 def test_gpus_have_the_names_by_which_they_can_be_shown(visible, names, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert predictor.gpus() == names
+    assert device.gpus() == names
 
 
 def test_goes_on_with_what_one_process_began_and_the_reverse(predict, slides, out):

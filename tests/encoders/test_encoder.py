@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from chrep_model.encoders.encoder import open_encoder
+from chrep_model.encoders.opening import open_encoder
 from chrep_model.encoders.torchvision_compat import ensure_torchvision
 from chrep_model.errors import BundleError, SettingsError
 

@@ -11,7 +11,8 @@ import torch
 from chrep_model.bundle import load_bundle
 from chrep_model.embeddings.encoding import TileEncoding
 from chrep_model.encoders import tuning
-from chrep_model.encoders.encoder import DEFAULT_BATCH, open_encoder
+from chrep_model.encoders.encoder import DEFAULT_BATCH
+from chrep_model.encoders.opening import open_encoder
 from chrep_model.prediction.predictor import Predictor
 from chrep_model.slides.slide import open_slide
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from chrep_model.calibration.gallery import unit_rows
 from chrep_model.calibration.trust import LEVELS
 from chrep_model.methods import baselines
 from chrep_model.methods.base import held_out_trust
 from chrep_model.methods.baselines import Knn, Mean, choose_neighbourhood
+from chrep_model.statistics import unit_rows
 
 
 def test_the_mean_says_the_same_everywhere(table, unseen):

@@ -157,8 +157,9 @@ def test_rows_that_are_complete_know_of_no_gap(lacking):
 
 
 def test_neighbours_that_lack_a_gene_do_not_share_in_its_mean(lacking):
-    from chrep_model.calibration.gallery import mean_of, neighbour_spread, unit_rows
+    from chrep_model.calibration.gallery import mean_of, neighbour_spread
     from chrep_model.methods.base import gallery_of
+    from chrep_model.statistics import unit_rows
 
     gallery = gallery_of(lacking, unit_rows(lacking.features))
     found = gallery.search(gallery.z[:5], 30)

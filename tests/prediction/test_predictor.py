@@ -7,12 +7,12 @@ from PIL import Image
 from chrep_model.bundle import load_bundle
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.embeddings import SlideEmbeddings
-from chrep_model.encoders.encoder import StainbankEncoder
+from chrep_model.encoders.stainbank import StainbankEncoder
 from chrep_model.errors import GeneError, PredictionError, ScaleError, SlideError
 from chrep_model.geometry import Rect
 from chrep_model.pipeline import TrainSettings, train
 from chrep_model.prediction.prediction import Prediction
-from chrep_model.prediction.predictor import Predictor, choose_device
+from chrep_model.prediction.predictor import Predictor
 from chrep_model.slides.slide import open_slide
 
 CONTEXT = (200.0,)
@@ -210,15 +210,6 @@ def test_a_region_without_tissue(make, slide):
         make().predict(slide, Rect(1400, 300, 80, 80))
     with pytest.raises(PredictionError, match="no tissue"):
         make().predict(slide, Rect(9000, 9000, 80, 80))
-
-
-def test_devices():
-    assert choose_device("cpu") == "cpu"
-    assert choose_device("auto") in ("cpu", "cuda", "mps")
-    with pytest.raises(PredictionError, match="abacus"):
-        choose_device("abacus")
-    with pytest.raises(PredictionError, match="cuda:99"):
-        choose_device("cuda:99")
 
 
 # The prediction itself

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from chrep_model.training import checkpoint
-from chrep_model.training.checkpoint import file_name, write_whole
+from chrep_model.training.checkpoint import file_name
 from chrep_model.training.loop import train_objective
 from chrep_model.training.run import Run
 
@@ -148,7 +148,13 @@ def test_a_damaged_file_is_ignored_with_a_reason(fit, tmp_path, damage):
 
 def test_what_is_written_now_and_then_is_not_written_always(fit, monkeypatch):
     written = []
-    monkeypatch.setattr(checkpoint, "write_whole", lambda path, content: written.append(len(content)))
+    save = checkpoint.save
+
+    def count(*content):
+        written.append(len(save(*content)))
+        return save(*content)
+
+    monkeypatch.setattr(checkpoint, "save", count)
     fit()
     assert len(written) == 1  # the complete one
     monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
@@ -162,19 +168,6 @@ def test_a_disk_that_cannot_be_written_is_said_and_the_training_goes_on(fit, tmp
     objective, trained, _, warned = fit()
     assert trained == 6 and not objective.training
     assert len(warned) == 1 and "cannot be kept here" in warned[0]
-
-
-def test_a_file_is_there_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_whole(path, b"former")
-
-    def fail(number):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint.os, "fsync", fail)
-    with pytest.raises(OSError, match="No space"):
-        write_whole(path, b"new")
-    assert path.read_bytes() == b"former" and list(tmp_path.iterdir()) == [path]
 
 
 def test_names_of_files():

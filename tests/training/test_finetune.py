@@ -13,7 +13,7 @@ from torch import nn
 
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.gene_panel import GenePanel
-from chrep_model.encoders.encoder import open_encoder
+from chrep_model.encoders.opening import open_encoder
 from chrep_model.errors import Cancelled, SettingsError, TrainingError
 from chrep_model.methods.model import FeatureScale, spot_table
 from chrep_model.methods.registry import make_method
@@ -224,7 +224,7 @@ from conftest import Line
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.methods.model import FeatureScale, spot_table
-from chrep_model.encoders.encoder import open_encoder
+from chrep_model.encoders.opening import open_encoder
 from chrep_model.training import checkpoint
 from chrep_model.training.distributed import process_group
 from chrep_model.training.finetune import FinetuneSettings, finetune

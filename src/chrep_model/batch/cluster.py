@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chrep_model import __version__
-from chrep_model.allocator import share_one_arena
 from chrep_model.batch import slides as many
 from chrep_model.batch.slides import BatchSettings, Describe, SlideOutcome
+from chrep_model.device import share_one_arena
 from chrep_model.errors import ChrepError, PredictionError, SettingsError
 from chrep_model.processes import spawning
 from chrep_model.slides.slide import open_slide
@@ -95,7 +95,7 @@ def one_worker_each(gpus: Sequence[str]) -> Iterator[str]:
     Parameters
     ----------
     gpus : sequence of str
-        By the names in which `predictor.gpus` gives them; each process sees its own alone.
+        By the names in which `device.gpus` gives them; each process sees its own alone.
     """
     import dask
     from distributed import Nanny, Scheduler, SpecCluster

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from chrep_model.files import replacing
+from chrep_model.files import write_atomically
 
 #: Folder beside the predictions that holds the records.
 FOLDER = ".chrep"
@@ -83,7 +83,7 @@ def write(target: Path, record: Record) -> None:
         It cannot be written.
     """
     path = _path(target)
-    with replacing(path) as part:
+    with write_atomically(path) as part:
         part.parent.mkdir(exist_ok=True)
         part.write_text(record.model_dump_json(indent=1), encoding="utf-8")
 

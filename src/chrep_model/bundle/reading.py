@@ -77,7 +77,8 @@ class Bundle:
 
         In bf16 its numbers differ by its rounding from those that the bundle was trained on.
         """
-        from chrep_model.encoders.encoder import STAINBANK, open_encoder
+        from chrep_model.encoders.opening import open_encoder
+        from chrep_model.encoders.stainbank import STAINBANK
 
         mpp = self.card.mpp
         encoder = open_encoder(

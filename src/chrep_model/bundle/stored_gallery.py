@@ -87,7 +87,7 @@ def read_gallery(path: Path) -> Gallery:
 def _write_mapped(group: Any, path: Path, name: str, values: Any) -> None:
     from zarr.codecs import TransposeCodec
 
-    from chrep_model.blocks import blocks, mapped, read, write
+    from chrep_model.mapped_arrays import map_file, read_rows, slices, write_rows
 
     order, shape = _ORDER[name], values.shape
     group.create_array(
@@ -97,8 +97,8 @@ def _write_mapped(group: Any, path: Path, name: str, values: Any) -> None:
     chunk = _chunk(path, name)
     chunk.parent.mkdir(parents=True)
     with chunk.open("w+b") as file:
-        target = mapped(file, shape, order)
-    write(target, (read(values, block) for block in blocks(len(values), _BLOCK)))
+        target = map_file(file, shape, order)
+    write_rows(target, (read_rows(values, block) for block in slices(len(values), _BLOCK)))
     target.flush()
 
 

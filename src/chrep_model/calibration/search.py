@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chrep_model.blocks import blocks, read
+from chrep_model.mapped_arrays import read_rows, slices
 
 #: Number of gallery rows in one product.
 BLOCK = 65_536
@@ -151,7 +151,7 @@ class _Best:
             allowed = ~barred.numpy()[query, column]
             query, column = query[allowed], column[allowed]
         exact = np.empty(len(query), np.float32)
-        for part in blocks(len(query), PAIRS):
+        for part in slices(len(query), PAIRS):
             exact[part] = similarities(self.queries[query[part]], rows[column[part]])
         self._merge(query, column + block.start, exact)
 
@@ -206,8 +206,8 @@ def _pairs(mask: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _blocks_on_device(rows: Any, place: torch.device) -> Iterator[tuple[slice, NDArray[np.float32], Tensor]]:
     """Yield blocks of rows in memory and on the device; the next block is copied while one is in use."""
     waiting = None
-    for block in blocks(rows.shape[0], BLOCK):
-        on_host = read(rows, block)
+    for block in slices(rows.shape[0], BLOCK):
+        on_host = read_rows(rows, block)
         on_device = torch.from_numpy(on_host)
         if place.type == "cuda":
             on_device = on_device.pin_memory()

@@ -13,6 +13,7 @@ import scipy.optimize
 from numpy.typing import NDArray
 
 from chrep_model.errors import SettingsError
+from chrep_model.statistics import gene_correlations
 
 Genes = NDArray[np.int64] | slice
 
@@ -34,7 +35,6 @@ _FLOOR = 0.1
 _SHRINK = 100.0
 _STANDARD_ERRORS = 2.0
 _LEAST_SPREAD, _LEAST_DISTANCE = 1e-2, 1e-6
-_CONSTANT = 1e-6
 _POINTS = 101
 
 
@@ -253,27 +253,6 @@ def conformal_quantiles(scores: NDArray[np.floating], weights: NDArray[np.floati
     # 1e-9 allows for rounding errors.
     at = np.searchsorted(reached, wanted - 1e-9)
     return scores[order[np.minimum(at, len(scores) - 1)]]
-
-
-def gene_correlations(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return the Pearson correlation of each gene over spots.
-
-    Parameters
-    ----------
-    truth, predicted : ndarray
-        (n, genes), in the same unit.
-
-    Returns
-    -------
-    ndarray
-        (genes,) float32; NaN if the truth is constant, 0 if only the prediction is.
-    """
-    t, p = (x - x.mean(0, dtype=np.float64) for x in (truth, predicted))
-    sd_t, sd_p = t.std(0), p.std(0)
-    r = np.divide(
-        (t * p).mean(0), sd_t * sd_p, out=np.zeros(t.shape[1]), where=np.minimum(sd_t, sd_p) > _CONSTANT
-    )
-    return np.where(sd_t > _CONSTANT, r, np.nan).astype(np.float32)
 
 
 def _section_weights(section: NDArray[np.int64]) -> NDArray[np.float32]:

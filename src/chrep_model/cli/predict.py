@@ -182,7 +182,7 @@ def _several_gpus() -> list[str]:
     """Return the GPUs that get a process each; empty unless there are several."""
     from importlib.util import find_spec
 
-    from chrep_model.prediction.predictor import gpus
+    from chrep_model.device import gpus
 
     places = gpus()
     if len(places) > 1 and find_spec("distributed") is None:

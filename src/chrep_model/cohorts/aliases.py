@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chrep_model.errors import GeneError
+from chrep_model.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,16 +74,18 @@ class Aliases:
         return {name: names for name, names in found.items() if name not in doubtful}
 
     def write(self, path: Path) -> None:
-        """Write the names to a parquet file; OSError if it cannot be written."""
+        """Write the names to a parquet file.
+
+        Raises
+        ------
+        GeneError
+            The file cannot be written.
+        """
         import pandas as pd
 
-        part = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with write_atomically(path, GeneError) as part:
+            part.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame({"names": [_SEPARATOR.join(names) for names in self.names]}).to_parquet(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Aliases:

@@ -160,7 +160,9 @@ def open_cohort(
     if path.is_dir():
         name, entries = path.resolve().name, _sources(path) or _pairs(path)
     elif path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
-        name, entries = manifest_entries(path)
+        from chrep_model.cohorts.manifest import read_manifest  # pydantic and yaml only where one is read
+
+        name, entries = read_manifest(path)
     else:
         raise CohortError(
             "this is no cohort" if path.exists() else "there is no such cohort",
@@ -240,52 +242,3 @@ def _nearly(name: str, slides: Iterable[str]) -> str:
     """Return a hint at slides whose names differ in capitals alone; they are not taken, as both may exist."""
     alike = [other for other in slides if other.lower() == name.lower()]
     return f"; {' and '.join(alike)} differs in capital letters" if alike else ""
-
-
-def manifest_entries(path: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Read a manifest: return the cohort's name and the keywords of `read_section` for each section.
-
-    Raises
-    ------
-    CohortError
-        It is no YAML, or says no cohort.
-    """
-    # pydantic and yaml only where a manifest is read
-    import yaml
-    from pydantic import ValidationError
-
-    from chrep_model.cohorts.manifest import Manifest
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        manifest = Manifest.model_validate(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise CohortError(
-            f"this is not valid YAML ({reason})", path=path, remedy="Correct the file."
-        ) from error
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'the file'}: {fault['msg']}"
-            for fault in error.errors()[:3]
-        )
-        raise CohortError(
-            f"the manifest does not say a cohort ({faults})",
-            path=path,
-            remedy="Expected: sections: "
-            "[{slide: A.svs, counts: A.h5ad, name, patient, um_per_px, library, scene}, ...].",
-        ) from error
-    entries = [
-        {
-            "slide_path": None if entry.slide is None else path.parent / entry.slide,
-            "counts_path": path.parent / entry.counts,
-            "name": entry.name,
-            "patient": entry.patient,
-            "um_per_px": entry.um_per_px,
-            "scene": entry.scene,
-            "library": entry.library,
-            **({} if entry.bin_um is None else {"bin_um": entry.bin_um}),
-        }
-        for entry in manifest.sections
-    ]
-    return manifest.name or path.stem, entries

@@ -21,6 +21,7 @@ from chrep_model.cohorts.readers import Source
 from chrep_model.cohorts.section import Section, read_section
 from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import CohortError
+from chrep_model.files import sync, unwritable_told
 from chrep_model.geometry import base_to_level
 from chrep_model.slides.slide import open_slide
 
@@ -107,7 +108,8 @@ def import_section(
     )
     folder = Path(folder)
     names = _names(section, folder)
-    try:
+    what, remedy = "the pair cannot be written", "Choose a folder that can be written and has room."
+    with unwritable_told(folder, CohortError, what, remedy):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{section.name}.") as part:
             counts, slide, picture = (Path(part) / file for file in names)
@@ -125,12 +127,6 @@ def import_section(
             # The h5ad comes last, so that an interrupted import never looks like a complete pair.
             for file in (picture, slide, counts):
                 file.rename(folder / file.name)
-    except OSError as error:
-        raise CohortError(
-            f"the pair cannot be written ({error.strerror or error})",
-            path=folder,
-            remedy="Choose a folder that can be written and has room.",
-        ) from error
     counts, slide, picture = (folder / file for file in names)
     said = (*section.findings, *(finding for finding in check.findings if finding not in section.findings))
     return Imported(section, counts, slide, picture, said, check.overlay.on_tissue)
@@ -173,8 +169,7 @@ def _write_h5ad(section: Section, path: Path) -> None:
         uns["spot_diameter_px"] = section.spot_diameter_px
     table = anndata.AnnData(X=section.counts, obs=obs, var=var, uns=uns, obsm={"spatial": section.xy})
     table.write_h5ad(path, compression="gzip")
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
+    sync(path)
 
 
 def _link(slide: Path, target: Path) -> None:

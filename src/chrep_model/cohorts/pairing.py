@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chrep_model.cohorts.cohort import manifest_entries
 from chrep_model.cohorts.readers import Source, find_source, find_sources, open_source
 from chrep_model.cohorts.slide_names import MANIFEST_SUFFIXES, slide_stem
 from chrep_model.errors import ChrepError
@@ -88,7 +87,11 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
         try:
             sources = _sources_in(path)
             if path.suffix.lower() in MANIFEST_SUFFIXES:
-                pairs += [_pair_of_entry(entry) for entry in manifest_entries(path)[1]]
+                from chrep_model.cohorts.manifest import (
+                    read_manifest,  # pydantic and yaml only where one is read
+                )
+
+                pairs += [_pair_of_entry(entry) for entry in read_manifest(path)[1]]
             else:
                 pairs += [Pair(source.picture(), source.place, name=source.name) for source in sources]
                 places = {source.place for source in sources}

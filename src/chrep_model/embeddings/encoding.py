@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.blocks import blocks
 from chrep_model.embeddings.pipelines import Pipeline, pipeline
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Indices, Rows
 from chrep_model.encoders.encoder import Encoder, SlideState
 from chrep_model.errors import Cancelled
+from chrep_model.mapped_arrays import slices
 from chrep_model.slides.tiles import TileReader
 
 
@@ -94,7 +94,7 @@ class TileEncoding:
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[tuple[slice, Rows]]:
         """Embeddings around any points (n, 2), (x, y) in level-0 px, batch by batch; see `of_parts`."""
-        coming = blocks(len(centres_xy), self.batch_size)
+        coming = slices(len(centres_xy), self.batch_size)
         asked: deque[slice] = deque()
         more = True
         with self._pipeline(state) as under_way:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.allocator import hand_back_freed_memory
+from chrep_model.device import hand_back_freed_memory
 from chrep_model.embeddings.store import Rows
 from chrep_model.encoders.encoder import Encoder
 from chrep_model.slides.tiles import THREADS, Points, ReadAhead, TileReader
@@ -63,7 +63,7 @@ def pipeline(reader: TileReader, encoder: Encoder, encode: Encode, *, in_bulk: b
 
     on_cpu = encoder.device.type == "cpu"
     if on_cpu and in_bulk:
-        from chrep_model.cores import each_core
+        from chrep_model.device import each_core
 
         with each_core() as cores:
             side_by_side = EachCore(cores, torch.get_num_threads(), reader, encode)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.allocator import hand_back_freed_memory
+from chrep_model.device import hand_back_freed_memory
 from chrep_model.embeddings.encoding import Need, TileEncoding
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import LAYOUT, Store
@@ -21,6 +21,7 @@ from chrep_model.slides.backends import PIXELS
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid, TileReader
 from chrep_model.slides.tissue import TissueMask, tissue_mask
+from chrep_model.statistics import divisors
 
 SAMPLE = 256
 """Tissue tiles by which a slide is standardised."""
@@ -114,8 +115,7 @@ class SlideEmbeddings:
                 raw = self._embed(self._rows[1.0], sample, progress, cancelled)
             finally:
                 self._prepared = None  # half prepared is not prepared
-            mean, sd = raw.mean(0), raw.std(0)
-            sd = np.where(sd < 1e-6, 1.0, sd).astype(np.float32)
+            mean, sd = raw.mean(0), divisors(raw.std(0))
             if self._store:
                 self._store.set_prepared(state, mean, sd)
         self._prepared = (state, mean, sd)

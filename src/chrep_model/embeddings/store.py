@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from chrep_model.errors import ChrepError
+from chrep_model.files import unwritable_told, write_atomically
 from chrep_model.zarr_check import open_group
 
 LAYOUT = 2
@@ -39,6 +39,12 @@ CHUNK = 256
 
 SEGMENT = 1024
 """Rows that are collected before they are written; what a crash costs at most."""
+
+_UNWRITABLE = (
+    ChrepError,
+    "embeddings cannot be kept here",
+    "Let CHREP_CACHE name a folder that can be written and has room.",
+)
 
 Rows = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -83,7 +89,7 @@ class Store:
     def set_prepared(self, state: dict[str, Any], mean: Rows, sd: Rows) -> None:
         """Store what `prepared` returns."""
         text = json.dumps({"state": state, "mean": mean.tolist(), "sd": sd.tolist()})
-        with self.told(), self._appearing(self.path / "prepared.json") as part:
+        with self._appearing(self.path / "prepared.json") as part:
             part.write_text(text, encoding="utf-8")
 
     def points(self, name: str) -> Rows | None:
@@ -98,7 +104,7 @@ class Store:
 
     def set_points(self, name: str, values: Rows) -> None:
         """Store the embeddings of a set of points."""
-        with self.told(), self._appearing(self.path / "points" / name) as part:
+        with self._appearing(self.path / "points" / name) as part:
             _write(part, values=values)
 
     def segments(self, grid: str) -> list[str]:
@@ -131,43 +137,24 @@ class Store:
     def add_segment(self, grid: str, indices: Indices, values: Rows) -> str:
         """Store embeddings (n, dim) of tiles of a grid, and return the segment's name."""
         name = uuid.uuid4().hex
-        with self.told(), self._appearing(self.path / "grids" / grid / name) as part:
+        with self._appearing(self.path / "grids" / grid / name) as part:
             zarr.open_group(self.path, mode="a")  # another process may have trimmed the whole store
             _write(part, indices=indices, values=values)
         return name
 
     @contextmanager
     def _appearing(self, target: Path) -> Iterator[Path]:
-        """Yield a temporary path for writing; it is renamed to `target` when complete.
-
-        Where another process was faster its work stays: both say the same.
-        """
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
+        """Yield a temporary path for writing; where another process was faster, its folder stays."""
+        with self.told(), write_atomically(target, *_UNWRITABLE, about=self.path, once=True) as part:
+            part.parent.mkdir(parents=True, exist_ok=True)
             yield part
-            if not target.is_dir():
-                part.replace(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-        finally:
-            if part.is_dir():
-                shutil.rmtree(part, ignore_errors=True)
-            else:
-                part.unlink(missing_ok=True)
 
     @contextmanager
     def told(self) -> Iterator[None]:
         """Turn errors of the disk and of zarr into a ChrepError for the user."""
         try:
-            yield
-        except OSError as error:
-            raise ChrepError(
-                f"embeddings cannot be kept here ({error.strerror or error})",
-                path=self.path,
-                remedy="Let CHREP_CACHE name a folder that can be written and has room.",
-            ) from error
+            with unwritable_told(self.path, *_UNWRITABLE):
+                yield
         except (RuntimeError, ValueError, KeyError, TypeError, _UnsafeError) as error:
             raise ChrepError(
                 "the embeddings kept here are damaged",

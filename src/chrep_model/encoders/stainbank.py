@@ -6,10 +6,15 @@ All lengths are in µm, so that embeddings do not depend on the slide's resoluti
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from chrep_model.encoders.encoder import Encoder, SlideState, encoder_id
 from chrep_model.encoders.filters import (
     ROUNDING,
     gaussian,
@@ -20,6 +25,12 @@ from chrep_model.encoders.filters import (
     structure_coherence,
     uniform_patterns,
 )
+from chrep_model.errors import SettingsError
+from chrep_model.slides.stain import fit_stains
+from chrep_model.slides.tiles import TileSpec
+
+STAINBANK = "stainbank"
+"""Name of this encoder."""
 
 VERSION = 2
 """Increased whenever a number changes its meaning; stored embeddings and bundles are keyed by it."""
@@ -182,3 +193,33 @@ def _centre(planes: Tensor) -> Tensor:
     """Cut out the central half of each side: the tissue under the spot, not beside it."""
     h, w = planes.shape[2:]
     return planes[:, :, h // 4 : h - h // 4, w // 4 : w - w // 4]
+
+
+class StainbankEncoder(Encoder):
+    """The built-in encoder; stain colours and strengths are fitted per slide."""
+
+    def __init__(self, spec: TileSpec, device: torch.device) -> None:
+        # A cell has to fit in, and be more than a few pixels.
+        if spec.px < 24 or spec.um < 12:
+            raise SettingsError(
+                f"a tile of {spec.um:g} µm ({spec.px} px at {spec.mpp:g} µm/px) has no room for texture",
+                remedy="Use a wider tile (--tile-um) or finer pixels (--mpp).",
+            )
+        self.name, self.spec, self.device = STAINBANK, spec, device
+        self.dim = len(names())
+        self.id = encoder_id({"encoder": STAINBANK, "version": VERSION, "mpp": spec.mpp, "px": spec.px})
+        self._module: tuple[str, torch.nn.Module] | None = None
+
+    def fit_slide(self, sample: NDArray[np.uint8]) -> SlideState:
+        """Stain colours and strengths of the slide."""
+        fit = fit_stains(sample)
+        return {"unmix": fit.unmix.tolist(), "strength": fit.strength.tolist(), "source": fit.source}
+
+    def encode(self, tiles: NDArray[np.uint8], state: SlideState) -> NDArray[np.float32]:
+        """Tiles (n, px, px, 3) uint8 to embeddings (n, dim) float32."""
+        key = json.dumps(state, sort_keys=True)
+        if self._module is None or self._module[0] != key:
+            module = Stainbank(self.spec.mpp, torch.tensor(state["unmix"]), torch.tensor(state["strength"]))
+            self._module = (key, module.to(self.device).eval())
+        out: NDArray[np.float32] = self._module[1](torch.from_numpy(tiles).to(self.device)).cpu().numpy()
+        return out

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from chrep_model.cores import each_core
+from chrep_model.device import each_core
 from chrep_model.encoders.encoder import Encoder, SlideState
+from chrep_model.files import write_atomically
 
 SIZES = (8, 16, 32, 64, 128, 256, 512)
 """Batch sizes to measure."""
@@ -93,6 +94,8 @@ def tune(encoder: Encoder, cache: Path, report: Callable[[str], None] = lambda _
     ------
     torch.OutOfMemoryError
         The smallest batch does not fit into the device's memory.
+    PredictionError
+        The cache cannot be written.
     """
     px = encoder.spec.px
     tiles = np.random.default_rng(0).integers(0, 256, (SIZES[-1], px, px, 3), np.uint8)
@@ -105,7 +108,9 @@ def tune(encoder: Encoder, cache: Path, report: Callable[[str], None] = lambda _
         each_core_tiles_per_s=_each_core(encoder, tiles[:chosen], state, report),
     )  # fmt: skip
     found = _compiled(encoder, tiles[:chosen], state, plain, report)
-    _keep(found, _file(encoder, cache))
+    with write_atomically(_file(encoder, cache)) as part:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(found.model_dump_json(indent=1), encoding="utf-8")
     return found
 
 
@@ -184,10 +189,3 @@ def _file(encoder: Encoder, cache: Path) -> Path:
     machine = torch.cuda.get_device_name(device) if on_gpu else f"{platform.machine()} x {os.cpu_count()}"
     facts = [encoder.id, encoder.precision, device.type, machine, torch.__version__]
     return cache / "tuning" / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}.json"
-
-
-def _keep(found: Tuning, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.partial")
-    part.write_text(found.model_dump_json(indent=1), encoding="utf-8")
-    part.replace(file)

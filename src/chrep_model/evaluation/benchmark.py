@@ -16,6 +16,7 @@ from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.gene_lists import read_gene_list
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
+from chrep_model.device import choose_device
 from chrep_model.embeddings import Progress
 from chrep_model.errors import SettingsError
 from chrep_model.evaluation.fits import FitTask, JobStore, Plan, section_digest
@@ -26,10 +27,9 @@ from chrep_model.evaluation.report import write_report
 from chrep_model.evaluation.splits import Fold, Split, make_folds
 from chrep_model.evaluation.summary import summarise, trusted_variants
 from chrep_model.evaluation.tables import Tables
-from chrep_model.files import make_writable, replacing
+from chrep_model.files import make_writable, write_atomically
 from chrep_model.methods.registry import METHODS, MethodSettings, make_method
 from chrep_model.pipeline import DEFAULT_GENES
-from chrep_model.prediction.predictor import choose_device
 from chrep_model.training.features import EncoderSettings, section_features
 
 
@@ -186,7 +186,7 @@ def _jobs(settings: EvaluateSettings, folds: Sequence[Fold]) -> list[FitTask]:
 def _write(folder: Path, tables: Tables, summary: dict[str, Any], tested: Sequence[Section]) -> None:
     make_writable(folder)
     tables.write(folder)
-    with replacing(folder / "summary.json") as path:
+    with write_atomically(folder / "summary.json") as path:
         path.write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
-    with replacing(folder / "report.html") as path:
+    with write_atomically(folder / "report.html") as path:
         write_report(path, tables.scores, tables.per_gene, summary, tables.maps, tables.intervals, tested)

@@ -17,9 +17,9 @@ from dataclasses import fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.calibration.trust import gene_correlations
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
+from chrep_model.statistics import gene_correlations
 
 SPLITS = 10
 """Splits whose correlations are averaged: one alone depends on its draw."""

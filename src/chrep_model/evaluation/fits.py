@@ -29,12 +29,12 @@ from chrep_model.evaluation.guard import GuardStage, check_gallery
 from chrep_model.evaluation.oracle import ORACLE, LibrarySizeOracle
 from chrep_model.evaluation.scoring import FitScores, MeasuredSection, score_model, score_prediction
 from chrep_model.evaluation.splits import Fold
-from chrep_model.files import make_writable, replacing
+from chrep_model.files import make_writable, write_atomically
 from chrep_model.methods.model import fit_model
 from chrep_model.methods.registry import MethodSettings, make_method
 from chrep_model.training.run import SILENT, Run
 
-_DECIDING = ("cohorts", "networks", "training", "calibration", "methods", "evaluation")
+_DECIDING = ("statistics", "cohorts", "networks", "training", "calibration", "methods", "evaluation")
 """Units whose code decides what a job finds, given the features; the report is not among them."""
 
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "torch")
@@ -168,7 +168,7 @@ class JobStore:
         """
         make_writable(self.folder)
         facts = {"method": job.method, "fold": job.fold, "seed": job.seed, "key": key}
-        with replacing(self.folder / job.name) as folder:
+        with write_atomically(self.folder / job.name) as folder:
             folder.mkdir()
             for field in fields(FitScores):
                 frame: pd.DataFrame = getattr(outcome, field.name)
@@ -203,7 +203,7 @@ def code_digest() -> str:
     digest = hashlib.sha256(json.dumps({name: version(name) for name in _LIBRARIES}).encode())
     root = Path(chrep_model.__file__).parent
     for unit in _DECIDING:
-        for path in sorted((root / unit).rglob("*.py")):
+        for path in sorted([*root.glob(f"{unit}.py"), *(root / unit).rglob("*.py")]):
             place = path.relative_to(root).as_posix()
             if not place.startswith("evaluation/report"):
                 digest.update(place.encode() + path.read_bytes())

@@ -14,15 +14,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.calibration.trust import gene_correlations
+from chrep_model.statistics import CONSTANT, gene_correlations, mean_of_known
 
 LOG10_SPOT, Z_TRAIN = "log10-spot", "z-train"
 """The spaces: the panel's unit, and that unit divided by the gene's sd over the training spots."""
 
 TOP = 50
 """Genes in PCC(HEG50) and PCC(top 50)."""
-
-_CONSTANT = 1e-6
 
 Figure = tuple[str, str, float]
 """Space, metric, value."""
@@ -47,7 +45,7 @@ def relative_variance_distance(
         (genes,) float64; NaN where the truth is constant.
     """
     of_truth = np.asarray(truth, np.float64).var(0)
-    of_truth[np.sqrt(of_truth) <= _CONSTANT] = np.nan
+    of_truth[np.sqrt(of_truth) <= CONSTANT] = np.nan
     return (np.asarray(predicted, np.float64).var(0) / of_truth - 1) ** 2
 
 
@@ -92,17 +90,17 @@ def scores(
     best = np.sort(r[~np.isnan(r)])[::-1][:TOP]
     error = predicted.astype(np.float64) - truth
     z = error / sd
-    flat = np.asarray(predicted, np.float64).std(0) <= _CONSTANT
+    flat = np.asarray(predicted, np.float64).std(0) <= CONSTANT
     return [
         # the columns are chosen before NaN are dropped: dropping them first would shift every later column
-        (LOG10_SPOT, "pcc_acg", mean_of(r)),
-        (LOG10_SPOT, "pcc_heg50", mean_of(r[highly_expressed(truth)])),
-        (LOG10_SPOT, "pcc_top50", mean_of(best)),
+        (LOG10_SPOT, "pcc_acg", mean_of_known(r)),
+        (LOG10_SPOT, "pcc_heg50", mean_of_known(r[highly_expressed(truth)])),
+        (LOG10_SPOT, "pcc_top50", mean_of_known(best)),
         (LOG10_SPOT, "mse", float((error**2).mean())),
         (LOG10_SPOT, "mae", float(np.abs(error).mean())),
         (Z_TRAIN, "mse", float((z**2).mean())),
         (Z_TRAIN, "mae", float(np.abs(z).mean())),
-        (LOG10_SPOT, "rvd", mean_of(relative_variance_distance(truth, predicted))),
+        (LOG10_SPOT, "rvd", mean_of_known(relative_variance_distance(truth, predicted))),
         (LOG10_SPOT, "genes_not_measured", float(given - len(sd))),
         (LOG10_SPOT, "genes_without_truth", float(np.isnan(r).sum())),
         (LOG10_SPOT, "genes_without_prediction", float((flat & ~np.isnan(r)).sum())),
@@ -155,9 +153,3 @@ def mean_predictor_mse(
     per_gene = exact.var(0) + (exact.mean(0) - mean[columns]) ** 2
     spread = np.asarray(sd, np.float64)[columns]
     return {LOG10_SPOT: float(per_gene.mean()), Z_TRAIN: float((per_gene / spread**2).mean())}
-
-
-def mean_of(values: NDArray[np.floating]) -> float:
-    """Return the mean of the values that are not NaN; NaN if there is none."""
-    present = values[~np.isnan(values)]
-    return float(present.mean(dtype=np.float64)) if len(present) else float("nan")

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from chrep_model.bundle import Bundle
-from chrep_model.calibration.trust import gene_correlations
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.section import Section
 from chrep_model.errors import GeneError
-from chrep_model.evaluation.metrics import mean_of
+from chrep_model.statistics import gene_correlations, mean_of_known
 
 if TYPE_CHECKING:
     from chrep_model.bundle.card import Card
@@ -114,7 +113,7 @@ class ModelComparison(_Facts):
 
 def _mean(scores: Sequence[Score]) -> Score:
     pcc, mse = (np.array([getattr(s, name) for s in scores]) for name in ("pcc", "mse"))
-    return Score(pcc=mean_of(pcc), mse=mean_of(mse))
+    return Score(pcc=mean_of_known(pcc), mse=mean_of_known(mse))
 
 
 def seen_by(card: Card, section: Section) -> Seen:
@@ -203,7 +202,7 @@ def _score(bundle: Bundle, section: Section, genes: Sequence[str], look: Look) -
     predicted = model.read(response, model.fitted.variants[-1], columns)
     truth = model.panel.expression(section)[:, columns]
     return Score(
-        pcc=mean_of(gene_correlations(truth, predicted)),
+        pcc=mean_of_known(gene_correlations(truth, predicted)),
         mse=float(np.mean((predicted.astype(np.float64) - truth) ** 2)),
     )
 

@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.calibration.trust import gene_correlations
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.log10_spot import COUNTS_PER_SPOT
 from chrep_model.cohorts.section import Section
 from chrep_model.methods.model import measured_by
+from chrep_model.statistics import gene_correlations
 from chrep_model.training.samples import groups
 
 ORACLE = "library_size_oracle"

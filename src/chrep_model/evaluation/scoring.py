@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from chrep_model.calibration.trust import LEVELS, gene_correlations
+from chrep_model.calibration.trust import LEVELS
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.ceiling import ceiling, reliability, variance_explained
@@ -18,7 +18,6 @@ from chrep_model.evaluation.metrics import (
     LOG10_SPOT,
     Figure,
     interval_scores,
-    mean_of,
     measured_columns,
     relative_variance_distance,
     scores,
@@ -28,6 +27,7 @@ from chrep_model.geometry import px_to_um
 from chrep_model.methods.base import Response
 from chrep_model.methods.model import Model
 from chrep_model.networks.graph import spot_graph
+from chrep_model.statistics import gene_correlations, mean_of_known
 
 SMOOTHED = "smoothed"
 """Variant: the trusted one, averaged over every spot and its direct neighbours afterwards."""
@@ -114,8 +114,8 @@ class MeasuredSection:
             }
         )
         overall += [
-            (LOG10_SPOT, "ssim", mean_of(genes["ssim"].to_numpy())),
-            (LOG10_SPOT, "pcc_ceiling", mean_of(genes["ceiling"].to_numpy())),
+            (LOG10_SPOT, "ssim", mean_of_known(genes["ssim"].to_numpy())),
+            (LOG10_SPOT, "pcc_ceiling", mean_of_known(genes["ceiling"].to_numpy())),
             (LOG10_SPOT, "variance_explained", variance_explained(truth, predicted, reliability)),
         ]
         if len(genes) < len(self.panel):

@@ -13,7 +13,7 @@ from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.scoring import TRUTH, FitScores
 from chrep_model.evaluation.splits import Fold
 from chrep_model.evaluation.summary import trusted_variants
-from chrep_model.files import replacing
+from chrep_model.files import write_atomically
 
 SCORE_COLUMNS = ("method", "variant", "split", "fold", "patient", "seed", "space", "metric", "value")
 GENE_COLUMNS = (
@@ -71,10 +71,10 @@ class Tables:
 
     def write(self, folder: Path) -> None:
         """Write ``scores.csv``, ``per_gene.parquet``, ``intervals.parquet`` and ``maps.parquet``."""
-        with replacing(folder / "scores.csv") as path:
+        with write_atomically(folder / "scores.csv") as path:
             self.scores.to_csv(path, index=False)
         for name in ("per_gene", "intervals", "maps"):
-            with replacing(folder / f"{name}.parquet") as path:
+            with write_atomically(folder / f"{name}.parquet") as path:
                 getattr(self, name).to_parquet(path, index=False)
 
 

@@ -17,9 +17,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.calibration.gallery import Gallery, Neighbours, unit_rows
+from chrep_model.calibration.gallery import Gallery, Neighbours
 from chrep_model.calibration.trust import Trust
 from chrep_model.errors import SettingsError
+from chrep_model.statistics import unit_rows
 from chrep_model.training.objective import Objective
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.calibration.gallery import Gallery, Neighbours, unit_rows, weighted_mean
+from chrep_model.calibration.gallery import Gallery, Neighbours, weighted_mean
 from chrep_model.methods.base import (
     ALL,
     Arrays,
@@ -20,6 +20,7 @@ from chrep_model.methods.base import (
     held_out_trust,
     leave_section_out,
 )
+from chrep_model.statistics import unit_rows
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 

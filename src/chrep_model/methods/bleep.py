@@ -11,7 +11,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from chrep_model.calibration.gallery import unit_rows
 from chrep_model.methods.base import gallery_of
 from chrep_model.methods.inputs import Inputs
 from chrep_model.methods.retrieval import (
@@ -23,6 +22,7 @@ from chrep_model.methods.retrieval import (
 )
 from chrep_model.networks.heads import ResidualHead
 from chrep_model.networks.losses import soft_alignment_loss
+from chrep_model.statistics import unit_rows
 from chrep_model.training.objective import SpotBatch
 from chrep_model.training.samples import SpotTable
 

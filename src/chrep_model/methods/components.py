@@ -8,9 +8,9 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from chrep_model.calibration.trust import gene_correlations
 from chrep_model.methods.base import ALL, Genes, leave_section_out
 from chrep_model.methods.ridge import TableSolver
+from chrep_model.statistics import gene_correlations
 from chrep_model.training.samples import SpotTable, groups
 
 _LEAST_WEIGHT = 0.02

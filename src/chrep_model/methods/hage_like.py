@@ -20,13 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.cluster.hierarchy import fcluster, ward
 from torch import Tensor, nn
 
-from chrep_model.calibration.gallery import Gallery, unit_rows
+from chrep_model.calibration.gallery import Gallery
 from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, Response, gallery_of
 from chrep_model.methods.inputs import Inputs
 from chrep_model.methods.search import choose
 from chrep_model.networks.attention import GeneAttention
 from chrep_model.networks.heads import GeneEncoder
 from chrep_model.networks.losses import alignment_loss, squared_error, supervised_contrastive_loss
+from chrep_model.statistics import unit_rows
 from chrep_model.training.loop import train_objective
 from chrep_model.training.objective import Objective, SpotBatch
 from chrep_model.training.run import SILENT, Run

@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from chrep_model.calibration.gallery import unit_rows
 from chrep_model.methods.base import gallery_of
 from chrep_model.methods.inputs import Inputs
 from chrep_model.methods.retrieval import (
@@ -22,6 +21,7 @@ from chrep_model.methods.retrieval import (
 )
 from chrep_model.networks.heads import ResidualHead
 from chrep_model.networks.losses import image_centric_loss
+from chrep_model.statistics import unit_rows
 from chrep_model.training.objective import SpotBatch
 from chrep_model.training.samples import SpotTable
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chrep_model.calibration.gallery import Gallery, unit_rows
+from chrep_model.calibration.gallery import Gallery
 from chrep_model.methods.base import Arrays, Response, gallery_of
 from chrep_model.methods.inputs import Inputs
 from chrep_model.methods.retrieval import (
@@ -31,6 +31,7 @@ from chrep_model.methods.retrieval import (
 from chrep_model.networks.attention import SpotTransformer
 from chrep_model.networks.heads import ResidualHead
 from chrep_model.networks.losses import alignment_loss
+from chrep_model.statistics import unit_rows
 from chrep_model.training.objective import SpotBatch
 from chrep_model.training.samples import SpotTable
 

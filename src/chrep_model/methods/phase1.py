@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from chrep_model.blocks import scratch, write
-from chrep_model.calibration.gallery import unit_rows
+from chrep_model.mapped_arrays import temporary_array, write_rows
 from chrep_model.methods.base import ALL, Arrays, Genes
 from chrep_model.methods.inputs import Inputs
 from chrep_model.networks.heads import (
@@ -29,6 +28,7 @@ from chrep_model.networks.heads import (
     RegressionHead,
 )
 from chrep_model.networks.losses import alignment_loss, regression_loss, topology_loss
+from chrep_model.statistics import unit_rows
 from chrep_model.training.loop import train_objective
 from chrep_model.training.objective import Objective, SpotBatch
 from chrep_model.training.run import SILENT, Run
@@ -135,8 +135,8 @@ class Phase1:
         """Return F_H at unit length, (n, members * dim); for streamed features as a temporary memory map."""
         if not isinstance(features, Streamed):
             return unit_rows(self.feature(features))
-        z = scratch((len(features), sum(adapter.linear.out_features for adapter in self.adapters)))
-        write(z, (unit_rows(self.feature(piece)) for piece in features.pieces()))
+        z = temporary_array((len(features), sum(adapter.linear.out_features for adapter in self.adapters)))
+        write_rows(z, (unit_rows(self.feature(piece)) for piece in features.pieces()))
         return z
 
     @torch.inference_mode()

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from chrep_model.calibration.gallery import Gallery, mean_of, unit_rows
+from chrep_model.calibration.gallery import Gallery, mean_of
 from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, Response
 from chrep_model.methods.inputs import Inputs
 from chrep_model.methods.search import choose
 from chrep_model.networks.heads import ResidualHead
+from chrep_model.statistics import unit_rows
 from chrep_model.training.loop import train_objective
 from chrep_model.training.objective import Objective
 from chrep_model.training.run import SILENT, Run

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from chrep_model.calibration.gallery import Gallery, unit_rows
+from chrep_model.calibration.gallery import Gallery
 from chrep_model.methods.base import (
     ALL,
     Arrays,
@@ -19,6 +19,7 @@ from chrep_model.methods.base import (
     gallery_of,
     leave_section_out,
 )
+from chrep_model.statistics import unit_rows
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from chrep_model.calibration.trust import gene_correlations
 from chrep_model.methods.base import FittedMethod
+from chrep_model.statistics import gene_correlations
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.calibration.gallery import Gallery, unit_rows
+from chrep_model.calibration.gallery import Gallery
 from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, Response, gallery_of
 from chrep_model.methods.components import principal_components
 from chrep_model.methods.ridge import choose_penalty, filled_in
+from chrep_model.statistics import unit_rows
 from chrep_model.training.run import SILENT, Run
 from chrep_model.training.samples import SpotTable
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from chrep_model.files import replacing
+from chrep_model.files import write_atomically
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
@@ -67,14 +67,14 @@ def make(bundle: Bundle, cache: Path, report: Callable[[str], None] = lambda _: 
     Returns
     -------
     IndexFacts or None
-        None where an index does not pay, see `calibration.index.make_index`.
+        None where an index does not pay, see `index_making.make_index`.
 
     Raises
     ------
     PredictionError
         The cache cannot be written.
     """
-    from chrep_model.calibration.index import make_index
+    from chrep_model.calibration.index_making import make_index
     from chrep_model.methods.base import REACH
 
     lists, facts = _files(bundle, cache)
@@ -84,10 +84,10 @@ def make(bundle: Bundle, cache: Path, report: Callable[[str], None] = lambda _: 
     if index is None:
         lists.unlink(missing_ok=True)
         return None
-    lists.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(lists) as part:
+    with write_atomically(lists) as part:
+        part.parent.mkdir(parents=True, exist_ok=True)
         index.save(part)
-    with replacing(facts) as part:
+    with write_atomically(facts) as part:
         part.write_text(index.facts.model_dump_json(indent=1), encoding="utf-8")
     return index.facts
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.blocks import forget, on_disk
+from chrep_model.mapped_arrays import move_to_disk, release_pages
 
 if TYPE_CHECKING:
     from chrep_model.methods.base import Response
@@ -54,7 +54,7 @@ class Parts:
         for part in self._parts:
             yield part
             for values in part.response.values():
-                forget(values)
+                release_pages(values)
 
     def add(self, part: PredictionPart) -> None:
         """Add one behind the others."""
@@ -77,5 +77,5 @@ class Parts:
 def _block(parts: Sequence[PredictionPart]) -> PredictionPart:
     whole = {name: np.concatenate([part.response[name] for part in parts]) for name in parts[0].response}
     # A single number per tile is little, and is wanted of all tiles at a time.
-    wide = on_disk({name: values for name, values in whole.items() if values.ndim > 1})
+    wide = move_to_disk({name: values for name, values in whole.items() if values.ndim > 1})
     return PredictionPart(np.concatenate([part.indices for part in parts]), whole | wide)

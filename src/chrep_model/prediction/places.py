@@ -6,12 +6,13 @@ the folder is kept beside the embeddings of this user.
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
 
 from chrep_model.cache import default_cache
+from chrep_model.errors import PredictionError
+from chrep_model.files import write_atomically
 from chrep_model.slides.absent import AbsentSlide
 from chrep_model.slides.slide import Slide
 
@@ -23,11 +24,9 @@ def remember(slide: Slide) -> None:
     if isinstance(slide, AbsentSlide):
         return
     place = _place(slide.fingerprint)
-    with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_suffix(f".{os.getpid()}.partial")
+    with suppress(PredictionError), write_atomically(place) as part:
+        part.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(str(slide.path.absolute()), encoding="utf-8")
-        part.replace(place)
 
 
 def recall(fingerprint: str) -> Path | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from chrep_model.calibration.trust import UNLIKE_SHARE
 from chrep_model.errors import Cancelled, PredictionError
 from chrep_model.prediction.parts import Parts, PredictionPart
+from chrep_model.prediction.table import INTERVAL_LAYER, library_of, spatial_facts, table_of_tiles
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid
 
@@ -299,9 +300,28 @@ class Prediction:
         genes : tuple of str, optional
             Which genes; all unless given. GeneError for an unknown one.
         """
-        from chrep_model.prediction.table import to_anndata
+        table = self.to_layers(genes)
+        table.X = table.layers[self.variants[-1]].copy()  # not shared: scanpy changes X in place
+        table.uns["spatial"] = {library_of(self.slide): spatial_facts(self.slide, self.grid.tile_px)}
+        return table
 
-        return to_anndata(self, genes)
+    def to_layers(self, genes: tuple[str, ...] | None = None) -> anndata.AnnData:
+        """Return the table of `to_anndata` without ``X`` and ``uns["spatial"]``."""
+        panel, indices = self.bundle.panel, self.indices
+        columns = panel.indices(genes) if genes else np.arange(len(self.genes))
+        order = np.argsort(indices)
+        table = table_of_tiles(self.grid, indices[order], panel, columns)
+        table.obs["gallery_distance"] = self.distance()[order]
+        for variant in self.variants:
+            table.layers[variant] = self.values(columns, variant)[order]
+        trust, half, unlike = self.bundle.trust, self.intervals(columns), self.unlike()
+        if trust is not None and half is not None and unlike is not None:
+            table.layers[INTERVAL_LAYER] = half[order]
+            table.obs["unlike_training"] = unlike[order]
+            table.var["accuracy"] = trust.accuracy[columns]
+            table.var["predictable"] = trust.predictable[columns]
+        table.uns["chrep"] = self.facts()
+        return table
 
     def facts(self) -> dict[str, Any]:
         """Return provenance as plain strings and numbers: bundle, slide, tiles, units, versions."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from chrep_model.bundle import Bundle
 from chrep_model.cache import default_cache
+from chrep_model.device import choose_device
 from chrep_model.embeddings import Progress, SlideEmbeddings
 from chrep_model.errors import Cancelled, PredictionError
 from chrep_model.geometry import Rect
@@ -239,35 +239,3 @@ def spread_evenly(grid: TileGrid, indices: NDArray[np.int64], most: int) -> NDAr
         if 0 < chosen.sum() <= most:
             return indices[chosen]
     return indices[:most]
-
-
-def gpus() -> list[str]:
-    """Names of this process's CUDA devices, as the environment variable CUDA_VISIBLE_DEVICES takes them."""
-    import torch
-
-    count = torch.cuda.device_count()
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return named[:count] or [str(number) for number in range(count)]
-
-
-def choose_device(wanted: str) -> str:
-    """``"auto"`` to the best device of this machine; anything else is checked and passed on.
-
-    Raises
-    ------
-    PredictionError
-        The device is not there.
-    """
-    import torch
-
-    if wanted == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=wanted)
-    except (RuntimeError, AssertionError) as error:
-        raise PredictionError(
-            f"there is no device {wanted!r} here", remedy="Use --device auto or cpu."
-        ) from error
-    return wanted

@@ -6,8 +6,7 @@ import hashlib
 import os
 import string
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,9 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import sparse
+
+from chrep_model.errors import CohortError
+from chrep_model.files import write_atomically
 
 from .blueprint import NEW_PATIENT, PATIENTS, SCANNERS, Blueprint
 from .counts import Spots, draw_counts, place_spots
@@ -86,19 +88,6 @@ def make_section(plan: Blueprint, progress: Callable[[float], None] | None = Non
     return SyntheticSection(plan, picture, counts, plan.genes or GENES, spots)
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name to write to; afterwards sync the file and rename it to `path`."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        yield partial
-        with partial.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_section(
     section: SyntheticSection, folder: str | os.PathLike[str], quality: int = 88, suffix: str = ".jpg"
 ) -> None:
@@ -118,12 +107,12 @@ def write_section(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plan = section.plan
-    with _replacing(folder / f"{plan.name}{suffix}") as path:
+    with write_atomically(folder / f"{plan.name}{suffix}", CohortError) as path:
         if suffix == ".tif":
             _write_tiff(path, section.picture, plan.mpp, quality)
         else:
-            Image.fromarray(section.picture).save(path, quality=quality, comment=NOTE.encode())
-    with _replacing(folder / f"{plan.name}.h5ad") as path:
+            Image.fromarray(section.picture).save(path, "JPEG", quality=quality, comment=NOTE.encode())
+    with write_atomically(folder / f"{plan.name}.h5ad", CohortError) as path:
         _table(section).write_h5ad(path, compression="gzip")
 
 
@@ -143,7 +132,7 @@ def write_slide(plan: Blueprint, folder: str | os.PathLike[str], quality: int = 
     folder.mkdir(parents=True, exist_ok=True)
     tissue = make_tissue(plan)
     picture = render(plan, tissue, make_cells(plan, tissue))
-    with _replacing(folder / f"{plan.name}.ome.tif") as path:
+    with write_atomically(folder / f"{plan.name}.ome.tif", CohortError) as path:
         _write_tiff(path, picture, plan.mpp, quality, name=plan.name)
 
 

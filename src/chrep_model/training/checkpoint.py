@@ -10,12 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from chrep_model import __version__
+from chrep_model.errors import TrainingError
+from chrep_model.files import write_atomically
 from chrep_model.training.distributed import Ranks
 from chrep_model.training.run import Run
 from chrep_model.training.streamed import Streamed
@@ -159,9 +159,11 @@ class Checkpoint:
             return
         facts = {**state.facts(), "identity": self.identity, "complete": complete}
         try:
-            write_whole(self.path, save(state.tensors(complete), {_FACTS: json.dumps(facts)}))
-        except OSError as error:
-            self.run.warn(f"{self.path}: the training cannot be kept here ({error.strerror or error})")
+            with write_atomically(self.path, TrainingError, "the training cannot be kept here") as part:
+                part.parent.mkdir(parents=True, exist_ok=True)
+                part.write_bytes(save(state.tensors(complete), {_FACTS: json.dumps(facts)}))
+        except TrainingError as error:
+            self.run.warn(f"{error.path}: {error.what}")
         self._written = time.monotonic()
 
 
@@ -195,20 +197,6 @@ def file_name(part: str) -> str:
     """Name of the file of a network: readable, and another one for every part."""
     readable = re.sub(r"[^\w-]+", "-", part)[:80]
     return f"{readable}.{hashlib.sha256(part.encode()).hexdigest()[:8]}.safetensors"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, sync it and rename it: it is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with part.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _facts(content: bytes) -> dict[str, Any]:

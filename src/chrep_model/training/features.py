@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from chrep_model.blocks import scratch, write
 from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import DEFAULT_CONTEXT_UM, Progress, SlideEmbeddings
-from chrep_model.encoders.encoder import DEFAULT_BATCH, DEFAULT_TILE_UM, STAINBANK, Encoder, open_encoder
+from chrep_model.encoders.encoder import DEFAULT_BATCH, Encoder
+from chrep_model.encoders.opening import DEFAULT_TILE_UM, open_encoder
+from chrep_model.encoders.stainbank import STAINBANK
+from chrep_model.mapped_arrays import temporary_array, write_rows
 from chrep_model.training.streamed import LARGE
 
 Features = dict[str, NDArray[np.float32]]
@@ -80,6 +82,6 @@ def section_features(
     ends = np.cumsum([len(section) for section in sections])
     if not len(ends) or ends[-1] <= LARGE:
         return {section.name: features(section) for section in sections}
-    file = scratch((int(ends[-1]), encoder.dim * (1 + len(context_um))))
-    write(file, map(features, sections))
+    file = temporary_array((int(ends[-1]), encoder.dim * (1 + len(context_um))))
+    write_rows(file, map(features, sections))
     return {section.name: file[end - len(section) : end] for section, end in zip(sections, ends, strict=True)}

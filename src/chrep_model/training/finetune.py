@@ -15,7 +15,6 @@ a GPU. On the CPU everything is float32, and the same seed gives the same weight
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,10 +28,11 @@ from torch import Tensor, nn
 
 from chrep_model.cohorts.section import Section
 from chrep_model.embeddings import CLIP, Progress
-from chrep_model.encoders.encoder import TimmEncoder
-from chrep_model.errors import Cancelled, SettingsError
+from chrep_model.encoders.timm_encoder import TimmEncoder
+from chrep_model.errors import Cancelled, SettingsError, TrainingError
+from chrep_model.files import write_atomically
+from chrep_model.mapped_arrays import temporary_array
 from chrep_model.training.augmentation import Augmentation
-from chrep_model.training.checkpoint import write_whole
 from chrep_model.training.distributed import ALONE, Ranks
 from chrep_model.training.faults import require_finite, spots_in_words
 from chrep_model.training.loop import Task, held_out_pcc, run_epochs
@@ -128,7 +128,7 @@ def finetune(
     SettingsError
         The section to be held out is not among them.
     TrainingError
-        See `run_epochs`.
+        See `run_epochs`; or `out` cannot be written.
     Cancelled
         `cancelled` said so.
     """
@@ -139,7 +139,9 @@ def finetune(
         patience=settings.patience, run=run, ranks=ranks,
     )  # fmt: skip
     if ranks.first:
-        write_whole(out, encoder.weights_file())
+        with write_atomically(out, TrainingError) as part:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(encoder.weights_file())
 
 
 def _held_out(settings: FinetuneSettings, table: SpotTable) -> int:
@@ -311,16 +313,15 @@ def read_tiles(
         `cancelled` said so.
     SlideError
         Pixels cannot be read.
+    SettingsError
+        There is no room for the temporary file of many tiles.
     """
     from chrep_model.slides.tiles import TileReader
 
     px = encoder.spec.px
     shape = (sum(len(s) for s in sections), px, px, 3)
-    if np.prod(shape, dtype=np.int64) > IN_MEMORY:
-        with tempfile.TemporaryFile() as file:  # has no name: it is gone with this process, even a killed one
-            out: NDArray[np.uint8] = np.memmap(file, np.uint8, "w+", shape=shape)
-    else:
-        out = np.empty(shape, np.uint8)
+    large = np.prod(shape, dtype=np.int64) > IN_MEMORY
+    out: NDArray[np.uint8] = temporary_array(shape, np.uint8) if large else np.empty(shape, np.uint8)
     start = 0
     for section in sections:
         with section.open_slide() as slide:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.blocks import blocks, read
+from chrep_model.mapped_arrays import read_rows, slices
 
 LARGE = 2**18
 """Tables of more spots than this are streamed, whether their features are in memory or on the disk.
@@ -71,7 +71,7 @@ class Streamed:
 
     def pieces(self) -> Iterator[NDArray[np.float32]]:
         """Give all rows in their order, `BLOCK` of them at a time."""
-        return (self[block] for block in blocks(len(self), BLOCK))
+        return (self[block] for block in slices(len(self), BLOCK))
 
     def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean (d,) and covariance (d, d) of the rows, in one pass.
@@ -94,7 +94,7 @@ class Streamed:
         for number in np.unique(of):
             rows, here = wanted[of == number] - self._start(number), of == number
             whole = len(rows) and rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all()
-            out[here] = read(self.parts[number], slice(rows[0], rows[-1] + 1) if whole else rows)
+            out[here] = read_rows(self.parts[number], slice(rows[0], rows[-1] + 1) if whole else rows)
         return out
 
     def _start(self, number: int) -> int:

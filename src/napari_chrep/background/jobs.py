@@ -181,7 +181,7 @@ def _drawn_from(coarse: Prediction, step: Pass) -> Iterator[Preview]:
 
 def _predictor(bundle: Bundle) -> Predictor:
     from chrep_model.cache import trim_cache
-    from chrep_model.encoders.encoder import STAINBANK
+    from chrep_model.encoders.stainbank import STAINBANK
     from chrep_model.prediction.predictor import Predictor
 
     wanted = preferences()

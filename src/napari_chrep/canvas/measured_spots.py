@@ -15,6 +15,7 @@ from chrep_model.cohorts.probe import probe
 from chrep_model.cohorts.section import Section, read_section
 from chrep_model.errors import ChrepError, GeneError
 from chrep_model.geometry import um_to_px, xy_to_rowcol
+from chrep_model.statistics import gene_correlations
 from napari_chrep.canvas.maps import PAIR, FloatMap
 
 if TYPE_CHECKING:
@@ -184,18 +185,14 @@ def agreement(
     count = int(under.sum())
     if count < LEAST_SPOTS:
         return f"{count} of {len(tiles):,} measured spots lie in predicted tiles: too few to compare."
-    found = [(kind, _correlation(truth[under], values[under])) for kind, values in on_spots.items()]
-    said = ", ".join(f"{pcc:.2f} {kind}" for kind, pcc in found if pcc is not None)
+    found = {
+        kind: float(np.nan_to_num(gene_correlations(truth[under, None], values[under, None]))[0])
+        for kind, values in on_spots.items()
+    }
+    said = ", ".join(f"{pcc:.2f} {kind}" for kind, pcc in found.items() if pcc)  # 0: one does not vary
     if not said:
         return f"On {count:,} measured spots {gene} does not vary."
     text = f"On {count:,} measured spots: PCC {said}."
     if any(section.get("slide") == prediction.slide.path.name for section in prediction.bundle.card.sections):
         text += " The model was trained on this section, which flatters it."
     return text
-
-
-def _correlation(truth: npt.NDArray[np.float32], predicted: npt.NDArray[np.float32]) -> float | None:
-    """Return Pearson's correlation; None if either side is constant."""
-    a, b = (values.astype(np.float64) - values.mean(dtype=np.float64) for values in (truth, predicted))
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm > 1e-9 else None

@@ -14,7 +14,6 @@ from qtpy.QtCore import QSettings
 from chrep_model.cohorts.aliases import Aliases, GeneNames
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.errors import ChrepError
-from chrep_model.files import unwritable
 from napari_chrep.state.session import PerViewer, Session, sessions
 
 
@@ -33,8 +32,6 @@ def reading(path: Path, kept: Path, panel: GenePanel | None) -> Iterator[Aliases
         yield aliases
         if panel is not None:
             yield GeneNames(panel.genes, panel.ids, aliases)
-    except OSError as error:
-        yield unwritable(kept, error)
     except ChrepError as error:
         yield error
 

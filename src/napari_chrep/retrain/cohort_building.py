@@ -30,7 +30,7 @@ def looking(job: Job) -> Iterator[Suggestions | PairCheck]:
 def saving(cohort: Cohort, path: Path) -> Iterator[Path | ChrepError]:
     """Write a manifest; yields its path, or why it was not written."""
     try:
-        write_manifest(cohort, path)
+        write_manifest(cohort.name, cohort.sections, path)
         yield path
     except ChrepError as error:
         yield error

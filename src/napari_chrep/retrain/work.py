@@ -164,7 +164,7 @@ class Work:
         return self._features[key]
 
     def _encoder(self, bundle: Bundle) -> Encoder:
-        from chrep_model.prediction.predictor import choose_device
+        from chrep_model.device import choose_device
 
         known = self._encoders
         if bundle.card.encoder_id not in known:
@@ -172,7 +172,7 @@ class Work:
         return known[bundle.card.encoder_id]
 
     def _opened(self, settings: TrainSettings) -> Encoder:
-        from chrep_model.prediction.predictor import choose_device
+        from chrep_model.device import choose_device
 
         encoder = settings.open(choose_device(self.job.device))
         return self._encoders.setdefault(encoder.id, encoder)

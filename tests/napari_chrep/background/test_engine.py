@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 
-from chrep_model.encoders.encoder import StainbankEncoder
+from chrep_model.encoders.stainbank import StainbankEncoder
 from chrep_model.geometry import Rect
 from chrep_model.prediction.prediction import Prediction
 from chrep_model.prediction.predictor import Predictor

@@ -1,4 +1,4 @@
-"""Rows of arrays that may be larger than the memory: read in parts, and none of them kept."""
+"""Arrays that may be larger than the memory: mapped from files, read and written in parts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from chrep_model.errors import SettingsError
 
 
-def blocks(n: int, size: int) -> Iterator[slice]:
-    """Cut n rows into slices of `size`; the last one may be shorter."""
+def slices(n: int, size: int) -> Iterator[slice]:
+    """Yield the slices of `size` that make up n rows; the last one may be shorter."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def read(source: Any, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-    """Read some rows into the memory.
+def read_rows(source: Any, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return some rows of an array, in the memory.
 
     Parameters
     ----------
@@ -44,14 +44,14 @@ def read(source: Any, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         order = np.argsort(rows, kind="stable")  # the disk is read from its beginning to its end
         out = np.empty((len(rows), *source.shape[1:]), np.float32)
         out[order] = source[rows[order]]
-    forget(source)
+    release_pages(source)
     return out
 
 
-def mapped(
+def map_file(
     file: IO[bytes], shape: tuple[int, ...], order: Any = "C", dtype: Any = "<f4"
 ) -> np.memmap[Any, Any]:
-    """Make a map of an empty file that can be read and written.
+    """Map an empty file into an array that can be read and written.
 
     Raises
     ------
@@ -63,8 +63,8 @@ def mapped(
     return np.memmap(file, dtype, "r+", shape=shape, order=order)
 
 
-def scratch(shape: tuple[int, ...], dtype: Any = "<f4") -> np.memmap[Any, Any]:
-    """Make a map of a temporary file, which is gone once nobody uses the map.
+def temporary_array(shape: tuple[int, ...], dtype: Any = "<f4") -> np.memmap[Any, Any]:
+    """Make an array in a temporary file, which is gone once nobody uses the array.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def scratch(shape: tuple[int, ...], dtype: Any = "<f4") -> np.memmap[Any, Any]:
     """
     try:
         with tempfile.TemporaryFile() as file:
-            return mapped(file, shape, dtype=dtype)
+            return map_file(file, shape, dtype=dtype)
     except OSError as error:
         size = np.dtype(dtype).itemsize * math.prod(shape) / 1e9
         raise SettingsError(
@@ -83,17 +83,17 @@ def scratch(shape: tuple[int, ...], dtype: Any = "<f4") -> np.memmap[Any, Any]:
         ) from error
 
 
-def write(target: np.memmap[Any, Any], pieces: Iterable[NDArray[np.float32]]) -> None:
-    """Fill a map, (n, ...), with the pieces that make up its rows, and keep none in the memory."""
+def write_rows(target: np.memmap[Any, Any], pieces: Iterable[NDArray[np.float32]]) -> None:
+    """Fill a mapped array, (n, ...), with the pieces that make up its rows, and keep none in the memory."""
     start = 0
     for piece in pieces:
         target[start : start + len(piece)] = piece
         start += len(piece)
-        forget(target)
+        release_pages(target)
 
 
-def on_disk(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Move arrays to one temporary file that is mapped; where there is no room for it, they stay as they are.
+def move_to_disk(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Move arrays to one temporary file that is mapped; without room for it, return them as they are.
 
     One file: each takes one of the few (1024, if nothing is set) that a process may hold open.
     """
@@ -101,7 +101,7 @@ def on_disk(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     if not size:
         return dict(arrays)
     try:
-        file = scratch((size,), np.uint8)
+        file = temporary_array((size,), np.uint8)
     except SettingsError:
         return dict(arrays)
     out, start = {}, 0
@@ -109,12 +109,12 @@ def on_disk(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         out[name] = file[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
         out[name][...] = values
         start += values.nbytes
-    forget(file)
+    release_pages(file)
     return out
 
 
-def forget(source: NDArray[Any]) -> None:
-    """Hand the pages of a map back: they would count as this process's memory up to the size of the file.
+def release_pages(source: NDArray[Any]) -> None:
+    """Give the memory of a mapped array back: it would count as this process's up to the size of the file.
 
     What was written to a map is in its file; but of a copy on write the pages are all there is.
     Where the system has no such call, it takes pages back itself once they are wanted.
