@@ -1,4 +1,4 @@
-"""How a fit talks to whoever started it: lines of text, curves, checkpoints."""
+"""Callbacks of a fit to its caller: messages, epochs for curves, stopping; and the folder of checkpoints."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of one network, for a curve.
+    """Result of one epoch of one network, for a training curve.
 
     Attributes
     ----------
     part : str
-        Which of a fit's networks, as ``"without C2/member 1"``.
+        Name of the network in the fit, such as ``"without C2/member 1"``.
     number, of : int
-        From 1.
+        Number of the epoch, from 1, and number of all epochs.
     loss : float
-        Mean over the batches.
+        Mean loss over the batches.
     held_out : float or None
-        PCC on the held-out training section, where one is held out or watched.
+        PCC on the held-out training section, if there is one.
     """
 
     part: str

@@ -277,7 +277,7 @@ Source = tuple[str, Any]
 
 
 def _sources(kind: str, subject: Subject) -> list[Source]:
-    """What a map is made of."""
+    """Return the properties that decide a map's pixels."""
     if kind == "difference":
         return [(variant, subject.gene) for variant in reversed(PAIR)]
     if kind in BLEND:
@@ -286,7 +286,7 @@ def _sources(kind: str, subject: Subject) -> list[Source]:
 
 
 def _combined(values: list[FloatMap]) -> FloatMap:
-    """The difference of two, or the only one."""
+    """Return the difference of two maps' values, or the values of a single map."""
     first, *others = values
     return first - others[0] if others else first
 
