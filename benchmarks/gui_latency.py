@@ -37,8 +37,9 @@ from rich.table import Table
 from windows import live, settle, there
 
 from chrep_model.geometry import Rect
-from napari_chrep.background.engine import engines
-from napari_chrep.state.session import sessions
+from napari_chrep.background.engine import Engine
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIDE = 60_000
@@ -96,7 +97,7 @@ class Gaps(QObject):
 def measure(viewer: Any, bundle: Path, slide: Path, seconds: float) -> dict[str, Any]:
     """Idle and predicting in turn until each has had its time."""
     gaps: dict[str, list[float]] = {"first map": [], "idle": [], "predicting": [], "after": []}
-    engine, session = engines.of(viewer), sessions.of(viewer)
+    engine, session = kept_for(viewer, Engine), kept_for(viewer, Session)
     (layer,) = viewer.open(slide, plugin="napari-chrep")
     session.look_at(layer)
     viewer.reset_view()

@@ -17,9 +17,10 @@ from qtpy.QtWidgets import QApplication, QDialog, QPushButton, QRadioButton
 
 from chrep_model.bundle import load_bundle
 from chrep_model.prediction.predictor import Predictor
-from napari_chrep.background.engine import engines
-from napari_chrep.canvas.heatmaps import heatmaps
-from napari_chrep.state.session import sessions
+from napari_chrep.background.engine import Engine
+from napari_chrep.canvas.heatmaps import Heatmaps
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.docks import show_dock
 
 # Generous: several people share the machine that runs the tests.
@@ -40,8 +41,8 @@ class Desk:
 
     def __init__(self, viewer: Any, qtbot: Any) -> None:
         self.viewer, self.qtbot = viewer, qtbot
-        self.session, self.engine = sessions.of(viewer), engines.of(viewer)
-        self.heatmaps = heatmaps.of(viewer)
+        self.session, self.engine = kept_for(viewer, Session), kept_for(viewer, Engine)
+        self.heatmaps = kept_for(viewer, Heatmaps)
 
     def dock(self, name: str) -> Any:
         """Open a widget as the Plugins menu does."""

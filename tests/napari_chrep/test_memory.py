@@ -18,16 +18,17 @@ VISIT = """
 import sys
 from pathlib import Path
 from chrep_model.bundle import load_bundle
-from napari_chrep.state.session import sessions
+from napari_chrep.state.viewers import kept_for
+from napari_chrep.state.session import Session
 from napari_chrep.canvas.viewport import rect_in_view
-from napari_chrep.background.engine import engines
+from napari_chrep.background.engine import Engine
 import napari
 from qtpy.QtTest import QTest
 
 slide, bundle = sys.argv[1:]
 viewer = napari.Viewer()
 (layer,) = viewer.open(slide, plugin="napari-chrep")
-session, engine = sessions.of(viewer), engines.of(viewer)
+session, engine = kept_for(viewer, Session), kept_for(viewer, Engine)
 session.look_at(layer)
 
 def wait():

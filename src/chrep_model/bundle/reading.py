@@ -31,6 +31,10 @@ class Bundle:
     card: Card
     panel: GenePanel
 
+    def __repr__(self) -> str:
+        what = f"{self.card.method} on {self.card.encoder}, {len(self.genes)} genes"
+        return f"<{type(self).__name__} {self.card.name!r}: {what}>"
+
     @property
     def genes(self) -> tuple[str, ...]:
         """Genes it predicts."""

@@ -9,8 +9,7 @@ from pathlib import Path
 from chrep_model.cli import console
 from chrep_model.cohorts.cohort import Cohort, open_cohort
 from chrep_model.cohorts.findings import Finding
-from chrep_model.cohorts.pair_check import check_cohort
-from chrep_model.errors import CohortError
+from chrep_model.cohorts.pair_check import check_cohort, first_error
 
 Findings = Mapping[str, tuple[Finding, ...]]
 
@@ -56,17 +55,6 @@ def tell_findings(cohort: Cohort, found: Findings) -> None:
                 continue
             level = "" if finding.level == "ok" else f"{finding.level}: "
             console.warn(f"section {name}: {level}{finding.text} {finding.remedy}".rstrip())
-
-
-def first_error(cohort: Cohort, found: Findings) -> CohortError | None:
-    """Return the error of the first unusable section; None if all can be used."""
-    for name, findings in found.items():
-        for finding in findings:
-            if finding.level == "error":
-                text = finding.text[:1].lower() + finding.text[1:]
-                what = f"section {name} cannot be used: {text}"
-                return CohortError(what, path=cohort[name].counts_path, remedy=finding.remedy)
-    return None
 
 
 def _counting(tell: console.Tell | None, what: str) -> Callable[[int, int], None] | None:

@@ -108,7 +108,8 @@ def _slide(path: Path, scene: str | None) -> Facts:
 
 
 def _cohort(path: Path) -> Facts:
-    from chrep_model.cli.cohorts import first_error, read_and_check, tell_findings
+    from chrep_model.cli.cohorts import read_and_check, tell_findings
+    from chrep_model.cohorts.pair_check import first_error
 
     with console.progress() as (tell, _):
         cohort, found = read_and_check(path, progress=tell)

@@ -63,6 +63,9 @@ class Cohort:
             groups[section.patient] = (*groups.get(section.patient, ()), section.name)
         return groups
 
+    def __repr__(self) -> str:
+        return f"<Cohort {self.name!r}: {len(self)} sections of {len(self.patients)} patients>"
+
     def __len__(self) -> int:
         return len(self.sections)
 

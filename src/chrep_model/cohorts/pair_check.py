@@ -6,7 +6,7 @@ the window. Both run the same checks, which are in the package `checks`, one fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ from chrep_model.cohorts.pairing import Pair
 from chrep_model.cohorts.probe import probe
 from chrep_model.cohorts.readers import hdf5_files, read_pair
 from chrep_model.cohorts.section import Section, join_section, spot_diameter
-from chrep_model.errors import ChrepError
+from chrep_model.errors import ChrepError, CohortError
 from chrep_model.geometry import FloatArray, base_to_level
 from chrep_model.slides.slide import Slide, open_slide
 from chrep_model.slides.tissue import tissue_mask
@@ -201,6 +201,17 @@ def check_cohort(
     for name, finding in chain.from_iterable(between):
         found[name] = (finding, *found[name])
     return found
+
+
+def first_error(cohort: Cohort, found: Mapping[str, tuple[Finding, ...]]) -> CohortError | None:
+    """Return the error of the first unusable section; None if all can be used."""
+    for name, findings in found.items():
+        for finding in findings:
+            if finding.level == "error":
+                text = finding.text[:1].lower() + finding.text[1:]
+                what = f"section {name} cannot be used: {text}"
+                return CohortError(what, path=cohort[name].counts_path, remedy=finding.remedy)
+    return None
 
 
 def _all_findings(look: Look) -> Iterator[Finding]:

@@ -63,6 +63,10 @@ class Prediction:
     _known: set[int] = field(default_factory=set)
     _cancelled: Callable[[], bool] | None = None
 
+    def __repr__(self) -> str:
+        what = f"{len(self)} tiles, {len(self.genes)} genes, by {self.bundle.card.name}"
+        return f"<Prediction of {self.slide.name!r}: {what}>"
+
     @property
     def genes(self) -> tuple[str, ...]:
         """Genes of the prediction."""

@@ -6,6 +6,7 @@ so that it gives the values that were written and no others.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _LEVEL = 0.9
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StoredBundle(Bundle):
     """Facts of a bundle as stored in the file of a prediction; it cannot predict.
 
@@ -167,12 +168,12 @@ def is_stored(path: Path) -> bool:
         return False
 
 
-def read_prediction(path: Path, slides: Iterable[Slide] = ()) -> Prediction:
+def read_prediction(path: str | os.PathLike[str], slides: Iterable[Slide] = ()) -> Prediction:
     """Read a prediction that `write_prediction` wrote as h5ad, zarr or spatialdata.
 
     Parameters
     ----------
-    path : Path
+    path : path
         The file or folder.
     slides : iterable of Slide
         Slides that are open: the one that was predicted is found among them by its content. Else it is
@@ -184,6 +185,7 @@ def read_prediction(path: Path, slides: Iterable[Slide] = ()) -> Prediction:
     PredictionError
         There is no such prediction, or it is damaged, or written by an older version.
     """
+    path = Path(path)
     where = _table_path(path)
     if where is None:
         what = "this is no prediction as AnnData or SpatialData"

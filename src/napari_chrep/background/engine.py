@@ -17,18 +17,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from chrep_model.bundle import Bundle
+from chrep_model.errors import ChrepError
 from chrep_model.geometry import Rect
 from chrep_model.prediction.prediction import Preview
 from chrep_model.slides.region import Region
-from napari_chrep.background.jobs import Failed, Loaded, Prepared, Stop, loading, predicting, preparing
+from napari_chrep.background.jobs import Loaded, Prepared, loading, predicting, preparing
+from napari_chrep.background.runner import Task, TaskRunner, in_words
 from napari_chrep.background.scheduling import REST_S, Schedule
-from napari_chrep.state.session import PerViewer, Session, sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
     from chrep_model.prediction.parts import PredictionPart
@@ -40,12 +42,12 @@ State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
 
 
 class Engine:
-    """Runs workers for one session and hands their results to it, on the Qt thread.
+    """Runs workers for the session of one viewer and hands their results to it, on the Qt thread.
 
     Parameters
     ----------
-    session : Session
-        Gets bundles, prepared slides and predicted batches.
+    viewer : napari.Viewer
+        Its session gets bundles, prepared slides and predicted batches.
 
     Attributes
     ----------
@@ -69,11 +71,10 @@ class Engine:
     nothing_to_do = Signal(int)
     failed = Signal(str)
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, viewer: Any) -> None:
+        self.session = session = kept_for(viewer, Session)
         self.state: State = "idle"
-        self._worker: Any = None
-        self._stop = Stop()
+        self._tasks, self._task = TaskRunner(), Task()
         self._pending: Callable[[], None] | None = None
         self._request: tuple[Rect | Region | None, int | None] = (None, None)
         # What is followed, and its budget; None while nothing is.
@@ -146,21 +147,21 @@ class Engine:
     @property
     def is_taken(self) -> bool:
         """Whether the whole tissue, or a region, is under way or waits: it goes before the view."""
-        running = self._running not in (None, self._followed, self._recalled) and not self._stop.requested()
+        running = self._running not in (None, self._followed, self._recalled) and not self._task.cancelled()
         return (running or self._pending == self._predict_now) and not isinstance(self._request[0], Rect)
 
     @property
     def prepared_so_far(self) -> tuple[int, int]:
         """Done and total while the slide is prepared; (0, 0) while that is unknown."""
-        return self._stop.so_far
+        return self._task.progress
 
     def cancel(self) -> None:
         """Stop within a batch; what is predicted so far stays."""
         self._view = self._pending = None
-        self._stop.request()
+        self._task.cancel()
         if self.state == "loading":
             self._generation += 1  # opening cannot be interrupted; its result is dropped
-        if self._worker is not None:
+        if self._tasks.busy:
             self._set_state("cancelling")
 
     def drop(self) -> None:
@@ -171,7 +172,7 @@ class Engine:
     def _ask(self, job: Callable[[], None]) -> None:
         """Do this next. What is loaded or prepared now serves any region: let it go on."""
         self._quiet = False
-        if self.state in ("loading", "preparing") and not self._stop.requested():
+        if self.state in ("loading", "preparing") and not self._task.cancelled():
             self._pending = job
         else:
             self._overtake(job)
@@ -181,8 +182,8 @@ class Engine:
         if self._running is None:
             self._generation += 1
         self._pending = job
-        self._stop.request()
-        if self._worker is None:
+        self._task.cancel()
+        if not self._tasks.busy:
             self._next()
 
     def _next(self) -> None:
@@ -249,7 +250,7 @@ class Engine:
             if left:
                 self._rest.start(math.ceil(1000 * left))
                 return
-            if self._running is self._followed and not self._stop.requested():
+            if self._running is self._followed and not self._task.cancelled():
                 return
         self._ask(self._follow_now)
 
@@ -258,21 +259,18 @@ class Engine:
         self._start("preparing", preparing, session.bundle, session.predictor, session.slide, session.context)
 
     def _start(self, state: State, work: Callable[..., Iterator[Any]], *args: Any) -> None:
-        self._stop = stop = Stop()
-        worker = create_worker(work, *args, stop, _start_thread=False)
-        stop.worker = self._worker = worker
-        worker.yielded.connect(partial(self._on_yielded, self._generation))
-        worker.errored.connect(self._on_errored)
-        worker.finished.connect(self._on_finished)
+        self._task = self._tasks.run(
+            partial(work, *args),
+            on_result=partial(self._on_result, self._generation),
+            on_error=partial(self._on_error, self._generation),
+            on_end=self._on_end,
+        )
         self._set_state(state)
-        worker.start()
 
-    def _on_yielded(self, generation: int, result: Any) -> None:
+    def _on_result(self, generation: int, result: Any) -> None:
         if generation != self._generation:
             return
-        if isinstance(result, Failed):
-            self._on_failed(str(result.error))
-        elif isinstance(result, Bundle):
+        if isinstance(result, Bundle):
             self.session.use(result)
         elif isinstance(result, Loaded):
             self.session.loaded(result.bundle, result.predictor)
@@ -281,7 +279,7 @@ class Engine:
             if len(result.known) and self._pending is None:
                 self._pending = partial(self._recall, result.known)
         elif isinstance(result, Preview):
-            if not self._stop.requested():
+            if not self._task.cancelled():
                 self.session.foresee(result)
         else:
             self._on_part(result)
@@ -296,32 +294,27 @@ class Engine:
             rate = self._done / max(time.perf_counter() - self._started_at, 1e-6)
             self.progressed.emit(self._done, self._running.total, rate)
 
-    def _on_failed(self, message: str) -> None:
-        overtaken = self._pending is not None and self._stop.requested()
-        if overtaken or (self._quiet and self.state == "preparing"):
-            return
-        show_error(message)
-        self._give_up(message)
-
-    def _on_errored(self, error: Exception) -> None:
-        """Tell of an error that is a fault of ours; napari shows it with its traceback."""
-        self._give_up(f"{type(error).__name__}: {error}")
-
-    def _give_up(self, why: str) -> None:
+    def _on_error(self, generation: int, error: Exception) -> None:
+        if isinstance(error, ChrepError):
+            overtaken = self._pending is not None and self._task.cancelled()
+            unasked = self._quiet and self.state == "preparing"
+            if generation != self._generation or overtaken or unasked:
+                return
+            show_error(str(error))
         self._pending = None
-        self._stop.request()  # nothing more comes of this run, and none follows it
-        self.failed.emit(why)
+        self._task.cancel()  # nothing more comes of this run, and none follows it
+        self.failed.emit(in_words(error))
 
-    def _on_finished(self) -> None:
+    def _on_end(self) -> None:
         if self.state in ("predicting", "cancelling"):
             self.session.end_run()
-        if self._worker is not None and self._worker.abort_requested:
-            self._pending = None  # napari stopped it: the window is closing, or the user said so in its list
-        if self._followed is not None and self._running is self._followed and not self._stop.requested():
+        if self._task.cancelled_by_napari:
+            self._pending = None
+        if self._followed is not None and self._running is self._followed and not self._task.cancelled():
             self._on_followed(self._followed)
-        self._worker = self._running = None
+        self._running = None
         self._next()
-        if self._worker is None:
+        if not self._tasks.busy:
             self._set_state("idle")
 
     def _on_followed(self, schedule: Schedule) -> None:
@@ -360,7 +353,3 @@ def _scheduled(
     schedule.look(area.bounds if isinstance(area, Region) else area or Rect(0.0, 0.0, cols, rows))
     schedule.begin(prediction.indices, None)
     return schedule
-
-
-#: The engine of each viewer: ``engines.of(viewer)``.
-engines: PerViewer[Engine] = PerViewer(lambda viewer: Engine(sessions.of(viewer)))

@@ -11,11 +11,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chrep_model.bundle import Bundle, load_bundle
-from chrep_model.errors import Cancelled, ChrepError
 from chrep_model.prediction.prediction import Prediction, Preview
+from napari_chrep.background.runner import Task
 from napari_chrep.state.preferences import preferences
 
 if TYPE_CHECKING:
@@ -56,80 +56,33 @@ class Prepared:
     known: Indices
 
 
-@dataclass(frozen=True)
-class Failed:
-    """An error that the user should read as it stands."""
-
-    error: ChrepError
-
-
-class Stop:
-    """Asks a worker to stop, which looks here between batches; and holds how far its preparations are.
-
-    napari stops a worker itself (``worker.quit()``) when the window closes or from its task list; that counts
-    too.
-
-    Attributes
-    ----------
-    so_far : (int, int)
-        Done and total of what `predictor.prepare` counts; (0, 0) before it counts. Written by the worker and
-        read on the Qt thread: a generator that waits for one call has no other way to tell.
-    """
-
-    def __init__(self) -> None:
-        self._asked = threading.Event()
-        self.worker: Any = None
-        self.so_far = (0, 0)
-
-    def request(self) -> None:
-        """Ask for a stop."""
-        self._asked.set()
-
-    def requested(self) -> bool:
-        """Tell whether a stop was asked for."""
-        return self._asked.is_set() or (self.worker is not None and self.worker.abort_requested)
-
-    def report(self, done: int, total: int, _what: str = "") -> None:
-        """Take note of progress; the callback of `predictor.prepare`."""
-        self.so_far = (done, total)
-
-
-def loading(path: Path, stop: Stop) -> Iterator[Bundle | Loaded | Failed]:
-    """Open a bundle; yields it, and again once its networks are loaded, or the reason why not.
+def loading(path: Path, task: Task) -> Iterator[Bundle | Loaded]:
+    """Open a bundle; yields it, and again once its networks are loaded.
 
     The second step is ahead of its time: it imports torch while the user still looks for a slide.
     """
-    try:
-        bundle = load_bundle(path)
-        _ = bundle.trust, bundle.panel.names  # made here: the widgets ask for them on the Qt thread
-        yield bundle
-        if not stop.requested():
-            yield Loaded(bundle, _predictor(bundle))
-    except ChrepError as error:
-        yield Failed(error)
+    bundle = load_bundle(path)
+    _ = bundle.trust, bundle.panel.names  # made here: the widgets ask for them on the Qt thread
+    yield bundle
+    if not task.cancelled():
+        yield Loaded(bundle, _predictor(bundle))
 
 
 def preparing(
-    bundle: Bundle, predictor: Predictor | None, slide: Slide, context: SlideContext | None, stop: Stop
-) -> Iterator[Prepared | Failed]:
+    bundle: Bundle, predictor: Predictor | None, slide: Slide, context: SlideContext | None, task: Task
+) -> Iterator[Prepared]:
     """Load the bundle's networks and prepare the slide for them, whichever is not there yet."""
-    try:
-        _step_back()
-        predictor = predictor or _predictor(bundle)
-        if context is None and not stop.requested():
-            context = predictor.prepare(slide, progress=stop.report, cancelled=stop.requested)
-    except Cancelled:
-        return
-    except ChrepError as error:
-        yield Failed(error)
-        return
+    _step_back()
+    predictor = predictor or _predictor(bundle)
+    if context is None and not task.cancelled():
+        context = predictor.prepare(slide, progress=task.report, cancelled=task.cancelled)
     if context is not None:
         yield Prepared(predictor, context, context.embeddings.known(bundle.context_um))
 
 
 def predicting(
-    predictor: Predictor, context: SlideContext, schedule: Schedule, stop: Stop
-) -> Iterator[Preview | PredictionPart | Failed]:
+    predictor: Predictor, context: SlideContext, schedule: Schedule, task: Task
+) -> Iterator[Preview | PredictionPart]:
     """Predict what the schedule hands out, once per batch; until it holds nothing more.
 
     A tile that is not predicted yet is drawn as its nearest stand-in, see `Preview`. Where neighbourhoods are
@@ -139,33 +92,28 @@ def predicting(
     """
 
     def cancelled() -> bool:
-        return stop.requested() or schedule.is_elsewhere()
+        return task.cancelled() or schedule.is_elsewhere()
 
     size, generation = predictor.batch_size, -1
     coarse = Prediction(predictor.bundle, context.grid, context.slide)
-    try:
-        _step_back()
-        while not stop.requested() and (step := schedule.next_pass()) is not None:
-            if step.view.generation != generation and len(step.waiting) > size:
-                generation = step.view.generation
-                preview = predictor.preview(context, step.waiting, cancelled=cancelled)
-                if preview is not None:
-                    yield preview
-                    if predictor.bundle.context_um:
-                        schedule.refine()
-                    continue
-            for part in predictor.stream(context, schedule.batches(size), cancelled=cancelled):
-                schedule.done(part.indices)
-                yield part
-                if step.stride > 1:
-                    coarse.add(part)
-            schedule.give_back()
-            if step.stride > 1 and not (schedule.has_moved or stop.requested()):
-                yield from _drawn_from(coarse, step)
-    except Cancelled:
-        return
-    except ChrepError as error:
-        yield Failed(error)
+    _step_back()
+    while not task.cancelled() and (step := schedule.next_pass()) is not None:
+        if step.view.generation != generation and len(step.waiting) > size:
+            generation = step.view.generation
+            preview = predictor.preview(context, step.waiting, cancelled=cancelled)
+            if preview is not None:
+                yield preview
+                if predictor.bundle.context_um:
+                    schedule.refine()
+                continue
+        for part in predictor.stream(context, schedule.batches(size), cancelled=cancelled):
+            schedule.done(part.indices)
+            yield part
+            if step.stride > 1:
+                coarse.add(part)
+        schedule.give_back()
+        if step.stride > 1 and not (schedule.has_moved or task.cancelled()):
+            yield from _drawn_from(coarse, step)
 
 
 def _drawn_from(coarse: Prediction, step: Pass) -> Iterator[Preview]:

@@ -31,7 +31,8 @@ from napari_chrep.canvas.maps import (
     pair,
     why_not,
 )
-from napari_chrep.state.session import PerViewer, Session, sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 #: Key of a heatmap's ``metadata`` under which its kind lies.
 VARIANT_KEY = "chrep_variant"
@@ -72,9 +73,7 @@ class Heatmaps:
     Parameters
     ----------
     viewer : napari.Viewer
-        Only a weak reference is kept.
-    session : Session
-        Whose prediction, gene and signature are shown.
+        Its session's prediction, gene and signature are shown. Only a weak reference is kept.
 
     Attributes
     ----------
@@ -84,8 +83,8 @@ class Heatmaps:
 
     changed = Signal()
 
-    def __init__(self, viewer: Any, session: Session) -> None:
-        self.session = session
+    def __init__(self, viewer: Any) -> None:
+        self.session = session = kept_for(viewer, Session)
         self._viewer = weakref.ref(viewer)
         self._shown: dict[str, HeatmapLayer] = {}
         self._asked: set[str] = set()
@@ -361,7 +360,3 @@ def _range(limits: Limits) -> Limits:
     """Give the contrast slider room on both sides."""
     margin = limits[1] - limits[0]
     return limits[0] - margin, limits[1] + margin
-
-
-#: The heatmaps of each viewer: ``heatmaps.of(viewer)``.
-heatmaps: PerViewer[Heatmaps] = PerViewer(lambda viewer: Heatmaps(viewer, sessions.of(viewer)))

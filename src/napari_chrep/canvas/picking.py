@@ -13,8 +13,9 @@ from napari.layers import Image
 from psygnal import Signal
 
 from chrep_model.errors import PredictionError
-from napari_chrep.canvas.grid import side_by_side
+from napari_chrep.canvas.grid import SideBySide
 from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
     from chrep_model.prediction.prediction import Prediction
@@ -165,7 +166,7 @@ class Frame:
         viewer = self._viewer()
         if viewer is None:
             return
-        if side_by_side.of(viewer).enabled:  # there it would take a cell of its own
+        if kept_for(viewer, SideBySide).enabled:  # there it would take a cell of its own
             self.remove()
             return
         if self._layer is None or self._layer not in viewer.layers:

@@ -14,11 +14,12 @@ from chrep_model.geometry import Rect
 from chrep_model.prediction.stored import StoredBundle
 from chrep_model.slides.region import Region
 from napari_chrep.background.engine import Engine
-from napari_chrep.canvas.drawing import drawings
+from napari_chrep.canvas.drawing import Drawing
 from napari_chrep.canvas.viewport import Viewport
 from napari_chrep.explorer.advice import is_too_coarse
 from napari_chrep.state.preferences import preferences
 from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.parts import Connections, heading, note, sentence
 
 VIEW_SHORTCUT = "Ctrl+Return"
@@ -34,18 +35,14 @@ class RunPanel(QWidget):
     Parameters
     ----------
     viewer : napari.Viewer
-        Whose view is predicted.
-    session : Session
-        What is predicted, and with what.
-    engine : Engine
-        Does the work, in workers.
+        Whose view is predicted; its engine does the work, in workers.
     """
 
-    def __init__(self, viewer: Any, session: Session, engine: Engine) -> None:
+    def __init__(self, viewer: Any) -> None:
         super().__init__()
-        self.session, self.engine = session, engine
+        self.session, self.engine = session, engine = kept_for(viewer, Session), kept_for(viewer, Engine)
         self.viewport = Viewport(viewer)
-        self.drawing = drawings.of(viewer)
+        self.drawing = kept_for(viewer, Drawing)
         self._asked_for: Rect | Region | None = None  # None stands for the whole slide
         self._followed = False  # nobody asked: the view moved
         self._clock = QTimer(self)  # looks at the preparations, which cannot tell by themselves

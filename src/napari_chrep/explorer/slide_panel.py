@@ -31,6 +31,7 @@ from napari_chrep.explorer.slide_properties import SlideProperties
 from napari_chrep.io.opening import open_file, open_folder
 from napari_chrep.state.scales import REMEMBERED, remember_scale
 from napari_chrep.state.session import Session, slide_of
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.parts import Connections, heading, note
 
 _SOURCES = {"file": "from file", "user": "typed in", "cohort": "from cohort", REMEMBERED: "remembered"}
@@ -46,14 +47,12 @@ class SlidePanel(QWidget):
     ----------
     viewer : napari.Viewer
         Only a weak reference is kept.
-    session : Session
-        Whose slide it is.
     """
 
-    def __init__(self, viewer: Any, session: Session) -> None:
+    def __init__(self, viewer: Any) -> None:
         super().__init__()
         self._viewer = weakref.ref(viewer)
-        self.session = session
+        self.session = session = kept_for(viewer, Session)
         self._shown: SlidePixels | None = None
         self._watcher = QFileSystemWatcher(self)
         self._watcher.fileChanged.connect(self._on_file)

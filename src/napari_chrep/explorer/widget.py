@@ -6,12 +6,13 @@ from typing import Any
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_chrep.background.engine import engines
-from napari_chrep.canvas.heatmaps import heatmaps
+from napari_chrep.background.engine import Engine
+from napari_chrep.canvas.heatmaps import Heatmaps
 from napari_chrep.explorer.model_panel import ModelPanel
 from napari_chrep.explorer.run_panel import RunPanel
 from napari_chrep.explorer.slide_panel import SlidePanel
-from napari_chrep.state.session import sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for, unwrapped
 from napari_chrep.ui.parts import Connections, Scrolling
 
 
@@ -26,12 +27,12 @@ class ExplorerWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
-        self.session, self.engine = sessions.of(viewer), engines.of(viewer)
-        heatmaps.of(viewer)  # from here on, predictions show
-        self.model = ModelPanel(self.session, self.engine)
-        self.slide = SlidePanel(viewer, self.session)
-        self.run = RunPanel(viewer, self.session, self.engine)
+        viewer = unwrapped(napari_viewer)
+        self.session, self.engine = kept_for(viewer, Session), kept_for(viewer, Engine)
+        kept_for(viewer, Heatmaps)  # from here on, predictions show
+        self.model = ModelPanel(viewer)
+        self.slide = SlidePanel(viewer)
+        self.run = RunPanel(viewer)
         content = QWidget()
         column = QVBoxLayout(content)
         column.setContentsMargins(8, 8, 8, 8)

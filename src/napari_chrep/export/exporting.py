@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error
 from psygnal import Signal
 
-from chrep_model.errors import Cancelled, ChrepError, PredictionError, SettingsError
+from chrep_model.errors import PredictionError, SettingsError
 from chrep_model.export.writing import MOST_GENES, SUFFIXES, write_prediction
-from napari_chrep.background.jobs import Stop
-from napari_chrep.state.session import PerViewer
+from napari_chrep.background.runner import Task, TaskRunner, in_words, show
 
 if TYPE_CHECKING:
     from chrep_model.geometry import Rect
@@ -125,27 +122,29 @@ class Written:
     tiles: int
 
 
-def writing(export: Export, path: Path, stop: Stop) -> Iterator[Written | ChrepError]:
-    """Write a file as a whole or not at all; yields what came of it, and nothing when it was stopped."""
+def write_export(export: Export, path: Path, task: Task) -> Written:
+    """Write a file as a whole or not at all.
+
+    Raises
+    ------
+    ChrepError
+        It cannot be written, or was cancelled.
+    """
     try:
-        tiles = export.prediction.within(export.area, cancelled=stop.requested)
+        tiles = export.prediction.within(export.area, cancelled=task.cancelled)
         if export.kind in SUFFIXES:
             write_prediction(tiles, path, export.kind, export.genes)
         else:
             from chrep_model.export.figure import write_figure
 
             write_figure(tiles, export.genes[0], path)
-        yield Written(path, len(tiles))
-    except MemoryError:
-        yield PredictionError(
+        return Written(path, len(tiles))
+    except MemoryError as error:
+        raise PredictionError(
             f"{len(export.genes):,} genes of this many tiles do not fit into memory",
             path=path,
             remedy="Choose fewer genes, or a smaller area.",
-        )
-    except Cancelled:
-        return
-    except ChrepError as error:
-        yield error
+        ) from error
 
 
 class Exporter:
@@ -153,8 +152,6 @@ class Exporter:
 
     Attributes
     ----------
-    busy : bool
-        Whether a file is being written.
     cancelling : bool
         Whether that was asked to stop and has not yet.
     changed : Signal(str)
@@ -163,51 +160,42 @@ class Exporter:
 
     changed = Signal(str)
 
-    def __init__(self) -> None:
-        self.busy = self.cancelling = False
+    def __init__(self, _viewer: Any) -> None:
+        self.cancelling = False
         self._outcome = ""
-        self._stop = Stop()
+        self._tasks = TaskRunner()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a file is being written."""
+        return self._tasks.busy
 
     def write(self, export: Export, path: Path) -> None:
         """Write a file in a worker; an error becomes one notification."""
-        self._stop = stop = Stop()
-        worker = create_worker(
-            writing, export, path, stop, _progress={"desc": f"Writing {path.name}"}, _start_thread=False
+        self._outcome = "Cancelled; nothing was written."
+        self._tasks.run(
+            partial(write_export, export, path),
+            on_result=self._on_written,
+            on_error=self._on_error,
+            on_end=self._on_end,
+            title=f"Writing {path.name}",
         )
-        stop.worker = worker
-        worker.yielded.connect(self._on_yielded)
-        worker.errored.connect(self._on_errored)
-        worker.finished.connect(self._on_finished)
-        self.busy, self._outcome = True, "Cancelled; nothing was written."
         self.changed.emit(f"Writing {path.name}…")
-        worker.start()
 
     def cancel(self) -> None:
         """Stop soon, and leave nothing of the file behind; one that was there before stays."""
         if self.busy:
-            self._stop.request()
+            self._tasks.cancel()
             self.cancelling = True
             self.changed.emit("Cancelling…")
 
-    def _on_yielded(self, outcome: Written | ChrepError) -> None:
-        if isinstance(outcome, Written):
-            self._outcome = f"{outcome.tiles:,} tiles written to {outcome.path}"
-        else:
-            self._outcome = str(outcome)
-            show_error(self._outcome)
+    def _on_written(self, written: Written) -> None:
+        self._outcome = f"{written.tiles:,} tiles written to {written.path}"
 
-    def _on_errored(self, error: Exception) -> None:
-        """Tell of an error that is a fault of ours; napari shows it with its traceback."""
-        self._outcome = f"{type(error).__name__}: {error}"
+    def _on_error(self, error: Exception) -> None:
+        self._outcome = in_words(error)
+        show(error)
 
-    def _on_finished(self) -> None:
-        self.busy = self.cancelling = False
+    def _on_end(self) -> None:
+        self.cancelling = False
         self.changed.emit(self._outcome)
-
-
-def _exporter(_viewer: Any) -> Exporter:
-    return Exporter()
-
-
-#: The exporter of each viewer: ``exporters.of(viewer)``.
-exporters: PerViewer[Exporter] = PerViewer(_exporter)

@@ -23,11 +23,12 @@ from chrep_model.analysis.signature import Signature, split_names
 from chrep_model.errors import ChrepError, GeneError, PredictionError
 from chrep_model.geometry import Rect
 from chrep_model.slides.region import Region
-from napari_chrep.canvas.drawing import drawings
+from napari_chrep.canvas.drawing import Drawing
 from napari_chrep.canvas.viewport import rect_in_view
-from napari_chrep.export.exporting import FILE_KINDS, Export, exporters
+from napari_chrep.export.exporting import FILE_KINDS, Export, Exporter
 from napari_chrep.state.remembered import Remembered
-from napari_chrep.state.session import sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for, unwrapped
 from napari_chrep.ui.docking import TabWhenLow
 from napari_chrep.ui.parts import Connections, Scrolling, heading, note, sentence, stack
 
@@ -50,10 +51,10 @@ class ExportWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
+        viewer = unwrapped(napari_viewer)
         self._viewer = weakref.ref(viewer)
-        self.session, self.exporter = sessions.of(viewer), exporters.of(viewer)
-        self.drawing = drawings.of(viewer)
+        self.session, self.exporter = kept_for(viewer, Session), kept_for(viewer, Exporter)
+        self.drawing = kept_for(viewer, Drawing)
         self.dialog: QFileDialog | None = None
         self._folder: Path | None = None
         self._asked: tuple[Export, str] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QPushButton, QVBoxLayout, QWidget
 
@@ -14,6 +15,7 @@ from napari_chrep.canvas.measured_spots import beside
 from napari_chrep.canvas.spots_layer import Truth
 from napari_chrep.genes.colour_bars import ColourBars
 from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.parts import Connections, note, sentence
 
 #: Buttons in a row.
@@ -31,14 +33,8 @@ class MapPanel(QWidget):
 
     Parameters
     ----------
-    session : Session
-        Whose model and signature say which maps there can be.
-    heatmaps : Heatmaps
-        The layers.
-    grid : SideBySide
-        The grid of the viewer.
-    truth : Truth
-        The measured spots, which lie over any map.
+    viewer : napari.Viewer
+        Whose maps, grid and measured spots are shown; its session's model says which maps there can be.
 
     Attributes
     ----------
@@ -46,9 +42,12 @@ class MapPanel(QWidget):
         Which measured spots, once that was asked.
     """
 
-    def __init__(self, session: Session, heatmaps: Heatmaps, grid: SideBySide, truth: Truth) -> None:
+    def __init__(self, viewer: Any) -> None:
         super().__init__()
-        self.session, self.heatmaps, self.grid, self.truth = session, heatmaps, grid, truth
+        self.session = session = kept_for(viewer, Session)
+        self.heatmaps = heatmaps = kept_for(viewer, Heatmaps)
+        self.grid = grid = kept_for(viewer, SideBySide)
+        self.truth = truth = kept_for(viewer, Truth)
         self.dialog: QFileDialog | None = None
         self._build()
         connections = Connections(self)

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error
 from psygnal import Signal
 from qtpy.QtCore import QSettings
 
 from chrep_model.cohorts.aliases import Aliases, GeneNames
 from chrep_model.cohorts.gene_panel import GenePanel
-from chrep_model.errors import ChrepError
-from napari_chrep.state.session import PerViewer, Session, sessions
+from napari_chrep.background.runner import TaskRunner
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 
 def names_path() -> Path:
@@ -23,17 +22,20 @@ def names_path() -> Path:
     return Path(settings.fileName()).with_name("gene_names.parquet")
 
 
-def reading(path: Path, kept: Path, panel: GenePanel | None) -> Iterator[Aliases | GeneNames | ChrepError]:
-    """Read a table of names, keep it, and put it to a model's genes; yields each, or why that cannot be."""
-    try:
-        aliases = Aliases.read(path)
-        if path != kept:
-            aliases.write(kept)
-        yield aliases
-        if panel is not None:
-            yield GeneNames(panel.genes, panel.ids, aliases)
-    except ChrepError as error:
-        yield error
+def read_names(path: Path, kept: Path, panel: GenePanel | None) -> Iterator[Aliases | GeneNames]:
+    """Read a table of names, keep it, and look a model's genes up in it; yields table and names.
+
+    Raises
+    ------
+    ChrepError
+        The table cannot be read or kept.
+    """
+    aliases = Aliases.read(path)
+    if path != kept:
+        aliases.write(kept)
+    yield aliases
+    if panel is not None:
+        yield GeneNames(panel.genes, panel.ids, aliases)
 
 
 class Naming:
@@ -41,71 +43,48 @@ class Naming:
 
     Parameters
     ----------
-    session : Session
-        Gets the names.
+    viewer : napari.Viewer
+        Its session gets the names.
 
     Attributes
     ----------
     known : int
         How many genes the kept table lists, once it was read.
-    busy : bool
-        Whether a table is being read.
     changed : Signal
-        Either of them did.
+        It did, or `busy`.
     """
 
     changed = Signal()
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.known, self.busy = 0, False
-        self._generation = 0
+    def __init__(self, viewer: Any) -> None:
+        self.session = session = kept_for(viewer, Session)
+        self.known = 0
+        self._tasks = TaskRunner()
         session.bundle_changed.connect(self._on_bundle)
         self._on_bundle()
 
-    def open(self, path: Path) -> None:
-        """Read a table as it is downloaded, and keep what it says for the next time."""
-        self._read(path)
+    @property
+    def busy(self) -> bool:
+        """Whether a table is being read."""
+        return self._tasks.busy
 
     def _on_bundle(self) -> None:
         kept = names_path()
         if kept.exists():
-            self._read(kept)
+            self.open(kept)
 
-    def _read(self, path: Path) -> None:
+    def open(self, path: Path) -> None:
+        """Read a table as it is downloaded, and keep what it says for the next time."""
         bundle, kept = self.session.bundle, names_path()
-        self._generation += 1
-        generation = self._generation
-        worker = create_worker(
-            reading, path, kept, None if bundle is None else bundle.panel, _start_thread=False
+        panel = None if bundle is None else bundle.panel
+        self._tasks.run(
+            lambda _task: read_names(path, kept, panel), on_result=self._on_read, on_end=self.changed.emit
         )
-
-        def on_yielded(result: Aliases | GeneNames | ChrepError) -> None:
-            if generation != self._generation:
-                return  # of another model, or another table
-            if isinstance(result, ChrepError):
-                show_error(str(result))
-            elif isinstance(result, Aliases):
-                self.known = len(result.names)
-                self.changed.emit()
-            else:
-                self.session.know(result)
-
-        def on_finished() -> None:
-            if generation == self._generation:
-                self.busy = False
-                self.changed.emit()
-
-        worker.yielded.connect(on_yielded)
-        worker.finished.connect(on_finished)
-        self.busy = True
         self.changed.emit()
-        worker.start()
 
-
-def _naming(viewer: Any) -> Naming:
-    return Naming(sessions.of(viewer))
-
-
-#: What gives the names of each viewer's genes: ``namings.of(viewer)``.
-namings: PerViewer[Naming] = PerViewer(_naming)
+    def _on_read(self, result: Aliases | GeneNames) -> None:
+        if isinstance(result, Aliases):
+            self.known = len(result.names)
+            self.changed.emit()
+        else:
+            self.session.know(result)

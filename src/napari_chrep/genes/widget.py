@@ -25,10 +25,7 @@ from chrep_model.analysis.signature import split_names
 from chrep_model.bundle import Bundle
 from chrep_model.cohorts.aliases import GeneNames
 from chrep_model.errors import GeneError
-from napari_chrep.canvas.grid import side_by_side
-from napari_chrep.canvas.heatmaps import heatmaps
 from napari_chrep.canvas.maps import BLEND
-from napari_chrep.canvas.spots_layer import truths
 from napari_chrep.genes.gene_list import UNNAMED, GeneListDialog
 from napari_chrep.genes.gene_table import (
     ACCURACY,
@@ -41,10 +38,11 @@ from napari_chrep.genes.gene_table import (
     GeneTable,
 )
 from napari_chrep.genes.map_panel import MapPanel
-from napari_chrep.genes.naming import namings
-from napari_chrep.genes.variability import variabilities
+from napari_chrep.genes.naming import Naming
+from napari_chrep.genes.variability import SpatialVariability
 from napari_chrep.state.remembered import Remembered
-from napari_chrep.state.session import sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for, unwrapped
 from napari_chrep.ui.docking import LeaveRoom
 from napari_chrep.ui.parts import Connections, heading, note, sentence
 
@@ -63,13 +61,13 @@ class GenesWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
-        self.session = sessions.of(viewer)
-        self.maps = MapPanel(self.session, heatmaps.of(viewer), side_by_side.of(viewer), truths.of(viewer))
+        viewer = unwrapped(napari_viewer)
+        self.session = kept_for(viewer, Session)
+        self.maps = MapPanel(viewer)
         self.remembered = Remembered()
         self._genes: dict[str, Gene] = {}
-        self.variability = variabilities.of(viewer)
-        self.list_dialog = GeneListDialog(self, namings.of(viewer))
+        self.variability = kept_for(viewer, SpatialVariability)
+        self.list_dialog = GeneListDialog(self, kept_for(viewer, Naming))
         self.list_dialog.accepted.connect(self._on_list)
         self._build()
         connections = Connections(self)

@@ -11,13 +11,13 @@ from qtpy.QtCore import QModelIndex, QSize
 from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 
 from chrep_model.analysis.explanation import Explanation, Neighbour, explain, knobs
-from chrep_model.analysis.tile_comparison import TileComparison
+from chrep_model.analysis.tile_comparison import TileComparison, compare
 from chrep_model.errors import ChrepError
 from chrep_model.geometry import px_to_um
-from napari_chrep.canvas.grid import side_by_side
+from napari_chrep.background.runner import TaskRunner, in_words
+from napari_chrep.canvas.grid import SideBySide
 from napari_chrep.canvas.picking import PINNED_RGBA, Clicks, Frame, Pick, pick
 from napari_chrep.neighbours.arithmetic import Arithmetic
-from napari_chrep.neighbours.comparer import Comparer
 from napari_chrep.neighbours.comparison_panel import ComparisonPanel
 from napari_chrep.neighbours.distribution import Distribution
 from napari_chrep.neighbours.navigation import layer_of, show_place
@@ -26,7 +26,8 @@ from napari_chrep.neighbours.neighbour_table import FIRST, NeighbourTable
 from napari_chrep.neighbours.pictures import Pictures, Place
 from napari_chrep.neighbours.tile_panel import TilePanel
 from napari_chrep.neighbours.training_images import SectionImage, find_images, remember, usual_folders
-from napari_chrep.state.session import sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for, unwrapped
 from napari_chrep.ui.docking import TabWhenLow
 from napari_chrep.ui.parts import Connections, Scrolling, heading, note, sentence
 
@@ -55,16 +56,16 @@ class NeighboursWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
+        viewer = unwrapped(napari_viewer)
         self._viewer = weakref.ref(viewer)
-        self.session = sessions.of(viewer)
+        self.session = kept_for(viewer, Session)
         self.picked: Pick | None = None
         self.why: Explanation | None = None
         self.images: dict[str, SectionImage] = {}
         self.clicks, self.frame, self.pictures = Clicks(viewer), Frame(viewer), Pictures()
         self.pinned: Pick | None = None
         self.pin_frame = Frame(viewer, "Pinned place", PINNED_RGBA)
-        self.comparer = Comparer()
+        self.comparer = TaskRunner()
         self.listed_all = False
         self._awaited: dict[Place, int | None] = {}  # row of the gallery; None for the tile itself
         self._build()
@@ -73,11 +74,10 @@ class NeighboursWidget(QWidget):
         connections.add(self.pictures.arrived, self._on_picture)
         connections.add(self.pictures.failed, self._on_no_picture)
         connections.add(self.session.gene_changed, self._explain)
-        connections.add(self.comparer.made, self._on_comparison)
         connections.add(self.session.bundle_changed, self._on_bundle)
         connections.add(self.session.prediction_changed, self._on_prediction)
         connections.add(viewer.layers.events.removed, self._on_removed)
-        connections.add(side_by_side.of(viewer).toggled, self._mark)
+        connections.add(kept_for(viewer, SideBySide).toggled, self._mark)
         self.destroyed.connect(partial(_let_go, self.clicks, self.pictures, self.comparer))
         TabWhenLow(self, _LEAST_HEIGHT)
         self._clear()
@@ -193,19 +193,24 @@ class NeighboursWidget(QWidget):
         self.tile.pin.setChecked(pinned is not None)
         self.tile.pin.setText("Pin" if pinned is None else "Unpin")
         self.comparison.setVisible(pinned is not None)
-        self.comparer.stop()
+        self.comparer.drop()
         self.table.listed.set_shared(frozenset())
         if pinned is None or picked is None or gene is None:
             return
         if pinned.is_tile_of(picked):
             self.comparison.say("This tile is pinned. Click another one to compare the two.")
         else:
-            self.comparer.ask(pinned, picked, gene)
+            tiles = (pinned.prediction, pinned.tile), (picked.prediction, picked.tile)
+            self.comparer.run(
+                lambda _task: compare(*tiles, gene),
+                on_result=self._on_comparison,
+                on_error=self._on_no_comparison,
+            )
 
-    def _on_comparison(self, result: TileComparison | ChrepError) -> None:
-        if isinstance(result, ChrepError):
-            self.comparison.say(sentence(str(result)))
-            return
+    def _on_no_comparison(self, error: Exception) -> None:
+        self.comparison.say(sentence(in_words(error)))
+
+    def _on_comparison(self, result: TileComparison) -> None:
         self.comparison.show_comparison(result)
         self.table.listed.set_shared(result.shared)
         self.updateGeometry()
@@ -329,7 +334,7 @@ class NeighboursWidget(QWidget):
         """Speak of no tile; say why, or what to do."""
         self.picked = self.why = None
         self.pictures.stop()
-        self.comparer.stop()
+        self.comparer.drop()
         self.frame.remove()
         self.knobs.fit(None)
         self.table.listed.set_neighbours(())
@@ -357,7 +362,7 @@ def _centre(picked: Pick) -> tuple[float, float]:
     return y - half_px, x - half_px
 
 
-def _let_go(clicks: Clicks, pictures: Pictures, comparer: Comparer, _destroyed: Any = None) -> None:
+def _let_go(clicks: Clicks, pictures: Pictures, comparer: TaskRunner, _destroyed: Any = None) -> None:
     clicks.disconnect()
     pictures.stop()
-    comparer.stop()
+    comparer.drop()

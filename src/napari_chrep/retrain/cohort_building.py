@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napari.qt.threading import create_worker
 from psygnal import Signal
 
 from chrep_model.cohorts.manifest import write_manifest
 from chrep_model.cohorts.pair_check import PairCheck, check_pair
 from chrep_model.cohorts.pairing import Pair, Suggestions, suggest_pairs
-from chrep_model.errors import ChrepError
+from napari_chrep.background.runner import Task, TaskRunner, in_words
 
 if TYPE_CHECKING:
     from chrep_model.cohorts.cohort import Cohort
@@ -22,18 +21,9 @@ if TYPE_CHECKING:
 Job = Pair | tuple[Path, ...]
 
 
-def looking(job: Job) -> Iterator[Suggestions | PairCheck]:
-    """Check a pair, or look for pairs among paths; yields what came of it."""
-    yield check_pair(job) if isinstance(job, Pair) else suggest_pairs(job)
-
-
-def saving(cohort: Cohort, path: Path) -> Iterator[Path | ChrepError]:
-    """Write a manifest; yields its path, or why it was not written."""
-    try:
-        write_manifest(cohort.name, cohort.sections, path)
-        yield path
-    except ChrepError as error:
-        yield error
+def look_at(job: Job) -> Suggestions | PairCheck:
+    """Check a pair, or look for pairs among paths."""
+    return check_pair(job) if isinstance(job, Pair) else suggest_pairs(job)
 
 
 class PairChecker:
@@ -61,8 +51,7 @@ class PairChecker:
     def __init__(self) -> None:
         self.busy = False
         self._waiting: deque[Job] = deque()
-        self._worker: Any = None
-        self._stopped = False
+        self._tasks, self._task, self._saving = TaskRunner(), Task(), TaskRunner()
 
     def look(self, paths: Sequence[Path]) -> None:
         """Look for pairs among files and folders; ahead of checks that wait."""
@@ -80,49 +69,44 @@ class PairChecker:
 
     def save(self, cohort: Cohort, path: Path) -> None:
         """Write a manifest."""
-        worker = create_worker(saving, cohort, path, _start_thread=False)
-        worker.yielded.connect(self.saved.emit)
-        worker.start()
+        self._saving.run(
+            lambda _task: write_manifest(cohort.name, cohort.sections, path),
+            on_result=lambda _: self.saved.emit(path),
+            on_error=self.saved.emit,
+            beside=True,
+        )
 
     def stop(self) -> None:
-        """Drop what waits, and what comes of the work under way; final."""
-        self._stopped = True
+        """Drop what waits, and what comes of the task under way."""
         self._waiting.clear()
-        if self._worker is not None:
-            self._worker.quit()
+        self._tasks.drop()
 
     def _next(self) -> None:
-        if self._worker is not None or self._stopped or not self._waiting:
+        if self._tasks.busy or not self._waiting:
             return
         job = self._waiting.popleft()
-        what = f"Checking {job.counts.stem}" if isinstance(job, Pair) else "Looking for pairs"
-        self._worker = worker = create_worker(looking, job, _progress={"desc": what}, _start_thread=False)
-        worker.yielded.connect(self._on_yielded)
-        worker.errored.connect(partial(self._on_errored, job))
-        worker.finished.connect(self._on_finished)
+        self._task = self._tasks.run(
+            lambda _task: look_at(job),
+            on_result=self._on_result,
+            on_error=partial(self._on_error, job),
+            on_end=self._on_end,
+            title=f"Checking {job.counts.stem}" if isinstance(job, Pair) else "Looking for pairs",
+        )
         self._set_busy(True)
-        worker.start()
 
-    def _on_yielded(self, result: Suggestions | PairCheck) -> None:
-        if self._stopped:
-            return
-        if isinstance(result, PairCheck):
-            self.checked.emit(result)
-        else:
-            self.found.emit(result)
+    def _on_result(self, result: Suggestions | PairCheck) -> None:
+        (self.checked if isinstance(result, PairCheck) else self.found).emit(result)
 
-    def _on_errored(self, job: Job, error: Exception) -> None:
-        """Say an error that is a fault of ours beside its pair too; napari shows it with its traceback."""
-        if isinstance(job, Pair) and not self._stopped:
-            self.checked.emit(PairCheck.failed(job, f"{type(error).__name__}: {error}"))
+    def _on_error(self, job: Job, error: Exception) -> None:
+        """Say an error beside its pair too."""
+        if isinstance(job, Pair):
+            self.checked.emit(PairCheck.failed(job, in_words(error)))
 
-    def _on_finished(self) -> None:
-        stopped_by_napari = self._worker is not None and self._worker.abort_requested
-        self._worker = None
-        if stopped_by_napari:  # the window is closing
+    def _on_end(self) -> None:
+        if self._task.cancelled_by_napari:  # the window is closing
             self._waiting.clear()
         self._next()
-        if self._worker is None and not self._stopped:
+        if not self._tasks.busy:
             self._set_busy(False)
 
     def _set_busy(self, busy: bool) -> None:

@@ -9,17 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from psygnal import Signal
 from qtpy.QtCore import QLockFile, QProcess, QProcessEnvironment, QSettings
 
-from chrep_model.errors import ChrepError, SettingsError
+from chrep_model.errors import BundleError, ChrepError, SettingsError
 from chrep_model.processes import child_environment, python_command
-from napari_chrep.background.engine import engines
+from napari_chrep.background.engine import Engine
+from napari_chrep.background.runner import TaskRunner, in_words, show
 from napari_chrep.retrain.messages import Ended, Message, Said, StageBegun, read_message
 from napari_chrep.retrain.request import RetrainRequest, Workspace
-from napari_chrep.state.session import PerViewer, sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
     from chrep_model.cohorts.cohort import Cohort
@@ -73,6 +74,7 @@ class Retrainer:
         self.stage: StageBegun | None = None
         self.status = ""
         self.former: Path | None = None
+        self._tasks = TaskRunner()
         self._process: QProcess | None = None
         self._ended: Ended | None = None
         self._heard, self._errors = b"", b""
@@ -91,7 +93,7 @@ class Retrainer:
         former, space = self.space, Workspace.beside(job.out)
         space.begin(job, cohort)
         if former is not None:
-            _remove(former)
+            self._remove(former)
         self._launch(space, job)
 
     def resume(self) -> None:
@@ -138,7 +140,7 @@ class Retrainer:
         """Return to the model that was in use before the last retraining."""
         viewer = self._viewer()
         if self.former is not None and viewer is not None:
-            engines.of(viewer).load(self.former)
+            kept_for(viewer, Engine).load(self.former)
             self.former = None
             self._set(self.state, "Back to the former model; the new one stays on disk.")
 
@@ -238,37 +240,40 @@ class Retrainer:
     def _keep(self, place: Path, then: Callable[[Path], None]) -> None:
         if self.state != "outcome" or self.space is None or self.job is None:
             return
-        worker = create_worker(_move, self.space.result(self.job), place, self.space, _start_thread=False)
-        worker.returned.connect(partial(self._on_moved, then))
-        worker.errored.connect(self._on_unmoved)
+        new, space = self.space.result(self.job), self.space
+        self._tasks.run(
+            lambda _task: _move(new, place, space),
+            on_result=partial(self._on_moved, then),
+            on_error=self._on_unmoved,
+        )
         self._set("moving", "Putting the model in its place…")
-        worker.start()
 
-    def _on_moved(self, then: Callable[[Path], None], outcome: Path | str) -> None:
-        if isinstance(outcome, str):
-            show_error(outcome)
-            self._set("outcome", outcome)
-            return
+    def _on_moved(self, then: Callable[[Path], None], place: Path) -> None:
         self._forget()
-        then(outcome)
+        then(place)
 
     def _on_unmoved(self, error: Exception) -> None:
-        self._set("outcome", f"{type(error).__name__}: {error}")
+        show(error)
+        self._set("outcome", in_words(error))
 
     def _use(self, place: Path) -> None:
         viewer = self._viewer()
         if viewer is None:
             return
-        former = sessions.of(viewer).bundle
+        former = kept_for(viewer, Session).bundle
         self.former = None if former is None else Path(former.path)
-        engines.of(viewer).load(place)
+        kept_for(viewer, Engine).load(place)
         self._set("idle", f"The new model is in use: {place}. The former one stays on disk.")
 
     def _drop_space(self) -> None:
         space = self.space
         self._forget()
         if space is not None:
-            _remove(space)
+            self._remove(space)
+
+    def _remove(self, space: Workspace) -> None:
+        """Delete the folder of a retraining, in the background."""
+        self._tasks.run(lambda _task: shutil.rmtree(space.folder, ignore_errors=True), beside=True)
 
     def _forget(self) -> None:
         self.space = self.job = self.comparison = self.stage = None
@@ -299,19 +304,16 @@ class Retrainer:
         self.changed.emit()
 
 
-def _remove(space: Workspace) -> None:
-    create_worker(shutil.rmtree, space.folder, ignore_errors=True, _start_thread=True)
-
-
-def _move(new: Path, place: Path, space: Workspace) -> Path | str:
-    """Move a bundle out of its workspace, and delete that; return the new path or an error text."""
+def _move(new: Path, place: Path, space: Workspace) -> Path:
+    """Move a bundle out of its workspace, and delete that; BundleError where it cannot be moved."""
     if place.exists():
-        return f"{place}: there is something at this place. Choose another name."
+        raise BundleError("there is something at this place", path=place, remedy="Choose another name.")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(new, place)
     except OSError as error:
-        return f"{place}: the model cannot be put there ({error.strerror or error}). Choose another place."
+        what = f"the model cannot be put there ({error.strerror or error})"
+        raise BundleError(what, path=place, remedy="Choose another place.") from error
     shutil.rmtree(space.folder, ignore_errors=True)
     return place
 
@@ -331,7 +333,3 @@ def _last_line(errors: bytes) -> str:
 
 def _remembered() -> QSettings:
     return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-chrep", "retraining")
-
-
-#: The retrainer of each viewer: ``retrainers.of(viewer)``.
-retrainers: PerViewer[Retrainer] = PerViewer(Retrainer)

@@ -26,9 +26,10 @@ from napari_chrep.retrain.form import RetrainForm
 from napari_chrep.retrain.messages import Curve, Message, StageBegun, Tiles
 from napari_chrep.retrain.outcome import OutcomePanel
 from napari_chrep.retrain.request import Preset, RetrainRequest, free_place
-from napari_chrep.retrain.retrainer import Retrainer, State, retrainers
+from napari_chrep.retrain.retrainer import Retrainer, State
 from napari_chrep.state.preferences import preferences
-from napari_chrep.state.session import sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for, unwrapped
 from napari_chrep.ui.docking import TabWhenLow
 from napari_chrep.ui.parts import Connections, Scrolling, heading, note, sentence, stack
 
@@ -48,9 +49,10 @@ class RetrainWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
+        viewer = unwrapped(napari_viewer)
         self._viewer = weakref.ref(viewer)
-        self.session, self.retrainer, self.estimator = sessions.of(viewer), retrainers.of(viewer), Estimator()
+        self.session, self.retrainer = kept_for(viewer, Session), kept_for(viewer, Retrainer)
+        self.estimator = Estimator()
         self.cohort, self.form = CohortPanel(viewer), RetrainForm()
         self.curves, self.outcome = Curves(), OutcomePanel()
         self.dialog: QFileDialog | None = None

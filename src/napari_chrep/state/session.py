@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
@@ -22,36 +21,8 @@ if TYPE_CHECKING:
     from chrep_model.prediction.predictor import Predictor, SlideContext
     from chrep_model.slides.slide import Slide
 
-T = TypeVar("T")
-
 #: Key of a slide layer's ``metadata``: its `Slide`.
 SLIDE_KEY = "chrep_slide"
-
-
-class PerViewer(Generic[T]):
-    """One object per viewer, made when first asked for and forgotten with its viewer.
-
-    napari hands widgets a proxy of the viewer; all proxies of one viewer share one object. Viewers are told
-    apart by identity, since two viewers that hold the same things compare equal.
-
-    Parameters
-    ----------
-    make : callable
-        ``make(viewer)`` -> the object. It may keep only a weak reference to the viewer.
-    """
-
-    def __init__(self, make: Callable[[Any], T]) -> None:
-        self._make = make
-        self._kept: dict[int, T] = {}
-
-    def of(self, viewer: Any) -> T:
-        """Return the object of this viewer (or of the viewer behind this proxy)."""
-        viewer = getattr(viewer, "__wrapped__", viewer)
-        key = id(viewer)
-        if key not in self._kept:
-            self._kept[key] = self._make(viewer)
-            weakref.finalize(viewer, self._kept.pop, key, None)
-        return self._kept[key]
 
 
 class Session:
@@ -59,6 +30,11 @@ class Session:
 
     Setters fire their event only for a real change. A prediction is kept for every pair of slide and bundle
     that was looked at, so going back to a slide shows its maps again without the model.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        No reference is kept.
 
     Attributes
     ----------
@@ -95,7 +71,7 @@ class Session:
     signature_changed = Signal()
     names_changed = Signal()  # of the same genes
 
-    def __init__(self) -> None:
+    def __init__(self, viewer: Any) -> None:
         self.slide: Slide | None = None
         self.slide_layer: Image | None = None
         self.bundle: Bundle | None = None
@@ -109,6 +85,8 @@ class Session:
         self.names: GeneNames | None = None
         # Keyed by the identity of the slide, which the context keeps alive, and the hash of the bundle.
         self._kept: dict[tuple[int, str], tuple[SlideContext, Prediction]] = {}
+        # Heeded here, not in a widget: a slide must not outlive its layer because no widget is open.
+        viewer.layers.events.removed.connect(self._on_layer_removed)
 
     def look_at(self, layer: Image | None) -> None:
         """Make this layer's slide the current one; None when there is no slide any more."""
@@ -119,7 +97,7 @@ class Session:
         self._recall()
         self.slide_changed.emit()
 
-    def on_layer_removed(self, event: Any) -> None:
+    def _on_layer_removed(self, event: Any) -> None:
         """Drop what was predicted on a slide whose layer is gone."""
         slide = slide_of(event.value)
         if slide is None:
@@ -297,14 +275,3 @@ def _matched_again(signature: Signature, bundle: Bundle) -> Signature | None:
         return Signature.match(signature.name, signature.genes + signature.unknown, bundle.panel)
     except GeneError:
         return None
-
-
-def _make_session(viewer: Any) -> Session:
-    session = Session()
-    # Heeded here, not in a widget: a slide must not outlive its layer because no widget is open.
-    viewer.layers.events.removed.connect(session.on_layer_removed)
-    return session
-
-
-#: The session of each viewer: ``sessions.of(viewer)``.
-sessions: PerViewer[Session] = PerViewer(_make_session)

@@ -215,7 +215,7 @@ def test_what_waits_is_dropped_when_napari_stops_the_worker(desk, tiny_bundle, s
     desk.engine.predict(None)
     qtbot.waitUntil(lambda: desk.session.prediction.indices.size > 0, timeout=60_000)
     desk.engine.predict(None)  # waits for the run under way to stop
-    desk.engine._worker.quit()  # as napari does when its window closes
+    desk.engine._task.worker.quit()  # as napari does when its window closes
     desk.wait()
     assert desk.session.prediction.indices.size < desk.session.context.tiles().size
 

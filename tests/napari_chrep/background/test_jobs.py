@@ -12,7 +12,8 @@ from chrep_model.prediction.parts import PredictionPart
 from chrep_model.prediction.prediction import Prediction, Preview
 from chrep_model.slides.tiles import TileGrid, TileSpec
 from napari_chrep.background import jobs
-from napari_chrep.background.jobs import Stop, predicting
+from napari_chrep.background.jobs import predicting
+from napari_chrep.background.runner import Task
 from napari_chrep.background.scheduling import Schedule
 
 GRID = TileGrid((3_200, 3_200), 1.0, TileSpec(1.0, 100))  # 32 x 32 tiles
@@ -55,8 +56,8 @@ def schedule():
     return schedule
 
 
-def run(predictor, schedule, stop=None):
-    return list(predicting(predictor, CONTEXT, schedule, stop or Stop()))
+def run(predictor, schedule, task=None):
+    return list(predicting(predictor, CONTEXT, schedule, task or Task()))
 
 
 def test_coarse_passes_draw_what_still_waits(schedule):
@@ -100,7 +101,7 @@ def test_each_new_view_may_have_a_rough_map_of_its_own():
     schedule = Schedule(GRID, EVERYTHING, clock=lambda: now[0])
     schedule.look(Rect(0, 0, 1_000, 1_000))
     predictor = Counting(rough=True)
-    coming = predicting(predictor, CONTEXT, schedule, Stop())
+    coming = predicting(predictor, CONTEXT, schedule, Task())
     assert isinstance(next(coming), Preview)
     next(coming)
     schedule.look(Rect(500, 0, 1_000, 1_000))
@@ -126,7 +127,7 @@ def test_what_is_under_way_is_left_for_a_view_elsewhere():
                 ahead.extend(batch for batch in [next(indices, None)] if batch is not None)
 
     predictor = ReadingAhead()
-    coming = predicting(predictor, CONTEXT, schedule, Stop())
+    coming = predicting(predictor, CONTEXT, schedule, Task())
     next(coming)
     schedule.look(Rect(2_000, 2_000, 1_000, 1_000))
     now[0] += 1.0
@@ -145,9 +146,9 @@ def test_few_tiles_have_no_rough_map():
 
 
 def test_it_stops_within_a_batch_and_draws_nothing_more(schedule):
-    stop, came = Stop(), []
-    for result in predicting(Counting(), CONTEXT, schedule, stop):
+    task, came = Task(), []
+    for result in predicting(Counting(), CONTEXT, schedule, task):
         came.append(result)
         if len(came) == 3:
-            stop.request()
+            task.cancel()
     assert len(came) == 3

@@ -11,7 +11,8 @@ from qtpy.QtCore import Qt
 
 from chrep_model.cohorts.section import read_section
 from chrep_model.samples import SLIDE
-from napari_chrep.canvas.spots_layer import truths
+from napari_chrep.canvas.spots_layer import Truth
+from napari_chrep.state.viewers import kept_for
 
 TIMEOUT_MS = 60_000
 
@@ -26,7 +27,7 @@ def pair(tiny_cohort: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def truth(desk):
-    return truths.of(desk.viewer)
+    return kept_for(desk.viewer, Truth)
 
 
 def click(qtbot, button):

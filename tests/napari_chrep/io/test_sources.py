@@ -9,15 +9,16 @@ from napari.utils.notifications import notification_manager
 from chrep_model.cohorts.section import read_section
 from chrep_model.errors import CohortError
 from napari_chrep.canvas.measured_spots import SECTION_KEY
-from napari_chrep.canvas.spots_layer import truths
+from napari_chrep.canvas.spots_layer import Truth
 from napari_chrep.io.reader import get_reader, read_source
+from napari_chrep.state.viewers import kept_for
 
 TIMEOUT_MS = 60_000
 
 
 def test_an_outs_folder_becomes_its_picture_and_its_spots(desk, qtbot, make_outs):
     made = make_outs()
-    truth = truths.of(desk.viewer)
+    truth = kept_for(desk.viewer, Truth)
     desk.drop(made.outs)
     qtbot.waitUntil(lambda: len(desk.viewer.layers) == 2, timeout=TIMEOUT_MS)
     slide, spots = desk.viewer.layers

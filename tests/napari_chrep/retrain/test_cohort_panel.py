@@ -178,4 +178,4 @@ def test_the_window_can_be_closed_meanwhile(desk, qtbot, folder):
     checker = panel.checker
     desk.viewer.window.remove_dock_widget(dock)
     panel.deleteLater()
-    qtbot.waitUntil(lambda: checker._stopped and checker._worker is None, timeout=TIMEOUT_MS)
+    qtbot.waitUntil(lambda: not checker._tasks.busy and not checker._waiting, timeout=TIMEOUT_MS)

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-
 import numpy as np
 import pytest
-from napari.components import ViewerModel
-from napari.utils._proxies import PublicOnlyProxy
 from PIL import Image
 
 from chrep_model.bundle import load_bundle
 from chrep_model.errors import GeneError, ScaleError
-from napari_chrep.state.session import PerViewer
-
-
-def test_proxies_of_a_viewer_share_one_object_and_equal_viewers_do_not():
-    made = PerViewer(lambda _viewer: object())
-    first, second = ViewerModel(), ViewerModel()
-    assert made.of(first) is made.of(PublicOnlyProxy(first))
-    assert made.of(first) is not made.of(second)
-
-
-def test_an_object_goes_with_its_viewer():
-    made = PerViewer(lambda _viewer: object())
-    viewer = ViewerModel()
-    made.of(viewer)
-    del viewer
-    gc.collect()
-    assert not made._kept
 
 
 @pytest.fixture

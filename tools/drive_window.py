@@ -1,4 +1,4 @@
-"""A hand on the mouse of a real window, and an eye on what it shows."""
+"""Drive a real napari window with simulated mouse events, and take screenshots of it."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _SETTLED_MS = 2000
 _BAR_COLOURS = 16
 
 
-class Hand:
-    """Clicks, drops and chooses; whatever it does, it then lets the window live for a moment.
+class WindowDriver:
+    """Clicks, drops files and chooses entries in a window; after each action the window gets time to react.
 
     Parameters
     ----------
@@ -105,14 +105,14 @@ class Hand:
         self.click(table.viewport(), table.visualRect(index).center())
 
     def accept(self, dialog: Any) -> None:
-        """Press the button of a file dialog that says yes."""
+        """Press the Save or Open button of a file dialog."""
         self.wait(dialog.isVisible)
         box = dialog.findChild(QDialogButtonBox)
         yes = (QDialogButtonBox.StandardButton.Save, QDialogButtonBox.StandardButton.Open)
         self.click(next(button for kind in yes if (button := box.button(kind)) is not None))
 
     def drop(self, path: Path, reader: str) -> None:
-        """Drop a file on the window; where napari then asks which reader to take, it is this one."""
+        """Drop a file on the window, and choose this reader if napari asks for one."""
         mime = QMimeData()
         mime.setUrls([QUrl.fromLocalFile(str(path))])
         target, none = self.viewer.window._qt_viewer, Qt.KeyboardModifier.NoModifier
@@ -133,12 +133,12 @@ class Hand:
         QTest.qWait(500)
 
     def wait(self, until: Callable[[], Any]) -> None:
-        """Let the window live until something is so.
+        """Process the window's events until a condition holds.
 
         Raises
         ------
         TimeoutError
-            It is not so after `TIMEOUT_S`.
+            It does not hold within `TIMEOUT_S`.
         """
         end = time.monotonic() + TIMEOUT_S
         while not until():
@@ -161,7 +161,7 @@ class Hand:
 
 
 def _bars() -> list[tuple[int, ...]]:
-    """Return some colours of every map's colour bar."""
+    """Return colours along the colour bar of every map."""
     steps = np.linspace(0, 1, _BAR_COLOURS, dtype=np.float32)
     colormaps = sorted({KINDS[kind].colormap for kind in KINDS if kind not in BLEND})
     return [
@@ -171,9 +171,9 @@ def _bars() -> list[tuple[int, ...]]:
     ]
 
 
-def _titled(those: Any, title: str) -> Any:
-    """Return the one of these actions or buttons that is called so."""
-    for one in those:
+def _titled(candidates: Any, title: str) -> Any:
+    """Return the action or button with this title."""
+    for one in candidates:
         if one.text().replace("&", "").strip() == title:
             return one
-    raise RuntimeError(f"no {title!r} among {[one.text() for one in those]}")
+    raise RuntimeError(f"no {title!r} among {[one.text() for one in candidates]}")
