@@ -50,7 +50,7 @@ def relative_variance_distance(
 
 
 def measured_columns(truth: NDArray[np.floating]) -> NDArray[np.int64] | slice:
-    """Return the columns of the measured genes, or a full slice (which avoids a copy) if all were measured."""
+"""Spaces of the metrics: the panel's unit, and that unit divided by the gene's sd in training."""
     missing = np.isnan(truth).any(0)
     return np.flatnonzero(~missing) if missing.any() else slice(None)
 
