@@ -75,6 +75,16 @@ def test_what_is_wrong_is_refused_before_anything_is_computed(tiny_cohort, tiny_
     assert {found.name for found in tmp_path.iterdir()} == {"cohort"}
 
 
+def test_a_region_of_a_slide_is_predicted_from_paths(tiny_cohort, tiny_bundle, own_cache):
+    prediction = chrep.predict(min(tiny_cohort.glob("*.tif")), str(tiny_bundle), region=(300, 400, 500, 600))
+    x, y = prediction.grid.centres(prediction.indices).T
+    half = prediction.grid.tile_px / 2
+    assert len(prediction)
+    assert (x > 300 - half).all() and (x < 800 + half).all()
+    assert (y > 400 - half).all() and (y < 1000 + half).all()
+    assert len(chrep.predict(prediction.slide, prediction.bundle)) > len(prediction)
+
+
 def test_methods_and_encoders_have_names():
     assert {"ridge", "chrep"} < set(chrep.list_methods())
     assert chrep.list_encoders("stain*") == ["stainbank"]

@@ -121,6 +121,7 @@ def test_without_queries_nothing_is_found(rows):
     assert index.shape == similarity.shape == (0, 4)
 
 
+@pytest.mark.slow
 def test_a_gallery_larger_than_the_memory_is_searched_in_little_of_it(tmp_path, growth_mb):
     """A map of 256 MB; one block of it is 16 MB, and 64 queries' similarities of it are as much."""
     z = np.lib.format.open_memmap(tmp_path / "z.npy", mode="w+", dtype=np.float32, shape=(1_000_000, 64))

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from chrep_model import __version__
 from chrep_model.batch import records
 from chrep_model.batch.records import Record
-from chrep_model.embeddings import Progress
 from chrep_model.errors import Cancelled, ChrepError, PredictionError
 from chrep_model.export.writing import write_prediction
 from chrep_model.geometry import Rect
 from chrep_model.prediction import indexes
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.slide import Slide, open_slide
 
 if TYPE_CHECKING:
@@ -141,14 +141,14 @@ def attempt(
     path: Path,
     target: Path,
     describe: Describe,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> SlideOutcome:
     """Predict a slide and write its prediction, or record why that failed.
 
     Raises
     ------
     Cancelled
-        The user asked to stop.
+        `progress.cancelled` returned True.
     """
     request = ""
     try:
@@ -168,13 +168,12 @@ def failed(job: BatchSettings, path: Path, target: Path, request: str, error: st
 
 
 def _predict(
-    job: BatchSettings, predictor: Predictor, slide: Slide, target: Path, progress: Progress | None
+    job: BatchSettings, predictor: Predictor, slide: Slide, target: Path, progress: Progress
 ) -> dict[str, Any]:
     started = time.perf_counter()
     _check_region(slide, job.rect)
     prediction = predictor.predict(slide, job.rect, stride=job.stride, progress=progress)
-    if progress is not None:
-        progress(0, 1, f"writing {target.name}")
+    progress.advance(0, 1, f"writing {target.name}")
     write_prediction(prediction, target, job.format, job.genes_of(predictor.bundle))
     return {
         "tiles": len(prediction), "seconds": time.perf_counter() - started,

@@ -151,9 +151,9 @@ def _load_model(bundle: Bundle) -> Model:
 
     from chrep_model.bundle.stored_gallery import read_gallery
     from chrep_model.methods.model import FeatureScale, Model
-    from chrep_model.methods.registry import METHODS, fitted_class
+    from chrep_model.methods.registry import find
 
-    if bundle.card.method not in METHODS:
+    if (method := find(bundle.card.method)) is None:
         raise BundleError(
             f"the bundle was made with the method {bundle.card.method!r}, which this version does not know",
             path=bundle.path,
@@ -163,7 +163,7 @@ def _load_model(bundle: Bundle) -> Model:
         arrays = load_file(bundle.path / "weights.safetensors")
         gallery = read_gallery(bundle.path / "gallery.zarr")
         own = {k.removeprefix("method."): v for k, v in arrays.items() if k.startswith("method.")}
-        fitted = fitted_class(bundle.card.method).from_arrays(own, gallery)
+        fitted = method.fitted_class.from_arrays(own, gallery)
         fitted.trust = bundle.trust
         scale = FeatureScale(arrays["scale.mean"], arrays["scale.sd"])
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:

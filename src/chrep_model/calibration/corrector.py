@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from chrep_model.networks.losses import pearson_by_section, regression_loss
 from chrep_model.training.faults import require_finite, spots_in_words
 from chrep_model.training.loop import Task, one_thread, random_batches, run_epochs
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 
 
 class CorrectorSettings(BaseModel):
@@ -65,7 +65,7 @@ def fit_corrector(
     seed: int,
     measured: NDArray[np.bool_] | None = None,
     watched: tuple[NDArray[Any], ...] | None = None,
-    run: Run = SILENT,
+    run: Run = SILENT_RUN,
 ) -> Corrector:
     """Train a corrector of the gallery's estimates.
 

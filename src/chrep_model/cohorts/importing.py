@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import CohortError
 from chrep_model.files import sync, unwritable_told
 from chrep_model.geometry import base_to_level
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.slide import open_slide
 
 PICTURE_PX = 1600
@@ -36,8 +36,6 @@ _STEPS = (
     "looking at slide and spots",
     "drawing the spots",
 )
-
-Tell = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +69,7 @@ def import_section(
     name: str | None = None,
     patient: str | None = None,
     um_per_px: float | None = None,
-    progress: Tell | None = None,
+    progress: Progress = SILENT,
 ) -> Imported:
     """Write a section as NAME.h5ad, its slide (a link where the system allows it) and NAME_spots.png.
 
@@ -83,8 +81,8 @@ def import_section(
         Output folder, created if missing. If an error occurs, none of the three files is kept.
     name, patient, um_per_px
         See `read_section`.
-    progress : callable, optional
-        Called as ``progress(done, total, what)``.
+    progress : Progress
+        Told at every step.
 
     Raises
     ------
@@ -93,8 +91,7 @@ def import_section(
     """
 
     def tell(step: int) -> None:
-        if progress is not None:
-            progress(step, len(_STEPS), _STEPS[min(step, len(_STEPS) - 1)])
+        progress.advance(step, len(_STEPS), _STEPS[min(step, len(_STEPS) - 1)])
 
     tell(0)
     probe(source.hdf5())

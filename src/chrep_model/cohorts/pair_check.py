@@ -6,7 +6,7 @@ the window. Both run the same checks, which are in the package `checks`, one fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,7 @@ from chrep_model.cohorts.readers import hdf5_files, read_pair
 from chrep_model.cohorts.section import Section, join_section, spot_diameter
 from chrep_model.errors import ChrepError, CohortError
 from chrep_model.geometry import FloatArray, base_to_level
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.slide import Slide, open_slide
 from chrep_model.slides.tissue import tissue_mask
 
@@ -171,16 +172,14 @@ def check_section(section: Section) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: -LEVELS.index(finding.level)))
 
 
-def check_cohort(
-    cohort: Cohort, *, progress: Callable[[int, int], None] | None = None
-) -> dict[str, tuple[Finding, ...]]:
+def check_cohort(cohort: Cohort, *, progress: Progress = SILENT) -> dict[str, tuple[Finding, ...]]:
     """Check every section of a cohort, and that all use the same kind of gene names.
 
     Parameters
     ----------
     cohort : Cohort
-    progress : callable, optional
-        Called as ``progress(done, total)`` after every section.
+    progress : Progress
+        Told after every section.
 
     Returns
     -------
@@ -195,8 +194,7 @@ def check_cohort(
     found: dict[str, tuple[Finding, ...]] = {}
     for section in cohort:
         found[section.name] = check_section(section)
-        if progress is not None:
-            progress(len(found), len(cohort))
+        progress.advance(len(found), len(cohort), "checking sections")
     between = (names.between_sections(cohort.sections), counts.between_sections(cohort.sections))
     for name, finding in chain.from_iterable(between):
         found[name] = (finding, *found[name])

@@ -5,6 +5,6 @@ are standardised per slide by one fixed sample of its tissue, so that a tile's f
 other tiles were computed.
 """
 
-from chrep_model.embeddings.slide import CLIP, DEFAULT_CONTEXT_UM, SAMPLE, Progress, SlideEmbeddings
+from chrep_model.embeddings.slide import CLIP, DEFAULT_CONTEXT_UM, SAMPLE, SlideEmbeddings
 
-__all__ = ["CLIP", "DEFAULT_CONTEXT_UM", "SAMPLE", "Progress", "SlideEmbeddings"]
+__all__ = ["CLIP", "DEFAULT_CONTEXT_UM", "SAMPLE", "SlideEmbeddings"]

@@ -14,8 +14,8 @@ from chrep_model.embeddings.pipelines import Pipeline, pipeline
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Indices, Rows
 from chrep_model.encoders.encoder import Encoder, SlideState
-from chrep_model.errors import Cancelled
 from chrep_model.mapped_arrays import slices
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.tiles import TileReader
 
 
@@ -52,7 +52,7 @@ class TileEncoding:
         parts: Iterable[Indices],
         needs: Callable[[Indices], list[Need]],
         state: SlideState,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> Iterator[Indices]:
         """Yield each part once the embeddings of all tiles that it needs are known.
 
@@ -62,7 +62,7 @@ class TileEncoding:
         Raises
         ------
         Cancelled
-            `cancelled` said so; what was encoded so far is kept.
+            `progress.cancelled` says so; what was encoded so far is kept.
         """
         coming, queue = iter(parts), _Queue()
         more = True
@@ -78,7 +78,7 @@ class TileEncoding:
                             more = False
                         else:
                             break
-                    _check(cancelled, self.reader)
+                    progress.raise_if_cancelled()
                     if queue.is_ready:
                         yield queue.pop()
                     elif len(under_way):
@@ -91,7 +91,7 @@ class TileEncoding:
         self,
         centres_xy: NDArray[np.float64],
         state: SlideState,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> Iterator[tuple[slice, Rows]]:
         """Yield embeddings around points (n, 2), (x, y) in level-0 px, batch by batch; see `of_parts`."""
         coming = slices(len(centres_xy), self.batch_size)
@@ -105,7 +105,7 @@ class TileEncoding:
                     if part is not None:
                         asked.append(part)
                         under_way.ask(centres_xy[part])
-                _check(cancelled, self.reader)
+                progress.raise_if_cancelled()
                 if asked:
                     yield asked.popleft(), under_way.get()
 
@@ -126,11 +126,6 @@ class TileEncoding:
         return pipeline(
             self.reader, self.encoder, lambda tiles: self.encode(tiles, state), in_bulk=self.in_bulk
         )
-
-
-def _check(cancelled: Callable[[], bool] | None, reader: TileReader) -> None:
-    if cancelled is not None and cancelled():
-        raise Cancelled("cancelled", path=reader.slide.path)
 
 
 class _Queue:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import LAYOUT, Store
 from chrep_model.encoders.encoder import DEFAULT_BATCH, Encoder, SlideState
 from chrep_model.errors import SlideError
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.backends import PIXELS
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid, TileReader
@@ -30,9 +31,6 @@ CLIP = 6.0
 """Standardised values are clipped to this range, so that pen marks or folds do not dominate."""
 
 DEFAULT_CONTEXT_UM = (300.0, 600.0)
-
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what)."""
 
 
 class SlideEmbeddings:
@@ -99,7 +97,7 @@ class SlideEmbeddings:
             self._tissue = self.grid.tissue(self.mask)
         return self._tissue
 
-    def prepare(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> None:
+    def prepare(self, progress: Progress = SILENT) -> None:
         """Read a sample of the slide, and fit the encoder's slide state and the standardisation."""
         if self._prepared is not None:
             return
@@ -112,7 +110,7 @@ class SlideEmbeddings:
             state = self.encoder.fit_slide(self.reader.read(self.grid.centres(sample)))
             self._prepared = (state, np.zeros(1, np.float32), np.ones(1, np.float32))
             try:
-                raw = self._embed(self._rows[1.0], sample, progress, cancelled)
+                raw = self._embed(self._rows[1.0], sample, progress)
             finally:
                 self._prepared = None  # so that an incomplete preparation is repeated
             mean, sd = raw.mean(0), divisors(raw.std(0))
@@ -125,8 +123,7 @@ class SlideEmbeddings:
         centres_xy: NDArray[np.float64],
         context_um: tuple[float, ...] = (),
         *,
-        progress: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> NDArray[np.float32]:
         """Compute features at points: the embeddings there, and means over the neighbourhoods.
 
@@ -145,12 +142,12 @@ class SlideEmbeddings:
         Raises
         ------
         Cancelled
-            `cancelled` said so; what was computed so far is kept.
+            `progress.cancelled` says so; what was computed so far is kept.
         """
-        self.prepare(progress, cancelled)
+        self.prepare(progress)
         near = self._neighbours(centres_xy, context_um)
-        around, values = self._embed_neighbourhoods(near, progress, cancelled)
-        own = self._embed_points(centres_xy, progress, cancelled)
+        around, values = self._embed_neighbourhoods(near, progress)
+        own = self._embed_points(centres_xy, progress)
         return self._features(own, near, around, values)
 
     def stream(
@@ -159,7 +156,7 @@ class SlideEmbeddings:
         context_um: tuple[float, ...] = (),
         *,
         stride: float = 1.0,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield features of grid tiles in parts; later tiles are read while earlier ones are encoded.
 
@@ -181,52 +178,40 @@ class SlideEmbeddings:
         Raises
         ------
         Cancelled
-            `cancelled` said so; what was computed so far is kept.
+            `progress.cancelled` says so; what was computed so far is kept.
         """
-        self.prepare(cancelled=cancelled)
+        self.prepare(progress)
         rows = self._rows_of(stride)
 
         def needs(part: NDArray[np.int64]) -> list[Need]:
             near = self._neighbours(rows.grid.centres(part), context_um)
             return [Need(self._rows[1.0], _union(near)), Need(rows, part)]
 
-        for part in self._encoding.of_parts(parts, needs, self._state, cancelled):
+        for part in self._encoding.of_parts(parts, needs, self._state, progress):
             near = self._neighbours(rows.grid.centres(part), context_um)
-            around, values = self._embed_neighbourhoods(near, None, cancelled)
-            yield part, self._features(self._embed(rows, part, None, cancelled), near, around, values)
+            around, values = self._embed_neighbourhoods(near, progress)
+            yield part, self._features(self._embed(rows, part, progress), near, around, values)
 
     def rough(
         self,
         indices: NDArray[np.int64],
         context_um: tuple[float, ...] = (),
         *,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> NDArray[np.float32]:
         """Return features of tiles as `stream` does, with means over the neighbours known so far."""
-        self.prepare(cancelled=cancelled)
+        self.prepare(progress)
         rows = self._rows[1.0]
-        own = self._embed(rows, indices, None, cancelled)
+        own = self._embed(rows, indices, progress)
         near = self._neighbours(self.grid.centres(indices), context_um)
         near = [[some[rows.has(some)] for some in part] for part in near]
-        around, values = self._embed_neighbourhoods(near, None, cancelled)
+        around, values = self._embed_neighbourhoods(near, progress)
         return self._features(own, near, around, values)
 
-    def fill(
-        self,
-        indices: NDArray[np.int64],
-        *,
-        progress: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> None:
-        """Compute the embeddings of grid tiles into the store, for later use.
-
-        Raises
-        ------
-        Cancelled
-            `cancelled` said so; what was computed so far is kept.
-        """
-        self.prepare(progress, cancelled)
-        self._encode(self._rows[1.0], indices, progress, cancelled)
+    def fill(self, indices: NDArray[np.int64]) -> None:
+        """Compute the embeddings of grid tiles into the store, for later use."""
+        self.prepare()
+        self._encode(self._rows[1.0], indices, SILENT)
 
     def known(self, context_um: tuple[float, ...] = ()) -> NDArray[np.int64]:
         """Return the tissue tiles (n,) of the grid whose features are available without encoding.
@@ -302,12 +287,11 @@ class SlideEmbeddings:
     def _embed_neighbourhoods(
         self,
         near: list[list[NDArray[np.int64]]],
-        progress: Progress | None,
-        cancelled: Callable[[], bool] | None,
+        progress: Progress,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the tiles of all neighbourhoods, (m,) ascending, and their standardised embeddings."""
         around = _union(near)
-        return around, self._standardised(self._embed(self._rows[1.0], around, progress, cancelled))
+        return around, self._standardised(self._embed(self._rows[1.0], around, progress))
 
     def _features(
         self,
@@ -329,13 +313,12 @@ class SlideEmbeddings:
         self,
         rows: GridRows,
         indices: NDArray[np.int64],
-        progress: Progress | None,
-        cancelled: Callable[[], bool] | None,
+        progress: Progress,
     ) -> NDArray[np.float32]:
         """Return embeddings of grid tiles from memory, the store or the encoder, in this order."""
         missing = indices[~rows.has(indices)]
         if len(missing):
-            self._encode(rows, missing, progress, cancelled)
+            self._encode(rows, missing, progress)
             rows.has(indices)
         return rows[indices]
 
@@ -343,27 +326,22 @@ class SlideEmbeddings:
         self,
         rows: GridRows,
         indices: NDArray[np.int64],
-        progress: Progress | None,
-        cancelled: Callable[[], bool] | None,
+        progress: Progress,
     ) -> None:
         step, done = self._encoding.batch_size, 0
         parts = [indices[i : i + step] for i in range(0, len(indices), step)]
-        for part in self._encoding.of_parts(parts, lambda part: [Need(rows, part)], self._state, cancelled):
+        for part in self._encoding.of_parts(parts, lambda part: [Need(rows, part)], self._state, progress):
             done += len(part)
-            if progress is not None:
-                progress(done, len(indices), f"tiles of {self.slide.name}")
+            progress.advance(done, len(indices), f"tiles of {self.slide.name}")
 
-    def _embed_points(
-        self, centres_xy: NDArray[np.float64], progress: Progress | None, cancelled: Callable[[], bool] | None
-    ) -> NDArray[np.float32]:
+    def _embed_points(self, centres_xy: NDArray[np.float64], progress: Progress) -> NDArray[np.float32]:
         name = _name_of(centres_xy)
         if self._store and (stored := self._store.points(name)) is not None:
             return stored
         out = np.empty((len(centres_xy), self.encoder.dim), np.float32)
-        for part, values in self._encoding.of_points(centres_xy, self._state, cancelled):
+        for part, values in self._encoding.of_points(centres_xy, self._state, progress):
             out[part] = values
-            if progress is not None:
-                progress(part.stop, len(out), f"tiles of {self.slide.name}")
+            progress.advance(part.stop, len(out), f"tiles of {self.slide.name}")
         if self._store:
             self._store.set_points(name, out)
         return out

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from chrep_model.device import each_core
 from chrep_model.encoders.encoder import Encoder, SlideState
 from chrep_model.files import write_atomically
+from chrep_model.progress import SILENT, Progress
 
 SIZES = (8, 16, 32, 64, 128, 256, 512)
 """Batch sizes to measure."""
@@ -78,7 +78,7 @@ def tuning_of(encoder: Encoder, cache: Path) -> Tuning | None:
         return None
 
 
-def tune(encoder: Encoder, cache: Path, report: Callable[[str], None] = lambda _: None) -> Tuning:
+def tune(encoder: Encoder, cache: Path, progress: Progress = SILENT) -> Tuning:
     """Measure an encoder on tiles of noise, and store the fastest settings for `tuning_of`.
 
     Parameters
@@ -87,8 +87,8 @@ def tune(encoder: Encoder, cache: Path, report: Callable[[str], None] = lambda _
         Encoder to measure; it is compiled afterwards, if it can be.
     cache : Path
         Cache folder of the embeddings, where the result is stored.
-    report : callable
-        Called with a description of each measurement before it starts.
+    progress : Progress
+        Receives a description of each measurement before it starts.
 
     Raises
     ------
@@ -100,14 +100,14 @@ def tune(encoder: Encoder, cache: Path, report: Callable[[str], None] = lambda _
     px = encoder.spec.px
     tiles = np.random.default_rng(0).integers(0, 256, (SIZES[-1], px, px, 3), np.uint8)
     state = encoder.fit_slide(tiles[: SIZES[0]])
-    rates = _rates(encoder, tiles, state, report)
+    rates = _rates(encoder, tiles, state, progress)
     best = max(rates.values())
     chosen = min(size for size, rate in rates.items() if rate * GAIN >= best)
     plain = Tuning(
         batch_size=chosen, compiled=False, tiles_per_s=rates,
-        each_core_tiles_per_s=_each_core(encoder, tiles[:chosen], state, report),
+        each_core_tiles_per_s=_each_core(encoder, tiles[:chosen], state, progress),
     )  # fmt: skip
-    found = _compiled(encoder, tiles[:chosen], state, plain, report)
+    found = _compiled(encoder, tiles[:chosen], state, plain, progress)
     with write_atomically(_file(encoder, cache)) as part:
         part.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(found.model_dump_json(indent=1), encoding="utf-8")
@@ -115,13 +115,13 @@ def tune(encoder: Encoder, cache: Path, report: Callable[[str], None] = lambda _
 
 
 def _rates(
-    encoder: Encoder, tiles: NDArray[np.uint8], state: SlideState, report: Callable[[str], None]
+    encoder: Encoder, tiles: NDArray[np.uint8], state: SlideState, progress: Progress
 ) -> dict[int, float]:
     """Measure tiles per second for growing batch sizes, until larger ones no longer help."""
     rates: dict[int, float] = {}
     best = SIZES[0]
     for size in SIZES:
-        report(f"{size} tiles at a time")
+        progress.message(f"{size} tiles at a time")
         try:
             seconds = [_timed(encoder, tiles[:size], state) for _ in range(1 + BATCHES)]
         except torch.OutOfMemoryError:
@@ -137,12 +137,12 @@ def _rates(
 
 
 def _each_core(
-    encoder: Encoder, tiles: NDArray[np.uint8], state: SlideState, report: Callable[[str], None]
+    encoder: Encoder, tiles: NDArray[np.uint8], state: SlideState, progress: Progress
 ) -> float | None:
     """Measure tiles per second of all CPU cores together, each encoding its own batches; None on a GPU."""
     if encoder.device.type != "cpu":
         return None
-    report(f"{len(tiles)} tiles at a time on each core")
+    progress.message(f"{len(tiles)} tiles at a time on each core")
     batches = BATCHES * torch.get_num_threads()
     with each_core() as cores:
         seconds = []
@@ -159,11 +159,11 @@ def _compiled(
     tiles: NDArray[np.uint8],
     state: SlideState,
     plain: Tuning,
-    report: Callable[[str], None],
+    progress: Progress,
 ) -> Tuning:
     """Measure the compiled network at the chosen batch size, and decide whether compiling pays off."""
     size = len(tiles)
-    report(f"{size} tiles at a time, compiled")
+    progress.message(f"{size} tiles at a time, compiled")
     try:
         encoder.compile(size)
         first = _timed(encoder, tiles, state)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from pydantic import Field
 
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
@@ -17,7 +17,6 @@ from chrep_model.cohorts.gene_lists import read_gene_list
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.device import choose_device
-from chrep_model.embeddings import Progress
 from chrep_model.errors import SettingsError
 from chrep_model.evaluation.fits import FitTask, JobStore, Plan, section_digest
 from chrep_model.evaluation.guard import check_distinct
@@ -28,8 +27,10 @@ from chrep_model.evaluation.splits import Fold, Split, make_folds
 from chrep_model.evaluation.summary import summarise, trusted_variants
 from chrep_model.evaluation.tables import Tables
 from chrep_model.files import make_writable, write_atomically
-from chrep_model.methods.registry import METHODS, MethodSettings, make_method
+from chrep_model.methods.method_settings import MethodSettings, make_method
+from chrep_model.methods.registry import names
 from chrep_model.pipeline import DEFAULT_GENES
+from chrep_model.progress import SILENT, Progress
 from chrep_model.training.features import EncoderSettings, section_features
 
 
@@ -39,7 +40,7 @@ class EvaluateSettings(EncoderSettings, MethodSettings):
     Attributes
     ----------
     methods : tuple of str
-        Names from `methods.registry.METHODS`.
+        Names from `methods.registry.names`; all unless given.
     split : {"section", "patient"}
         Whether each fold holds out one section or one patient.
     genes : int or Path
@@ -50,7 +51,7 @@ class EvaluateSettings(EncoderSettings, MethodSettings):
         Sections to test; all if empty.
     """
 
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = Field(default_factory=names)
     split: Split = "section"
     genes: int | Path = DEFAULT_GENES
     seeds: int = 1
@@ -58,23 +59,17 @@ class EvaluateSettings(EncoderSettings, MethodSettings):
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Result of an evaluation.
+class Summary(Tables):
+    """Result of an evaluation: its tables, and what they say together.
 
     Attributes
     ----------
-    scores, per_gene, intervals, maps : DataFrame
-        See `tables.Tables`.
     table : dict
         Content of ``summary.json``.
     folder : Path
         Folder of the results.
     """
 
-    scores: pd.DataFrame
-    per_gene: pd.DataFrame
-    intervals: pd.DataFrame
-    maps: pd.DataFrame
     table: dict[str, Any]
     folder: Path
 
@@ -87,9 +82,7 @@ def evaluate(
     device: str = "auto",
     cache: Path | None = None,
     processes: int = 1,
-    progress: Progress | None = None,
-    warn: Callable[[str], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress = SILENT,
 ) -> Summary:
     """Fit every method on every fold's training sections, and score it on the held-out section.
 
@@ -112,10 +105,9 @@ def evaluate(
     processes : int
         Number of jobs at a time; it does not change the results. With more than 1, processes are started, so
         that a script that calls this needs an ``if __name__ == "__main__"`` guard.
-    progress, cancelled : callable, optional
-        Tiles, then jobs done; asked between batches, between jobs, and between the parts of a fit.
-    warn : callable, optional
-        Called with lines about genes that sections did not measure.
+    progress : Progress
+        Receives the tiles and jobs done and warnings about genes that sections did not measure; asked for
+        cancellation between batches, between jobs, and between the parts of a fit.
 
     Raises
     ------
@@ -132,21 +124,20 @@ def evaluate(
     check_distinct(cohort.sections)
     folds = make_folds(cohort, settings.split, settings.test_sections)
     genes = settings.genes if isinstance(settings.genes, int) else read_gene_list(settings.genes)
-    if warn is not None:
-        panel = GenePanel.fit(cohort.sections, genes, warn=warn)
-        for line in panel.gaps(cohort.sections):
-            warn(line)
+    panel = GenePanel.fit(cohort.sections, genes, warn=progress.warn)
+    for line in panel.gaps(cohort.sections):
+        progress.warn(line)
     encoder = settings.open(choose_device(device))
     features = section_features(
         cohort.sections, encoder, settings.context_um, batch_size=settings.batch_size,
-        cache=cache or default_cache(), progress=progress, cancelled=cancelled,
+        cache=cache or default_cache(), progress=progress,
     )  # fmt: skip
     plan = Plan(
         {fold.name: fold.with_features(cohort, features) for fold in folds}, genes,
         settings, encoder.id, {s.name: section_digest(s, features[s.name]) for s in cohort},
     )  # fmt: skip
     jobs, store = _jobs(settings, folds), JobStore(Path(out) / "jobs")
-    do_jobs(plan, jobs, store, processes=processes, progress=progress, cancelled=cancelled)
+    do_jobs(plan, jobs, store, processes=processes, progress=progress)
     tables = Tables.of(jobs, [store.read(job) for job in jobs], plan.folds)
     facts = settings.model_dump(mode="json", exclude={"weights", "genes"})
     facts["genes"] = genes if isinstance(genes, int) else list(genes)
@@ -164,7 +155,7 @@ def _check(settings: EvaluateSettings, processes: int) -> None:
     if processes < 1:
         raise SettingsError("evaluating needs at least one process", remedy="Give --jobs 1 or more.")
     if not settings.methods:
-        raise SettingsError("no method is named", remedy=f"Choose from {', '.join(METHODS)}.")
+        raise SettingsError("no method is named", remedy=f"Choose from {', '.join(names())}.")
     for name in settings.methods:
         make_method(name, settings)
 
@@ -189,4 +180,4 @@ def _write(folder: Path, tables: Tables, summary: dict[str, Any], tested: Sequen
     with write_atomically(folder / "summary.json") as path:
         path.write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
     with write_atomically(folder / "report.html") as path:
-        write_report(path, tables.scores, tables.per_gene, summary, tables.maps, tables.intervals, tested)
+        write_report(path, tables, summary, tested)

@@ -8,6 +8,7 @@ continued, and only jobs whose inputs have changed are run again.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -25,14 +26,16 @@ from pydantic import BaseModel
 import chrep_model
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
+from chrep_model.errors import SettingsError
 from chrep_model.evaluation.guard import GuardStage, check_gallery
 from chrep_model.evaluation.oracle import ORACLE, LibrarySizeOracle
 from chrep_model.evaluation.scoring import FitScores, MeasuredSection, score_model, score_prediction
 from chrep_model.evaluation.splits import Fold
 from chrep_model.files import make_writable, write_atomically
+from chrep_model.methods.method_settings import MethodSettings, make_method
 from chrep_model.methods.model import fit_model
-from chrep_model.methods.registry import MethodSettings, make_method
-from chrep_model.training.run import SILENT, Run
+from chrep_model.progress import SILENT, Progress
+from chrep_model.training.run import Run
 
 _DECIDING = ("statistics", "cohorts", "networks", "training", "calibration", "methods", "evaluation")
 """Packages and modules whose code decides the result of a job, given the features."""
@@ -98,7 +101,7 @@ class Plan:
         fold = self.folds[job.fold]
         facts = {
             "code": code_digest(),
-            "method": [job.method, {} if job.method == ORACLE else self._settings_of(job.method)],
+            "method": [job.method, *([] if job.method == ORACLE else self._facts_of(job.method))],
             "seed": job.seed,
             "genes": self.genes,
             "encoder": self.encoder_id,
@@ -108,14 +111,23 @@ class Plan:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _settings_of(self, name: str) -> dict[str, Any]:
-        return {
+    def _facts_of(self, name: str) -> tuple[dict[str, Any], str]:
+        """Return a method's settings, and the digest of its file, which may lie outside of this package."""
+        method = make_method(name, self.methods)
+        settings = {
             key: value.model_dump(mode="json") if isinstance(value, BaseModel) else repr(value)
-            for key, value in vars(make_method(name, self.methods)).items()
+            for key, value in vars(method).items()
         }
+        try:
+            file = Path(inspect.getfile(type(method)))
+        except (OSError, TypeError) as error:  # typed into a prompt or a notebook
+            raise SettingsError(
+                f"the method {name} is not in a file", remedy="Write its class into a .py file and import it."
+            ) from error
+        return settings, hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def do_job(plan: Plan, job: FitTask, run: Run = SILENT) -> FitScores:
+def do_job(plan: Plan, job: FitTask, progress: Progress = SILENT) -> FitScores:
     """Fit, predict and score one job, and guard the test section in each stage.
 
     Raises
@@ -130,7 +142,7 @@ def do_job(plan: Plan, job: FitTask, run: Run = SILENT) -> FitScores:
         with fold.test.during(GuardStage.SCORING) as test:
             return score_prediction(oracle.predict(test), MeasuredSection.of(test, panel), maps=maps)
     method = make_method(job.method, plan.methods)
-    model = fit_model(method, fold.train, fold.features, plan.genes, seed=job.seed, run=run)
+    model = fit_model(method, fold.train, fold.features, plan.genes, seed=job.seed, run=Run(progress))
     check_gallery(model.fitted.gallery, fold.train, fold.test, by_patient=fold.split == "patient")
     with fold.test.during(GuardStage.PREDICTING) as test:
         response = model.respond(test.features)

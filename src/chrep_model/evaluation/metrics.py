@@ -50,7 +50,7 @@ def relative_variance_distance(
 
 
 def measured_columns(truth: NDArray[np.floating]) -> NDArray[np.int64] | slice:
-"""Spaces of the metrics: the panel's unit, and that unit divided by the gene's sd in training."""
+    """Return the columns of the measured genes; a full slice (which avoids a copy) if all were measured."""
     missing = np.isnan(truth).any(0)
     return np.flatnonzero(~missing) if missing.any() else slice(None)
 

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from chrep_model.evaluation.metrics import LOG10_SPOT
 from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.scoring import SMOOTHED
+from chrep_model.methods.registry import rivals
 
 HEADLINE = ("pcc_acg", "pcc_heg50", "mse", "mae")
 
-RIVALS = ("bleep", "mclstexp", "heclip", "hage_like")
-"""Methods published by others."""
-
 _ERRORS = ("mse", "mae")
-_FEWEST = 6
+FEWEST_PAIRS = 6
 """Fewest pairs with which a signed-rank test can reach p < 0.05: its smallest two-sided p is 2 / 2^n."""
 
 
@@ -67,8 +65,8 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
 def differences(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Compare the final variants of methods by their differences, paired over folds.
 
-    Each method is compared with ``ridge``, ``trees``, the best of `RIVALS` (``rival``) and the best of all
-    other methods (``best``), if they were run, in the `HEADLINE` metrics. The oracle is not included.
+    Each method is compared with ``ridge``, ``trees``, the best of the `rivals` (``rival``) and the best of
+    all other methods (``best``), if they were run, in the `HEADLINE` metrics. The oracle is not included.
 
     Returns
     -------
@@ -101,10 +99,10 @@ def differences(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _references(others: dict[str, float]) -> dict[str, str]:
     """Choose the methods to compare with: name of the comparison -> method."""
-    rivals = {m: mean for m, mean in others.items() if m in RIVALS}
+    published = {m: others[m] for m in rivals() if m in others}
     found: dict[str, str] = {name: name for name in ("ridge", "trees") if name in others}
-    if rivals:
-        found["rival"] = max(rivals, key=lambda m: rivals[m])
+    if published:
+        found["rival"] = max(published, key=lambda m: published[m])
     if others:
         found["best"] = max(others, key=lambda m: others[m])
     return found
@@ -125,7 +123,7 @@ def _tests(own: pd.Series, other: pd.Series, patients: dict[str, str]) -> dict[s
     difference = (own - other).dropna()
     n, people = len(difference), len({patients[fold] for fold in difference.index})
     notes = []
-    if n < _FEWEST:
+    if n < FEWEST_PAIRS:
         notes.append(f"{n} section(s): no signed-rank p can be below {min(1.0, 2.0 / 2**n):.3g}")
     if people < n:
         notes.append(f"sections of {people} patient(s) are no independent samples")

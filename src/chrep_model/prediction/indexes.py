@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from chrep_model.files import write_atomically
+from chrep_model.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
@@ -52,7 +52,7 @@ def use(bundle: Bundle, cache: Path) -> None:
     fitted.gallery = replace(fitted.gallery, index=index)
 
 
-def make(bundle: Bundle, cache: Path, report: Callable[[str], None] = lambda _: None) -> IndexFacts | None:
+def make(bundle: Bundle, cache: Path, progress: Progress = SILENT) -> IndexFacts | None:
     """Compute and store an index of a bundle's gallery; it is removed if it does not make search faster.
 
     Parameters
@@ -61,8 +61,8 @@ def make(bundle: Bundle, cache: Path, report: Callable[[str], None] = lambda _: 
         The model.
     cache : Path
         Cache folder of the embeddings.
-    report : callable
-        Gets what is being done.
+    progress : Progress
+        Receives messages about the work.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def make(bundle: Bundle, cache: Path, report: Callable[[str], None] = lambda _: 
     lists, facts = _files(bundle, cache)
     facts.unlink(missing_ok=True)
     fitted = bundle.model.fitted
-    index = make_index(fitted.gallery, max(fitted.k or 0, REACH), report=report)
+    index = make_index(fitted.gallery, max(fitted.k or 0, REACH), progress=progress)
     if index is None:
         lists.unlink(missing_ok=True)
         return None

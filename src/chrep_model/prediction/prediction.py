@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.calibration.trust import UNLIKE_SHARE
-from chrep_model.errors import Cancelled, PredictionError
+from chrep_model.errors import PredictionError
 from chrep_model.prediction.parts import Parts, PredictionPart
 from chrep_model.prediction.table import INTERVAL_LAYER, library_of, spatial_facts, table_of_tiles
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid
 
@@ -53,6 +54,8 @@ class Prediction:
         Grid of the tiles.
     slide : Slide
         The slide; its pixels are only read for the picture in an export.
+    progress : Progress
+        Asked for cancellation while values are read or written to a file.
     """
 
     bundle: Bundle
@@ -60,7 +63,7 @@ class Prediction:
     slide: Slide
     _parts: Parts = field(default_factory=Parts)
     _known: set[int] = field(default_factory=set)
-    _cancelled: Callable[[], bool] | None = None
+    progress: Progress = SILENT
 
     def __repr__(self) -> str:
         what = f"{len(self)} tiles, {len(self.genes)} genes, by {self.bundle.card.name}"
@@ -98,17 +101,15 @@ class Prediction:
             self._parts.add(part if new.all() else part.rows(new))
             self._known.update(int(i) for i in part.indices[new])
 
-    def within(
-        self, area: Rect | Region | None, *, cancelled: Callable[[], bool] | None = None
-    ) -> Prediction:
+    def within(self, area: Rect | Region | None, *, progress: Progress = SILENT) -> Prediction:
         """Return the tiles predicted so far in an area, as a copy that no longer grows.
 
         Parameters
         ----------
         area : Rect, Region or None
             Tiles that overlap the rectangle (level-0 px), or whose centres lie in the region; None for all.
-        cancelled : callable, optional
-            Once it is true, reading values of what is returned, or writing it to a file, ends in Cancelled.
+        progress : Progress
+            Of what is returned.
 
         Returns
         -------
@@ -116,21 +117,16 @@ class Prediction:
             Without tiles if none in the area is predicted.
         """
         indices = self.indices
-        return self.only(indices[self.grid.is_in(area, indices)], cancelled=cancelled)
+        return self.only(indices[self.grid.is_in(area, indices)], progress=progress)
 
-    def only(self, indices: NDArray[np.int64], *, cancelled: Callable[[], bool] | None = None) -> Prediction:
+    def only(self, indices: NDArray[np.int64], *, progress: Progress = SILENT) -> Prediction:
         """Return those of the given tiles that are predicted, as a copy; see `within`."""
-        chosen = Prediction(self.bundle, self.grid, self.slide, _cancelled=cancelled)
+        chosen = Prediction(self.bundle, self.grid, self.slide, progress=progress)
         wanted = np.zeros(self.grid.size, bool)
         wanted[indices] = True
         for part in self._parts:
             chosen.add(part.rows(wanted[part.indices]))
         return chosen
-
-    def check(self) -> None:
-        """Raise Cancelled if the caller asked to stop, see `within`."""
-        if self._cancelled is not None and self._cancelled():
-            raise Cancelled("cancelled")
 
     def response(self, index: int) -> Response:
         """Return the method's response for one tile, a single row.
@@ -238,7 +234,7 @@ class Prediction:
         out = np.empty((max(0, last - first), len(np.arange(len(self.genes))[genes])), np.float32)
         place = 0  # position of the batch among all tiles
         for part in self._parts:
-            self.check()
+            self.progress.raise_if_cancelled()
             begin, end = max(first - place, 0), min(last - place, len(part.indices))
             if begin < end:
                 some = part.rows(slice(begin, end))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ from scipy.spatial import cKDTree
 from chrep_model.bundle import Bundle
 from chrep_model.cache import default_cache
 from chrep_model.device import choose_device
-from chrep_model.embeddings import Progress, SlideEmbeddings
+from chrep_model.embeddings import SlideEmbeddings
 from chrep_model.errors import Cancelled, PredictionError
 from chrep_model.geometry import Rect
 from chrep_model.prediction import indexes
 from chrep_model.prediction.parts import PredictionPart
 from chrep_model.prediction.prediction import Prediction, Preview
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.region import Region
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid
@@ -115,8 +116,7 @@ class Predictor:
         slide: Slide,
         *,
         stride: float = 1.0,
-        progress: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> SlideContext:
         """Find the tissue, and encode the slide's sample of tiles; takes seconds.
 
@@ -135,7 +135,7 @@ class Predictor:
         embeddings = SlideEmbeddings(
             slide, self.encoder, cache=self.cache_dir, batch_size=self.batch_size, in_bulk=self._in_bulk
         )
-        embeddings.prepare(progress, cancelled)
+        embeddings.prepare(progress)
         if stride == 1.0:
             return SlideContext(slide, embeddings, embeddings.grid, embeddings.tissue)
         grid = TileGrid(slide.shape, embeddings.mpp, self.bundle.spec, stride)
@@ -146,9 +146,9 @@ class Predictor:
         context: SlideContext,
         indices: NDArray[np.int64] | Iterator[NDArray[np.int64]],
         *,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> Iterator[PredictionPart]:
-        """Predict tiles in the given order, one part per batch; ends early once `cancelled` says so.
+        """Predict tiles in the given order, one part per batch; ends early once cancelled.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ class Predictor:
         """
         parts = _batches(indices, self.batch_size) if isinstance(indices, np.ndarray) else indices
         features = context.embeddings.stream(
-            parts, self.bundle.context_um, stride=context.grid.stride, cancelled=cancelled
+            parts, self.bundle.context_um, stride=context.grid.stride, progress=progress
         )
         with suppress(Cancelled):
             for part, rows in features:
@@ -169,7 +169,7 @@ class Predictor:
         context: SlideContext,
         indices: NDArray[np.int64],
         *,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> Preview | None:
         """Predict a few tiles, spread evenly over `indices`; `stream` uses their embeddings again.
 
@@ -181,14 +181,14 @@ class Predictor:
         Returns
         -------
         Preview or None
-            None once `cancelled` says so, and where the first batch of `stream` comes as soon.
+            None once cancelled, and where the first batch of `stream` comes as soon.
         """
         first = context.grid.centres(indices[: self.batch_size])
         if context.embeddings.missing(first, self.bundle.context_um, on_grid=True) <= PREVIEW_TILES:
             return None
         few = spread_evenly(context.grid, indices, PREVIEW_TILES)
         try:
-            features = context.embeddings.rough(few, self.bundle.context_um, cancelled=cancelled)
+            features = context.embeddings.rough(few, self.bundle.context_um, progress=progress)
         except Cancelled:
             return None
         prediction = Prediction(self.bundle, context.grid, context.slide)
@@ -202,7 +202,7 @@ class Predictor:
         rect: Rect | None = None,
         *,
         stride: float = 1.0,
-        progress: Progress | None = None,
+        progress: Progress = SILENT,
     ) -> Prediction:
         """Predict the tissue of a slide, or of the rectangle `rect` (level-0 px).
 
@@ -210,6 +210,8 @@ class Predictor:
         ------
         PredictionError
             There is no tissue in `rect`.
+        Cancelled
+            `progress.cancelled` says so.
         """
         context = self.prepare(slide, stride=stride, progress=progress)
         indices = context.grid.scan_order(context.tiles(rect))  # the order in which reading is fastest
@@ -220,10 +222,10 @@ class Predictor:
                 remedy="Choose one that overlaps the tissue.",
             )
         prediction = Prediction(self.bundle, context.grid, slide)
-        for part in self.stream(context, indices):
+        for part in self.stream(context, indices, progress=progress):
             prediction.add(part)
-            if progress is not None:
-                progress(len(prediction), len(indices), f"predicting {slide.name}")
+            progress.advance(len(prediction), len(indices), f"predicting {slide.name}")
+        progress.raise_if_cancelled()  # `stream` just ends then
         return prediction
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -222,9 +221,7 @@ def _expose(
     return out
 
 
-def render(
-    plan: Blueprint, tissue: Tissue, cells: Cells, progress: Callable[[float], None] | None = None
-) -> NDArray[np.uint8]:
+def render(plan: Blueprint, tissue: Tissue, cells: Cells) -> NDArray[np.uint8]:
     """Draw the picture of a section.
 
     The picture is drawn in horizontal bands that overlap, so that it needs little memory; apart from camera
@@ -234,8 +231,6 @@ def render(
     ----------
     plan, tissue, cells
         Size and scanner of the picture, and maps and cells of the section.
-    progress
-        Called with the share that is done, 0..1.
 
     Returns
     -------
@@ -257,6 +252,4 @@ def render(
         seen = _expose(plan.scanner, stains, plan.mpp, rng, light)[start - top : stop - top]
         seen += plan.scanner.grain * rng.standard_normal(seen.shape, dtype=np.float32)
         picture[start:stop] = np.clip(np.rint(seen), 0, 255)
-        if progress is not None:
-            progress(stop / height)
     return picture

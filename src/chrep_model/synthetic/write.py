@@ -6,8 +6,8 @@ import hashlib
 import os
 import string
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from scipy import sparse
 
 from chrep_model.errors import CohortError
 from chrep_model.files import write_atomically
+from chrep_model.progress import SILENT, Progress
 
 from .blueprint import NEW_PATIENT, PATIENTS, SCANNERS, Blueprint
 from .counts import Spots, draw_counts, place_spots
@@ -30,9 +31,6 @@ from .tissue import COMPARTMENTS
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-Progress = Callable[[float, str], None]
-"""Called with the share that is done, 0..1, and the name of the file in work."""
 
 NOTE = (
     "SYNTHETIC: picture, spots and counts were drawn by a program from one random seed. No patient, no tissue"
@@ -70,21 +68,19 @@ class SyntheticSection:
         return self.spots.xy_um / self.plan.mpp
 
 
-def make_section(plan: Blueprint, progress: Callable[[float], None] | None = None) -> SyntheticSection:
+def make_section(plan: Blueprint) -> SyntheticSection:
     """Generate one section: tissue, cells, picture, spots and counts.
 
     Parameters
     ----------
     plan
         Description of the section.
-    progress
-        Called with the share that is done, 0..1.
     """
     tissue = make_tissue(plan)
     cells = make_cells(plan, tissue)
     spots = place_spots(plan, tissue, cells)
     counts = draw_counts(plan, spots)
-    picture = render(plan, tissue, cells, progress)
+    picture = render(plan, tissue, cells)
     return SyntheticSection(plan, picture, counts, plan.genes or GENES, spots)
 
 
@@ -235,9 +231,7 @@ def write_tiny_cohort(
         write_section(make_section(plan), folder)
 
 
-def write_sample_data(
-    folder: str | os.PathLike[str], seed: int = 0, progress: Progress | None = None
-) -> None:
+def write_sample_data(folder: str | os.PathLike[str], seed: int = 0, progress: Progress = SILENT) -> None:
     """Write the sample data: a cohort of four sections, and a slide of a third patient without counts.
 
     Sections of the first scanner are JPEG at 0.68 µm per pixel, those of the second tiled TIFF at 0.5; the
@@ -250,17 +244,15 @@ def write_sample_data(
     seed
         Random seed; the same seed gives the same files.
     progress
-        Called with the share that is done and the name of the file in work.
+        Receives the share of the work that is done, and the name of the file in work.
     """
-    tell = progress or (lambda share, what: None)
     slide = Blueprint("SYNTHETIC_slide", NEW_PATIENT, SCANNERS[1], (6144, 6400), 0.5, seed * 1000 + 900)
-    work = np.cumsum([0.0, 12, 16, 16, 12, 39])
-    work /= work[-1]
+    *work, total = accumulate((0, 12, 16, 16, 12, 39))
     for number in range(4):
         first = (number + number // 2) % 2 == 0
         plan = _plan(number, seed, 3400 if first else 3800, 0.68 if first else 0.5)
-        tell(float(work[number]), plan.name)
+        progress.advance(work[number], total, plan.name)
         write_section(make_section(plan), folder, suffix=".jpg" if first else ".tif")
-    tell(float(work[4]), slide.name)
+    progress.advance(work[4], total, slide.name)
     write_slide(slide, folder)
-    tell(1.0, "done")
+    progress.advance(total, total, "done")

@@ -146,7 +146,7 @@ class Checkpoint:
             reason = "it was made with other data, settings or versions"
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             reason = "it cannot be read"
-        self.run.warn(f"{self.path}: this half-finished network is not gone on with: {reason}")
+        self.run.progress.warn(f"{self.path}: this half-finished network is not gone on with: {reason}")
         return b""
 
     def save(self, state: State, *, complete: bool = False) -> None:
@@ -163,7 +163,7 @@ class Checkpoint:
                 part.parent.mkdir(parents=True, exist_ok=True)
                 part.write_bytes(save(state.tensors(complete), {_FACTS: json.dumps(facts)}))
         except TrainingError as error:
-            self.run.warn(f"{error.path}: {error.what}")
+            self.run.progress.warn(f"{error.path}: {error.what}")
         self._written = time.monotonic()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from chrep_model.cohorts.section import Section
-from chrep_model.embeddings import DEFAULT_CONTEXT_UM, Progress, SlideEmbeddings
+from chrep_model.embeddings import DEFAULT_CONTEXT_UM, SlideEmbeddings
 from chrep_model.encoders.encoder import DEFAULT_BATCH, Encoder
 from chrep_model.encoders.opening import DEFAULT_TILE_UM, open_encoder
 from chrep_model.encoders.stainbank import STAINBANK
 from chrep_model.mapped_arrays import temporary_array, write_rows
+from chrep_model.progress import SILENT, Progress
 from chrep_model.training.streamed import LARGE
 
 Features = dict[str, NDArray[np.float32]]
@@ -64,8 +65,7 @@ def section_features(
     batch_size: int = DEFAULT_BATCH,
     cache: Path | None = None,
     in_bulk: bool = True,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress = SILENT,
 ) -> Features:
     """Compute the features of every section's spots, (n, dim * (1 + len(context_um))) float32, by name.
 
@@ -76,7 +76,7 @@ def section_features(
     def features(section: Section) -> NDArray[np.float32]:
         with section.open_slide() as slide:
             embeddings = SlideEmbeddings(slide, encoder, cache=cache, batch_size=batch_size, in_bulk=in_bulk)
-            return embeddings.at(section.xy, context_um, progress=progress, cancelled=cancelled)
+            return embeddings.at(section.xy, context_um, progress=progress)
 
     ends = np.cumsum([len(section) for section in sections])
     if not len(ends) or ends[-1] <= LARGE:

@@ -14,7 +14,7 @@ everything is float32, and the same seed gives the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from chrep_model.cohorts.section import Section
-from chrep_model.embeddings import CLIP, Progress
+from chrep_model.embeddings import CLIP
 from chrep_model.encoders.timm_encoder import TimmEncoder
-from chrep_model.errors import Cancelled, SettingsError, TrainingError
+from chrep_model.errors import SettingsError, TrainingError
 from chrep_model.files import write_atomically
 from chrep_model.mapped_arrays import temporary_array
+from chrep_model.progress import SILENT, Progress
 from chrep_model.training.augmentation import Augmentation
 from chrep_model.training.distributed import ALONE, Ranks
 from chrep_model.training.faults import require_finite, spots_in_words
 from chrep_model.training.loop import Task, held_out_pcc, run_epochs
 from chrep_model.training.objective import Objective
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import NeighbourBatches, SpotTable
 
 IN_MEMORY = 4 << 30
@@ -94,10 +95,8 @@ def finetune(
     out: Path,
     *,
     seed: int,
-    run: Run = SILENT,
+    run: Run = SILENT_RUN,
     ranks: Ranks = ALONE,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
 ) -> None:
     """Train an encoder in place together with an objective, and write its weights.
 
@@ -117,11 +116,9 @@ def finetune(
     seed : int
         Random seed of batches, dropout and augmentation.
     run : Run
-        Receives every epoch, and stores a checkpoint.
+        Receives tiles, batches and epochs, may cancel between them; stores a checkpoint.
     ranks : Ranks
         Processes that share the encoder's work; the first one writes.
-    progress, cancelled : callable, optional
-        Called between tiles and batches: with their number, and to ask whether to stop.
 
     Raises
     ------
@@ -130,9 +127,9 @@ def finetune(
     TrainingError
         See `run_epochs`; or `out` cannot be written.
     Cancelled
-        `cancelled` returned True.
+        `run.progress.cancelled` returned True.
     """
-    tuning = _Finetuning(encoder, objective, sections, table, settings, ranks, progress, cancelled)
+    tuning = _Finetuning(encoder, objective, sections, table, settings, ranks, run.progress)
     torch.manual_seed(seed)
     run_epochs(
         tuning.task(), epochs=settings.epochs, lr=settings.lr, weight_decay=settings.weight_decay, seed=seed,
@@ -181,12 +178,10 @@ class _Finetuning:
         table: SpotTable,
         settings: FinetuneSettings,
         ranks: Ranks,
-        progress: Progress | None,
-        cancelled: Callable[[], bool] | None,
+        progress: Progress,
     ) -> None:
         self.encoder, self.objective, self.settings = encoder, objective.to(encoder.device), settings
-        self.sections, self.table, self.ranks = sections, table, ranks
-        self.progress, self.cancelled = progress, cancelled
+        self.sections, self.table, self.ranks, self.progress = sections, table, ranks, progress
         scored = table.section == _held_out(settings, table)
         self.trained, self.scored = np.flatnonzero(~scored), np.flatnonzero(scored)
         self.batches = NeighbourBatches(
@@ -207,7 +202,7 @@ class _Finetuning:
     @cached_property
     def tiles(self) -> NDArray[np.uint8]:
         """Tiles of all spots, (n, px, px, 3), read on first use, so not for a fit that is complete."""
-        return read_tiles(self.sections, self.encoder, self.progress, self.cancelled)
+        return read_tiles(self.sections, self.encoder, self.progress)
 
     def loss(self, rows: NDArray[np.int64]) -> Tensor:
         """Compute the loss of a batch of augmented tiles."""
@@ -215,7 +210,8 @@ class _Finetuning:
         augmentation = Augmentation.draw(len(rows), self.settings.jitter)
         features = self._embed(self.trained[rows], augmentation)
         require_finite(rows, self.whose, inputs=features, targets=batch.targets)
-        self._report_batch(self.batches.per_epoch)
+        self._done += 1
+        self.progress.advance(self._done, self.batches.per_epoch, "fine-tuning: batches of the epoch")
         return self.objective.loss(self._standardised(features, batch.section), batch)
 
     def before_epoch(self) -> None:
@@ -255,8 +251,7 @@ class _Finetuning:
 
     def _embed(self, rows: NDArray[np.int64], augmentation: Augmentation | None = None) -> Tensor:
         """Compute features (len(rows), dim) float32 of the table's rows; every process embeds a share."""
-        if self.cancelled is not None and self.cancelled():
-            raise Cancelled("cancelled")
+        self.progress.raise_if_cancelled()
         own = self.ranks.share(len(rows))
         seen = slice(own.start, max(own.stop, own.start + 1))  # never empty, which a model may not support
         pixels = self.encoder.pixels(self.tiles[rows[seen]])
@@ -293,24 +288,18 @@ class _Finetuning:
         facts = [repr(self.settings), self.encoder.id, *slides, *(s.xy for s in self.sections)]
         return [*facts, *self.table.arrays()]
 
-    def _report_batch(self, of: int) -> None:
-        self._done += 1
-        if self.progress is not None:
-            self.progress(self._done, of, "fine-tuning: batches of the epoch")
-
 
 def read_tiles(
     sections: Sequence[Section],
     encoder: TimmEncoder,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress = SILENT,
 ) -> NDArray[np.uint8]:
     """Read the tiles around all spots, (n, px, px, 3), section after section.
 
     Raises
     ------
     Cancelled
-        `cancelled` returned True.
+        `progress.cancelled` returned True.
     SlideError
         Pixels cannot be read.
     SettingsError
@@ -326,11 +315,9 @@ def read_tiles(
     for section in sections:
         with section.open_slide() as slide:
             for part, tiles in TileReader(slide, encoder.spec).batches(section.xy, _CHUNK):
-                if cancelled is not None and cancelled():
-                    raise Cancelled("cancelled", path=slide.path)
+                progress.raise_if_cancelled()
                 out[start + part.start : start + part.stop] = tiles
-                if progress is not None:
-                    progress(part.stop, len(section), f"tiles of {section.name}")
+                progress.advance(part.stop, len(section), f"tiles of {section.name}")
         start += len(section)
     return out
 

@@ -26,7 +26,7 @@ from chrep_model.training.faults import (
     spots_in_words,
 )
 from chrep_model.training.objective import Objective
-from chrep_model.training.run import SILENT, Epoch, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import NeighbourBatches, SpotBatches, SpotTable
 from chrep_model.training.streamed import Streamed, kept
 
@@ -84,7 +84,7 @@ def run_epochs(
     weight_decay: float,
     seed: int,
     patience: int | None = None,
-    run: Run = SILENT,
+    run: Run = SILENT_RUN,
     ranks: Ranks = ALONE,
 ) -> None:
     """Train `task.module` in place with AdamW, and leave it in eval mode.
@@ -123,19 +123,19 @@ def run_epochs(
     checkpoint = Checkpoint(run, lambda: identity(task.module, plan, task.data), ranks)
     complete = checkpoint.restore(state)
     for number, epoch in enumerate(state.history, start=1):
-        run.on_epoch(Epoch(run.part, number, epochs, *epoch))
+        run.epoch(number, epochs, *epoch)
     while not complete:
         loss = _epoch(task, state, epochs, run, ranks)
         task.module.eval()
         state.history.append((loss, None if task.held_out is None else task.held_out()))
         if patience is not None:
             state.keep_best()
-        tired = patience is not None and (state.since_best >= patience or run.enough())
+        tired = patience is not None and (state.since_best >= patience or run.progress.enough())
         complete = len(state.history) == epochs or tired
         if complete:
             state.take_best()
         checkpoint.save(state, complete=complete)
-        run.on_epoch(Epoch(run.part, len(state.history), epochs, *state.history[-1]))
+        run.epoch(len(state.history), epochs, *state.history[-1])
     task.module.eval()
 
 
@@ -189,7 +189,7 @@ def train_objective(
     held_out: Sequence[int] = (),
     patience: int | None = None,
     watched: tuple[NDArray[np.float32], SpotTable] | None = None,
-    run: Run = SILENT,
+    run: Run = SILENT_RUN,
     ranks: Ranks = ALONE,
 ) -> None:
     """Train a method's network in place on frozen features.

@@ -13,6 +13,7 @@ from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 
 from chrep_model.errors import Cancelled, ChrepError
+from chrep_model.progress import Progress
 
 Slot = Callable[[Any], None]
 
@@ -24,13 +25,16 @@ class Task:
 
     Attributes
     ----------
-    progress : (int, int)
-        Done and total, as the work reports them; (0, 0) before. A function that waits for one call has no
-        other way to tell: it writes them in its thread, and they are read on the Qt thread.
+    progress : Progress
+        What the work is given: it asks here whether to stop, and reports how far it is.
+    so_far : (int, int)
+        Done and total, as the work reported them last; (0, 0) before. Written in the thread of the work, and
+        read on the Qt thread.
     """
 
     def __init__(self) -> None:
-        self.progress = (0, 0)
+        self.so_far = (0, 0)
+        self.progress = Progress(advance=self._advance, cancelled=self.cancelled)
         self.worker: Any = None
         self._cancelled = threading.Event()
 
@@ -47,9 +51,8 @@ class Task:
         """Whether it was napari that asked the work to stop."""
         return self.worker is not None and bool(self.worker.abort_requested)
 
-    def report(self, done: int, total: int, _what: str = "") -> None:
-        """Set the progress; the callback of `Predictor.prepare`."""
-        self.progress = (done, total)
+    def _advance(self, done: int, total: int, _what: str) -> None:
+        self.so_far = (done, total)
 
 
 @dataclass(frozen=True)

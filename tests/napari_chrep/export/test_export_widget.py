@@ -15,10 +15,10 @@ from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QLineEdit
 
-from napari_chrep.background.jobs import Stop
+from napari_chrep.background.tasks import Stop
 from napari_chrep.export import exporting
-from napari_chrep.export.exporting import FILE_KINDS
-from napari_chrep.state.remembered import Remembered
+from napari_chrep.export.exporter import FILE_KINDS
+from napari_chrep.state.settings import RememberedGenes
 
 
 class Exports:
@@ -199,7 +199,7 @@ def test_the_genes(predicted):
     predicted.choose(widget.favourites)
     predicted.ask("h5ad")
     assert len(predicted.said) == 1 and "no favourites" in predicted.said[0]
-    Remembered().toggle_favourite(genes[4])
+    RememberedGenes().toggle_favourite(genes[4])
     table = anndata.read_h5ad(predicted.write("h5ad", "favourites.h5ad"))
     assert list(table.var_names) == [genes[4]]
 

@@ -78,10 +78,10 @@ def test_a_signature_follows_to_a_bundle_that_knows_its_genes(desk, tiny_bundle,
     changes = []
     desk.session.signature_changed.connect(lambda: changes.append(desk.session.signature))
     desk.session.show_signature("mine", [common, only_here, "unheard-of"])
-    desk.session.use(fewer)
+    desk.session.set_bundle(fewer)
     assert (changes[-1].genes, changes[-1].unknown) == ((common,), (only_here, "unheard-of"))
     desk.load(tiny_bundle)
     assert changes[-1].genes == (common, only_here)
     desk.session.show_signature("mine", [only_here])
-    desk.session.use(fewer)
+    desk.session.set_bundle(fewer)
     assert changes[-1] is None and desk.session.signature is None

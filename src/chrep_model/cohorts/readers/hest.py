@@ -21,7 +21,6 @@ from chrep_model.cohorts.tables.names import texts
 from chrep_model.errors import ChrepError, CohortError, damage_told
 from chrep_model.geometry import FloatArray
 from chrep_model.slides.slide import open_slide
-from chrep_model.slides.tissue import tissue_mask
 
 KIND = "HEST sample"
 # Names of the folders of tables, metadata and pictures in HEST-1k and in programs that use it.
@@ -188,6 +187,8 @@ def _in_order(xy: FloatArray, picture: Path) -> tuple[FloatArray, list[Finding]]
     )
     why = "as given they lie outside of the picture"
     if as_given and exchanged:
+        from chrep_model.slides.tissue import tissue_mask  # the process that probes files needs none
+
         with open_slide(picture) as slide:
             mask = tissue_mask(slide if slide.mpp is not None else slide.with_mpp(0.5))
         shares = [float((mask.fraction(pair, 1.0) >= 0.5).mean()) for pair in (xy, xy[:, ::-1])]

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import KDTree
 
 from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.tables.names import plain, texts
@@ -230,7 +229,7 @@ def _collide(xy: FloatArray, array: np.ndarray | None, labels: npt.NDArray[np.st
     groups = [xy[labels == name] for name in np.unique(labels)]
     groups = [group for group in groups if len(group) >= 3]
     for i, one in enumerate(groups):
-        tree = KDTree(one)
+        tree = _tree(one)
         near = tree.query(one, k=2)[0][:, 1]
         if np.percentile(near, 5) < 0.6 * np.median(near):  # irregular, like cells: compare bounding boxes
             if any(_boxes_overlap(one, other) for other in groups[i + 1 :]):
@@ -247,7 +246,7 @@ def _single_lattice(xy: FloatArray) -> bool:
     """Return whether all spots form one lattice: most have three or more equally near neighbours."""
     if len(xy) < _FEWEST_SPOTS:
         return True
-    tree = KDTree(xy)
+    tree = _tree(xy)
     pitch = float(np.median(tree.query(xy, k=2)[0][:, 1]))
     return bool(np.median(tree.query_ball_point(xy, 1.25 * pitch, return_length=True)) >= 4)
 
@@ -258,7 +257,7 @@ def _lattices_interleave(groups: Sequence[FloatArray]) -> bool:
     for i, one in enumerate(groups):
         if (least := _least_distance(one)) is None:
             continue
-        tree = KDTree(one)
+        tree = _tree(one)
         for other in groups[i + 1 :]:
             if _least_distance(other) is not None:
                 near = tree.query(other)[0] < _TOO_NEAR * least
@@ -269,7 +268,7 @@ def _lattices_interleave(groups: Sequence[FloatArray]) -> bool:
 
 def _least_distance(xy: FloatArray) -> float | None:
     """Return the distance between neighbours of a lattice; None if the spots do not form a lattice."""
-    near = KDTree(xy).query(xy, k=2)[0][:, 1]
+    near = _tree(xy).query(xy, k=2)[0][:, 1]
     least = float(np.percentile(near, 5))
     return least if least > 0.75 * float(np.median(near)) else None
 
@@ -279,7 +278,7 @@ def _blocks_interleave(xy: FloatArray) -> bool:
     if len(xy) < 2 * _FEWEST_PER_GROUP:
         return False
     # A new table begins where a spot is nearer to an earlier row than any two spots before it.
-    distance, row = KDTree(xy).query(xy, k=min(9, len(xy)))
+    distance, row = _tree(xy).query(xy, k=min(9, len(xy)))
     earlier = np.where(row < np.arange(len(xy))[:, None], distance, np.inf).min(axis=1)
     before = np.minimum.accumulate(earlier)
     begins = np.flatnonzero(earlier[1:] < _TOO_NEAR * before[:-1]) + 1
@@ -337,3 +336,9 @@ def _shown(names: Sequence[str]) -> str:
     return ", ".join(name or "without a name" for name in names[:8]) + (
         f", ... ({len(names)} in all)" if len(names) > 8 else ""
     )
+
+
+def _tree(xy: FloatArray) -> Any:
+    from scipy.spatial import KDTree  # the process that probes files needs none, and starts in half the time
+
+    return KDTree(xy)
