@@ -4,7 +4,6 @@ import threading
 
 import pytest
 import torch
-
 from chrep_model.cores import each_core
 
 
