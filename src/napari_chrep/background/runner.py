@@ -26,10 +26,9 @@ class Task:
     Attributes
     ----------
     progress : Progress
-        What the work is given: it asks here whether to stop, and reports how far it is.
+        Given to the work, which asks it whether to stop and reports to it.
     so_far : (int, int)
-        Done and total, as the work reported them last; (0, 0) before. Written in the thread of the work, and
-        read on the Qt thread.
+        Done and total, as reported by the work; (0, 0) before. Written in its thread, read on the Qt thread.
     """
 
     def __init__(self) -> None:
@@ -182,7 +181,7 @@ def _steps(work: Callable[[Task], Any], task: Task) -> Iterator[Any]:
 
 
 def _on_yielded(runner: Callable[[], TaskRunner | None], task: Task, result: Any) -> None:
-    """Pass a result to the task's listener; a result of a dropped task is ignored, however late it arrives."""
+    """Pass a result to the listener of its task; those of dropped tasks are ignored, however late they arrive."""
     kept = runner()
     listener = None if kept is None else kept._listener(task)
     if not isinstance(result, _Failure):
