@@ -178,7 +178,7 @@ def _steps(work: Callable[[Task], Any], task: Task) -> Iterator[Any]:
 
 
 def _on_yielded(runner: Callable[[], TaskRunner | None], task: Task, result: Any) -> None:
-    """Pass a result to the task's listener; a result of a dropped task is ignored, however late it arrives."""
+    """Pass a result to the task's listener; one of a dropped task is ignored, however late it arrives."""
     kept = runner()
     listener = None if kept is None else kept._listener(task)
     if not isinstance(result, _Failure):
