@@ -181,7 +181,7 @@ def _steps(work: Callable[[Task], Any], task: Task) -> Iterator[Any]:
 
 
 def _on_yielded(runner: Callable[[], TaskRunner | None], task: Task, result: Any) -> None:
-    """Pass a result to the listener of its task; those of dropped tasks are ignored, however late they arrive."""
+    """Pass a result to the task's listener; one of a dropped task is ignored, however late it arrives."""
     kept = runner()
     listener = None if kept is None else kept._listener(task)
     if not isinstance(result, _Failure):
