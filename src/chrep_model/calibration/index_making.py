@@ -88,7 +88,7 @@ class _Sample:
         return cls(gallery, k, rows, read_rows(gallery.z, rows))
 
     def nearest(self) -> NDArray[np.int64]:
-        """The k nearest, (queries, k) int64."""
+        """Return the k nearest rows of each query, (queries, k) int64."""
         section = self.gallery.section[self.rows]
         exclude: Literal["section", "self"] = "section" if self._several() else "self"
         return self.gallery.search(

@@ -1,4 +1,4 @@
-"""Compare methods over folds and seeds under one protocol: same embeddings, genes and test sections."""
+"""Comparison of methods over folds and seeds, with the same embeddings, genes and test sections."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class EvaluateSettings(EncoderSettings, MethodSettings):
     Attributes
     ----------
     methods : tuple of str
-        Of `methods.registry.names`; all of them unless given.
+        Names from `methods.registry.names`; all unless given.
     split : {"section", "patient"}
-        What is left out.
+        Whether each fold holds out one section or one patient.
     genes : int or Path
-        How many genes every fold chooses on its training sections, or a file that lists them.
+        Number of genes that every fold chooses on its training sections, or a file that lists them.
     seeds : int
-        Repeats, with seeds 0, 1, ...; a method without chance runs once.
+        Number of repeats, with seeds 0, 1, ...; deterministic methods run once.
     test_sections : tuple of str
-        Test these only.
+        Sections to test; all if empty.
     """
 
     methods: tuple[str, ...] = Field(default_factory=names)
@@ -65,9 +65,9 @@ class Summary(Tables):
     Attributes
     ----------
     table : dict
-        As written to ``summary.json``.
+        Content of ``summary.json``.
     folder : Path
-        Where it lies.
+        Folder of the results.
     """
 
     table: dict[str, Any]
@@ -84,10 +84,10 @@ def evaluate(
     processes: int = 1,
     progress: Progress = SILENT,
 ) -> Summary:
-    """Fit every method on every fold's training sections, and score it on the section left out.
+    """Fit every method on every fold's training sections, and score it on the held-out section.
 
-    Every job, one method on one fold under one seed, is kept in ``out/jobs`` as soon as it is done; called
-    again, only what is missing or was asked for otherwise is done. Then ``scores.csv``, ``per_gene.parquet``,
+    The result of every job (one method on one fold with one seed) is stored in ``out/jobs`` at once; called
+    again, only jobs that are missing or have changed are run. Then ``scores.csv``, ``per_gene.parquet``,
     ``intervals.parquet``, ``maps.parquet``, ``summary.json`` and ``report.html`` are written to `out`.
 
     Parameters
@@ -95,30 +95,30 @@ def evaluate(
     cohort : Cohort
         All sections.
     settings : EvaluateSettings
-        What is compared.
+        Methods and protocol.
     out : path
-        Folder.
+        Output folder.
     device : str
         ``"auto"`` or a torch device, for the encoder.
     cache : Path, optional
-        Where embeddings are kept; `default_cache()` unless given.
+        Cache folder of the embeddings; `default_cache()` unless given.
     processes : int
-        How many jobs at a time; it changes the time and nothing else. More than 1 starts processes, for which
-        a script of one's own must guard its start by ``if __name__ == "__main__"``.
+        Number of jobs at a time; it does not change the results. With more than 1, processes are started, so
+        that a script that calls this needs an ``if __name__ == "__main__"`` guard.
     progress : Progress
-        Told tiles, then jobs, and warned of genes that sections did not measure; asked between batches,
-        between jobs, and between the parts of a fit.
+        Receives the tiles and jobs done and warnings about genes that sections did not measure; asked for
+        cancellation between batches, between jobs, and between the parts of a fit.
 
     Raises
     ------
     SettingsError
-        Unknown method, no seed, or no process.
+        A method is unknown, or the number of seeds or processes is 0.
     CohortError
-        Too few sections for the split.
+        There are too few sections for the split.
     LeakError
-        A method got to see something of a test section, or a section is in the cohort twice.
+        A method has read data of a test section, or the cohort holds a section twice.
     ChrepError
-        Of the job that failed first, with its name.
+        Error of the first job that failed, with the job's name.
     """
     _check(settings, processes)
     check_distinct(cohort.sections)
@@ -161,7 +161,7 @@ def _check(settings: EvaluateSettings, processes: int) -> None:
 
 
 def _jobs(settings: EvaluateSettings, folds: Sequence[Fold]) -> list[FitTask]:
-    """Return one job per method, fold and seed, always with those of the oracle."""
+    """Return one job per method, fold and seed, always including those of the oracle."""
     repeats = {
         name: settings.seeds if make_method(name, settings).random else 1
         for name in dict.fromkeys(settings.methods)

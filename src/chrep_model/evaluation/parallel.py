@@ -1,7 +1,7 @@
-"""Run the jobs of an evaluation in parallel processes that compute on one thread each.
+"""Execution of an evaluation's jobs in parallel processes with one thread each.
 
-The number of processes changes nothing but the time: wherever a job is done, it is done on one thread, and
-the tables are put together in the order of the plan.
+The results do not depend on the number of processes, because each job runs on one thread, and the tables are
+assembled in the order of the plan.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _POLL_S = 0.2
 _GO_ON = "What is done is kept: the same command goes on from there."
 
 _FITS = "fits"
-"""What progress is told of: the same words throughout, so that a bar can tell the time that is left."""
+"""Label of the progress; constant, so that a progress bar can estimate the remaining time."""
 
 
 def usable_cores() -> int:
@@ -52,22 +52,22 @@ def do_jobs(
     Parameters
     ----------
     plan : Plan
-        What they share.
+        Data and settings of all jobs.
     jobs : sequence of FitTask
-        All jobs; those that `store` has under their key are left as they are.
+        All jobs; those whose result is in `store` are skipped.
     store : JobStore
-        Where every job puts what it found as soon as it is done.
+        Store to which the result of each job is written.
     processes : int
-        How many at a time; with 1 they are done in this process.
+        Number of processes; with 1, jobs run in this process.
     progress : Progress
-        Told how many jobs are done; asked all along.
+        Receives the number of finished jobs; asked for cancellation all the time.
 
     Raises
     ------
     Cancelled
         `progress.cancelled` says so.
     ChrepError
-        Of the first job that failed, with its name; `JobError` where the fault is not the user's.
+        Error of the first job that failed, with the job's name; `JobError` for internal errors.
     """
     keys = {job: plan.key(job) for job in jobs}
     pending = {job: key for job, key in keys.items() if not store.has(job, key)}
@@ -122,7 +122,7 @@ def _side_by_side(
                         _blame(job, error)
                     yield job
         finally:
-            stop.set()  # jobs that are under way end at their next line or epoch
+            stop.set()  # running jobs end at their next message or epoch
             executor.shutdown(wait=True, cancel_futures=True)
 
 
@@ -135,14 +135,14 @@ class _Worker:
 
     @classmethod
     def start(cls, plan: Plan, store: JobStore, stop: Event, _methods: Sequence[object]) -> None:
-        """Set up the process; it ends when its parent is gone.
+        """Set up the process, which ends when its parent process ends.
 
-        The classes of methods are not used: their arrival imports their files, also those outside of this
-        package, and so registers the methods in this process.
+        The classes of methods are not used: receiving them imports their modules, also those outside this
+        package, which registers the methods in this process.
         """
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is told by `stop`
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C arrives through `stop`
         if not sys.warnoptions:
-            warnings.simplefilter("ignore")  # they would be written across a progress bar
+            warnings.simplefilter("ignore")  # warnings would disturb the progress bar
         cls.plan, cls.store, cls.progress = plan, store, Progress(cancelled=stop.is_set)
         threading.Thread(target=_leave_with_parent, daemon=True).start()
 
@@ -186,8 +186,8 @@ def _blame(job: FitTask, error: BaseException) -> NoReturn:
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Compute on one thread, so that the last bit of sums does not depend on the number of cores."""
-    # Loaded first, because a limit reaches only the libraries that are there.
+    """Limit all libraries to one thread, so that results do not depend on the number of cores."""
+    # Imported first, because a limit only applies to libraries that are loaded.
     import joblib
     import scipy.linalg  # noqa: F401
     import sklearn.ensemble  # noqa: F401

@@ -1,4 +1,4 @@
-"""A bundle and a slide, batch by batch, to a prediction."""
+"""Prediction of a slide with a bundle, batch by batch."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from chrep_model.encoders.encoder import Precision
 
 PREVIEW_TILES = 64
-"""So many tiles stand for all of a request in its preview; two batches."""
+"""Number of tiles that are predicted for a preview; two batches."""
 
 
 @dataclass(frozen=True)
 class SlideContext:
-    """A slide made ready for one model.
+    """A slide prepared for prediction with one model.
 
     Attributes
     ----------
     slide : Slide
         The slide.
     embeddings : SlideEmbeddings
-        Its embeddings, with the slide's stain and standardisation.
+        Embeddings of the slide, with its stain and standardisation.
     grid : TileGrid
         The tiles to predict; with a stride of 1 those of the embeddings.
     tissue : ndarray
@@ -56,7 +56,7 @@ class SlideContext:
     tissue: NDArray[np.int64]
 
     def tiles(self, area: Rect | Region | None = None) -> NDArray[np.int64]:
-        """Tissue tiles in an area (see `TileGrid.is_in`; None for the whole slide), centre outwards."""
+        """Return the tissue tiles in an area (None for the whole slide), sorted from its centre outwards."""
         rows, cols = self.slide.shape
         around = area.bounds if isinstance(area, Region) else area
         centre = around.centre if around is not None else (cols / 2, rows / 2)
@@ -64,24 +64,24 @@ class SlideContext:
 
 
 class Predictor:
-    """Runs a bundle over slides.
+    """Predictor of slides with one bundle.
 
     Parameters
     ----------
     bundle : Bundle
         The model.
     device : str
-        ``"auto"`` (a GPU where there is one), or a torch device.
+        ``"auto"`` (a GPU if there is one), or a torch device.
     batch_size : int, optional
-        Tiles per batch; unless given, what `tune` found to be fastest here, else `DEFAULT_BATCH`. What comes
-        out does not depend on it beyond rounding.
+        Tiles per batch; by default the fastest found by `tune`, else `DEFAULT_BATCH`. Predictions do not
+        depend on it, up to rounding.
     cache_dir : Path, optional
-        Where embeddings are kept; `default_cache()` unless given.
+        Cache folder of the embeddings; `default_cache()` unless given.
     precision : str
-        In what the encoder computes, ``"fp32"`` or ``"bf16"``.
+        Precision of the encoder, ``"fp32"`` or ``"bf16"``.
     whole_slides : bool
-        Whether so many tiles are to come that the first may take longer: each core of a CPU then encodes
-        batches of its own, or the network is compiled, where `tune` found that it pays.
+        Whether whole slides are predicted, so that total speed matters more than the time until the first
+        tiles: each CPU core then encodes its own batches, or the network is compiled, if that is faster.
     """
 
     def __init__(
@@ -118,19 +118,19 @@ class Predictor:
         stride: float = 1.0,
         progress: Progress = SILENT,
     ) -> SlideContext:
-        """Find the tissue and look at the slide's sample of tiles; takes seconds.
+        """Find the tissue, and encode the slide's sample of tiles; takes seconds.
 
         Parameters
         ----------
         stride : float
-            Distance of neighbouring tiles as a share of a tile.
+            Distance between neighbouring tiles, as a fraction of the tile.
 
         Raises
         ------
         ScaleError
             The slide's µm per px are unknown or too coarse for the model.
         SlideError
-            It cannot be read or holds no tissue.
+            The slide cannot be read or has no tissue.
         """
         embeddings = SlideEmbeddings(
             slide, self.encoder, cache=self.cache_dir, batch_size=self.batch_size, in_bulk=self._in_bulk
@@ -153,8 +153,8 @@ class Predictor:
         Parameters
         ----------
         indices : ndarray or iterator of ndarray
-            (n,) int64 flat indices of the grid; or the batches themselves, each taken when there is room to
-            read ahead.
+            (n,) int64 flat indices of the grid, or an iterator of batches, which is advanced when there is
+            room to read ahead.
         """
         parts = _batches(indices, self.batch_size) if isinstance(indices, np.ndarray) else indices
         features = context.embeddings.stream(
@@ -171,7 +171,7 @@ class Predictor:
         *,
         progress: Progress = SILENT,
     ) -> Preview | None:
-        """Predict a few tiles, spread evenly over those asked for; what is encoded serves `stream` as well.
+        """Predict a few tiles, spread evenly over `indices`; `stream` uses their embeddings again.
 
         Parameters
         ----------
@@ -204,7 +204,7 @@ class Predictor:
         stride: float = 1.0,
         progress: Progress = SILENT,
     ) -> Prediction:
-        """Predict the tissue in `rect` (level-0 px), or all of it.
+        """Predict the tissue of a slide, or of the rectangle `rect` (level-0 px).
 
         Raises
         ------
@@ -214,7 +214,7 @@ class Predictor:
             `progress.cancelled` says so.
         """
         context = self.prepare(slide, stride=stride, progress=progress)
-        indices = context.grid.scan_order(context.tiles(rect))  # nobody looks on: as reading is fastest
+        indices = context.grid.scan_order(context.tiles(rect))  # the order in which reading is fastest
         if not len(indices):
             raise PredictionError(
                 "there is no tissue in this region",
@@ -234,7 +234,7 @@ def _batches(indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64
 
 
 def spread_evenly(grid: TileGrid, indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many of the tiles, on the finest square lattice that holds no more; at least one."""
+    """Select at most `most` tiles, and at least one, on the finest possible square lattice."""
     rows, cols = np.divmod(indices, grid.shape[1])
     for step in range(max(1, math.isqrt(len(indices) // most)), max(grid.shape) + 1):
         chosen = (rows % step == step // 2) & (cols % step == step // 2)

@@ -11,12 +11,12 @@ from .write import write_sample_data
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+    """Run the command line that writes the sample data.
 
     Parameters
     ----------
     arguments
-        Those of the command line when None.
+        Command line arguments; `sys.argv[1:]` if None.
 
     Returns
     -------
