@@ -16,10 +16,10 @@ from chrep_model.encoders.opening import open_encoder
 from chrep_model.errors import BundleError
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.registry import METHODS
+from chrep_model.methods.registry import BUILT_IN
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BUILT_IN)
 def test_a_model_comes_back_as_it_was(method, tmp_path, monkeypatch, save, make_model, features):
     monkeypatch.setattr(trees, "TREES", 5)
     model = make_model(method)
@@ -220,6 +220,7 @@ def test_a_gallery_without_room_on_the_disk(tmp_path, monkeypatch, save, make_mo
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_mapped_gallery_is_opened_and_searched_in_little_memory(tmp_path, growth_mb):
     """Embeddings of 256 MB and expression of 128 MB; two blocks of embeddings are 67 MB."""
     setup = f"""

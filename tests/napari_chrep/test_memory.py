@@ -53,6 +53,7 @@ viewer.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc says the peak on Linux alone")
 def test_a_60000_px_pyramid_stays_below_two_and_a_half_gigabytes(tissue, tiny_bundle, tmp_path, xvfb):
     path = tmp_path / "huge.tif"

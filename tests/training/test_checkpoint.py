@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from chrep_model.progress import Progress
 from chrep_model.training import checkpoint
 from chrep_model.training.checkpoint import file_name
 from chrep_model.training.loop import train_objective
@@ -84,7 +85,7 @@ def fit(table, make_line, tmp_path):
 
     def fit(on=table, dropout=0.5, part=PART, **how):
         epochs, warned = [], []
-        run = Run(on_epoch=epochs.append, checkpoints=tmp_path / "kept", warn=warned.append, part=part)
+        run = Run(Progress(epoch=epochs.append, warn=warned.append), tmp_path / "kept", part)
         objective = make_line(dropout=dropout)
         train_objective(objective, on.features, on, **HOW | how, run=run)
         return objective, len(objective.seen), epochs, warned

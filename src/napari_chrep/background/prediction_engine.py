@@ -161,7 +161,7 @@ class PredictionEngine:
     @property
     def preparation_progress(self) -> tuple[int, int]:
         """Done and total while the slide is prepared; (0, 0) while that is unknown."""
-        return self._task.progress
+        return self._task.so_far
 
     def cancel(self) -> None:
         """Stop within a batch; what is predicted so far stays."""

@@ -13,6 +13,7 @@ from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 
 from chrep_model.errors import Cancelled, ChrepError
+from chrep_model.progress import Progress
 
 Slot = Callable[[Any], None]
 
@@ -24,12 +25,15 @@ class Task:
 
     Attributes
     ----------
-    progress : (int, int)
+    progress : Progress
+        Given to the work, which asks it whether to stop and reports to it.
+    so_far : (int, int)
         Done and total, as reported by the work; (0, 0) before. Written in its thread, read on the Qt thread.
     """
 
     def __init__(self) -> None:
-        self.progress = (0, 0)
+        self.so_far = (0, 0)
+        self.progress = Progress(advance=self._advance, cancelled=self.cancelled)
         self.worker: Any = None
         self._cancelled = threading.Event()
 
@@ -46,9 +50,8 @@ class Task:
         """Whether it was napari that asked the work to stop."""
         return self.worker is not None and bool(self.worker.abort_requested)
 
-    def report(self, done: int, total: int, _what: str = "") -> None:
-        """Set the progress; the callback of `Predictor.prepare`."""
-        self.progress = (done, total)
+    def _advance(self, done: int, total: int, _what: str) -> None:
+        self.so_far = (done, total)
 
 
 @dataclass(frozen=True)

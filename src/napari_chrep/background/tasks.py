@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from chrep_model.bundle import Bundle, load_bundle
 from chrep_model.prediction.prediction import Prediction, Preview
+from chrep_model.progress import Progress
 from napari_chrep.background.runner import Task
 from napari_chrep.state.settings import preferences
 
@@ -75,7 +76,7 @@ def prepare_slide(
     _lower_priority()
     predictor = predictor or _predictor(bundle)
     if context is None and not task.cancelled():
-        context = predictor.prepare(slide, progress=task.report, cancelled=task.cancelled)
+        context = predictor.prepare(slide, progress=task.progress)
     if context is not None:
         yield PreparedSlide(predictor, context, context.embeddings.known(bundle.context_um))
 
@@ -90,23 +91,20 @@ def predict_tiles(
     even a coarse pass would have nearly all tiles in view encoded; then a few tiles are predicted roughly,
     and all from the centre outwards. `Predictor.preview` tells which it is.
     """
-
-    def cancelled() -> bool:
-        return task.cancelled() or schedule.is_view_elsewhere()
-
+    progress = Progress(cancelled=lambda: task.cancelled() or schedule.is_view_elsewhere())
     size, generation = predictor.batch_size, -1
     coarse = Prediction(predictor.bundle, context.grid, context.slide)
     _lower_priority()
     while not task.cancelled() and (step := schedule.next_pass()) is not None:
         if step.view.generation != generation and len(step.waiting) > size:
             generation = step.view.generation
-            preview = predictor.preview(context, step.waiting, cancelled=cancelled)
+            preview = predictor.preview(context, step.waiting, progress=progress)
             if preview is not None:
                 yield preview
                 if predictor.bundle.context_um:
                     schedule.skip_coarse_passes()
                 continue
-        for part in predictor.stream(context, schedule.batches(size), cancelled=cancelled):
+        for part in predictor.stream(context, schedule.batches(size), progress=progress):
             schedule.mark_done(part.indices)
             yield part
             if step.stride > 1:

@@ -279,7 +279,7 @@ Source = tuple[str, Any]
 
 
 def _sources(kind: str, subject: MapSubject) -> list[Source]:
-    """What a map is made of."""
+    """Return the properties that decide a map's pixels."""
     if kind == "difference":
         return [(variant, subject.gene) for variant in reversed(MAIN_KINDS)]
     if kind in BLEND:
@@ -288,7 +288,7 @@ def _sources(kind: str, subject: MapSubject) -> list[Source]:
 
 
 def _combined(values: list[FloatMap]) -> FloatMap:
-    """The difference of two, or the only one."""
+    """Return the difference of two maps' values, or the values of a single map."""
     first, *others = values
     return first - others[0] if others else first
 

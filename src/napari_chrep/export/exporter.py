@@ -131,7 +131,7 @@ def write_export(export: ExportRequest, path: Path, task: Task) -> WrittenFile:
         It cannot be written, or was cancelled.
     """
     try:
-        tiles = export.prediction.within(export.area, cancelled=task.cancelled)
+        tiles = export.prediction.within(export.area, progress=task.progress)
         if export.kind in SUFFIXES:
             write_prediction(tiles, path, export.kind, export.genes)
         else:

@@ -141,7 +141,7 @@ class ExportWidget(ScrollingWidget):
         self._ask(export)
 
     def _wanted(self) -> tuple[ExportRequest, str]:
-        """What is chosen, and a remark on the genes that are left out."""
+        """Return the chosen genes, and a remark on genes that are not exported."""
         bundle, prediction = self.session.bundle, self.session.prediction
         if bundle is None or prediction is None or self.session.gene is None:
             raise PredictionError(

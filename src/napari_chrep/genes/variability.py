@@ -97,7 +97,7 @@ class SpatialVariability:
             return
         self._of = prediction, len(prediction)
         self._task = self._tasks.run(
-            lambda task: variability(prediction, cancelled=task.cancelled),
+            lambda task: variability(prediction, progress=task.progress),
             on_result=self._on_result,
             on_end=self._on_end,
         )

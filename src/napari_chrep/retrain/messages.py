@@ -37,7 +37,7 @@ class Tiles(_Message):
 
 
 class Curve(_Message):
-    """One epoch of one network; see `chrep_model.training.run.Epoch`."""
+    """One epoch of one network; see `chrep_model.progress.Epoch`."""
 
     kind: Literal["epoch"] = "epoch"
     stage: str

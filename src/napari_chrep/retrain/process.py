@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 
 from chrep_model.errors import Cancelled, ChrepError
+from chrep_model.progress import Progress
 from napari_chrep.retrain.messages import Ended, Message
 from napari_chrep.retrain.request import Workspace
 
@@ -70,7 +71,9 @@ def main(folder: Path) -> int:
     try:
         from napari_chrep.retrain.work import Work
 
-        Work(Workspace(folder), tell, viewer_input.cancelled, viewer_input.enough).run()
+        Work(
+            Workspace(folder), tell, Progress(cancelled=viewer_input.cancelled, enough=viewer_input.enough)
+        ).run()
         tell(Ended(how="done"))
     except Cancelled:
         tell(Ended(how="cancelled"))

@@ -40,7 +40,7 @@ class _FirstShow(QObject):
             self._place(window, dock, beside)
 
     def _surroundings(self) -> tuple[QDockWidget | None, QMainWindow | None]:
-        """The dock and the window around the widget; None where it has none, or floats."""
+        """Return the dock and the window around the widget; None if it has none, or floats."""
         dock, window = ancestor(self._widget, QDockWidget), ancestor(self._widget, QMainWindow)
         return (None, None) if dock is None or dock.isFloating() else (dock, window)
 

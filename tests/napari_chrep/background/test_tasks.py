@@ -30,15 +30,15 @@ class Counting:
         self.bundle = SimpleNamespace(context_um=context_um)
         self.rough, self.seen, self.asked = rough, [], []
 
-    def preview(self, context, indices, *, cancelled=None):
+    def preview(self, context, indices, *, progress):
         self.asked.append(indices)
         if not self.rough:
             return None
         return Preview(Prediction(None, GRID, None), indices, np.zeros(len(indices), np.int64))
 
-    def stream(self, context, indices, *, cancelled=None):
+    def stream(self, context, indices, *, progress):
         for part in indices:
-            if cancelled():
+            if progress.cancelled():
                 return
             self.seen.append(part)
             yield PredictionPart(part, {"value": part.astype(np.float32)})
@@ -119,9 +119,9 @@ def test_what_is_under_way_is_left_for_a_view_elsewhere():
     schedule.set_view(Rect(0, 0, 1_000, 1_000))
 
     class ReadingAhead(Counting):
-        def stream(self, context, indices, *, cancelled=None):
+        def stream(self, context, indices, *, progress):
             ahead = [next(indices), next(indices)]
-            while ahead and not cancelled():
+            while ahead and not progress.cancelled():
                 self.seen.append(part := ahead.pop(0))
                 yield PredictionPart(part, {})
                 ahead.extend(batch for batch in [next(indices, None)] if batch is not None)

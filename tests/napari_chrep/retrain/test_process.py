@@ -14,6 +14,7 @@ from napari_chrep.retrain.process import ViewerInput
 from napari_chrep.retrain.request import RetrainRequest, Workspace
 
 
+@pytest.mark.slow
 def test_deserted_it_ends_and_keeps_what_is_done(small_bundle, small_cohort, tmp_path):
     """The widget's tests see the child cancelled, killed, failing and done; here the viewer dies."""
     job = RetrainRequest(preset="train", in_use=small_bundle, out=tmp_path / "new.chrep")

@@ -46,7 +46,7 @@ def test_bf16_is_for_encoders_that_know_it(desk, tiny_bundle, tiny_cohort, tiny_
     desk.load(tiny_bundle)
     assert desk.session.predictor.encoder.precision == "fp32"
     name, weights = tiny_encoder
-    settings = TrainSettings(encoder=name, weights=weights, genes=5, context_um=())
+    settings = TrainSettings(encoder=name, weights=weights, method="ridge", genes=5, context_um=())
     train(open_cohort(tiny_cohort), settings, tmp_path / "timm.chrep", cache=tmp_path / "cache", device="cpu")
     desk.load(tmp_path / "timm.chrep")
     assert desk.session.predictor.encoder.precision == "bf16"

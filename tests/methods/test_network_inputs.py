@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from chrep_model.methods.inputs import Inputs
+from chrep_model.methods.network_inputs import Inputs
 
 
 def test_inputs_are_principal_components_but_for_one_factor(make_table):

@@ -9,7 +9,8 @@ from chrep_model.methods.hage_like import HageLike
 from chrep_model.methods.heclip import Heclip
 from chrep_model.methods.mclstexp import Mclstexp
 from chrep_model.methods.ridge import Ridge
-from chrep_model.methods.search import BUDGET, choose
+from chrep_model.methods.settings_choice import BUDGET, choose_settings
+from chrep_model.progress import Progress
 from chrep_model.training.run import Run
 
 
@@ -35,7 +36,7 @@ def test_the_best_on_the_median_section_wins(make_table):
         seen.append((noise, sorted(set(rows.section)), run.part))
         return Guess(noise, table.targets[table.section == 1])
 
-    assert choose([3.0, 0.1, 1.0], fit, table, Run(say=lines.append)) == 0.1
+    assert choose_settings([3.0, 0.1, 1.0], fit, table, Run(Progress(message=lines.append))) == 0.1
     assert [s[:2] for s in seen] == [(3.0, [0, 2]), (0.1, [0, 2]), (1.0, [0, 2])]
     assert len({part for *_, part in seen}) == 3  # checkpoints of their own
     assert lines[0] == "search: 1 of 3"
@@ -44,14 +45,14 @@ def test_the_best_on_the_median_section_wins(make_table):
 
 def test_of_equal_ones_the_first_wins(table):
     fitted = Ridge().fit(table, seed=0)
-    assert choose(["published", "other"], lambda s, rows, run: fitted, table) == "published"
+    assert choose_settings(["published", "other"], lambda s, rows, run: fitted, table) == "published"
 
 
 def test_a_single_section_leaves_nothing_to_choose_on(make_table):
     def never(*_):
         raise AssertionError
 
-    assert choose(["published", "other"], never, make_table(sections=1)) == "published"
+    assert choose_settings(["published", "other"], never, make_table(sections=1)) == "published"
 
 
 def test_the_budget_holds_for_all():
@@ -60,12 +61,12 @@ def test_the_budget_holds_for_all():
     for m in methods:
         assert len(set(map(repr, m.candidates))) == BUDGET  # none of them twice
     with pytest.raises(ValueError, match="budget"):
-        choose(range(BUDGET + 1), None, None)
+        choose_settings(range(BUDGET + 1), None, None)
 
 
 def test_given_settings_are_not_searched(table):
     lines = []
     settings = Bleep.candidates[0].model_copy(update={"epochs": 1, "k": 3})
-    fitted = Bleep(settings).fit(table, seed=0, run=Run(say=lines.append))
+    fitted = Bleep(settings).fit(table, seed=0, run=Run(Progress(message=lines.append)))
     assert fitted.k == 3
     assert not [line for line in lines if "search" in line]

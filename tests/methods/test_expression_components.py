@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from chrep_model.methods.components import Components, principal_components
+from chrep_model.methods.expression_components import Components, principal_components
 
 
 def with_noise_genes(table, count=30, size=3.0):
@@ -58,7 +58,7 @@ def test_the_answer_of_a_section_does_not_decide_its_own_weight(make_table):
     table = make_table(sections=3, dim=12, genes=15)
     rng = np.random.default_rng(1)
     noise = dataclasses.replace(table, targets=rng.standard_normal(table.targets.shape).astype(np.float32))
-    from chrep_model.methods.components import _predictability
+    from chrep_model.methods.expression_components import _predictability
 
     assert _predictability(noise, 10.0).mean() < 0.1 < _predictability(table, 10.0).mean()
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.methods.base import ALL, Arrays, Genes, leave_section_out
-from chrep_model.methods.components import Components
+from chrep_model.methods.expression_components import Components
 from chrep_model.methods.ridge import RidgeSolver, filled_in
 from chrep_model.methods.trees import COMPONENTS, Forest, fit_forest
 from chrep_model.training.samples import SpotTable
@@ -25,7 +25,7 @@ _COUNT = max(*RANKS, COMPONENTS)
 
 
 @dataclass(frozen=True)
-class Simple:
+class SimpleLearners:
     """Both simple learners; they predict scores of the same `Components`.
 
     Attributes
@@ -44,7 +44,7 @@ class Simple:
     forest: Forest
 
     @classmethod
-    def fit(cls, table: SpotTable, penalty: float, rank: int, trees: int, seed: int) -> Simple:
+    def fit(cls, table: SpotTable, penalty: float, rank: int, trees: int, seed: int) -> SimpleLearners:
         """Fit both learners.
 
         The forest heeds a spot by its reliability; the linear learner, which averages over all spots anyhow,
@@ -76,7 +76,7 @@ class Simple:
         return {**out, "w": self.w, "b": self.b}
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Simple:
+    def from_arrays(cls, arrays: Arrays) -> SimpleLearners:
         """Build it from stored `arrays`."""
 
         def part(prefix: str) -> Arrays:

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
+from chrep_model.methods.chrep.simple_learners import RANKS, SimpleLearners, choose_rank
 from chrep_model.methods.ridge import RidgeSolver
-from chrep_model.methods.simple import RANKS, Simple, choose_rank
 
 
 def fit(table, seed=0):
-    return Simple.fit(table, penalty=10.0, rank=5, trees=8, seed=seed)
+    return SimpleLearners.fit(table, penalty=10.0, rank=5, trees=8, seed=seed)
 
 
 def test_the_linear_learner_is_a_ridge_on_the_first_scores(table, unseen):
@@ -55,7 +55,7 @@ def test_noise_asks_for_fewer_components(make_table):
 
 def test_arrays_bring_it_back(table, unseen):
     simple = fit(table)
-    again = Simple.from_arrays(simple.arrays())
+    again = SimpleLearners.from_arrays(simple.arrays())
     np.testing.assert_array_equal(again.linear(unseen.features), simple.linear(unseen.features))
     found = again.genes(again.forest.predict(unseen.features))
     np.testing.assert_array_equal(found, simple.genes(simple.forest.predict(unseen.features)))

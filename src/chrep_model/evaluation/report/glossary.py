@@ -1,4 +1,4 @@
-"""What methods, variants and figures are called and mean, in words of the field."""
+"""Titles and meanings of methods, variants and metrics."""
 
 from __future__ import annotations
 
@@ -7,27 +7,13 @@ from dataclasses import dataclass
 from chrep_model.evaluation.metrics import LOG10_SPOT, Z_TRAIN
 from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.scoring import SMOOTHED
+from chrep_model.methods.registry import find
 
-OURS = "chrep"
-"""The method that the page is about, where it was run."""
-
-METHODS = {
-    "mean": ("mean", "The mean of the training spots, the same everywhere."),
-    "knn": ("nearest neighbours", "Mean of the most similar training spots on the encoder's features."),
-    "ridge": ("ridge", "Linear regression with an L2 penalty on the encoder's features."),
-    "trees": ("trees", "Forest of randomised trees on the encoder's features."),
-    "bleep": ("BLEEP", "Contrastive alignment of image and expression, then retrieval."),
-    "mclstexp": ("mclSTExp", "Contrastive learning with spatial context on the expression side."),
-    "heclip": ("HECLIP", "Image-centric contrastive loss, then retrieval from image to image."),
-    "hage_like": ("HAGE-like", "Gene embeddings that attend to the image; built from the abstract of HAGE."),
-    "chrep": ("CHRep", "Trained head, gallery estimate and correction, combined on training sections."),
-    ORACLE: (
-        "library size (oracle)",
-        "The measured total counts of the test spots alone. No image is looked at and nobody has this number "
-        "when predicting: it only says how much of a correlation sequencing depth can explain.",
-    ),
-}
-"""Method -> how it is written, and what it does."""
+_ORACLE = (
+    "library size (oracle)",
+    "The measured total counts of the test spots alone. No image is looked at and nobody has this number "
+    "when predicting: it only says how much of a correlation sequencing depth can explain.",
+)
 
 VARIANTS = {
     "raw": "The method's own answer; of CHRep, that of its trained head.",
@@ -41,82 +27,87 @@ VARIANTS = {
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A column of the tables.
+class Metric:
+    """A metric as the tables show it.
 
     Attributes
     ----------
-    metric, space : str
+    name, space : str
         As in ``scores.csv``.
     title : str
-        In the head of a column.
+        Title of its column.
     meaning : str
-        In a sentence or two, with the unit.
+        A sentence or two, with the unit.
     better : int
         1 where more is better, -1 where less is, 0 where neither.
+    reference : str
+        Where it was published.
     """
 
-    metric: str
+    name: str
     title: str
     meaning: str
     better: int = 1
     space: str = LOG10_SPOT
+    reference: str = ""
 
 
-FIGURES = (
-    Figure(
+METRICS = (
+    Metric(
         "pcc_acg", "PCC (ACG)",
         "Pearson correlation of prediction and truth over the spots of a test section, mean over all genes "
         "considered. No unit; 1 is perfect, 0 is no relation.",
     ),
-    Figure(
+    Metric(
         "pcc_heg50", "PCC (HEG50)",
         "The same over the 50 genes with the highest mean truth in the test section.",
     ),
-    Figure(
+    Metric(
         "pcc_top50", "PCC (top 50)",
         "The same over the 50 genes that the method predicts best. They are picked by looking at the truth, "
         "which flatters every method: an upper end, not an expectation.",
     ),
-    Figure("mse", "MSE", "Mean squared error over spots and genes, in squared log10-spot units.", -1),
-    Figure("mae", "MAE", "Mean absolute error over spots and genes, in log10-spot units.", -1),
-    Figure(
+    Metric("mse", "MSE", "Mean squared error over spots and genes, in squared log10-spot units.", -1),
+    Metric("mae", "MAE", "Mean absolute error over spots and genes, in log10-spot units.", -1),
+    Metric(
         "rvd", "RVD",
         "Relative variance distance, ((variance of the prediction − variance of the truth) / variance of the "
         "truth)² over the spots, mean over genes (Zhu et al. 2025). No unit; 0 is perfect, 1 is a constant "
         "prediction: it tells over-smoothing.", -1,
+        reference="RVD: Zhu et al., Stem, arXiv:2501.15598 (2025).",
     ),
-    Figure(
+    Metric(
         "ssim", "SSIM",
         "Structural similarity of the predicted and the true map of a gene, mean over genes: agreement in "
         "level, contrast and pattern of neighbouring spots (Wang et al. 2004). No unit; 1 is perfect.",
+        reference="SSIM: Wang et al., IEEE Transactions on Image Processing 13(4), 600-612 (2004).",
     ),
-    Figure(
+    Metric(
         "coverage_90", "coverage 90 %",
         "Share of true values inside of the 90 % prediction interval. Best is 0.90, neither more nor less.",
         0,
     ),
 )  # fmt: skip
-"""Columns of the overview, in this order; those that were not measured are left out."""
+"""Columns of the overview, in this order."""
 
-MORE_FIGURES = (
-    Figure(
+MORE_METRICS = (
+    Metric(
         "width_90", "width 90 %",
         "Mean width of the 90 % prediction interval, in log10-spot units. Less is better only where the "
         "coverage is kept.", 0,
     ),
-    Figure(
+    Metric(
         "variance_explained", "explained",
         "What the prediction explains of the variance over the spots that is not counting noise. 1 is all, "
         "0 is no more than a constant, below 0 is less.",
     ),
-    Figure(
+    Metric(
         "pcc_ceiling", "ceiling",
         "Mean noise ceiling of the genes, to hold PCC (ACG) against. It belongs to the section, not to the "
         "method.", 0,
     ),
-    Figure("mse", "MSE (z)", "Mean squared error in units of the training variance.", -1, Z_TRAIN),
-    Figure("mae", "MAE (z)", "Mean absolute error in units of the training standard deviation.", -1, Z_TRAIN),
+    Metric("mse", "MSE (z)", "Mean squared error in units of the training variance.", -1, Z_TRAIN),
+    Metric("mae", "MAE (z)", "Mean absolute error in units of the training standard deviation.", -1, Z_TRAIN),
 )  # fmt: skip
 """Columns of the second table."""
 
@@ -131,17 +122,10 @@ SPACES = {
     Z_TRAIN: "log10-spot minus the training mean, divided by the training standard deviation of the gene.",
 }
 
-REFERENCES = {
-    "chrep": "CHRep, arXiv:2604.21573 (2026).",
-    "bleep": "BLEEP: Xie et al., NeurIPS 2023, arXiv:2306.01859.",
-    "mclstexp": "mclSTExp: Briefings in Bioinformatics 25(6), bbae551 (2024).",
-    "heclip": "HECLIP: Bioinformatics 2025, btaf363, arXiv:2501.14948.",
-    "hage_like": "HAGE: MICCAI 2025. The row HAGE-like follows its abstract, not its code.",
-}
-"""Shown for the methods that were compared."""
 
-FIGURE_REFERENCES = {
-    "ssim": "SSIM: Wang et al., IEEE Transactions on Image Processing 13(4), 600-612 (2004).",
-    "rvd": "RVD: Zhu et al., Stem, arXiv:2501.15598 (2025).",
-}
-"""Shown for the figures that were measured."""
+def method_text(name: str) -> tuple[str, str, str]:
+    """Return a method's title, description and reference; the last two are empty where none is known."""
+    if name == ORACLE:
+        return (*_ORACLE, "")
+    method = find(name)
+    return (name, "", "") if method is None else (method.title, method.description, method.reference)

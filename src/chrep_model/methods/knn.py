@@ -1,9 +1,8 @@
-"""The baselines of every table: the mean, and nearest neighbours on unchanged embeddings."""
+"""Nearest neighbours on unchanged embeddings."""
 
 from __future__ import annotations
 
 from itertools import product
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,66 +16,20 @@ from chrep_model.methods.base import (
     Method,
     Response,
     gallery_of,
-    held_out_trust,
     leave_section_out,
 )
+from chrep_model.methods.registry import register
 from chrep_model.statistics import unit_rows
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 NEIGHBOURS = (25, 50, 100, 200)
 TEMPERATURES = (0.02, 0.05, 0.1, 0.2)
 
 
-class FittedMean(FittedMethod):
-    """A fitted `Mean`."""
-
-    name: ClassVar[str] = "mean"
-
-    def __init__(self, mean: NDArray[np.float32], gallery: Gallery) -> None:
-        self.mean, self.gallery = mean, gallery
-
-    def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response:
-        return {}
-
-    def read(self, response: Response, variant: str, genes: Genes = ALL) -> NDArray[np.float32]:
-        """Return the same row for every tile."""
-        row = self.mean[genes]
-        return np.broadcast_to(row, (len(response["distance"]), len(row))).copy()
-
-    def arrays(self) -> Arrays:
-        """Return the means."""
-        return {"mean": self.mean}
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedMean:
-        """Build it from stored `arrays`."""
-        return cls(arrays["mean"], gallery)
-
-
-class Mean(Method):
-    """Predicts for every tile the mean of the training spots that measured the gene."""
-
-    name: ClassVar[str] = "mean"
-
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedMean:
-        """Compute the mean; `seed` has no effect."""
-        fitted = self._mean(table)
-        fitted.trust = held_out_trust(table, self._mean)
-        return fitted
-
-    @staticmethod
-    def _mean(table: SpotTable) -> FittedMean:
-        mean = np.zeros(table.targets.shape[1], np.float32)
-        for rows, genes in table.groups():
-            mean[genes] = table.targets[rows][:, genes].mean(0)
-        return FittedMean(mean, gallery_of(table, unit_rows(table.features)))
-
-
 class FittedKnn(FittedMethod):
     """A fitted `Knn`."""
 
-    name: ClassVar[str] = "knn"
     k: int
     temperature: float
 
@@ -102,12 +55,17 @@ class FittedKnn(FittedMethod):
         return cls(int(arrays["k"][0]), float(arrays["temperature"][0]), gallery)
 
 
+@register
 class Knn(Method):
     """Predicts the weighted mean of the most similar training spots, by cosine of the embeddings."""
 
-    name: ClassVar[str] = "knn"
+    name = "knn"
+    title = "nearest neighbours"
+    description = "Mean of the most similar training spots on the encoder's features."
+    kind = "baseline"
+    fitted_class = FittedKnn
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedKnn:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedKnn:
         """Choose k and temperature on held-out training sections; `seed` has no effect."""
         z = unit_rows(table.features)
         k, temperature = choose_neighbourhood(table, z)
