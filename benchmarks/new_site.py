@@ -57,7 +57,7 @@ class Site:
 
 
 def sites(data: Path) -> Iterator[Site]:
-    """The cases."""
+    """Yield the sites to test."""
     breast = {s.name: s for s in open_cohort(data / "her2st").sections}
     coarse = EncoderSettings(mpp=3.2)
     bulb = EncoderSettings(mpp=4.42)
@@ -117,7 +117,7 @@ def compare(site: Site) -> Iterator[dict[str, str | float]]:
 
 
 def calibrated(base: Model, sections: Sequence[Section], features: Features) -> Model:
-    """The model with gallery, corrector and combination of the site; encoder and heads untouched."""
+    """Return the model with the site's gallery, corrector and combination; encoder and heads unchanged."""
     assert isinstance(base.fitted, FittedChrep)  # noqa: S101
     table = spot_table(sections, features, base.panel, base.scale)
     return replace(base, fitted=recalibrate(base.fitted, table, ChrepSettings(), seed=0))

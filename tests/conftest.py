@@ -81,7 +81,7 @@ def tiny_bundle(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("bundle")
     phase1, corrector = Phase1Settings(members=1, epochs=10), CorrectorSettings(epochs=10)
     chrep = ChrepSettings(phase1=phase1, corrector=corrector, k=50, trees=20)
-    settings = TrainSettings(genes=40, context_um=(300.0,), chrep=chrep, note="SYNTHETIC test data")
+    settings = TrainSettings(genes=40, mpp=1.5, context_um=(300.0,), chrep=chrep, note="SYNTHETIC test data")
     train(open_cohort(tiny_cohort), settings, folder / "tiny.chrep", device="cpu", cache=folder / "cache")
     return folder / "tiny.chrep"
 

@@ -26,8 +26,9 @@ SRC = Path(__file__).resolve().parent.parent / "src"
 MODEL, PLUGIN = "chrep_model", "napari_chrep"
 ORDER = {
     MODEL: (
-        *("errors", "processes", "samples", "geometry", "config", "cache", "files", "statistics"),
-        *("zarr_check", "mapped_arrays", "device", "slides", "cohorts", "synthetic", "encoders", "networks"),
+        *("errors", "progress", "processes", "samples", "geometry", "config", "cache", "files"),
+        *("statistics", "zarr_check", "mapped_arrays", "device"),
+        *("slides", "cohorts", "synthetic", "encoders", "networks"),
         *("embeddings", "training", "calibration", "methods", "bundle", "prediction", "analysis", "export"),
         *("batch", "pipeline", "evaluation", "api", "cli"),
     ),

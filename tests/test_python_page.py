@@ -38,10 +38,7 @@ def test_the_scripts_run_and_write_what_they_say(tmp_path):
     )
     with Image.open(tmp_path / "ERBB2.png") as picture:
         assert picture.width > 100
-    assert (
-        "SYNTHETIC_P2B SYNTHETIC-2 187 spots 0.68 µm per px\n<Bundle 'mine': chrep on stainbank, 50"
-        in told[1]
-    )
+    assert "SYNTHETIC_P2B SYNTHETIC-2 187 0.68\n<Bundle 'mine': chrep on stainbank, 50" in told[1]
     assert "calibrated on sample_data from mine" in told[1]
     scores = pd.read_csv(tmp_path / "scores" / "scores.csv")
     assert set(scores["method"]) == {"mean", "knn", "ridge", "library_size_oracle"}

@@ -31,7 +31,7 @@ from qtpy.QtWidgets import (
 from napari_chrep.canvas.maps import BLEND, KINDS
 from napari_chrep.canvas.picking import FRAME_RGBA, PINNED_RGBA
 from napari_chrep.retrain.curves import COLOURS
-from napari_chrep.ui.docking import ancestor
+from napari_chrep.ui.dock_heights import ancestor
 
 TIMEOUT_S = 300
 _LEFT = Qt.MouseButton.LeftButton

@@ -130,7 +130,7 @@ class Tour:
     def _compare(self) -> None:
         self.driver.click(self.neighbours.tile.pin)
         self._click_tissue(-122, 200)
-        self.driver.wait(lambda: self.neighbours.comparison.table.rowCount())
+        self.driver.wait(lambda: self.neighbours.comparison.listed.rowCount())
         self._picture("compared")
 
     def _click_tissue(self, right: int, down: int) -> None:

@@ -18,8 +18,8 @@ from chrep_model.cohorts.pair_check import check_cohort, first_error
 from chrep_model.config import validated
 from chrep_model.geometry import Rect
 from chrep_model.prediction.stored import read_prediction
+from chrep_model.progress import Progress
 from chrep_model.slides.slide import Slide, open_slide
-from chrep_model.training.run import Run
 
 if TYPE_CHECKING:
     from chrep_model.evaluation.benchmark import Summary
@@ -90,7 +90,7 @@ def train(
     values = {"method": method, "encoder": encoder, "genes": genes, **settings}
     valid = validated(pipeline.TrainSettings, values)
     sections = _checked(cohort, valid.exclude_sections)
-    return pipeline.train(sections, valid, out, device=device, run=Run(warn=_warn))
+    return pipeline.train(sections, valid, out, device=device, progress=Progress(warn=_warn))
 
 
 def calibrate(bundle: Bundle | _Path, cohort: Cohort | _Path, out: _Path, *, device: str = "auto") -> Bundle:
@@ -119,7 +119,9 @@ def calibrate(bundle: Bundle | _Path, cohort: Cohort | _Path, out: _Path, *, dev
     """
     from chrep_model import pipeline
 
-    return pipeline.calibrate(_bundle(bundle), _checked(cohort), out, device=device, run=Run(warn=_warn))
+    return pipeline.calibrate(
+        _bundle(bundle), _checked(cohort), out, device=device, progress=Progress(warn=_warn)
+    )
 
 
 def predict(
@@ -216,7 +218,9 @@ def evaluate(
     if methods is not None:
         values["methods"] = tuple(methods)
     valid = validated(benchmark.EvaluateSettings, values, command="evaluate")
-    return benchmark.evaluate(_checked(cohort), valid, out, device=device, processes=processes, warn=_warn)
+    return benchmark.evaluate(
+        _checked(cohort), valid, out, device=device, processes=processes, progress=Progress(warn=_warn)
+    )
 
 
 def list_methods() -> list[str]:

@@ -123,6 +123,7 @@ def test_as_in_one_process_with_one_model_per_worker(
     }
 
 
+@pytest.mark.slow
 def test_each_of_several_gpus_has_a_process_of_its_own(predict, slides, out, monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # where starting a worker leaves it
     with cluster.one_worker_each(["7", "GPU-8"]) as address, Client(address, set_as_default=False) as client:
@@ -196,6 +197,7 @@ def test_a_worker_that_is_killed_costs_its_slides_time_only(predict, slides, out
     assert all((out / f"{slide.stem}.h5ad").exists() for slide in slides)
 
 
+@pytest.mark.slow
 def test_a_slide_that_kills_its_workers_fails_alone(predict, slides, out, deaths):
     (deaths / slides[1].stem).write_text("1000")
     result, rows = predict()

@@ -23,6 +23,11 @@ from chrep_model.methods.ridge import TableSolver, filled_in
 pytestmark = pytest.mark.usefixtures("few_trees")
 
 GENE, OFFSET = 4, 3.0
+LONG = (
+    "mclstexp",
+    "heclip",
+    "hage_like",
+)  # which learn the gene slowly; of their like, BLEEP is asked always
 _LONG = {"epochs": 40, "batch": 40, "width": 16}
 SETTINGS = MethodSettings(
     bleep=BleepSettings(**_LONG), mclstexp=MclstexpSettings(**_LONG, lr=1e-3, k=50),
@@ -60,7 +65,9 @@ def measuring(full):
     return full.rows(full.section < 2)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in BUILT_IN]
+)
 def test_a_gene_is_predicted_as_by_those_who_measured_it(name, lacking, measuring, unseen):
     """Taken for the mean where it is missing, the gene would come out at half of its height."""
     alone, gaps = (make_method(name, SETTINGS).fit(table, seed=0) for table in (measuring, lacking))

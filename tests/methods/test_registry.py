@@ -8,17 +8,28 @@ from chrep_model.methods.base import leave_section_out
 from chrep_model.methods.method_settings import make_method
 from chrep_model.methods.registry import BUILT_IN, find
 
-pytestmark = pytest.mark.usefixtures("few_trees")
-
 
 @pytest.fixture
-def fit(all_small):
+def fit(all_small, few_trees):
     """Fit a method by name: ``fit(name, table, seed=0)``."""
 
     def fit(name, table, seed=0):
         return make_method(name, all_small).fit(table, seed=seed)
 
     return fit
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return {}
+
+
+@pytest.fixture
+def fitted(name, fit, table, kept):
+    """A method fitted to `table`, once for all tests. Only to be read."""
+    if name not in kept:
+        kept[name] = fit(name, table)
+    return kept[name]
 
 
 def test_the_names_are_those_of_the_command_line():
@@ -32,8 +43,7 @@ def test_the_names_are_those_of_the_command_line():
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_method_survives_its_arrays(name, fit, table, unseen):
-    fitted = fit(name, table)
+def test_a_method_survives_its_arrays(name, fitted, unseen):
     arrays = {key: np.ascontiguousarray(value).copy() for key, value in fitted.arrays().items()}
     assert all(value.dtype.kind in "fiu" for value in arrays.values())  # plain numbers, no objects
     again = find(name).fitted_class.from_arrays(arrays, fitted.gallery)
@@ -48,15 +58,13 @@ def test_a_method_survives_its_arrays(name, fit, table, unseen):
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_arrays_that_do_not_fit_are_noticed(name, fit, table):
-    fitted = fit(name, table)
+def test_arrays_that_do_not_fit_are_noticed(name, fitted):
     with pytest.raises((KeyError, ValueError)):
         find(name).fitted_class.from_arrays({}, fitted.gallery)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_some_genes_are_columns_of_all(name, fit, table, unseen):
-    fitted = fit(name, table)
+def test_some_genes_are_columns_of_all(name, fitted, unseen):
     response = fitted.respond(unseen.features)
     for variant in fitted.variants:
         every = fitted.read(response, variant)
@@ -65,8 +73,7 @@ def test_some_genes_are_columns_of_all(name, fit, table, unseen):
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_tiles_do_not_hear_of_each_other(name, fit, table, unseen):
-    fitted = fit(name, table)
+def test_tiles_do_not_hear_of_each_other(name, fitted, unseen):
     whole = fitted.respond(unseen.features)
     order = np.random.default_rng(0).permutation(len(unseen))
     for rows in (order, order[:1], order[:7]):
@@ -95,8 +102,8 @@ def test_it_learns_something(name, fit, make_table):
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_the_gallery_knows_where_its_spots_come_from(name, fit, table):
-    gallery = fit(name, table).gallery
+def test_the_gallery_knows_where_its_spots_come_from(name, fitted, table):
+    gallery = fitted.gallery
     np.testing.assert_array_equal(gallery.expression, table.targets)
     np.testing.assert_array_equal(gallery.section, table.section)
     np.testing.assert_array_equal(gallery.position, table.position)
@@ -105,8 +112,7 @@ def test_the_gallery_knows_where_its_spots_come_from(name, fit, table):
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_distance_is_zero_at_a_training_spot_and_grows_away_from_it(name, fit, table, unseen):
-    fitted = fit(name, table)
+def test_distance_is_zero_at_a_training_spot_and_grows_away_from_it(name, fitted, table, unseen):
     if name not in ("bleep", "mclstexp"):  # these compare images with codes of expression
         np.testing.assert_allclose(fitted.respond(table.features)["distance"], 0, atol=1e-5)
     assert fitted.respond(unseen.features)["distance"].mean() > 0.01
@@ -114,8 +120,7 @@ def test_distance_is_zero_at_a_training_spot_and_grows_away_from_it(name, fit, t
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_prediction_is_the_sum_of_its_terms(name, fit, table, unseen):
-    fitted = fit(name, table)
+def test_a_prediction_is_the_sum_of_its_terms(name, fitted, unseen):
     response = fitted.respond(unseen.features)
     genes = np.array([2, 9])
     total = sum(term.weight * term.answer for term in fitted.terms(response, genes))
@@ -123,8 +128,7 @@ def test_a_prediction_is_the_sum_of_its_terms(name, fit, table, unseen):
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_neighbours_have_weights_where_the_value_comes_from_them(name, fit, table, unseen):
-    fitted = fit(name, table)
+def test_neighbours_have_weights_where_the_value_comes_from_them(name, fitted, table, unseen):
     response = fitted.respond(unseen.features)
     found, weights = fitted.neighbours(response), fitted.weights(response)
     cosine = fitted.compare(unseen.features) @ fitted.gallery.z.T
@@ -139,8 +143,7 @@ def test_neighbours_have_weights_where_the_value_comes_from_them(name, fit, tabl
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_no_tile_no_value(name, fit, table):
-    fitted = fit(name, table)
+def test_no_tile_no_value(name, fitted):
     assert fitted.predict(np.empty((0, 12), np.float32)).shape == (0, 15)
 
 

@@ -10,6 +10,7 @@ from chrep_model.methods.heclip import Heclip
 from chrep_model.methods.mclstexp import Mclstexp
 from chrep_model.methods.ridge import Ridge
 from chrep_model.methods.settings_choice import BUDGET, choose_settings
+from chrep_model.progress import Progress
 from chrep_model.training.run import Run
 
 
@@ -35,7 +36,7 @@ def test_the_best_on_the_median_section_wins(make_table):
         seen.append((noise, sorted(set(rows.section)), run.part))
         return Guess(noise, table.targets[table.section == 1])
 
-    assert choose_settings([3.0, 0.1, 1.0], fit, table, Run(say=lines.append)) == 0.1
+    assert choose_settings([3.0, 0.1, 1.0], fit, table, Run(Progress(message=lines.append))) == 0.1
     assert [s[:2] for s in seen] == [(3.0, [0, 2]), (0.1, [0, 2]), (1.0, [0, 2])]
     assert len({part for *_, part in seen}) == 3  # checkpoints of their own
     assert lines[0] == "search: 1 of 3"
@@ -66,6 +67,6 @@ def test_the_budget_holds_for_all():
 def test_given_settings_are_not_searched(table):
     lines = []
     settings = Bleep.candidates[0].model_copy(update={"epochs": 1, "k": 3})
-    fitted = Bleep(settings).fit(table, seed=0, run=Run(say=lines.append))
+    fitted = Bleep(settings).fit(table, seed=0, run=Run(Progress(message=lines.append)))
     assert fitted.k == 3
     assert not [line for line in lines if "search" in line]

@@ -124,6 +124,7 @@ def test_which_methods_stream():
     assert not Ridge().streams
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibration", ["literal", "combined"])
 def test_training_takes_far_less_memory_than_the_features(calibration, tmp_path, growth_mb):
     """400,000 x 256 numbers are 410 MB; 170 to 220 are measured, graph and bookkeeping of the spots."""

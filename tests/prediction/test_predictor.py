@@ -13,6 +13,7 @@ from chrep_model.geometry import Rect
 from chrep_model.pipeline import TrainSettings, train
 from chrep_model.prediction.prediction import Prediction
 from chrep_model.prediction.predictor import Predictor
+from chrep_model.progress import Progress
 from chrep_model.slides.slide import open_slide
 
 CONTEXT = (200.0,)
@@ -166,7 +167,8 @@ def test_cancelling_keeps_the_batches_that_are_done(make, slide, whole):
     predictor = make(batch_size=4)
     context = predictor.prepare(slide)
     prediction = Prediction(predictor.bundle, context.grid, slide)
-    for part in predictor.stream(context, context.tiles(), cancelled=lambda: len(prediction) >= 12):
+    progress = Progress(cancelled=lambda: len(prediction) >= 12)
+    for part in predictor.stream(context, context.tiles(), progress=progress):
         prediction.add(part)
     assert len(prediction) == 12
     assert_agree(prediction, whole)
@@ -178,7 +180,7 @@ def test_cancelling_keeps_the_batches_that_are_done(make, slide, whole):
 
 def test_progress_ends_at_the_number_of_tiles(make, slide):
     seen = []
-    prediction = make().predict(slide, progress=lambda done, total, what: seen.append((done, total, what)))
+    prediction = make().predict(slide, progress=Progress(advance=lambda *step: seen.append(step)))
     assert seen[-1] == (len(prediction), len(prediction), "predicting slide")
 
 

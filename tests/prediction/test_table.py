@@ -46,6 +46,7 @@ def of_tiles(format, path):
     return READ[format](path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["h5ad", "zarr", "spatialdata"])
 def test_scanpy_and_squidpy_work_on_the_file_as_it_is(prediction, tmp_path, format):
     table = of_tiles(format, written(prediction, tmp_path, format))

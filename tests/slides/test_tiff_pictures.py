@@ -262,6 +262,7 @@ def test_strips_of_any_size(tmp_path, slide_image, rows, planar):
             np.testing.assert_array_equal(slide.read(500, 700, 60, 50), slide_image[500:560, 700:750])
 
 
+@pytest.mark.slow
 def test_a_huge_strip_is_read_by_rows(tmp_path, growth_mb):
     """As ImageJ and Space Ranger write: 1.7 GB in one strip, of which a region takes a few MB."""
     path = tmp_path / "huge.tif"

@@ -199,6 +199,7 @@ def colours(section: SyntheticSection) -> np.ndarray:
     return (table - table.mean(axis=0)) / (table.std(axis=0) + 1e-9)
 
 
+@pytest.mark.slow
 def test_expression_can_be_learned_across_patients_and_noise_cannot() -> None:
     train = [make_section(plan(seed, 0, seed % 2, 1300)) for seed in (11, 12)]
     tested = make_section(plan(13, 1, 0, 1300))

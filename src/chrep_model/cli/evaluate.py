@@ -75,11 +75,10 @@ def evaluate(
 
     settings = validated(benchmark.EvaluateSettings, values, path=config, command="evaluate")
     listed = settings.genes if isinstance(settings.genes, Path) else None
-    with console.progress() as (tell, _), options.naming(listed):
+    with console.progress() as progress, options.naming(listed):
         summary = benchmark.evaluate(
-            checked_cohort(cohort, progress=tell), settings, out,
-            device=device, processes=jobs or usable_cores(), progress=tell,
-            warn=console.warn,
+            checked_cohort(cohort, progress=progress), settings, out,
+            device=device, processes=jobs or usable_cores(), progress=progress,
         )  # fmt: skip
     if as_json:
         console.say_json(summary.table)

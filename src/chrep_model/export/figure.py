@@ -45,7 +45,7 @@ def write_figure(prediction: Prediction, gene: str, path: Path) -> None:
     figure = draw_figure(prediction, gene)
     with write_atomically(path) as part:
         figure.savefig(part, format=path.suffix[1:] if path.suffix in (".svg", ".pdf") else "png", dpi=_DPI)
-        prediction.check()
+        prediction.progress.raise_if_cancelled()
 
 
 def draw_figure(prediction: Prediction, gene: str) -> Figure:

@@ -96,7 +96,7 @@ def _in_turn(prediction: Prediction, frame: pd.DataFrame) -> Iterator[pd.DataFra
     """Yield the rows in blocks; Cancelled if the user asks to stop."""
     step = max(1, _VALUES_AT_ONCE // frame.shape[1])
     for first in range(0, len(frame), step):
-        prediction.check()
+        prediction.progress.raise_if_cancelled()
         yield frame.iloc[first : first + step]
 
 

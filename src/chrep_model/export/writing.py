@@ -208,7 +208,7 @@ def write_prediction(
     }[format]
     with write_atomically(path) as part:
         write(prediction, part, names)
-        prediction.check()
+        prediction.progress.raise_if_cancelled()
     places.remember(prediction.slide)
 
 
@@ -242,7 +242,7 @@ def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> No
     with path.open("w", encoding="utf-8") as stream:
         stream.write(f'{_GEOJSON_START}{json.dumps(facts, allow_nan=False)}, "features": [\n')
         for number, (row, square) in enumerate(zip(order, corners, strict=True)):
-            prediction.check()
+            prediction.progress.raise_if_cancelled()
             measured = {name: float(f"{values[row]:.6g}") for name, values in named}
             ring = np.round([*square, square[0]], 2).tolist()
             feature = {

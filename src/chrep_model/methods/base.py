@@ -23,7 +23,7 @@ from chrep_model.calibration.trust import Trust
 from chrep_model.errors import SettingsError
 from chrep_model.statistics import unit_rows
 from chrep_model.training.objective import Objective
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 Response = dict[str, NDArray[Any]]
@@ -226,7 +226,7 @@ class Method(ABC):
         self.settings = settings
 
     @abstractmethod
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedMethod:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedMethod:
         """Fit the method on training spots.
 
         The same table and seed give the same numbers on the same machine.

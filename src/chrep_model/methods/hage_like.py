@@ -31,7 +31,7 @@ from chrep_model.networks.losses import alignment_loss, squared_error, supervise
 from chrep_model.statistics import unit_rows
 from chrep_model.training.loop import train_objective
 from chrep_model.training.objective import Objective, SpotBatch
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 CLUSTERS = (8, 64)
@@ -244,7 +244,7 @@ class HageLike(Method):
     )
     settings: HageLikeSettings | None
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedHageLike:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedHageLike:
         """Choose the settings and train."""
 
         def fit(s: HageLikeSettings, rows: SpotTable, run: Run) -> FittedHageLike:

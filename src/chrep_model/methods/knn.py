@@ -20,7 +20,7 @@ from chrep_model.methods.base import (
 )
 from chrep_model.methods.registry import register
 from chrep_model.statistics import unit_rows
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 NEIGHBOURS = (25, 50, 100, 200)
@@ -65,7 +65,7 @@ class Knn(Method):
     kind = "baseline"
     fitted_class = FittedKnn
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedKnn:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedKnn:
         """Choose k and temperature on held-out training sections; `seed` has no effect."""
         z = unit_rows(table.features)
         k, temperature = choose_neighbourhood(table, z)

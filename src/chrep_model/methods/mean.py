@@ -18,7 +18,7 @@ from chrep_model.methods.base import (
 )
 from chrep_model.methods.registry import register
 from chrep_model.statistics import unit_rows
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 
@@ -56,7 +56,7 @@ class Mean(Method):
     kind = "baseline"
     fitted_class = FittedMean
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedMean:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedMean:
         """Compute the mean; `seed` has no effect."""
         fitted = self._mean(table)
         fitted.trust = held_out_trust(table, self._mean)

@@ -23,7 +23,7 @@ from chrep_model.networks.heads import ResidualHead
 from chrep_model.statistics import unit_rows
 from chrep_model.training.loop import train_objective
 from chrep_model.training.objective import Objective
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 INPUTS = 64
@@ -139,7 +139,7 @@ class Retrieval(Method):
     candidates: ClassVar[tuple[Any, ...]]
     settings: RetrievalSettings | None
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedRetrieval:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedRetrieval:
         """Choose the settings, train, and store the training spots in the gallery by their codes."""
 
         def fit(settings: RetrievalSettings, rows: SpotTable, run: Run) -> FittedRetrieval:

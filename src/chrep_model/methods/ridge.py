@@ -19,7 +19,7 @@ from chrep_model.methods.base import (
 )
 from chrep_model.methods.registry import register
 from chrep_model.statistics import unit_rows
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 PENALTIES = tuple(float(10.0**e) for e in np.arange(0.0, 6.51, 0.5))
@@ -153,7 +153,7 @@ class Ridge(Method):
     kind = "baseline"
     fitted_class = FittedRidge
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedRidge:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedRidge:
         """Choose the penalty on held-out training sections, then fit on all; `seed` has no effect."""
         w, b = TableSolver(table).weights(choose_penalty(table))
         return FittedRidge(w, b, gallery_of(table, unit_rows(table.features)))

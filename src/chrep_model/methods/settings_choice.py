@@ -9,7 +9,7 @@ import numpy as np
 
 from chrep_model.methods.base import FittedMethod
 from chrep_model.statistics import gene_correlations
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 BUDGET = 6
@@ -22,7 +22,7 @@ def choose_settings(
     candidates: Sequence[S],
     fit: Callable[[S, SpotTable, Run], FittedMethod],
     table: SpotTable,
-    run: Run = SILENT,
+    run: Run = SILENT_RUN,
 ) -> S:
     """Return the candidate with the highest mean gene-wise PCC on one held-out training section.
 
@@ -49,11 +49,11 @@ def choose_settings(
     genes = table.testable(table.section[held_out][0])
     scores = []
     for i, candidate in enumerate(candidates, start=1):
-        run.say(f"search: {i} of {len(candidates)}")
+        run.message(f"search: {i} of {len(candidates)}")
         fitted = fit(candidate, table.rows(~held_out), run.within(f"candidate {i}"))
         predicted = fitted.predict(table.features[held_out])
         correlations = gene_correlations(table.targets[held_out], predicted)[genes]
         scores.append(float(np.nan_to_num(correlations).mean()))
     best = int(np.argmax(scores))
-    run.say(f"search: {best + 1} of {len(candidates)} is best, PCC {scores[best]:.3f}")
+    run.message(f"search: {best + 1} of {len(candidates)} is best, PCC {scores[best]:.3f}")
     return candidates[best]

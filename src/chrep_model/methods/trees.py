@@ -14,7 +14,7 @@ from chrep_model.methods.expression_components import principal_components
 from chrep_model.methods.registry import register
 from chrep_model.methods.ridge import choose_penalty, filled_in
 from chrep_model.statistics import unit_rows
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 TREES = 300
@@ -159,7 +159,7 @@ class Trees(Method):
     fitted_class = FittedTrees
     random = True
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedTrees:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedTrees:
         """Fit the forest with `seed`."""
         targets = table.targets if table.measured is None else filled_in(table, choose_penalty(table))
         mean = targets.mean(0)

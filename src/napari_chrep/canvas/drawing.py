@@ -56,7 +56,7 @@ class Drawing:
         return None
 
     def region(self, slide: Slide) -> Region:
-        """What the rectangles, polygons and ellipses of the layer cover of a slide.
+        """Return the region of a slide that the layer's rectangles, polygons and ellipses cover.
 
         Raises
         ------

@@ -16,7 +16,7 @@ from chrep_model.cohorts.section import Section, read_section
 from chrep_model.errors import GeneError
 from chrep_model.geometry import um_to_px, xy_to_rowcol
 from chrep_model.statistics import gene_correlations
-from napari_chrep.canvas.maps import PAIR, FloatMap
+from napari_chrep.canvas.maps import MAIN_KINDS, FloatMap
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
@@ -186,7 +186,7 @@ def agreement(
     if truth is None or not len(prediction):
         return f"{gene} was not measured on this section." if measured.lacks(gene) else ""
     tiles = prediction.grid.indices_at(measured.section.xy)
-    maps = {kind: values_of(kind) for kind in reversed(PAIR)}
+    maps = {kind: values_of(kind) for kind in reversed(MAIN_KINDS)}
     on_spots = {kind: held.ravel()[tiles] for kind, held in maps.items() if held is not None}
     if not on_spots:
         return ""

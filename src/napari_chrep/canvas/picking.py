@@ -75,7 +75,7 @@ class Clicks:
 
 
 @dataclass(frozen=True)
-class Pick:
+class PickedTile:
     """A tile that was clicked.
 
     Attributes
@@ -98,12 +98,12 @@ class Pick:
         x, y = self.prediction.grid.centres(np.array([self.tile]))[0]
         return float(x), float(y)
 
-    def is_tile_of(self, other: Pick | None) -> bool:
+    def is_tile_of(self, other: PickedTile | None) -> bool:
         """Tell whether another pick is of the same tile."""
         return other is not None and other.prediction is self.prediction and other.tile == self.tile
 
 
-def pick(session: Session, world: Sequence[float]) -> Pick:
+def pick_tile(session: Session, world: Sequence[float]) -> PickedTile:
     """Find the predicted tile at a place.
 
     Parameters
@@ -129,7 +129,7 @@ def pick(session: Session, world: Sequence[float]) -> Pick:
     if tile is None or not (0 <= row < rows and 0 <= col < cols):
         raise PredictionError("this is outside of the slide", remedy="Click on a tile of the heatmap.")
     if tile in prediction:
-        return Pick(prediction, layer, tile)
+        return PickedTile(prediction, layer, tile)
     if tile in context.tissue:
         raise PredictionError(
             "this tissue is not predicted yet", remedy="Predict the view, then click again."

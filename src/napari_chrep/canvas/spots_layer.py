@@ -21,7 +21,7 @@ from qtpy.QtCore import QTimer
 
 from napari_chrep.background.runner import TaskRunner, in_words, show
 from napari_chrep.canvas.heatmaps import Heatmaps
-from napari_chrep.canvas.maps import KINDS, Limits, pair, shared_limits
+from napari_chrep.canvas.maps import KINDS, Limits, main_kinds, shared_limits
 from napari_chrep.canvas.measured_spots import (
     AT_REST_KEY,
     SECTION_KEY,
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from chrep_model.slides.slide import Slide
 
 
-class Truth:
-    """Keeps the measured spots of one viewer in step with its session.
+class SpotsLayer:
+    """The layer of the measured spots of one viewer, kept in step with its session.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ class Truth:
     def _on_maps(self) -> None:
         """Follow the contrast limits and colormap of the map to trust, which the user may change."""
         bundle = self.session.bundle
-        trusted = self.maps.layer(pair(bundle)[-1]) if pair(bundle) else None
+        trusted = self.maps.layer(main_kinds(bundle)[-1]) if main_kinds(bundle) else None
         if trusted is not self._followed:
             for layer, connect in ((self._followed, False), (trusted, True)):
                 for events in () if layer is None else (layer.events.contrast_limits, layer.events.colormap):

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from chrep_model.bundle import Bundle
 from chrep_model.prediction.stored import StoredBundle
-from napari_chrep.background.engine import Engine
+from napari_chrep.background.prediction_engine import PredictionEngine
 from napari_chrep.io.samples import sample_bundles
 from napari_chrep.state.session import Session
 from napari_chrep.state.viewers import kept_for
@@ -37,7 +37,8 @@ class ModelPanel(QWidget):
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
-        self.session, self.engine = session, engine = kept_for(viewer, Session), kept_for(viewer, Engine)
+        self.session = session = kept_for(viewer, Session)
+        self.engine = engine = kept_for(viewer, PredictionEngine)
         self._build()
         connections = Connections(self)
         connections.add(session.bundle_changed, self._on_bundle)
@@ -49,7 +50,7 @@ class ModelPanel(QWidget):
 
     def open(self, path: Path) -> None:
         """Open the bundle in this folder; it becomes the current one when that succeeds."""
-        self.engine.load(path)
+        self.engine.load_bundle(path)
 
     def _build(self) -> None:
         layout = QVBoxLayout(self)

@@ -9,7 +9,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 from chrep_model.analysis.variability import Variability, variability
-from napari_chrep.background.engine import Engine
+from napari_chrep.background.prediction_engine import PredictionEngine
 from napari_chrep.background.runner import Task, TaskRunner
 from napari_chrep.state.session import Session
 from napari_chrep.state.viewers import kept_for
@@ -45,7 +45,7 @@ class SpatialVariability:
 
     def __init__(self, viewer: Any) -> None:
         self.session = session = kept_for(viewer, Session)
-        self.engine = engine = kept_for(viewer, Engine)
+        self.engine = engine = kept_for(viewer, PredictionEngine)
         self.moran: dict[str, float] = {}
         self._tasks, self._task = TaskRunner(), Task()
         self._rest = QTimer()
@@ -97,7 +97,7 @@ class SpatialVariability:
             return
         self._of = prediction, len(prediction)
         self._task = self._tasks.run(
-            lambda task: variability(prediction, cancelled=task.cancelled),
+            lambda task: variability(prediction, progress=task.progress),
             on_result=self._on_result,
             on_end=self._on_end,
         )

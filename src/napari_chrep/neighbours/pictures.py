@@ -1,4 +1,4 @@
-"""Read pictures of places on slides in a worker, and keep them for a while."""
+"""Read pictures of places on slides in the background, and keep the newest."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Place:
     xy_um: tuple[float, float]
 
 
-class Slides:
+class OpenSlides:
     """The open slides by image, shared by the workers that read them."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Pictures:
 
     Attributes
     ----------
-    slides : Slides
+    slides : OpenSlides
         Where they are read from.
     arrived : Signal(object, object)
         A `Place` and its picture, uint8 (px, px, 3).
@@ -72,7 +72,7 @@ class Pictures:
     failed = Signal(object, str)
 
     def __init__(self) -> None:
-        self.slides = Slides()
+        self.slides = OpenSlides()
         self._kept: OrderedDict[tuple[Place, TileSpec], RgbArray] = OrderedDict()
         self._tasks = TaskRunner()
 
@@ -81,7 +81,7 @@ class Pictures:
         """Whether requested pictures are still to come."""
         return self._tasks.busy
 
-    def ask(self, places: Sequence[Place], spec: TileSpec) -> None:
+    def request(self, places: Sequence[Place], spec: TileSpec) -> None:
         """Request pictures of these places; earlier requests are dropped."""
         self.stop()
         known = {place: self._kept.get((place, spec)) for place in places}

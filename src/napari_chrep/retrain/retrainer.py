@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari.utils.notifications import show_error
 from psygnal import Signal
-from qtpy.QtCore import QLockFile, QProcess, QProcessEnvironment, QSettings
+from qtpy.QtCore import QLockFile, QProcess, QProcessEnvironment
 
 from chrep_model.errors import BundleError, ChrepError, SettingsError
 from chrep_model.processes import child_environment, python_command
-from napari_chrep.background.engine import Engine
+from napari_chrep.background.prediction_engine import PredictionEngine
 from napari_chrep.background.runner import TaskRunner, in_words, show
-from napari_chrep.retrain.messages import Ended, Message, Said, StageBegun, read_message
+from napari_chrep.retrain.messages import Ended, Message, StageBegun, StatusLine, read_message
 from napari_chrep.retrain.request import RetrainRequest, Workspace
 from napari_chrep.state.session import Session
+from napari_chrep.state.settings import remember_retraining_folder, retraining_folder
 from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
@@ -58,12 +59,12 @@ class Retrainer:
         The bundle that was in use before the last outcome took its place.
     changed : Signal()
         Any of these.
-    told : Signal(object)
+    message_received : Signal(object)
         A message of the child process.
     """
 
     changed = Signal()
-    told = Signal(object)
+    message_received = Signal(object)
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = weakref.ref(viewer)
@@ -104,12 +105,12 @@ class Retrainer:
     def cancel(self) -> None:
         """Stop at the next batch or epoch, and leave everything as it was."""
         if self.state == "running":
-            self._tell("cancel")
+            self._send("cancel")
             self._set("cancelling", "Cancelling…")
 
-    def enough(self) -> None:
-        """End the training of the current network, with its best weights; the job goes on."""
-        self._tell("enough")
+    def stop_early(self) -> None:
+        """Stop training the current network and use its best weights; the job goes on."""
+        self._send("enough")
 
     def interrupt(self) -> None:
         """End the child process now; the job can be resumed later."""
@@ -140,7 +141,7 @@ class Retrainer:
         """Return to the model that was in use before the last retraining."""
         viewer = self._viewer()
         if self.former is not None and viewer is not None:
-            kept_for(viewer, Engine).load(self.former)
+            kept_for(viewer, PredictionEngine).load_bundle(self.former)
             self.former = None
             self._set(self.state, "Back to the former model; the new one stays on disk.")
 
@@ -154,7 +155,7 @@ class Retrainer:
         self._lock, self.space, self.job = lock, space, job
         self._ended, self._heard, self._errors = None, b"", b""
         self.stage, self.comparison = None, None
-        _remembered().setValue("folder", str(space.folder))
+        remember_retraining_folder(space.folder)
         process = self._process = QProcess()
         process.readyReadStandardOutput.connect(partial(self._on_output, process))
         process.readyReadStandardError.connect(partial(self._on_errors, process))
@@ -168,7 +169,7 @@ class Retrainer:
         process.start(program, arguments)
         self._set("running", "Starting…")
 
-    def _tell(self, word: str) -> None:
+    def _send(self, word: str) -> None:
         if self._process is not None:
             self._process.write(f"{word}\n".encode())
 
@@ -191,10 +192,10 @@ class Retrainer:
             return
         if isinstance(message, StageBegun):
             self.stage = message
-        if isinstance(message, (StageBegun, Said)) and self.state == "running":
+        if isinstance(message, (StageBegun, StatusLine)) and self.state == "running":
             self.status = _in_words(self.stage, message)
             self.changed.emit()
-        self.told.emit(message)
+        self.message_received.emit(message)
 
     def _on_fault(self, process: QProcess, error: Any) -> None:
         if process is self._process and error == QProcess.ProcessError.FailedToStart:
@@ -262,7 +263,7 @@ class Retrainer:
             return
         former = kept_for(viewer, Session).bundle
         self.former = None if former is None else Path(former.path)
-        kept_for(viewer, Engine).load(place)
+        kept_for(viewer, PredictionEngine).load_bundle(place)
         self._set("idle", f"The new model is in use: {place}. The former one stays on disk.")
 
     def _drop_space(self) -> None:
@@ -277,12 +278,12 @@ class Retrainer:
 
     def _forget(self) -> None:
         self.space = self.job = self.comparison = self.stage = None
-        _remembered().remove("folder")
+        remember_retraining_folder(None)
 
     def _find(self) -> None:
         """Load what an earlier window left: a result without decision, or an interrupted job."""
-        folder = str(_remembered().value("folder", ""))
-        space = Workspace(Path(folder)) if folder else None
+        folder = retraining_folder()
+        space = None if folder is None else Workspace(folder)
         if space is None or not space.job_file.is_file():
             return
         lock = QLockFile(str(space.folder / "lock"))
@@ -320,16 +321,12 @@ def _move(new: Path, place: Path, space: Workspace) -> Path:
 
 def _in_words(stage: StageBegun | None, message: Message) -> str:
     if stage is None:
-        return message.text if isinstance(message, Said) else ""
+        return message.text if isinstance(message, StatusLine) else ""
     model = "The new model" if stage.number == stage.of else f"For the comparison, {stage.what}"
     text = f"{model} ({stage.number} of {stage.of})"
-    return f"{text}: {message.text}" if isinstance(message, Said) else f"{text}…"
+    return f"{text}: {message.text}" if isinstance(message, StatusLine) else f"{text}…"
 
 
 def _last_line(errors: bytes) -> str:
     lines = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
     return lines[-1].strip() if lines else ""
-
-
-def _remembered() -> QSettings:
-    return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-chrep", "retraining")

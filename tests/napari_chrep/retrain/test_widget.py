@@ -43,8 +43,7 @@ class Retraining:
 
     @property
     def table(self):
-        t = self.widget.outcome.table
-        return [[t.item(r, c).text() for c in range(t.columnCount())] for r in range(t.rowCount())]
+        return [[cell.text for cell in row] for row in self.widget.outcome.scores.rows]
 
 
 @pytest.fixture
@@ -90,6 +89,7 @@ def test_from_start_to_use_and_back(retraining, tiny_cohort, small_cohort):
     retraining.desk.wait()
 
 
+@pytest.mark.slow
 def test_cancelled_interrupted_and_gone_on_with(retraining, tiny_cohort, make_napari_viewer):
     widget, session, retrainer = retraining.widget, retraining.desk.session, retraining.retrainer
     before, folder = load_bundle(retraining.bundle).hash, retraining.bundle.parent
@@ -121,6 +121,7 @@ def test_cancelled_interrupted_and_gone_on_with(retraining, tiny_cohort, make_na
     assert retrainer.state == "idle" and session.bundle.hash == before
 
 
+@pytest.mark.slow
 def test_the_open_sections_spots_join(retraining, tiny_cohort, small_cohort, canaries, monkeypatch):
     """In a folder whose Python files must not be run."""
     downloaded, ran = canaries

@@ -54,7 +54,7 @@ def fit_combined(
     """Fit to the table; fits to `few` without each section teach the combination and its trust."""
     answers, spread, distance = _held_out(few, fit, run)
     targets, section, measured, known = few.targets, few.section, few.measured, few.learnable()
-    run.say("all sections")
+    run.message("all sections")
     fitted = fit(table, run.within("all sections"))
     combination = fit_combination(answers, targets, section, shrink=s.shrink, known=known)
     predicted = cross_combined(answers, targets, section, shrink=s.shrink, known=known)
@@ -78,7 +78,7 @@ def _held_out(
     folds = leave_section_out(table)
     for i, (train, test) in enumerate(folds):
         name = table.section_names[table.section[test][0]]
-        run.say(f"combination: without section {i + 1} of {len(folds)}")
+        run.message(f"combination: without section {i + 1} of {len(folds)}")
         part = fit(table.rows(train), run.within(f"without {name}").watching(table.rows(test)))
         response = part.respond(table.features[test])
         for whole, answer in zip(answers, part.answers(response), strict=True):

@@ -15,7 +15,7 @@ from chrep_model.methods.registry import register
 from chrep_model.methods.ridge import choose_penalty
 from chrep_model.methods.settings_choice import choose_settings
 from chrep_model.training.objective import Objective
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 
@@ -43,7 +43,7 @@ class Chrep(Method):
         ChrepSettings(k=200, temperature=0.4),
     )
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedChrep:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedChrep:
         """Fit on all spots, after one fit without each section to learn the combination.
 
         Of a streamed table the combination, its simple learners and the choice of settings are learned on

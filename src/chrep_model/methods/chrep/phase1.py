@@ -31,7 +31,7 @@ from chrep_model.networks.losses import alignment_loss, regression_loss, topolog
 from chrep_model.statistics import unit_rows
 from chrep_model.training.loop import train_objective
 from chrep_model.training.objective import Objective, SpotBatch
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 from chrep_model.training.streamed import Streamed
 
@@ -193,7 +193,7 @@ class Phase1:
         return cls(Inputs.from_arrays(arrays), adapters, heads)
 
 
-def fit_phase1(table: SpotTable, settings: Phase1Settings, seed: int, run: Run = SILENT) -> Phase1:
+def fit_phase1(table: SpotTable, settings: Phase1Settings, seed: int, run: Run = SILENT_RUN) -> Phase1:
     """Train the members one after the other."""
     inputs = Inputs.fit(table, settings.inputs)
     x = inputs(table.features)

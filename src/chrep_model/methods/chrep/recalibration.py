@@ -6,12 +6,12 @@ from chrep_model.methods.chrep.combination import fit_combined, patches
 from chrep_model.methods.chrep.fitted import FittedChrep
 from chrep_model.methods.chrep.phase2 import fit_phase2
 from chrep_model.methods.chrep.settings import ChrepSettings
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 
 def recalibrate(
-    old: FittedChrep, table: SpotTable, settings: ChrepSettings, *, seed: int, run: Run = SILENT
+    old: FittedChrep, table: SpotTable, settings: ChrepSettings, *, seed: int, run: Run = SILENT_RUN
 ) -> FittedChrep:
     """Return a copy with a new gallery, corrector and combination; heads stay.
 
