@@ -21,7 +21,7 @@ from rich.progress import track
 
 from chrep_model.cache import default_cache
 from chrep_model.calibration.corrector import CorrectorSettings, fit_corrector
-from chrep_model.calibration.gallery import unit_rows, weighted_mean
+from chrep_model.calibration.gallery import weighted_mean
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.evaluation.guard import GuardStage
@@ -29,9 +29,10 @@ from chrep_model.evaluation.metrics import scores
 from chrep_model.evaluation.splits import Fold, make_folds
 from chrep_model.methods.base import gallery_of
 from chrep_model.methods.chrep import ChrepSettings
+from chrep_model.methods.chrep.phase1 import Phase1, fit_phase1
 from chrep_model.methods.model import FeatureScale, spot_table
-from chrep_model.methods.phase1 import Phase1, fit_phase1
 from chrep_model.pipeline import DEFAULT_GENES
+from chrep_model.statistics import unit_rows
 from chrep_model.training.features import EncoderSettings, section_features
 from chrep_model.training.samples import SpotTable
 

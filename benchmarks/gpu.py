@@ -32,15 +32,15 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from chrep_model.calibration.gallery import unit_rows
 from chrep_model.calibration.search import nearest
 from chrep_model.embeddings.encoding import Need, TileEncoding
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Store
-from chrep_model.encoders.encoder import open_encoder
+from chrep_model.encoders.opening import open_encoder
 from chrep_model.encoders.torchvision_compat import ensure_torchvision
 from chrep_model.slides.slide import open_slide
 from chrep_model.slides.tiles import TileGrid, TileReader
+from chrep_model.statistics import unit_rows
 
 MPP, PX, DIM, K, VIEW = 0.5, 224, 256, 50, 64
 
@@ -59,7 +59,7 @@ def seconds(work: Callable[[], Any], device: torch.device, repeats: int = 10) ->
 
 
 def _nothing() -> None:
-    """A CPU is done when it returns."""
+    """Wait for nothing: calls on a CPU return when they are done."""
 
 
 def matrix_rate(device: torch.device, side: int) -> float:

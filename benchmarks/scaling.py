@@ -32,9 +32,9 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 from chrep_model import pipeline
-from chrep_model.allocator import share_one_arena
 from chrep_model.bundle import load_bundle
 from chrep_model.cohorts.cohort import open_cohort
+from chrep_model.device import share_one_arena
 from chrep_model.embeddings import SAMPLE
 from chrep_model.encoders.torchvision_compat import ensure_torchvision
 from chrep_model.geometry import Rect

@@ -35,10 +35,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from chrep_model.blocks import blocks, mapped, write
-from chrep_model.calibration.gallery import Gallery, unit_rows
-from chrep_model.calibration.index import Index, make_index
+from chrep_model.calibration.gallery import Gallery
+from chrep_model.calibration.index import Index
+from chrep_model.calibration.index_making import make_index
 from chrep_model.calibration.search import nearest
+from chrep_model.mapped_arrays import map_file, slices, write_rows
+from chrep_model.statistics import unit_rows
 
 DIM, K, PART, SHEET, SECTIONS = 256, 50, 100_000, 12, 10
 STATUS = Path("/proc/self/status")
@@ -79,12 +81,12 @@ def made_up(rng: np.random.Generator, n: int, on_sheet: bool) -> NDArray[np.floa
 def gallery(size: int, on_disk: bool, on_sheet: bool) -> NDArray[np.float32]:
     """Random rows of unit length, in memory or in a file that is gone with the map of it."""
     rng = np.random.default_rng(0)
-    pieces = (made_up(rng, part.stop - part.start, on_sheet) for part in blocks(size, PART))
+    pieces = (made_up(rng, part.stop - part.start, on_sheet) for part in slices(size, PART))
     if not on_disk:
         return np.concatenate(list(pieces))
     with TemporaryFile() as file:
-        rows = mapped(file, (size, DIM))
-    write(rows, pieces)
+        rows = map_file(file, (size, DIM))
+    write_rows(rows, pieces)
     return rows
 
 

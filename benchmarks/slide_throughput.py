@@ -48,12 +48,12 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from chrep_model.allocator import share_one_arena
-from chrep_model.cores import each_core
+from chrep_model.device import each_core, share_one_arena
 from chrep_model.embeddings.encoding import Need, TileEncoding
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Store
-from chrep_model.encoders.encoder import TimmEncoder, open_encoder
+from chrep_model.encoders.opening import open_encoder
+from chrep_model.encoders.timm_encoder import TimmEncoder
 from chrep_model.encoders.torchvision_compat import ensure_torchvision
 from chrep_model.slides.slide import open_slide
 from chrep_model.slides.tiles import TileGrid, TileReader
@@ -204,7 +204,7 @@ def in_turn(
 
 
 def random_encoder(name: str) -> tuple[TimmEncoder, torch.nn.Module]:
-    """An encoder with random weights, and timm's model with the same."""
+    """Return an encoder with random weights, and timm's model with the same weights."""
     ensure_torchvision()
     import timm
 

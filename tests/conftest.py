@@ -75,13 +75,13 @@ def tiny_bundle(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from chrep_model.calibration.corrector import CorrectorSettings
     from chrep_model.cohorts.cohort import open_cohort
     from chrep_model.methods.chrep import ChrepSettings
-    from chrep_model.methods.phase1 import Phase1Settings
+    from chrep_model.methods.chrep.phase1 import Phase1Settings
     from chrep_model.pipeline import TrainSettings, train
 
     folder = tmp_path_factory.mktemp("bundle")
     phase1, corrector = Phase1Settings(members=1, epochs=10), CorrectorSettings(epochs=10)
     chrep = ChrepSettings(phase1=phase1, corrector=corrector, k=50, trees=20)
-    settings = TrainSettings(genes=40, context_um=(300.0,), chrep=chrep, note="SYNTHETIC test data")
+    settings = TrainSettings(genes=40, mpp=1.5, context_um=(300.0,), chrep=chrep, note="SYNTHETIC test data")
     train(open_cohort(tiny_cohort), settings, folder / "tiny.chrep", device="cpu", cache=folder / "cache")
     return folder / "tiny.chrep"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chrep_model.errors import PredictionError
-from chrep_model.files import make_writable, replacing
+from chrep_model.errors import BundleError, PredictionError
+from chrep_model.files import make_writable, write_atomically
 
 
 def names_in(folder):
@@ -17,7 +17,7 @@ def names_in(folder):
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
     target = tmp_path / "a.txt"
-    with replacing(target) as part:
+    with write_atomically(target) as part:
         part.write_text("new")
         assert not target.exists()
     assert target.read_text() == "new"
@@ -28,7 +28,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
     target = tmp_path / "a.zarr"
     target.mkdir()
     (target / "old").write_text("old")
-    with replacing(target) as part:
+    with write_atomically(target) as part:
         part.mkdir()
         (part / "new").write_text("new")
     assert names_in(target) == ["new"]
@@ -47,7 +47,7 @@ def test_an_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_pat
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(PredictionError, match="Permission denied"), replacing(target) as part:
+    with pytest.raises(PredictionError, match="Permission denied"), write_atomically(target) as part:
         part.mkdir()
     assert names_in(target) == ["old"]
     assert names_in(tmp_path) == ["a.zarr"]
@@ -56,11 +56,54 @@ def test_an_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_pat
 def test_a_failure_leaves_the_old_file(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(target) as part:
+    with pytest.raises(ZeroDivisionError), write_atomically(target) as part:
         part.write_text("half")
         1 / 0  # noqa: B018
     assert target.read_text() == "old"
     assert names_in(tmp_path) == ["a.txt"]
+
+
+def test_a_file_that_the_disk_has_no_room_for_when_it_is_synced(tmp_path, monkeypatch):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(PredictionError, match="No space left"), write_atomically(target) as part:
+        part.write_text("new")
+    assert target.read_text() == "old"
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+def test_a_file_never_replaces_a_folder(tmp_path):
+    target = tmp_path / "a"
+    target.mkdir()
+    (target / "kept").touch()
+    with pytest.raises(PredictionError, match="cannot be written"), write_atomically(target) as part:
+        part.write_text("new")
+    assert names_in(tmp_path) == ["a"] and names_in(target) == ["kept"]
+
+
+def test_a_folder_that_another_process_wrote_first_stays(tmp_path):
+    target = tmp_path / "a.zarr"
+    with write_atomically(target, once=True) as late:
+        late.mkdir()
+        (late / "late").touch()
+        with write_atomically(target, once=True) as early:
+            early.mkdir()
+            (early / "early").touch()
+    assert names_in(tmp_path) == ["a.zarr"] and names_in(target) == ["early"]
+
+
+def test_the_error_has_the_class_and_words_that_were_asked_for(tmp_path):
+    (tmp_path / "file").touch()
+    words = (BundleError, "the bundle cannot be kept", "Try another.")
+    with pytest.raises(BundleError) as caught, write_atomically(tmp_path / "file" / "a", *words) as part:
+        part.write_text("new")
+    told = "the bundle cannot be kept (Not a directory). Try another."
+    assert str(caught.value) == f"{tmp_path}/file/a: {told}"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +111,7 @@ def test_a_failure_leaves_the_old_file(tmp_path):
 )
 def test_a_full_disk_is_said(tmp_path, error):
     with pytest.raises(PredictionError, match=r"a.h5ad: cannot be written \(No space left on device\)"):  # noqa: SIM117
-        with replacing(tmp_path / "a.h5ad") as part:
+        with write_atomically(tmp_path / "a.h5ad") as part:
             part.write_text("half")
             raise error
     assert not names_in(tmp_path)

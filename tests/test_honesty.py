@@ -26,13 +26,19 @@ from chrep_model.evaluation import fits as jobs
 from chrep_model.evaluation.benchmark import EvaluateSettings, evaluate
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.phase1 import Phase1Settings
-from chrep_model.methods.registry import METHODS
+from chrep_model.methods.chrep.phase1 import Phase1Settings
+from chrep_model.methods.registry import BUILT_IN
 from chrep_model.pipeline import TrainSettings, calibrate, train
 from chrep_model.training.features import section_features
 
 TEST, TRAIN = "SYNTHETIC_P2A", "SYNTHETIC_P1A"
 CONTEXT = (200.0,)
+# Methods of which every run of the tests asks; `make test-all` asks of all.
+ALWAYS = ("ridge", "chrep")
+REST = tuple(method for method in BUILT_IN if method not in ALWAYS)
+TOGETHER = pytest.mark.parametrize(
+    "methods", [ALWAYS, pytest.param(REST, marks=pytest.mark.slow)], ids=["always", "rest"]
+)
 SMALL = ChrepSettings(
     trees=5,
     phase1=Phase1Settings(members=1, epochs=2, inputs=8, dim=8, hidden=8),
@@ -40,7 +46,7 @@ SMALL = ChrepSettings(
     k=10,
 )
 TILES = {"tile_um": 100, "mpp": 2.0, "context_um": CONTEXT}
-SETTINGS = EvaluateSettings(methods=METHODS, genes=20, test_sections=(TEST,), chrep=SMALL, **TILES)
+SETTINGS = EvaluateSettings(genes=20, test_sections=(TEST,), chrep=SMALL, **TILES)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -97,10 +103,19 @@ def changed(cohort, tmp_path_factory):
     return make
 
 
+def by_method(but: str = "") -> pytest.MarkDecorator:
+    rest = [pytest.param(method, marks=pytest.mark.slow) for method in REST if method != but]
+    return pytest.mark.parametrize("method", [*ALWAYS, *rest])
+
+
+def settings_of(methods: tuple[str, ...]) -> EvaluateSettings:
+    return SETTINGS.model_copy(update={"methods": methods})
+
+
 class Watched:
     """What the benchmark fitted and answered on one fold."""
 
-    def __init__(self, cohort: Cohort, cache, out, monkeypatch) -> None:
+    def __init__(self, cohort: Cohort, methods: tuple[str, ...], cache, out, monkeypatch) -> None:
         self.models: dict[str, Any] = {}
         self.features: dict[str, Any] = {}
         fit_model, section_features = jobs.fit_model, benchmark.section_features
@@ -119,7 +134,7 @@ class Watched:
             patch.setattr(jobs, "fit_model", fit)
             patch.setattr(benchmark, "section_features", embed)
             patch.setattr(benchmark, "write_report", lambda path, *of: path.touch())  # fits matter here
-            self.scores = evaluate(cohort, SETTINGS, out, device="cpu", cache=cache).scores
+            self.scores = evaluate(cohort, settings_of(methods), out, device="cpu", cache=cache).scores
 
     def answers(self, method: str) -> dict[str, np.ndarray]:
         """What the model says of the test section, by variant."""
@@ -149,31 +164,33 @@ def difference(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def run(changed, cohort, cache, tmp_path_factory):
-    """Evaluate a cohort once per change: ``run()``, ``run("counts", TEST)``."""
-    runs: dict[tuple[str, ...], Watched] = {}
+    """Evaluate a method, and its like, once per change: ``run("knn")``, ``run("knn", "counts", TEST)``."""
+    runs: dict[tuple[Any, ...], Watched] = {}
 
-    def run(*change: str) -> Watched:
-        if change not in runs:
+    def run(method: str, *change: str) -> Watched:
+        methods = ALWAYS if method in ALWAYS else REST
+        if (methods, change) not in runs:
             with pytest.MonkeyPatch.context() as patch:
-                where = tmp_path_factory.mktemp("out")
-                runs[change] = Watched(changed(*change) if change else cohort, cache, where / "e", patch)
-        return runs[change]
+                where = tmp_path_factory.mktemp("out") / "e"
+                other = changed(*change) if change else cohort
+                runs[methods, change] = Watched(other, methods, cache, where, patch)
+        return runs[methods, change]
 
     return run
 
 
 @pytest.mark.parametrize("kind", ["counts", "pixels"])
-@pytest.mark.parametrize("method", METHODS)
+@by_method()
 def test_the_model_of_a_fold_does_not_know_its_test_section(run, method, kind):
-    before, after = run(), run(kind, TEST)
+    before, after = run(method), run(method, kind, TEST)
     assert len(before.numbers(method)) > 10
     assert not difference(before.numbers(method), after.numbers(method))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@by_method()
 def test_what_it_says_comes_from_pixels_alone(run, method):
     """Other counts of the test section move the scores, and no prediction; other pixels move that."""
-    before, counts, pixels = run(), run("counts", TEST), run("pixels", TEST)
+    before, counts, pixels = run(method), run(method, "counts", TEST), run(method, "pixels", TEST)
     for variant, values in before.answers(method).items():
         np.testing.assert_array_equal(counts.answers(method)[variant], values)
         if method != "mean":
@@ -182,11 +199,11 @@ def test_what_it_says_comes_from_pixels_alone(run, method):
     assert (before.scores["value"][rows] != counts.scores["value"][rows]).all()
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "mean"])
+@by_method(but="mean")
 def test_the_comparison_notices_a_training_section(run, method):
     """Else the tests above could not fail."""
     before, counts, pixels = (
-        run(*change).numbers(method) for change in ((), ("counts", TRAIN), ("pixels", TRAIN))
+        run(method, *change).numbers(method) for change in ((), ("counts", TRAIN), ("pixels", TRAIN))
     )
     weights = {name for name in before if name.startswith("weights ") and before[name].size > 1}
     by_counts = difference(before, counts) if before.keys() == counts.keys() else set()
@@ -197,7 +214,10 @@ def test_the_comparison_notices_a_training_section(run, method):
         assert weights & difference(before, pixels)
 
 
-def test_the_test_sections_counts_are_not_touched_while_fitting(cohort, cache, tmp_path, monkeypatch):
+@TOGETHER
+def test_the_test_sections_counts_are_not_touched_while_fitting(
+    methods, cohort, cache, tmp_path, monkeypatch
+):
     armed = False
 
     class Guarded(Section):
@@ -219,7 +239,7 @@ def test_the_test_sections_counts_are_not_touched_while_fitting(cohort, cache, t
 
     monkeypatch.setattr(jobs, "fit_model", fit)
     guarded = Cohort(cohort.path, cohort.name, sections)
-    assert len(evaluate(guarded, SETTINGS, tmp_path / "e", device="cpu", cache=cache).scores)
+    assert len(evaluate(guarded, settings_of(methods), tmp_path / "e", device="cpu", cache=cache).scores)
     armed = True  # the guard does guard
     with pytest.raises(pytest.fail.Exception):
         _ = sections[cohort.names.index(TEST)].counts
@@ -238,7 +258,8 @@ def test_features_of_training_sections_do_not_hear_of_another_section(cohort, ch
     assert alone[TRAIN].tobytes() == before[TRAIN].tobytes()
 
 
-def test_a_gene_of_the_test_section_alone_is_never_chosen(cohort, cache, tmp_path, monkeypatch):
+@TOGETHER
+def test_a_gene_of_the_test_section_alone_is_never_chosen(methods, cohort, cache, tmp_path, monkeypatch):
     section = cohort[TEST]
     rng = np.random.default_rng(0)
     wild = sparse.csr_matrix(rng.poisson(rng.gamma(0.3, 100, (len(section), 1))).astype(np.float32))
@@ -248,8 +269,8 @@ def test_a_gene_of_the_test_section_alone_is_never_chosen(cohort, cache, tmp_pat
         counts = sparse.hstack([cohort[other].counts, sparse.csr_matrix((len(cohort[other]), 1))]).tocsr()
         wilder = replaced(wilder, other, counts=counts, genes=(*cohort[other].genes, "ONLY_HERE"))
     assert "ONLY_HERE" in GenePanel.fit(wilder.sections, 20).genes  # with the test section it would be
-    after = Watched(wilder, cache, tmp_path / "e", monkeypatch)
-    for method in METHODS:
+    after = Watched(wilder, methods, cache, tmp_path / "e", monkeypatch)
+    for method in methods:
         assert "ONLY_HERE" not in after.models[method].panel.genes
 
 

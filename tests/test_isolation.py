@@ -84,6 +84,7 @@ def sample(tiny_cohort, write_pyramid, tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # a dozen commands; half a minute on a machine that does nothing else
 def test_no_command_runs_what_lies_in_the_current_folder(canaries, sample, tiny_bundle, tmp_path):
     folder, ran = canaries

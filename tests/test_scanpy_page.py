@@ -31,6 +31,7 @@ def script(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_script_runs_on_a_prediction(script, tmp_path, monkeypatch):
     assert "chrep" not in script.read_text("utf-8")  # scanpy and squidpy alone
     monkeypatch.setenv("CHREP_CACHE", str(tmp_path / "cache"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -11,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from chrep_model.errors import PredictionError
+from chrep_model.errors import ChrepError, PredictionError
 
+_WHAT = "cannot be written"
 _REMEDY = "Choose another folder, or see that this one can be written and has room."
 
 _TRIES, _PAUSE_S = 20, 0.05
@@ -22,56 +24,139 @@ _ERRNO = re.compile(r"errno = (\d+)")
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def write_atomically(
+    target: Path,
+    error: type[ChrepError] = PredictionError,
+    what: str = _WHAT,
+    remedy: str = _REMEDY,
+    *,
+    about: Path | None = None,
+    once: bool = False,
+) -> Iterator[Path]:
     """Yield a temporary path beside `target`; after writing, it is synced and replaces `target`.
 
     Parameters
     ----------
     target : Path
-        A file, or a folder (of a zarr store); an older one is replaced at the end.
+        A file, or a folder (of a zarr store). A file never replaces a folder, nor a folder a file.
+    error, what, remedy
+        Class and words of the error, see `unwritable_told`.
+    about : Path, optional
+        The path that the error names; `target` unless given.
+    once : bool
+        Whether a folder at `target` stays: another process was faster and wrote the same.
 
     Raises
     ------
-    PredictionError
+    ChrepError
         The disk is full, or the folder cannot be written; nothing is left behind, an older target stays.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        _remove(part)
-        yield part
-        sync(part)
-        swap(part, target)
-    except OSError as error:
-        raise unwritable(target, error) from error
-    except RuntimeError as error:
-        if (number := _ERRNO.search(str(error))) is None:
-            raise
-        code = int(number[1])
-        raise unwritable(target, OSError(code, os.strerror(code))) from error
-    finally:
-        _remove(part)
+    part = _beside(target, "partial")
+    with unwritable_told(about or target, error, what, remedy):
+        try:
+            yield part
+            sync(part)
+            _replace(part, target, once)
+        finally:
+            _remove(part)
 
 
-def make_writable(folder: Path) -> None:
+def make_writable(
+    folder: Path,
+    error: type[ChrepError] = PredictionError,
+    what: str = _WHAT,
+    remedy: str = _REMEDY,
+    *,
+    about: Path | None = None,
+) -> None:
     """Create a folder, and check that files can be written there, before hours of work.
+
+    Parameters
+    ----------
+    folder : Path
+        Made with its parents.
+    error, what, remedy, about
+        See `write_atomically`.
 
     Raises
     ------
-    PredictionError
+    ChrepError
         It cannot be made, or nothing can be written in it.
     """
-    try:
+    with unwritable_told(about or folder, error, what, remedy):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise unwritable(folder, error) from error
 
 
-def unwritable(path: Path, error: OSError) -> PredictionError:
-    """Return a PredictionError for an error of the operating system while writing."""
-    reason = error.strerror or str(error)
-    return PredictionError(f"cannot be written ({reason})", path=path, remedy=_REMEDY)
+@contextmanager
+def unwritable_told(
+    path: Path, error: type[ChrepError] = PredictionError, what: str = _WHAT, remedy: str = _REMEDY
+) -> Iterator[None]:
+    """Turn an error of the operating system while writing into one for the user.
+
+    Parameters
+    ----------
+    path : Path
+        What the error is about.
+    error : type
+        Its class.
+    what : str
+        What is wrong; the system's reason follows in brackets.
+    remedy : str
+        What the user can do.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as fault:
+        if isinstance(fault, OSError):
+            reason = fault.strerror or str(fault)
+        elif number := _ERRNO.search(str(fault)):
+            reason = os.strerror(int(number[1]))
+        else:
+            raise
+        raise error(f"{what} ({reason})", path=path, remedy=remedy) from fault
+
+
+def _beside(target: Path, ending: str) -> Path:
+    """Return a hidden path in the folder of `target` that no other process or thread uses."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{ending}")
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or all files of a folder, from the system's memory to the disk."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            _sync_one(file)
+
+
+def _sync_one(path: Path) -> None:
+    with suppress(PermissionError):  # a folder cannot be opened on Windows, and need not be
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs no other file
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _replace(new: Path, target: Path, once: bool) -> None:
+    """Put a file or folder in the place of `target`; an old folder goes only after the new one is there."""
+    if once or not (new.is_dir() and target.is_dir()):
+        try:
+            new.replace(target)
+        except OSError:
+            if not (once and target.is_dir()):
+                raise
+    else:
+        old = _beside(target, "old")
+        target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _sync_one(target.parent)
 
 
 def _remove(path: Path) -> None:
@@ -84,35 +169,3 @@ def _remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or all files of a folder, from the system's memory to the disk."""
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        if file.is_file():
-            _sync_one(file)
-
-
-def swap(new: Path, target: Path) -> None:
-    """Put a file or folder in the place of `target`; an old folder goes only after the new one is there."""
-    if not target.is_dir():
-        new.replace(target)
-    else:
-        old = target.with_name(f".{target.name}.{os.getpid()}.old")
-        target.rename(old)
-        try:
-            new.rename(target)
-        except OSError:
-            old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    _sync_one(target.parent)
-
-
-def _sync_one(path: Path) -> None:
-    with suppress(PermissionError):  # a folder cannot be opened on Windows, and need not be
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

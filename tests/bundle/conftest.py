@@ -15,12 +15,12 @@ from chrep_model.bundle import Bundle, Card, load_bundle, save_bundle
 from chrep_model.bundle.reading import folder_hash
 from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.cohorts.gene_panel import GenePanel
-from chrep_model.encoders.encoder import open_encoder
+from chrep_model.encoders.opening import open_encoder
 from chrep_model.errors import BundleError
 from chrep_model.methods.chrep import ChrepSettings
+from chrep_model.methods.chrep.phase1 import Phase1Settings
+from chrep_model.methods.method_settings import MethodSettings, make_method
 from chrep_model.methods.model import FeatureScale, Model
-from chrep_model.methods.phase1 import Phase1Settings
-from chrep_model.methods.registry import MethodSettings, make_method
 from chrep_model.training.samples import SpotTable
 
 DIM, GENES = 12, 9

@@ -12,7 +12,7 @@ from safetensors.torch import save_file as save_torch
 
 from chrep_model.bundle import load_bundle
 from chrep_model.bundle.reading import folder_hash
-from chrep_model.encoders.encoder import open_encoder
+from chrep_model.encoders.opening import open_encoder
 from chrep_model.encoders.torchvision_compat import ensure_torchvision
 from chrep_model.methods import trees
 

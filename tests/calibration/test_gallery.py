@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from chrep_model.calibration import search as module
-from chrep_model.calibration.gallery import Gallery, neighbour_spread, unit_rows, weighted_mean
+from chrep_model.calibration.gallery import Gallery, neighbour_spread, weighted_mean
 from chrep_model.errors import SettingsError
+from chrep_model.statistics import unit_rows
 
 N, DIM, GENES = 40, 6, 5
 SECTION = np.repeat([0, 1, 2, 3], 10)
@@ -153,12 +154,6 @@ def test_no_query_no_neighbour(gallery):
     found = gallery.search(np.empty((0, DIM), np.float32), 3)
     assert found.index.shape == (0, 3)
     assert estimate(gallery, found).shape == (0, GENES)
-
-
-def test_unit_rows():
-    x = np.random.default_rng(2).standard_normal((9, 4)).astype(np.float32) * 1e3
-    np.testing.assert_allclose(np.linalg.norm(unit_rows(x), axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(unit_rows(x) * np.linalg.norm(x, axis=1, keepdims=True), x, rtol=1e-4)
 
 
 def test_spread_is_the_sd_around_the_estimate(gallery, queries):

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from chrep_model.calibration import index as indexing
-from chrep_model.calibration.gallery import Gallery, unit_rows
-from chrep_model.calibration.index import Index, IndexFacts, make_index
+from chrep_model.calibration import index_making
+from chrep_model.calibration.gallery import Gallery
+from chrep_model.calibration.index import Index, IndexFacts
+from chrep_model.calibration.index_making import make_index
 from chrep_model.calibration.search import nearest
+from chrep_model.progress import SILENT
+from chrep_model.statistics import unit_rows
 
 pytest.importorskip("faiss")
 
@@ -40,7 +44,7 @@ def gallery():
 def timed(monkeypatch, *seconds):
     """Let the exact search, and then every look into the index, seem to take so long."""
     clock = iter(seconds)
-    monkeypatch.setattr(indexing, "_timed", lambda work: (work(), next(clock)))
+    monkeypatch.setattr(index_making, "_timed", lambda work: (work(), next(clock)))
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +62,8 @@ def test_it_finds_the_promised_share_of_the_nearest_of_tiles_that_it_never_saw(g
     queries = tissue(1, 300)
     index, similarity = made.nearest(queries, gallery.z, K)
     expected, exact = nearest(queries, gallery.z, K)
-    assert recall(index, expected) > indexing.RECALL - 0.02
-    assert made.facts.recall >= indexing.RECALL
+    assert recall(index, expected) > index_making.RECALL - 0.02
+    assert made.facts.recall >= index_making.RECALL
     assert made.facts.probes < made.facts.lists == 400
     assert (np.diff(similarity, axis=1) <= 0).all()
     same = index == expected
@@ -87,13 +91,13 @@ def test_recall_is_that_of_spots_that_look_outside_of_their_own_section(gallery,
 
 def test_rows_of_an_odd_number_of_numbers(monkeypatch):
     timed(monkeypatch, 1.0, *[0.1] * 20)
-    assert make_index(gallery_of(unit_rows(tissue(0, 5000)[:, 1:])), K).facts.recall >= indexing.RECALL
+    assert make_index(gallery_of(unit_rows(tissue(0, 5000)[:, 1:])), K).facts.recall >= index_making.RECALL
 
 
 def test_spots_of_a_single_section_look_for_the_others(monkeypatch):
     timed(monkeypatch, 1.0, *[0.1] * 20)
     made = make_index(gallery_of(tissue(0, 5000), sections=1), K)
-    assert made.facts.recall >= indexing.RECALL
+    assert made.facts.recall >= index_making.RECALL
 
 
 def test_none_is_made_where_all_spots_are_looked_at_as_fast(gallery, monkeypatch):
@@ -143,7 +147,7 @@ def test_a_gallery_goes_by_its_index_where_nothing_is_excluded(gallery, made):
 
 
 def test_the_same_seed_finds_the_same(gallery, made):
-    other = Index(indexing._filled(gallery.z, np.random.default_rng(0), 0, lambda _: None), made.facts)
+    other = Index(index_making._filled(gallery.z, np.random.default_rng(0), 0, SILENT), made.facts)
     queries = tissue(3, 40)
     np.testing.assert_array_equal(
         made.nearest(queries, gallery.z, K)[0], other.nearest(queries, gallery.z, K)[0]

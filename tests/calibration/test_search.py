@@ -6,8 +6,8 @@ import torch
 import zarr
 
 from chrep_model.calibration import search
-from chrep_model.calibration.gallery import unit_rows
 from chrep_model.calibration.search import nearest, similarities
+from chrep_model.statistics import unit_rows
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -80,9 +80,9 @@ def test_the_near_ties_are_some_that_half_precision_alone_gets_wrong():
 def test_what_the_first_look_may_be_off_by_is_no_less_than_it_is():
     queries, rows = near_ties(64, "about half precision")
     part = search._Best.empty(np.arange(len(queries)), queries, 5, torch.device("cpu"), True)
-    looked = search._Look.at(torch.from_numpy(rows), True)
-    off = (part.looked.x @ looked.x.T).float().numpy() - queries.astype(float) @ rows.T.astype(float)
-    assert 0 < np.abs(off).max() < part._error(looked) < 2e-3
+    cast = search._Vectors.cast(torch.from_numpy(rows), True)
+    off = (part.cast.x @ cast.x.T).float().numpy() - queries.astype(float) @ rows.T.astype(float)
+    assert 0 < np.abs(off).max() < part._error(cast) < 2e-3
 
 
 def test_the_similarity_of_a_pair_depends_on_nothing_else():
@@ -121,6 +121,7 @@ def test_without_queries_nothing_is_found(rows):
     assert index.shape == similarity.shape == (0, 4)
 
 
+@pytest.mark.slow
 def test_a_gallery_larger_than_the_memory_is_searched_in_little_of_it(tmp_path, growth_mb):
     """A map of 256 MB; one block of it is 16 MB, and 64 queries' similarities of it are as much."""
     z = np.lib.format.open_memmap(tmp_path / "z.npy", mode="w+", dtype=np.float32, shape=(1_000_000, 64))

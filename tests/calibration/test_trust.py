@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chrep_model.calibration.trust import FAR, LEVELS, Trust, conformal_quantiles, gene_correlations
+from chrep_model.calibration.trust import FAR, LEVELS, Trust, conformal_quantiles
 from chrep_model.errors import SettingsError
 
 GENES = 6
@@ -186,28 +186,6 @@ def test_a_gene_without_correlation_is_not_predictable():
     assert np.isnan(found.accuracy[0])
     np.testing.assert_array_equal(found.accuracy[1:], 0)
     assert not found.predictable.any()
-
-
-def test_correlations_by_hand():
-    truth = np.array([[0.0, 1, 2], [1, 1, 1], [2, 1, 0]])
-    np.testing.assert_allclose(gene_correlations(truth, truth[:, [0, 0, 0]]), [1, np.nan, -1])
-    np.testing.assert_array_equal(gene_correlations(truth, np.ones((3, 3))), [0, np.nan, 0])
-
-
-def test_correlations_are_numpys():
-    truth, predicted = np.random.default_rng(0).standard_normal((2, 40, 7)).astype(np.float32)
-    predicted += 0.7 * truth
-    expected = [np.corrcoef(truth[:, g], predicted[:, g])[0, 1] for g in range(7)]
-    np.testing.assert_allclose(gene_correlations(truth, predicted), expected, atol=1e-6)
-    np.testing.assert_allclose(gene_correlations(truth, 3 - 2 * predicted), -np.array(expected), atol=1e-6)
-
-
-def test_correlations_survive_a_large_offset_in_float32():
-    truth, noise = np.random.default_rng(0).standard_normal((2, 200, 3)).astype(np.float32)
-    truth += 1000
-    predicted = truth + noise
-    expected = [np.corrcoef(truth[:, g].astype(float), predicted[:, g].astype(float))[0, 1] for g in range(3)]
-    np.testing.assert_allclose(gene_correlations(truth, predicted), expected, atol=1e-6)
 
 
 # Storage

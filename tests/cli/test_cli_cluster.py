@@ -21,12 +21,12 @@ import pytest
 import torch
 from distributed import Client, LocalCluster, WorkerPlugin
 
+from chrep_model import device
 from chrep_model.batch import cluster, records
 from chrep_model.batch.slides import BatchSettings
 from chrep_model.bundle import load_bundle
 from chrep_model.cli import console
 from chrep_model.errors import PredictionError
-from chrep_model.prediction import predictor
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
 
@@ -123,6 +123,7 @@ def test_as_in_one_process_with_one_model_per_worker(
     }
 
 
+@pytest.mark.slow
 def test_each_of_several_gpus_has_a_process_of_its_own(predict, slides, out, monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # where starting a worker leaves it
     with cluster.one_worker_each(["7", "GPU-8"]) as address, Client(address, set_as_default=False) as client:
@@ -131,7 +132,7 @@ def test_each_of_several_gpus_has_a_process_of_its_own(predict, slides, out, mon
     assert {gpu for _, gpu in seen.values()} == {"7", "GPU-8"}
 
     started = []
-    monkeypatch.setattr(predictor, "gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(device, "gpus", lambda: ["0", "1"])
     monkeypatch.setattr(cluster, "one_worker_each", spied(cluster.one_worker_each, started))
     result, rows = predict(scheduler=False)
     assert (result.code, result.err) == (0, "")
@@ -163,7 +164,7 @@ def spied(function, calls):
 def test_gpus_have_the_names_by_which_they_can_be_shown(visible, names, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert predictor.gpus() == names
+    assert device.gpus() == names
 
 
 def test_goes_on_with_what_one_process_began_and_the_reverse(predict, slides, out):
@@ -196,6 +197,7 @@ def test_a_worker_that_is_killed_costs_its_slides_time_only(predict, slides, out
     assert all((out / f"{slide.stem}.h5ad").exists() for slide in slides)
 
 
+@pytest.mark.slow
 def test_a_slide_that_kills_its_workers_fails_alone(predict, slides, out, deaths):
     (deaths / slides[1].stem).write_text("1000")
     result, rows = predict()

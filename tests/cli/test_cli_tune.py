@@ -7,7 +7,7 @@ import json
 import pytest
 
 from chrep_model.bundle import load_bundle
-from chrep_model.calibration import index
+from chrep_model.calibration import index, index_making
 from chrep_model.encoders import tuning
 from chrep_model.methods import base
 from chrep_model.prediction import indexes
@@ -28,10 +28,10 @@ def test_a_large_gallery_gets_an_index(bundle, tmp_path, monkeypatch, chrep):
     pytest.importorskip("faiss")
     monkeypatch.setenv("CHREP_CACHE", str(tmp_path))
     monkeypatch.setattr(tuning, "SIZES", (2,))
-    monkeypatch.setattr(index, "LARGE", 10)
+    monkeypatch.setattr(index_making, "LARGE", 10)
     monkeypatch.setattr(base, "REACH", 10)
     clock = iter([1.0, *[0.1] * 20])
-    monkeypatch.setattr(index, "_timed", lambda work: (work(), next(clock)))
+    monkeypatch.setattr(index_making, "_timed", lambda work: (work(), next(clock)))
     done = chrep("tune", "-b", bundle, "--device", "cpu")
     assert done.code == 0
     made = indexes.kept(load_bundle(bundle), tmp_path)
@@ -41,7 +41,7 @@ def test_a_large_gallery_gets_an_index(bundle, tmp_path, monkeypatch, chrep):
     )
     assert "10.0 times as fast as looking at all" in done.out
 
-    monkeypatch.setattr(index, "_timed", lambda work: (work(), 1.0))
+    monkeypatch.setattr(index_making, "_timed", lambda work: (work(), 1.0))
     assert "no index: to find 99% of the nearest" in chrep("tune", "-b", bundle, "--device", "cpu").out
     assert json.loads(chrep("tune", "-b", bundle, "--device", "cpu", "--json").out)["index"] is None
 

@@ -29,7 +29,7 @@ def cohort(make_pair, tmp_path: Path) -> Cohort:
 def test_what_is_written_is_read_back(cohort, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     path = tmp_path / "elsewhere" / "cohort.yaml"
-    write_manifest(cohort, path)
+    write_manifest(cohort.name, cohort, path)
     monkeypatch.chdir(tmp_path / "elsewhere")
     again = open_cohort(path)
     assert (again.name, again.names, again.patients) == ("both", ("A", "7"), {"A": ("A",), "no: 1": ("7",)})
@@ -43,7 +43,8 @@ def test_what_is_written_is_read_back(cohort, tmp_path, monkeypatch):
 def test_relative_paths_become_absolute(make_pair, tmp_path, monkeypatch):
     make_pair("A", folder=tmp_path / "one")
     monkeypatch.chdir(tmp_path)
-    write_manifest(open_cohort("one"), "here.yaml")
+    cohort = open_cohort("one")
+    write_manifest(cohort.name, cohort, "here.yaml")
     monkeypatch.chdir(tmp_path / "one")
     assert open_cohort(tmp_path / "here.yaml")["A"].counts_path == tmp_path / "one" / "A.h5ad"
 
@@ -57,14 +58,14 @@ def test_an_older_manifest_stays_when_the_new_one_cannot_be_written(cohort, tmp_
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CohortError, match="No space left"):
-        write_manifest(cohort, path)
+        write_manifest(cohort.name, cohort, path)
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.glob(".*")] == []
 
 
 def test_a_name_that_would_not_be_read_as_a_manifest_is_refused(cohort, tmp_path):
     with pytest.raises(CohortError, match=r"cohort\.txt\.yaml"):
-        write_manifest(cohort, tmp_path / "cohort.txt")
+        write_manifest(cohort.name, cohort, tmp_path / "cohort.txt")
 
 
 def test_a_scene_of_a_file_with_several(make_pair, tmp_path):
@@ -82,7 +83,7 @@ def test_a_scene_of_a_file_with_several(make_pair, tmp_path):
     listed = tmp_path / "given.yaml"
     listed.write_text("sections: [{slide: A.ome.tif, counts: A.h5ad, scene: 1}]")
     cohort = open_cohort(listed)
-    write_manifest(cohort, tmp_path / "written.yaml")
+    write_manifest(cohort.name, cohort, tmp_path / "written.yaml")
     for section in (*cohort, *open_cohort(tmp_path / "written.yaml")):
         assert section.scene == "core 1"
         with section.open_slide() as slide:

@@ -85,7 +85,8 @@ def test_what_belongs_to_no_pair_is_told(touch, tmp_path, names, said):
 
 def test_a_manifest_stands_for_its_sections(make_pair, tmp_path):
     make_pair("A", folder=tmp_path / "one", patient="p")
-    write_manifest(open_cohort(tmp_path / "one"), tmp_path / "cohort.yaml")
+    cohort = open_cohort(tmp_path / "one")
+    write_manifest(cohort.name, cohort, tmp_path / "cohort.yaml")
     (pair,) = suggest_pairs([tmp_path / "cohort.yaml"]).pairs
     assert pair == Pair(tmp_path / "one" / "A.png", tmp_path / "one" / "A.h5ad", "A", "p", 0.5)
 

@@ -107,6 +107,7 @@ def test_a_torn_number_is_damage(make, tmp_path):
         make(cache=True).at(point, (100.0,))
 
 
+@pytest.mark.slow
 def test_the_memory_stays_flat_where_there_is_a_store(make, monkeypatch, colours, of_tiles):
     reference = make()
     every = np.random.default_rng(0).permutation(reference.grid.size)

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from chrep_model.encoders.encoder import open_encoder
+from chrep_model.encoders.opening import open_encoder
 from chrep_model.encoders.torchvision_compat import ensure_torchvision
 from chrep_model.errors import BundleError, SettingsError
 
@@ -173,7 +173,14 @@ def test_the_id_follows_the_weights_and_the_tile_not_the_file_name(weights, tmp_
     assert open_encoder("mobilenetv2_100", weights=changed).id != encoder.id
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenetv3_small_050",
+        pytest.param("resnet18", marks=pytest.mark.slow),
+        pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow),
+    ],
+)
 def test_embeddings_are_as_long_as_said(name, tiles, tmp_path):
     """Also where a hidden layer stands between the pooling and the classifier."""
     timm = pytest.importorskip("timm")

@@ -36,7 +36,14 @@ def assert_same(model: nn.Module, other: nn.Module, shape: tuple[int, ...]) -> N
     torch.testing.assert_close(other(x), model(x), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "test_efficientnet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_efficientnet",
+        pytest.param("resnet10t", marks=pytest.mark.slow),
+        pytest.param("mobilenetv3_small_050", marks=pytest.mark.slow),
+    ],
+)
 def test_timm_networks_give_the_same_without_normalisations(name):
     ensure_torchvision()
     import timm

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from chrep_model.calibration.trust import gene_correlations
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.evaluation.ceiling import ceiling, reliability, variance_explained
+from chrep_model.statistics import gene_correlations
 
 from .conftest import make_section
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from chrep_model.calibration.trust import gene_correlations
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.evaluation.metrics import (
@@ -13,6 +12,7 @@ from chrep_model.evaluation.metrics import (
     relative_variance_distance,
     scores,
 )
+from chrep_model.statistics import gene_correlations
 
 RNG = np.random.default_rng(0)
 

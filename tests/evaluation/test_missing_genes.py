@@ -14,6 +14,7 @@ from chrep_model.evaluation.metrics import highly_expressed, interval_scores, me
 from chrep_model.evaluation.oracle import LibrarySizeOracle
 from chrep_model.evaluation.report import write_report
 from chrep_model.evaluation.scoring import MeasuredSection, score_prediction
+from chrep_model.progress import Progress
 
 from .conftest import GENES
 
@@ -41,7 +42,7 @@ def said():
 @pytest.fixture(scope="module")
 def found(gaps, bench, said, tmp_path_factory):
     out = tmp_path_factory.mktemp("gaps")
-    run = {"warn": said.append}
+    run = {"progress": Progress(warn=said.append)}
     return bench(*gaps, out / "out", genes=GENES, methods=("mean", "ridge", "trees"), run=run)
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from chrep_model.calibration.trust import gene_correlations
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.evaluation.oracle import LibrarySizeOracle, counts_of, oracle_correlations
+from chrep_model.statistics import gene_correlations
 
 from .conftest import make_section
 

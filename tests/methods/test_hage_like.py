@@ -83,6 +83,7 @@ def test_the_loss_is_the_sum_of_its_parts(table):
     assert value(con=0.5, hier=0.25)[0] == pytest.approx(plain + 0.5 * con + 0.25 * hier, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_error(make_table):
     table, unseen = make_table(sections=4, spots=100), make_table(sections=1, spots=200, seed=7)
     fitted = HageLike(FEW.model_copy(update={"epochs": 40})).fit(table, seed=0)

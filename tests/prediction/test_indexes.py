@@ -7,7 +7,7 @@ import pytest
 
 from chrep_model.batch.slides import BatchSettings
 from chrep_model.bundle import load_bundle
-from chrep_model.calibration import index as indexing
+from chrep_model.calibration import index, index_making
 from chrep_model.export.writing import write_prediction
 from chrep_model.methods import base
 from chrep_model.prediction import indexes
@@ -27,9 +27,9 @@ def bundle(tiny_bundle):
 def slow(monkeypatch):
     """Let the exact search seem slow; and have a few be missed, which takes less of so small a gallery."""
     monkeypatch.setattr(base, "REACH", 10)
-    monkeypatch.setattr(indexing, "RECALL", 0.8)
+    monkeypatch.setattr(index_making, "RECALL", 0.8)
     clock = iter([1.0, *[0.1] * 20])
-    monkeypatch.setattr(indexing, "_timed", lambda work: (work(), next(clock)))
+    monkeypatch.setattr(index_making, "_timed", lambda work: (work(), next(clock)))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_predictor_looks_for_neighbours_in_the_index_that_is_kept(bundle, made
 
 def test_there_is_none_without_faiss_or_in_another_cache(bundle, made, tmp_path, monkeypatch):
     assert indexes.kept(bundle, tmp_path / "other") is None
-    monkeypatch.setattr(indexing, "available", lambda: False)
+    monkeypatch.setattr(index, "available", lambda: False)
     assert indexes.kept(bundle, tmp_path) is None
     assert predictor(bundle, tmp_path).bundle.recall == 1
 
@@ -70,7 +70,7 @@ def test_a_damaged_index_is_not_used(bundle, made, tmp_path, ending):
 
 
 def test_one_that_no_longer_pays_is_removed(bundle, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(indexing, "_timed", lambda work: (work(), 1.0))
+    monkeypatch.setattr(index_making, "_timed", lambda work: (work(), 1.0))
     assert indexes.make(bundle, tmp_path) is None
     assert not list((tmp_path / "indexes").iterdir())
 

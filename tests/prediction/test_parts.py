@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chrep_model import blocks
+from chrep_model import mapped_arrays
 from chrep_model.prediction import parts as module
 from chrep_model.prediction.parts import Parts, PredictionPart
 from chrep_model.prediction.prediction import Prediction
@@ -56,7 +56,7 @@ def test_without_room_on_the_disk_they_stay_in_memory(monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(blocks, "mapped", full)
+    monkeypatch.setattr(mapped_arrays, "map_file", full)
     parts = Parts()
     for part in batches(70):
         parts.add(part)

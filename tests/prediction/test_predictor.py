@@ -7,12 +7,13 @@ from PIL import Image
 from chrep_model.bundle import load_bundle
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.embeddings import SlideEmbeddings
-from chrep_model.encoders.encoder import StainbankEncoder
+from chrep_model.encoders.stainbank import StainbankEncoder
 from chrep_model.errors import GeneError, PredictionError, ScaleError, SlideError
 from chrep_model.geometry import Rect
 from chrep_model.pipeline import TrainSettings, train
 from chrep_model.prediction.prediction import Prediction
-from chrep_model.prediction.predictor import Predictor, choose_device
+from chrep_model.prediction.predictor import Predictor
+from chrep_model.progress import Progress
 from chrep_model.slides.slide import open_slide
 
 CONTEXT = (200.0,)
@@ -166,7 +167,8 @@ def test_cancelling_keeps_the_batches_that_are_done(make, slide, whole):
     predictor = make(batch_size=4)
     context = predictor.prepare(slide)
     prediction = Prediction(predictor.bundle, context.grid, slide)
-    for part in predictor.stream(context, context.tiles(), cancelled=lambda: len(prediction) >= 12):
+    progress = Progress(cancelled=lambda: len(prediction) >= 12)
+    for part in predictor.stream(context, context.tiles(), progress=progress):
         prediction.add(part)
     assert len(prediction) == 12
     assert_agree(prediction, whole)
@@ -178,7 +180,7 @@ def test_cancelling_keeps_the_batches_that_are_done(make, slide, whole):
 
 def test_progress_ends_at_the_number_of_tiles(make, slide):
     seen = []
-    prediction = make().predict(slide, progress=lambda done, total, what: seen.append((done, total, what)))
+    prediction = make().predict(slide, progress=Progress(advance=lambda *step: seen.append(step)))
     assert seen[-1] == (len(prediction), len(prediction), "predicting slide")
 
 
@@ -210,15 +212,6 @@ def test_a_region_without_tissue(make, slide):
         make().predict(slide, Rect(1400, 300, 80, 80))
     with pytest.raises(PredictionError, match="no tissue"):
         make().predict(slide, Rect(9000, 9000, 80, 80))
-
-
-def test_devices():
-    assert choose_device("cpu") == "cpu"
-    assert choose_device("auto") in ("cpu", "cuda", "mps")
-    with pytest.raises(PredictionError, match="abacus"):
-        choose_device("abacus")
-    with pytest.raises(PredictionError, match="cuda:99"):
-        choose_device("cuda:99")
 
 
 # The prediction itself

@@ -46,6 +46,7 @@ def of_tiles(format, path):
     return READ[format](path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["h5ad", "zarr", "spatialdata"])
 def test_scanpy_and_squidpy_work_on_the_file_as_it_is(prediction, tmp_path, format):
     table = of_tiles(format, written(prediction, tmp_path, format))
@@ -109,7 +110,7 @@ def test_a_model_with_raw_values_only(trusting, tmp_path):
 
 def test_the_picture_is_the_slide_reduced(prediction):
     """Means over a tile agree between the slide and the picture, so that the scale factors are right."""
-    facts, slide = spatial_facts(prediction), prediction.slide
+    facts, slide = spatial_facts(prediction.slide, prediction.grid.tile_px), prediction.slide
     picture, factors = facts["images"]["hires"], facts["scalefactors"]
     assert picture.dtype == np.uint8 and picture.ndim == 3
     assert slide.mpp.value / factors["tissue_hires_scalef"] == pytest.approx(PICTURE_UM, rel=0.05)
@@ -128,8 +129,7 @@ def test_the_picture_is_the_slide_reduced(prediction):
 
 def test_large_slides_get_a_picture_of_bounded_size(tiny_cohort, prediction):
     slide = open_slide(tiny_cohort / f"{NAME}.jpg", mpp=100.0)  # as if it were 100 mm wide
-    large = Prediction(prediction.bundle, prediction.grid, slide)
-    picture = spatial_facts(large)["images"]["hires"]
+    picture = spatial_facts(slide, prediction.grid.tile_px)["images"]["hires"]
     assert picture.shape[:2] == slide.shape and max(slide.shape) < 2000  # never enlarged
 
 
@@ -183,5 +183,5 @@ def test_a_file_of_an_earlier_version_opens_and_is_exported_without_a_picture(wi
 def test_a_slide_that_was_closed_leaves_no_picture(prediction, tiny_cohort):
     slide = open_slide(tiny_cohort / f"{NAME}.jpg", mpp=0.7)
     slide.close()
-    facts = spatial_facts(Prediction(prediction.bundle, prediction.grid, slide))
+    facts = spatial_facts(slide, prediction.grid.tile_px)
     assert facts["images"] == {} and facts["scalefactors"]["tissue_hires_scalef"] == 1

@@ -139,6 +139,7 @@ def test_real_svs_has_tissue_and_glass(shared_data):
     assert not found.mask[:60, -5:].any()
 
 
+@pytest.mark.slow
 def test_large_pictures_take_a_few_bytes_for_each_pixel(growth_mb):
     """Numbers in double precision of every pixel and colour would take 24, and there are several."""
     setup = """

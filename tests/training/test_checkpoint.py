@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from chrep_model.progress import Progress
 from chrep_model.training import checkpoint
-from chrep_model.training.checkpoint import file_name, write_whole
+from chrep_model.training.checkpoint import file_name
 from chrep_model.training.loop import train_objective
 from chrep_model.training.run import Run
 
@@ -83,7 +85,7 @@ def fit(table, make_line, tmp_path):
 
     def fit(on=table, dropout=0.5, part=PART, **how):
         epochs, warned = [], []
-        run = Run(on_epoch=epochs.append, checkpoints=tmp_path / "kept", warn=warned.append, part=part)
+        run = Run(Progress(epoch=epochs.append, warn=warned.append), tmp_path / "kept", part)
         objective = make_line(dropout=dropout)
         train_objective(objective, on.features, on, **HOW | how, run=run)
         return objective, len(objective.seen), epochs, warned
@@ -146,11 +148,18 @@ def test_a_damaged_file_is_ignored_with_a_reason(fit, tmp_path, damage):
     assert torch.equal(first.line.weight, again.line.weight)
 
 
-def test_what_is_written_now_and_then_is_not_written_always(fit, monkeypatch):
+def test_what_is_written_now_and_then_is_not_written_always(fit, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(checkpoint, "write_whole", lambda path, content: written.append(len(content)))
+    save = checkpoint.save
+
+    def count(*content):
+        written.append(len(save(*content)))
+        return save(*content)
+
+    monkeypatch.setattr(checkpoint, "save", count)
     fit()
     assert len(written) == 1  # the complete one
+    shutil.rmtree(tmp_path / "kept")
     monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
     fit()
     assert len(written) == 1 + 6
@@ -162,19 +171,6 @@ def test_a_disk_that_cannot_be_written_is_said_and_the_training_goes_on(fit, tmp
     objective, trained, _, warned = fit()
     assert trained == 6 and not objective.training
     assert len(warned) == 1 and "cannot be kept here" in warned[0]
-
-
-def test_a_file_is_there_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_whole(path, b"former")
-
-    def fail(number):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint.os, "fsync", fail)
-    with pytest.raises(OSError, match="No space"):
-        write_whole(path, b"new")
-    assert path.read_bytes() == b"former" and list(tmp_path.iterdir()) == [path]
 
 
 def test_names_of_files():

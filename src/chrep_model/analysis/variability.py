@@ -12,7 +12,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from chrep_model.errors import PredictionError
 from chrep_model.processes import start_python
+from chrep_model.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from chrep_model.prediction.prediction import Prediction
@@ -54,9 +55,7 @@ class Variability:
     moran: NDArray[np.float32]
 
 
-def variability(
-    prediction: Prediction, *, cancelled: Callable[[], bool] | None = None
-) -> Iterator[Variability]:
+def variability(prediction: Prediction, *, progress: Progress = SILENT) -> Iterator[Variability]:
     """Compute Moran's I of the predicted maps of all genes, of the variant to trust.
 
     ``I = n / sum_ij w_ij * sum_ij w_ij (x_i - m)(x_j - m) / sum_i (x_i - m)^2`` over the tiles i with their
@@ -67,8 +66,8 @@ def variability(
     ----------
     prediction : Prediction
         Of its tiles by now at most `MOST_TILES` are taken, see `some_of`.
-    cancelled : callable, optional
-        Asked several times a second; once it is true, the computing ends.
+    progress : Progress
+        Asked several times a second whether to stop.
 
     Yields
     ------
@@ -80,9 +79,9 @@ def variability(
     PredictionError
         The process that computes it failed.
     Cancelled
-        See `cancelled`.
+        `progress.cancelled` says so.
     """
-    chosen = prediction.only(some_of(prediction.indices, prediction.grid.shape[1]), cancelled=cancelled)
+    chosen = prediction.only(some_of(prediction.indices, prediction.grid.shape[1]), progress=progress)
     if len(chosen) < FEWEST_TILES:
         return
     with ThreadPoolExecutor(1) as reader, _process() as (to_it, from_it):
@@ -92,7 +91,7 @@ def variability(
             _send(to_it, chosen.values(columns))
             answer = reader.submit(_receive, from_it)
             while not wait([answer], _PATIENCE_S).done:
-                chosen.check()
+                progress.raise_if_cancelled()
             moran = answer.result()
             if moran is None:
                 raise PredictionError(

@@ -1,10 +1,9 @@
-"""A bundle to disk: there as a whole, or not at all."""
+"""Writing of a bundle to a folder that appears only when it is complete."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,41 +15,33 @@ from chrep_model.bundle.card import Card
 from chrep_model.bundle.reading import ENCODER_FILE, FILES, Bundle, folder_hash, load_bundle
 from chrep_model.bundle.stored_gallery import write_gallery
 from chrep_model.errors import BundleError
-from chrep_model.files import swap, sync
+from chrep_model.files import make_writable, write_atomically
 
 if TYPE_CHECKING:
     from chrep_model.encoders.encoder import Encoder
     from chrep_model.methods.model import Model
 
+_UNWRITABLE = (
+    BundleError,
+    "the bundle cannot be written",
+    "Choose a folder that can be written and has room.",
+)
+
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """See that a bundle can be put here, before hours of work.
+    """Check that a bundle can be written to a path, before hours of training.
 
     Raises
     ------
     BundleError
-        There is something else than a bundle, or nothing can be written.
+        The path exists and is not a bundle, or cannot be written.
     """
     folder = Path(path)
     if folder.exists() and not (folder / "card.json").is_file():
         raise BundleError(
             "there is something else than a bundle at this place", path=folder, remedy="Choose another name."
         )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
-            pass
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _unwritable(path: Path, error: Exception) -> BundleError:
-    reason = getattr(error, "strerror", None) or error
-    return BundleError(
-        f"the bundle cannot be written ({reason})",
-        path=path,
-        remedy="Choose a folder that can be written and has room.",
-    )
+    make_writable(folder.parent, *_UNWRITABLE, about=folder)
 
 
 def save_bundle(
@@ -71,15 +62,11 @@ def save_bundle(
     Raises
     ------
     BundleError
-        `path` is something else than a bundle, or cannot be written; an older bundle stays as it was.
+        `path` exists and is not a bundle, or cannot be written; an older bundle is then not changed.
     """
-    from safetensors import SafetensorError
-
     check_place(path)
     folder = Path(path)
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with write_atomically(folder, *_UNWRITABLE) as part:
         part.mkdir()
         names = _write_parts(part, model, weights)
         card = Card(
@@ -102,17 +89,11 @@ def save_bundle(
             files={name: folder_hash(part / name) for name in names},
         )
         (part / "card.json").write_text(card.sealed().model_dump_json(indent=1), encoding="utf-8")
-        sync(part)
-        swap(part, folder)
-    except (OSError, SafetensorError) as error:
-        raise _unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return load_bundle(folder)
 
 
 def _write_parts(folder: Path, model: Model, weights: Path | None) -> list[str]:
-    """Write everything but the card; gives the names."""
+    """Write all files except the card; return their names."""
     from safetensors.numpy import save
 
     scale = {"scale.mean": model.scale.mean, "scale.sd": model.scale.sd}

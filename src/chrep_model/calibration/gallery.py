@@ -159,11 +159,6 @@ class Gallery:
         return own, theirs
 
 
-def unit_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return rows scaled to length one; a zero row stays zero (equally far from everything)."""
-    return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32)
-
-
 def weighted_mean(
     neighbours: Neighbours, temperature: float, values: NDArray[np.float32], known: Known | None = None
 ) -> NDArray[np.float32]:

@@ -19,9 +19,9 @@ import typer
 from typer.core import TyperGroup
 
 from chrep_model import __version__
-from chrep_model.allocator import share_one_arena
 from chrep_model.cli import console, demo, doctor, evaluate, export, importing, info, predict, train, tune
 from chrep_model.cli.options import Debug, wants_debug
+from chrep_model.device import share_one_arena
 from chrep_model.errors import Cancelled, printable
 from chrep_model.processes import leave_out_current_folder
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from chrep_model.errors import ChrepError, printable, shortened
-
-Tell = Callable[[int, int, str], None]
-Report = Callable[[str], None]
+from chrep_model.progress import Progress
 
 
 def say(text: str = "") -> None:
@@ -96,20 +94,14 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[tuple[Tell | None, Report]]:
-    """Show a progress bar on a terminal, and nothing in a pipe.
-
-    Yields
-    ------
-    tell, report : callable
-        ``tell(done, total, what)`` moves the bar, None in a pipe; ``report(line)`` says what is being done,
-        to nobody in a pipe.
-    """
+def progress() -> Iterator[Progress]:
+    """Show a progress bar on a terminal, and nothing but warnings in a pipe."""
     if not sys.stderr.isatty():
-        yield None, lambda line: None
+        yield Progress(warn=warn)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -117,11 +109,11 @@ def progress() -> Iterator[tuple[Tell | None, Report]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
         shown = "starting"
 
-        def tell(done: int, total: int, what: str) -> None:
+        def advance(done: int, total: int, what: str) -> None:
             nonlocal shown
             what = printable(what)
             if what != shown:
@@ -129,12 +121,12 @@ def progress() -> Iterator[tuple[Tell | None, Report]]:
                 bar.reset(task, description=what)
             bar.update(task, completed=done, total=total)
 
-        def report(line: str) -> None:
+        def message(text: str) -> None:
             nonlocal shown
-            shown = printable(line)
+            shown = printable(text)
             bar.reset(task, description=shown, total=None)
 
-        yield tell, report
+        yield Progress(message, advance, warn)
 
 
 def _is_number(text: str) -> bool:

@@ -110,7 +110,7 @@ def _device() -> Iterator[Diagnosis]:
     except Exception as error:  # a damaged installation fails in many ways
         yield Diagnosis("device", "fault", f"torch cannot be imported ({error})", "Install torch again.")
         return
-    from chrep_model.prediction.predictor import choose_device
+    from chrep_model.device import choose_device
 
     chosen = choose_device("auto")
     if chosen == "cuda":

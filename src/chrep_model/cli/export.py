@@ -66,7 +66,8 @@ def export(
         check_target(out)
         files.make_writable(out.parent)
         write_prediction(stored, out, kind, chosen)
-        if kind in ("h5ad", "zarr", "spatialdata") and not spatial_facts(stored)["images"]:
+        spatial = kind in ("h5ad", "zarr", "spatialdata")
+        if spatial and not spatial_facts(stored.slide, stored.grid.tile_px)["images"]:
             console.warn(
                 f"{out} has no picture of the slide: {stored.slide.path.name} was not found, or cannot be "
                 "read. Plots need img_key=None (scanpy) or img=False (squidpy)."

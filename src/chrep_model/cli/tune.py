@@ -33,18 +33,18 @@ def tune(
     are told otherwise. Takes a minute or two, and some more for an index.
     """
     from chrep_model.bundle import load_bundle
-    from chrep_model.calibration import index
+    from chrep_model.calibration import index, index_making
+    from chrep_model.device import choose_device
     from chrep_model.encoders import tuning
     from chrep_model.prediction import indexes
-    from chrep_model.prediction.predictor import choose_device
 
     loaded, place = load_bundle(bundle), choose_device(device)
     encoder = loaded.encoder(place, options.precision(precision))
     spots = len(loaded.model.fitted.gallery)
-    large = place == "cpu" and spots > index.LARGE
-    with console.progress() as (_, report):
-        found = tuning.tune(encoder, default_cache(), report)
-        made = indexes.make(loaded, default_cache(), report) if large and index.available() else None
+    large = place == "cpu" and spots > index_making.LARGE
+    with console.progress() as progress:
+        found = tuning.tune(encoder, default_cache(), progress)
+        made = indexes.make(loaded, default_cache(), progress) if large and index.available() else None
     if as_json:
         console.say_json({**found.model_dump(), "index": made and made.model_dump()})
         return
@@ -54,12 +54,13 @@ def tune(
 
 
 def _of_index(made: IndexFacts | None, spots: int) -> str:
-    from chrep_model.calibration import index
+    from chrep_model.calibration import index, index_making
 
     if not index.available():
         return f'{spots:,} gallery spots are found faster with an index: pip install "napari-chrep[index]"'
     if made is None:
-        return f"no index: to find {index.RECALL:.0%} of the nearest gallery spots, looking at all is as fast"
+        share = f"{index_making.RECALL:.0%}"
+        return f"no index: to find {share} of the nearest gallery spots, looking at all is as fast"
     times = made.exact_seconds / made.seconds
     return (
         f"kept for later predictions: an index of {spots:,} gallery spots, which finds {made.recall:.1%} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
@@ -16,6 +16,7 @@ from chrep_model.cohorts.readers import find_source, find_sources, hdf5_files
 from chrep_model.cohorts.section import Section, read_section
 from chrep_model.cohorts.slide_names import MANIFEST_SUFFIXES, slide_stem
 from chrep_model.errors import CohortError
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.slide import is_slide, slide_name
 
 
@@ -62,6 +63,9 @@ class Cohort:
         for section in self.sections:
             groups[section.patient] = (*groups.get(section.patient, ()), section.name)
         return groups
+
+    def __repr__(self) -> str:
+        return f"<Cohort {self.name!r}: {len(self)} sections of {len(self.patients)} patients>"
 
     def __len__(self) -> int:
         return len(self.sections)
@@ -131,9 +135,7 @@ class Cohort:
         return asked
 
 
-def open_cohort(
-    path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
-) -> Cohort:
+def open_cohort(path: str | os.PathLike[str], *, progress: Progress = SILENT) -> Cohort:
     """Open a cohort from a folder of pairs, a folder that a reader recognises, or a YAML manifest.
 
     A folder holds pairs ``NAME.<slide suffix>`` + ``NAME.h5ad`` and is taken in the order of the names; a
@@ -148,8 +150,8 @@ def open_cohort(
     Parameters
     ----------
     path : path-like
-    progress : callable, optional
-        Called as ``progress(done, total)`` after every section.
+    progress : Progress
+        Told after every section.
 
     Raises
     ------
@@ -160,7 +162,9 @@ def open_cohort(
     if path.is_dir():
         name, entries = path.resolve().name, _sources(path) or _pairs(path)
     elif path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
-        name, entries = manifest_entries(path)
+        from chrep_model.cohorts.manifest import read_manifest  # pydantic and yaml only where one is read
+
+        name, entries = read_manifest(path)
     else:
         raise CohortError(
             "this is no cohort" if path.exists() else "there is no such cohort",
@@ -171,8 +175,7 @@ def open_cohort(
     sections = []
     for entry in entries:
         sections.append(read_section(**entry))
-        if progress is not None:
-            progress(len(sections), len(entries))
+        progress.advance(len(sections), len(entries), "reading sections")
     return Cohort(path, name, with_shared_names(sections))
 
 
@@ -240,52 +243,3 @@ def _nearly(name: str, slides: Iterable[str]) -> str:
     """Return a hint at slides whose names differ in capitals alone; they are not taken, as both may exist."""
     alike = [other for other in slides if other.lower() == name.lower()]
     return f"; {' and '.join(alike)} differs in capital letters" if alike else ""
-
-
-def manifest_entries(path: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Read a manifest: return the cohort's name and the keywords of `read_section` for each section.
-
-    Raises
-    ------
-    CohortError
-        It is no YAML, or says no cohort.
-    """
-    # pydantic and yaml only where a manifest is read
-    import yaml
-    from pydantic import ValidationError
-
-    from chrep_model.cohorts.manifest import Manifest
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        manifest = Manifest.model_validate(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise CohortError(
-            f"this is not valid YAML ({reason})", path=path, remedy="Correct the file."
-        ) from error
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'the file'}: {fault['msg']}"
-            for fault in error.errors()[:3]
-        )
-        raise CohortError(
-            f"the manifest does not say a cohort ({faults})",
-            path=path,
-            remedy="Expected: sections: "
-            "[{slide: A.svs, counts: A.h5ad, name, patient, um_per_px, library, scene}, ...].",
-        ) from error
-    entries = [
-        {
-            "slide_path": None if entry.slide is None else path.parent / entry.slide,
-            "counts_path": path.parent / entry.counts,
-            "name": entry.name,
-            "patient": entry.patient,
-            "um_per_px": entry.um_per_px,
-            "scene": entry.scene,
-            "library": entry.library,
-            **({} if entry.bin_um is None else {"bin_um": entry.bin_um}),
-        }
-        for entry in manifest.sections
-    ]
-    return manifest.name or path.stem, entries

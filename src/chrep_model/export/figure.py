@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.errors import PredictionError
-from chrep_model.files import replacing
+from chrep_model.files import write_atomically
 from chrep_model.geometry import Rect
 from chrep_model.prediction.prediction import Prediction
 
@@ -43,9 +43,9 @@ def write_figure(prediction: Prediction, gene: str, path: Path) -> None:
         Somebody asked to stop, see `Prediction.within`; nothing is left behind.
     """
     figure = draw_figure(prediction, gene)
-    with replacing(path) as part:
+    with write_atomically(path) as part:
         figure.savefig(part, format=path.suffix[1:] if path.suffix in (".svg", ".pdf") else "png", dpi=_DPI)
-        prediction.check()
+        prediction.progress.raise_if_cancelled()
 
 
 def draw_figure(prediction: Prediction, gene: str) -> Figure:

@@ -11,7 +11,7 @@ import numpy as np
 
 from chrep_model.errors import PredictionError
 from chrep_model.prediction.prediction import Prediction
-from chrep_model.prediction.table import INTERVAL_LAYER, to_layers
+from chrep_model.prediction.table import INTERVAL_LAYER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ def to_frame(prediction: Prediction, genes: tuple[str, ...]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    table = to_layers(prediction, genes)
+    table = prediction.to_layers(genes)
     xy = np.asarray(table.obsm["spatial"])
     mpp = prediction.slide.require_mpp()
     frame = table.obs.copy()
@@ -96,7 +96,7 @@ def _in_turn(prediction: Prediction, frame: pd.DataFrame) -> Iterator[pd.DataFra
     """Yield the rows in blocks; Cancelled if the user asks to stop."""
     step = max(1, _VALUES_AT_ONCE // frame.shape[1])
     for first in range(0, len(frame), step):
-        prediction.check()
+        prediction.progress.raise_if_cancelled()
         yield frame.iloc[first : first + step]
 
 

@@ -52,7 +52,7 @@ def to_ome_zarr(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> N
     )
     described = []
     for place, (gene, variant) in enumerate(names):
-        prediction.check()
+        prediction.progress.raise_if_cancelled()
         values = _map(prediction, gene, variant)
         image[place] = values
         described.append(_channel(f"{gene} {variant}", values, on=place == 0))

@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 
 from chrep_model.errors import PredictionError, SettingsError
 from chrep_model.export import frames, omezarr
-from chrep_model.files import replacing
+from chrep_model.files import write_atomically
 from chrep_model.prediction import places
 from chrep_model.prediction.prediction import Prediction
 from chrep_model.prediction.recognition import TABLE, is_table
-from chrep_model.prediction.table import INTERVAL_LAYER, library_of, spatial_facts, to_layers
+from chrep_model.prediction.table import INTERVAL_LAYER, library_of, spatial_facts
 
 Format = Literal["h5ad", "zarr", "spatialdata", "ome-zarr", "csv", "parquet", "geojson"]
 
@@ -206,9 +206,9 @@ def write_prediction(
         "parquet": frames.to_parquet,
         "geojson": to_geojson,
     }[format]
-    with replacing(path) as part:
+    with write_atomically(path) as part:
         write(prediction, part, names)
-        prediction.check()
+        prediction.progress.raise_if_cancelled()
     places.remember(prediction.slide)
 
 
@@ -242,7 +242,7 @@ def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> No
     with path.open("w", encoding="utf-8") as stream:
         stream.write(f'{_GEOJSON_START}{json.dumps(facts, allow_nan=False)}, "features": [\n')
         for number, (row, square) in enumerate(zip(order, corners, strict=True)):
-            prediction.check()
+            prediction.progress.raise_if_cancelled()
             measured = {name: float(f"{values[row]:.6g}") for name, values in named}
             ring = np.round([*square, square[0]], 2).tolist()
             feature = {
@@ -293,14 +293,14 @@ def tile_corners(prediction: Prediction) -> NDArray[np.float64]:
 def _write_h5ad(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
     import h5py
 
-    table = to_layers(prediction, genes)
-    spatial = spatial_facts(prediction)
+    table = prediction.to_layers(genes)
+    spatial = spatial_facts(prediction.slide, prediction.grid.tile_px)
     arrays = [*table.layers.values(), *spatial["images"].values()]
     needed = _H5AD_AROUND + sum(np.asarray(array).nbytes for array in arrays)
     # The HDF5 library does not get over a disk that fills up: the whole process may crash when it ends.
     if shutil.disk_usage(path.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    table.uns["spatial"] = {library_of(prediction): spatial}
+    table.uns["spatial"] = {library_of(prediction.slide): spatial}
     table.write_h5ad(path)
     with h5py.File(path, "r+") as file:
         file["X"] = file["layers"][prediction.variants[-1]]  # a second name for it: it is stored once

@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from chrep_model.calibration.gallery import unit_rows
 from chrep_model.methods.base import gallery_of
-from chrep_model.methods.inputs import Inputs
+from chrep_model.methods.network_inputs import Inputs
+from chrep_model.methods.registry import register
 from chrep_model.methods.retrieval import (
     Aligned,
     FittedRetrieval,
@@ -22,6 +22,7 @@ from chrep_model.methods.retrieval import (
 )
 from chrep_model.networks.heads import ResidualHead
 from chrep_model.networks.losses import image_centric_loss
+from chrep_model.statistics import unit_rows
 from chrep_model.training.objective import SpotBatch
 from chrep_model.training.samples import SpotTable
 
@@ -58,13 +59,18 @@ class HeclipNetwork(Aligned):
 class FittedHeclip(FittedRetrieval):
     """See `Heclip`."""
 
-    name: ClassVar[str] = "heclip"
 
-
+@register
 class Heclip(Retrieval):
     """HECLIP; see the module."""
 
-    name: ClassVar[str] = "heclip"
+    name = "heclip"
+    title = "HECLIP"
+    description = "Image-centric contrastive loss, then retrieval from image to image."
+    kind = "rival"
+    reference = "HECLIP: Bioinformatics 2025, btaf363, arXiv:2501.14948."
+    fitted_class = FittedHeclip
+    settings_class = HeclipSettings
     candidates: ClassVar[tuple[HeclipSettings, ...]] = (
         HeclipSettings(),
         HeclipSettings(epochs=15),

@@ -9,12 +9,13 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.blocks import scratch, write
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.geometry import px_to_um
+from chrep_model.mapped_arrays import temporary_array, write_rows
 from chrep_model.methods.base import FittedMethod, Genes, Method, Response
-from chrep_model.training.run import SILENT, Run
+from chrep_model.statistics import divisors
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 from chrep_model.training.streamed import LARGE, Streamed, stacked
 
@@ -41,9 +42,8 @@ class FeatureScale:
         if isinstance(features, Streamed):
             wide, covariance = features.moments()
             mean, sd = wide.astype(np.float32), np.sqrt(np.maximum(np.diag(covariance), 0)).astype(np.float32)
-            return cls(mean, np.where(sd < 1e-6, 1.0, sd).astype(np.float32))
-        sd = features.std(0)
-        return cls(features.mean(0), np.where(sd < 1e-6, 1.0, sd).astype(np.float32))
+            return cls(mean, divisors(sd))
+        return cls(features.mean(0), divisors(features.std(0)))
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Standardise features (n, d); streamed ones as they are read."""
@@ -133,8 +133,8 @@ def _targets(sections: Sequence[Section], panel: GenePanel) -> NDArray[np.float3
     spots = sum(len(s) for s in sections)
     if spots <= LARGE:
         return np.concatenate(list(parts))
-    file = scratch((spots, len(panel)))
-    write(file, parts)
+    file = temporary_array((spots, len(panel)))
+    write_rows(file, parts)
     return file
 
 
@@ -150,7 +150,7 @@ def fit_model(
     genes: int | Sequence[str],
     *,
     seed: int,
-    run: Run = SILENT,
+    run: Run = SILENT_RUN,
 ) -> Model:
     """Fit panel, feature scale and method on training sections, and nothing else.
 

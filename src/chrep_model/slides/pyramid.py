@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -13,9 +12,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from chrep_model.slides.backends import RgbArray
-
-if TYPE_CHECKING:
-    from chrep_model.slides.slide import Slide
 
 #: Takes row, col, height, width and level, as `Slide.read` does.
 ReadRegion = Callable[[int, int, int, int, int], RgbArray]
@@ -42,35 +38,38 @@ class _LevelPixels:
         return self._read(top, left, bottom - top, right - left, self._level)[..., index[2]]
 
 
-def pyramid(slide: Slide, read: ReadRegion | None = None) -> list[da.Array]:
+def lazy_levels(
+    shapes: Sequence[tuple[int, int]], tiles: Sequence[tuple[int, int]], read: ReadRegion, name: str
+) -> list[da.Array]:
     """Return the levels of a slide as dask arrays, level 0 first.
 
     Parameters
     ----------
-    slide
-        The slide; it has to stay open as long as the arrays are used.
+    shapes, tiles
+        (rows, cols) of each level, and of the tiles in which it is stored.
     read
-        Reads regions in place of `Slide.read`, for a viewer that shows something where a file cannot be read.
+        Reads regions; it is called as long as the arrays are used.
+    name
+        Equal chunks of arrays of the same name are found in dask's caches.
 
     Returns
     -------
     list of uint8 dask arrays (rows, cols, 3)
         Shapes strictly decrease; the longest side of the last is at most 1024. Chunks are whole tiles of the
-        file, about 512 to 1024 pixels a side. Names depend only on the content of the file, so that equal
-        chunks are found in dask's caches; with `read` they are unique. Added levels are 2 x 2 means of the
-        one before, chunk by chunk: computing one reads finer levels piece by piece, never whole.
+        file, about 512 to 1024 pixels a side. Added levels are 2 x 2 means of the one before, chunk by chunk:
+        computing one reads finer levels piece by piece, never whole.
     """
-    # What something else has read must never be taken from a cache for the slide's own pixels.
-    name = f"slide-{slide.fingerprint[:32]}" if read is None else f"shown-{uuid4().hex}"
-    arrays = [_level(slide, i, name, read or slide.read) for i in range(len(slide.levels))]
+    arrays = [
+        _level(shape, tile, level, name, read)
+        for level, (shape, tile) in enumerate(zip(shapes, tiles, strict=True))
+    ]
     while max(arrays[-1].shape[:2]) > _COARSEST and min(arrays[-1].shape[:2]) > 1:
         arrays.append(_halved(arrays[-1]))
     return arrays
 
 
-def thumbnail(slide: Slide, max_px: int) -> tuple[RgbArray, float]:
-    """Return the slide in at most `max_px` a side, read-only, and the downsample that it has."""
-    levels = pyramid(slide)
+def reduced(levels: Sequence[da.Array], max_px: int) -> RgbArray:
+    """Return a slide, given its `lazy_levels`, in at most `max_px` a side; read-only."""
     fine_enough = [array for array in levels if max(array.shape[:2]) >= max_px]
     source = fine_enough[-1] if fine_enough else levels[0]
     rows, cols = source.shape[:2]
@@ -90,13 +89,15 @@ def thumbnail(slide: Slide, max_px: int) -> tuple[RgbArray, float]:
             done, used = ready, math.floor(ready * down) - top
             at_hand, top = at_hand[used:], top + used
     pixels.flags.writeable = False
-    return pixels, max(slide.shape) / max(pixels.shape[:2])
+    return pixels
 
 
-def _level(slide: Slide, level: int, name: str, read: ReadRegion) -> da.Array:
-    rows, cols = (_grouped(n) for n in slide.chunk(level))
+def _level(
+    shape: tuple[int, int], tile: tuple[int, int], level: int, name: str, read: ReadRegion
+) -> da.Array:
+    rows, cols = (_grouped(n) for n in tile)
     return da.from_array(  # type: ignore[no-untyped-call]
-        _LevelPixels(slide.levels[level].shape, level, read),
+        _LevelPixels(shape, level, read),
         chunks=(rows, cols, 3),
         name=f"{name}-{level}",
         asarray=False,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
 
 import numpy as np
 
@@ -209,19 +210,20 @@ class Slide:
         out[top - row : bottom - row, left - col : right - col] = inside
         return out
 
-    def chunk(self, level: int) -> tuple[int, int]:
-        """Return the (rows, cols) of the chunks in which a level is stored."""
-        return self._backend.chunks[level]
-
     def pyramid(self, read: ReadRegion | None = None) -> list[da.Array]:
         """Return lazy uint8 arrays (rows, cols, 3), level 0 first, for napari.
 
         Levels that the file does not have are appended as 2 x 2 means until the longest side is at most 1024.
-        With `read`, pixels are asked of it in place of `Slide.read`.
+        The slide has to stay open as long as the arrays are used; equal chunks are found in dask's caches, by
+        the content of the file. With `read`, pixels are asked of it in place of `Slide.read`, for a viewer
+        that shows something where a file cannot be read.
         """
-        from chrep_model.slides.pyramid import pyramid
+        from chrep_model.slides.pyramid import lazy_levels
 
-        return pyramid(self, read)
+        # What something else has read must never be taken from a cache for the slide's own pixels.
+        name = f"slide-{self.fingerprint[:32]}" if read is None else f"shown-{uuid4().hex}"
+        shapes = [level.shape for level in self.levels]
+        return lazy_levels(shapes, self._backend.chunks, read or self.read, name)
 
     def thumbnail(self, max_px: int = 1024) -> tuple[RgbArray, float]:
         """Return the whole slide in at most `max_px` a side.
@@ -233,11 +235,12 @@ class Slide:
         downsample
             Level-0 pixels per pixel of it, at least 1.
         """
-        from chrep_model.slides.pyramid import thumbnail
+        from chrep_model.slides.pyramid import reduced
 
         with self._thumbnail_lock:
             if max_px not in self._thumbnails:
-                self._thumbnails[max_px] = thumbnail(self, max_px)
+                picture = reduced(self.pyramid(), max_px)
+                self._thumbnails[max_px] = picture, max(self.shape) / max(picture.shape[:2])
             return self._thumbnails[max_px]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,10 @@ import numpy.typing as npt
 from chrep_model.cohorts.matching import matched
 from chrep_model.cohorts.probe import probe
 from chrep_model.cohorts.section import Section, read_section
-from chrep_model.errors import ChrepError, GeneError
+from chrep_model.errors import GeneError
 from chrep_model.geometry import um_to_px, xy_to_rowcol
-from napari_chrep.canvas.maps import PAIR, FloatMap
+from chrep_model.statistics import gene_correlations
+from napari_chrep.canvas.maps import MAIN_KINDS, FloatMap
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
@@ -75,29 +76,39 @@ class MeasuredSpots:
         return self.expression is not None and gene is not None and gene not in self.listed
 
 
-def reading(
+def read_measured_spots(
     slide: Slide, counts: Path | None, section: Section | None, panel: GenePanel | None, bundle: str
-) -> Iterator[MeasuredSpots | ChrepError]:
-    """Read the spots of a slide and bring them onto a panel; yields them, why not, or nothing without any."""
-    try:
-        if section is None:
-            counts = counts or beside(slide)
-            if not counts.is_file():
-                return
-            probe([counts])
-            mpp = None if slide.mpp is None else slide.mpp.value
-            section = read_section(slide.path, counts, um_per_px=mpp)
-    except ChrepError as error:
-        yield error
-        return
+) -> MeasuredSpots | None:
+    """Read the spots of a slide and bring them onto a panel; None where there are none.
+
+    Parameters
+    ----------
+    counts : Path or None
+        The h5ad with the spots; None for the one beside the slide.
+    section : Section or None
+        The spots, if they are read already.
+    panel, bundle
+        Genes and hash of the model; None and empty without one.
+
+    Raises
+    ------
+    ChrepError
+        The h5ad cannot be read, or does not belong to the slide.
+    """
+    if section is None:
+        counts = counts or beside(slide)
+        if not counts.is_file():
+            return None
+        probe([counts])
+        mpp = None if slide.mpp is None else slide.mpp.value
+        section = read_section(slide.path, counts, um_per_px=mpp)
     if panel is None:
-        yield MeasuredSpots(section)
-        return
+        return MeasuredSpots(section)
     section = matched(section, panel.genes, panel.ids, "the model")
     try:
-        yield MeasuredSpots(section, bundle, panel.expression(section), frozenset(section.genes))
+        return MeasuredSpots(section, bundle, panel.expression(section), frozenset(section.genes))
     except GeneError as error:
-        yield MeasuredSpots(section, bundle, trouble=str(error))
+        return MeasuredSpots(section, bundle, trouble=str(error))
 
 
 def beside(slide: Slide) -> Path:
@@ -175,7 +186,7 @@ def agreement(
     if truth is None or not len(prediction):
         return f"{gene} was not measured on this section." if measured.lacks(gene) else ""
     tiles = prediction.grid.indices_at(measured.section.xy)
-    maps = {kind: values_of(kind) for kind in reversed(PAIR)}
+    maps = {kind: values_of(kind) for kind in reversed(MAIN_KINDS)}
     on_spots = {kind: held.ravel()[tiles] for kind, held in maps.items() if held is not None}
     if not on_spots:
         return ""
@@ -184,18 +195,14 @@ def agreement(
     count = int(under.sum())
     if count < LEAST_SPOTS:
         return f"{count} of {len(tiles):,} measured spots lie in predicted tiles: too few to compare."
-    found = [(kind, _correlation(truth[under], values[under])) for kind, values in on_spots.items()]
-    said = ", ".join(f"{pcc:.2f} {kind}" for kind, pcc in found if pcc is not None)
+    found = {
+        kind: float(np.nan_to_num(gene_correlations(truth[under, None], values[under, None]))[0])
+        for kind, values in on_spots.items()
+    }
+    said = ", ".join(f"{pcc:.2f} {kind}" for kind, pcc in found.items() if pcc)  # 0: one does not vary
     if not said:
         return f"On {count:,} measured spots {gene} does not vary."
     text = f"On {count:,} measured spots: PCC {said}."
     if any(section.get("slide") == prediction.slide.path.name for section in prediction.bundle.card.sections):
         text += " The model was trained on this section, which flatters it."
     return text
-
-
-def _correlation(truth: npt.NDArray[np.float32], predicted: npt.NDArray[np.float32]) -> float | None:
-    """Return Pearson's correlation; None if either side is constant."""
-    a, b = (values.astype(np.float64) - values.mean(dtype=np.float64) for values in (truth, predicted))
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm > 1e-9 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from chrep_model.bundle.card import Card
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
+from chrep_model.errors import SettingsError
 from chrep_model.evaluation.model_comparison import held_out_groups
-from napari_chrep.retrain.request import RetrainRequest, write_text
+from chrep_model.files import write_atomically
+from napari_chrep.retrain.request import RetrainRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,11 +96,9 @@ class Rates(BaseModel):
 
     def save(self) -> None:
         """Keep them for later runs; they are worth no error."""
-        try:
-            _file().parent.mkdir(parents=True, exist_ok=True)
-            write_text(_file(), self.model_dump_json())
-        except OSError:
-            return
+        with suppress(SettingsError), write_atomically(_file(), SettingsError) as part:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(self.model_dump_json(), encoding="utf-8")
 
     def learned(
         self, effort: Effort, *, preset: str, encoder: str, tiles: int, tiles_s: float, fits_s: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -13,6 +12,7 @@ from chrep_model.bundle import check_place
 from chrep_model.cohorts.manifest import Manifest, write_manifest
 from chrep_model.errors import SettingsError
 from chrep_model.evaluation.model_comparison import FOLDS, ModelComparison
+from chrep_model.files import write_atomically
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Card
@@ -146,7 +146,7 @@ class Workspace:
         if isinstance(cohort, Manifest):
             write_text(self.manifest, cohort.model_dump_json())  # JSON is YAML
         else:
-            write_manifest(cohort, self.manifest)
+            write_manifest(cohort.name, cohort.sections, self.manifest)
         write_text(self.job_file, job.model_dump_json(indent=1))
 
     def read_job(self) -> RetrainRequest:
@@ -175,12 +175,8 @@ def _read(model: type[M], path: Path) -> M:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file as a whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with part.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
+    with write_atomically(path, SettingsError) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def free_place(in_use: Path, preset: Preset, folder: Path) -> Path:

@@ -67,13 +67,15 @@ def test_predicting_on_a_slide_that_is_gone_stops_with_a_reason(
     desk, tiny_bundle, omezarr, write_tissue, said
 ):
     explorer = desk.dock("Slide explorer")
-    desk.load(tiny_bundle)
     layer = desk.open(omezarr)
     assert explorer.slide.banners.isHidden() and layer.metadata[SHOWN_KEY].trouble == ""
     shutil.rmtree(omezarr)
     desk.qtbot.waitUntil(lambda: bool(said()), timeout=5000)  # told of at once, before anything is read
     (banner,) = explorer.slide.banners.shown
     assert banner.title == "The slide is lost" and banner.grave
+    desk.load(tiny_bundle)
+    desk.wait()
+    assert len(said()) == 1 and desk.session.context is None  # prepared ahead of its time, in vain
     desk.engine.predict(None)
     desk.wait()
     assert len(said()) == 2 and "cannot be read" in said()[1] and "put it back" in said()[1]
@@ -83,19 +85,6 @@ def test_predicting_on_a_slide_that_is_gone_stops_with_a_reason(
     assert explorer.slide.banners.isHidden()
     desk.open(write_tissue())
     assert explorer.run.predict_view.isEnabled() and explorer.slide.banners.isHidden()
-
-
-def test_a_slide_that_is_gone_before_it_is_prepared_is_told_of_to_who_asks(desk, tiny_bundle, omezarr, said):
-    desk.dock("Slide explorer")
-    desk.open(omezarr)
-    shutil.rmtree(omezarr)
-    desk.qtbot.waitUntil(lambda: len(said()) == 1, timeout=5000)
-    desk.load(tiny_bundle)
-    desk.wait()
-    assert len(said()) == 1 and desk.session.context is None  # prepared ahead of its time, in vain
-    desk.engine.predict(None)
-    desk.wait()
-    assert len(said()) == 2 and "cannot be read" in said()[1] and "put it back" in said()[1]
 
 
 def test_a_file_is_told_of_even_while_it_can_still_be_read(desk, write_tissue, said, tissue):

@@ -7,24 +7,13 @@ from dataclasses import dataclass
 from chrep_model.evaluation.metrics import LOG10_SPOT, Z_TRAIN
 from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.scoring import SMOOTHED
+from chrep_model.methods.registry import find
 
-METHODS = {
-    "mean": ("mean", "The mean of the training spots, the same everywhere."),
-    "knn": ("nearest neighbours", "Mean of the most similar training spots on the encoder's features."),
-    "ridge": ("ridge", "Linear regression with an L2 penalty on the encoder's features."),
-    "trees": ("trees", "Forest of randomised trees on the encoder's features."),
-    "bleep": ("BLEEP", "Contrastive alignment of image and expression, then retrieval."),
-    "mclstexp": ("mclSTExp", "Contrastive learning with spatial context on the expression side."),
-    "heclip": ("HECLIP", "Image-centric contrastive loss, then retrieval from image to image."),
-    "hage_like": ("HAGE-like", "Gene embeddings that attend to the image; built from the abstract of HAGE."),
-    "chrep": ("CHRep", "Trained head, gallery estimate and correction, combined on training sections."),
-    ORACLE: (
-        "library size (oracle)",
-        "The measured total counts of the test spots alone. No image is looked at and nobody has this number "
-        "when predicting: it only says how much of a correlation sequencing depth can explain.",
-    ),
-}
-"""Method -> title and description."""
+_ORACLE = (
+    "library size (oracle)",
+    "The measured total counts of the test spots alone. No image is looked at and nobody has this number "
+    "when predicting: it only says how much of a correlation sequencing depth can explain.",
+)
 
 VARIANTS = {
     "raw": "The method's own answer; of CHRep, that of its trained head.",
@@ -133,17 +122,10 @@ SPACES = {
     Z_TRAIN: "log10-spot minus the training mean, divided by the training standard deviation of the gene.",
 }
 
-REFERENCES = {
-    "chrep": "CHRep, arXiv:2604.21573 (2026).",
-    "bleep": "BLEEP: Xie et al., NeurIPS 2023, arXiv:2306.01859.",
-    "mclstexp": "mclSTExp: Briefings in Bioinformatics 25(6), bbae551 (2024).",
-    "heclip": "HECLIP: Bioinformatics 2025, btaf363, arXiv:2501.14948.",
-    "hage_like": "HAGE: MICCAI 2025. The row HAGE-like follows its abstract, not its code.",
-}
-"""Method -> where it was published."""
-
 
 def method_text(name: str) -> tuple[str, str, str]:
     """Return a method's title, description and reference; the last two are empty where none is known."""
-    title, description = METHODS.get(name, (name, ""))
-    return title, description, REFERENCES.get(name, "")
+    if name == ORACLE:
+        return (*_ORACLE, "")
+    method = find(name)
+    return (name, "", "") if method is None else (method.title, method.description, method.reference)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,12 @@ from chrep_model.evaluation.metrics import LOG10_SPOT
 from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.report.glossary import METRICS, Metric, method_text
 from chrep_model.evaluation.scoring import SMOOTHED
-from chrep_model.evaluation.summary import RIVALS, trusted_variants
+from chrep_model.evaluation.summary import trusted_variants
 from chrep_model.evaluation.tables import Tables
+from chrep_model.methods.registry import find
 
-OURS = "chrep"
-"""The method that the report is about, if it was run."""
+if TYPE_CHECKING:
+    from chrep_model.methods.base import Kind
 
 PCC = METRICS[0]
 
@@ -71,12 +72,12 @@ class Results:
     @property
     def rival(self) -> Key | None:
         """The published rival with the highest correlation, if one was run."""
-        return next((key for key in self.contenders if key[0] in RIVALS), None)
+        return self._best_of("rival")
 
     @property
     def subject(self) -> Key:
         """The method that the report is about: ours, or the best one if ours was not run."""
-        return self.trusted_of(OURS) or self.contenders[0]
+        return self._best_of("own") or self.contenders[0]
 
     @cached_property
     def references(self) -> list[Key]:
@@ -100,6 +101,10 @@ class Results:
     def one_patient(self) -> bool:
         """Whether there are several test sections, all of one patient."""
         return len(self.patients) > 1 and len(set(self.patients.values())) == 1
+
+    def _best_of(self, kind: Kind) -> Key | None:
+        """Return the method of a kind with the highest correlation; None if none was run."""
+        return next((key for key in self.contenders if kind_of(key) == kind), None)
 
     @property
     def siblings_in_training(self) -> bool:
@@ -189,3 +194,9 @@ class Results:
     @cached_property
     def _entries(self) -> dict[tuple[str, str, str, str], dict[str, Any]]:
         return {(e["method"], e["variant"], e["metric"], e["space"]): e for e in self.summary["scores"]}
+
+
+def kind_of(key: Key) -> Kind | None:
+    """Return what a method is here; None for one that is not known."""
+    method = find(key[0])
+    return None if method is None else method.kind
