@@ -3,14 +3,13 @@
     python tools/draw_rooms.py
 
 A room is a file or folder right below its package. It stands above all rooms that it imports from; lines go
-to those that no other line reaches already. Pointing at a room in a browser shows its docstring's first line.
+to those that no other line reaches already.
 """
 
 from __future__ import annotations
 
 import ast
 import itertools
-from html import escape
 from pathlib import Path
 
 import networkx
@@ -109,8 +108,7 @@ def _places(floor: list[Box]) -> dict[Box, float]:
 
 def draw() -> str:
     """Return the picture as SVG."""
-    said = rooms()
-    graph = networkx.transitive_reduction(imports(said))
+    graph = networkx.transitive_reduction(imports(rooms()))
     house = floors(graph)
     wide = max(sum(map(_width, floor)) + GAP * (len(floor) + 1) for floor in house)
     high = FLOOR * len(house) + 40
@@ -135,9 +133,9 @@ def draw() -> str:
         (x, y), width = at[(room, room), number], _width((room, room))
         package, name = room.split(".")
         parts.append(
-            f'<g><title>{escape(said[room])}</title><rect x="{x - width / 2:.0f}" y="{y - HEIGHT / 2:.0f}" '
+            f'<rect x="{x - width / 2:.0f}" y="{y - HEIGHT / 2:.0f}" '
             f'width="{width:.0f}" height="{HEIGHT}" rx="5" fill="{PACKAGES[package]}" stroke="#5b6470"/>'
-            f'<text x="{x:.0f}" y="{y + 4:.0f}" text-anchor="middle">{name}</text></g>'
+            f'<text x="{x:.0f}" y="{y + 4:.0f}" text-anchor="middle">{name}</text>'
         )
     for number, (package, colour) in enumerate(PACKAGES.items()):
         parts.append(
