@@ -13,7 +13,7 @@ import pytest
 
 import chrep_model as chrep
 from chrep_model import api
-from chrep_model.errors import CohortError, SettingsError
+from chrep_model.errors import CohortError, ScaleError, SettingsError
 from chrep_model.evaluation.benchmark import EvaluateSettings
 from chrep_model.pipeline import TrainSettings
 
@@ -75,14 +75,18 @@ def test_what_is_wrong_is_refused_before_anything_is_computed(tiny_cohort, tiny_
     assert {found.name for found in tmp_path.iterdir()} == {"cohort"}
 
 
-def test_a_region_of_a_slide_is_predicted_from_paths(tiny_cohort, tiny_bundle, own_cache):
-    prediction = chrep.predict(min(tiny_cohort.glob("*.tif")), str(tiny_bundle), region=(300, 400, 500, 600))
+def test_a_region_of_a_slide_is_predicted(tiny_cohort, tiny_bundle, own_cache):
+    picture = tiny_cohort / "SYNTHETIC_P1A.jpg"
+    with pytest.raises(ScaleError, match="does not say its µm per pixel"):
+        chrep.predict(picture, tiny_bundle)
+    with chrep.open_slide(picture, mpp=0.7) as slide:
+        prediction = chrep.predict(slide, str(tiny_bundle), region=(300, 400, 250, 350))
+        whole = chrep.predict(slide, prediction.bundle)
     x, y = prediction.grid.centres(prediction.indices).T
     half = prediction.grid.tile_px / 2
-    assert len(prediction)
-    assert (x > 300 - half).all() and (x < 800 + half).all()
-    assert (y > 400 - half).all() and (y < 1000 + half).all()
-    assert len(chrep.predict(prediction.slide, prediction.bundle)) > len(prediction)
+    assert (x > 300 - half).all() and (x < 550 + half).all()
+    assert (y > 400 - half).all() and (y < 750 + half).all()
+    assert 0 < len(prediction) < len(whole)
 
 
 def test_methods_and_encoders_have_names():

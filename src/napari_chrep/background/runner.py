@@ -1,4 +1,4 @@
-"""Run work in threads: its results and errors come to the Qt thread, as long as somebody waits for them."""
+"""Run work in background threads, and deliver its results and errors on the Qt thread."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ Slot = Callable[[Any], None]
 
 
 class Task:
-    """One piece of work in a thread, which looks here whether it should stop.
+    """Work that runs in a thread: cancels it, and holds its progress.
 
-    napari cancels a task itself when its window closes, and when the user says so in its list of tasks.
+    napari itself cancels a task when its window closes, or when the user cancels it in napari's list.
 
     Attributes
     ----------
     progress : Progress
-        What the work is given: it asks here whether to stop, and reports how far it is.
+        Given to the work, which asks it whether to stop and reports to it.
     so_far : (int, int)
-        Done and total, as the work reported them last; (0, 0) before. Written in the thread of the work, and
-        read on the Qt thread.
+        Done and total, as reported by the work; (0, 0) before. Written in its thread, read on the Qt thread.
     """
 
     def __init__(self) -> None:
@@ -43,7 +42,7 @@ class Task:
         self._cancelled.set()
 
     def cancelled(self) -> bool:
-        """Tell whether the work should stop."""
+        """Return whether the work should stop."""
         return self._cancelled.is_set() or self.cancelled_by_napari
 
     @property
@@ -57,7 +56,7 @@ class Task:
 
 @dataclass(frozen=True)
 class _Listener:
-    """Who is told of a task."""
+    """The functions that are called with the results, the error and the end of a task."""
 
     on_result: Slot
     on_error: Callable[[Exception], None]
@@ -72,12 +71,12 @@ class _Failure:
 
 
 class TaskRunner:
-    """Runs tasks for the object that keeps it; when that object is gone, they are cancelled and not heard.
+    """Runs tasks in threads for its owner; once the owner is deleted, cancels them and ignores their results.
 
     Parameters
     ----------
     _viewer : napari.Viewer, optional
-        Not used; so that a runner can be kept for a viewer, see `kept_for`.
+        Not used; accepted so that `kept_for` can make a runner for a viewer.
     """
 
     def __init__(self, _viewer: Any = None) -> None:
@@ -100,23 +99,23 @@ class TaskRunner:
         title: str = "",
         beside: bool = False,
     ) -> Task:
-        """Start a task in a thread of its own. All listeners are called on the Qt thread.
+        """Start a task in a thread; the functions `on_...` are called on the Qt thread.
 
         Parameters
         ----------
         work : callable
             ``work(task)``, called in the thread: a function, or a generator. It may raise ChrepError.
         on_result : callable
-            Gets what the work returns, or one after the other what it yields.
+            Called with the value that the work returns, or with each value that it yields.
         on_error : callable, optional
-            Gets the error that the work ends with, other than Cancelled; by default it is shown. napari
-            shows a fault of ours (no ChrepError) with its traceback in any case.
+            Called with the error that ends the work, unless that is Cancelled; by default the error is shown.
+            An error of the program (no ChrepError) is shown by napari in any case, with its traceback.
         on_end : callable
-            Called when the work is over, for whatever reason.
+            Called when the work has ended, with or without an error.
         title : str
-            Of a progress bar in napari's window; none where it is empty.
+            Title of a progress bar in napari's window; empty for no bar.
         beside : bool
-            Let earlier tasks go on; else they are dropped.
+            Let earlier tasks go on; by default they are dropped.
         """
         if not beside:
             self.drop()
@@ -132,11 +131,11 @@ class TaskRunner:
         return task
 
     def cancel(self) -> None:
-        """Ask all tasks to stop; what they give until then is still heard, and their end."""
+        """Cancel all tasks; their results until they stop, and their end, are still delivered."""
         _cancel_all(self._tasks)
 
     def drop(self) -> None:
-        """Ask all tasks to stop; nothing more is heard of them."""
+        """Cancel all tasks, and ignore their results from now on."""
         self._listeners.clear()
         self.cancel()
 
@@ -151,19 +150,19 @@ class TaskRunner:
 
 
 def show(error: Exception) -> None:
-    """Show an error to the user, unless it is a fault of ours, which napari shows."""
+    """Show an error to the user, unless it is one of the program, which napari shows."""
     if isinstance(error, ChrepError):
         show_error(str(error))
 
 
 def show_short(error: Exception) -> None:
-    """Show an error as `show`, with the name of its file alone."""
+    """Show an error like `show`, with the name of its file instead of the path."""
     if isinstance(error, ChrepError):
         show_error(error.short)
 
 
 def in_words(error: Exception) -> str:
-    """Return what to tell the user of an error."""
+    """Return the message of an error for the user."""
     return str(error) if isinstance(error, ChrepError) else f"{type(error).__name__}: {error}"
 
 
@@ -177,12 +176,12 @@ def _steps(work: Callable[[Task], Any], task: Task) -> Iterator[Any]:
             yield made
     except Cancelled:
         return
-    except Exception as error:  # not left to the worker, which takes a RuntimeError for its own end
+    except Exception as error:  # not left to the worker, which would end silently with a RuntimeError
         yield _Failure(error)
 
 
 def _on_yielded(runner: Callable[[], TaskRunner | None], task: Task, result: Any) -> None:
-    """Hand a result to who waits for it; those of dropped tasks come to nobody, however late they arrive."""
+    """Pass a result to the task's listener; one of a dropped task is ignored, however late it arrives."""
     kept = runner()
     listener = None if kept is None else kept._listener(task)
     if not isinstance(result, _Failure):

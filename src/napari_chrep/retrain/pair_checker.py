@@ -77,7 +77,7 @@ class PairChecker:
         )
 
     def stop(self) -> None:
-        """Drop what waits, and what comes of the task under way."""
+        """Drop the waiting pairs, and the result of the running task."""
         self._waiting.clear()
         self._tasks.drop()
 

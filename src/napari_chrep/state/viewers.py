@@ -1,4 +1,4 @@
-"""What is kept for each viewer: one object of each class, which all widgets of the viewer share."""
+"""Objects kept for each viewer, one of each class, shared by all widgets of the viewer."""
 
 from __future__ import annotations
 

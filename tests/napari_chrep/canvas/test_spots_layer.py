@@ -100,7 +100,7 @@ def test_the_spots_beside_a_slide_are_a_layer_in_the_colours_of_the_map(
 
 def test_a_slide_without_spots_and_spots_opened_by_hand(desk, truth, qtbot, pair, write_tissue, monkeypatch):
     said = []
-    monkeypatch.setattr("napari_chrep.canvas.spots_layer.show_error", said.append)
+    monkeypatch.setattr("napari_chrep.background.runner.show_error", said.append)
     panel = desk.dock("Genes").maps
     first = desk.open(write_tissue())
     settle(desk, truth)

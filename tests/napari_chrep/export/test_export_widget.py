@@ -15,8 +15,8 @@ from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QLineEdit
 
-from napari_chrep.background.tasks import Stop
-from napari_chrep.export import exporting
+from napari_chrep.background import runner
+from napari_chrep.background.runner import Task
 from napari_chrep.export.exporter import FILE_KINDS
 from napari_chrep.state.settings import RememberedGenes
 
@@ -111,19 +111,19 @@ def test_spatialdata_and_ome_zarr(predicted):
     assert predicted.names == ["a.sdata.zarr", "b.ome.zarr"] and predicted.said == []
 
 
-class Unhurried(Stop):
-    """Keeps the worker at its first look until somebody has asked it to stop."""
+class Unhurried(Task):
+    """Keeps the work where it first looks whether it is cancelled, until it is."""
 
-    def requested(self):
-        self._asked.wait(20)
-        return super().requested()
+    def cancelled(self):
+        self._cancelled.wait(20)
+        return super().cancelled()
 
 
 def test_cancel_leaves_nothing_and_what_was_there_before(predicted, monkeypatch):
     before = predicted.write("csv", "a.csv").read_bytes()
     button, exporter, texts = predicted.widget.export, predicted.widget.exporter, []
     exporter.changed.connect(lambda _message: texts.append(button.text()))
-    monkeypatch.setattr(exporting, "Stop", Unhurried)
+    monkeypatch.setattr(runner, "Task", Unhurried)
     for kind, name in (("csv", "a.csv"), ("ome-zarr", "b.ome.zarr"), ("h5ad", "c.h5ad")):
         predicted.ask(kind)
         predicted.widget.dialog.fileSelected.emit(str(predicted.folder / name))

@@ -63,7 +63,7 @@ def test_coming_back_to_a_bundle_keeps_its_prediction(desk, tiny_bundle, write_t
     desk.wait()
     kept, values = desk.session.prediction, desk.session.prediction.map(bundle.genes[0])
     desk.session.predictor = None  # as after another bundle was in use
-    desk.session._recall()
+    desk.session._restore_prediction()
     desk.engine.predict(None)
     desk.wait()
     assert desk.session.prediction is kept

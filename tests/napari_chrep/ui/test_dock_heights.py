@@ -6,7 +6,8 @@ import pytest
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QVBoxLayout, QWidget
 
-from napari_chrep.ui.dock_heights import LeaveRoom, TabWhenLow, ancestor
+from napari_chrep.ui.dock_heights import LeaveRoom, TabWhenLow
+from napari_chrep.ui.parts import ancestor
 
 RIGHT = Qt.DockWidgetArea.RightDockWidgetArea
 
