@@ -79,7 +79,7 @@ def variability(prediction: Prediction, *, progress: Progress = SILENT) -> Itera
     PredictionError
         The computing process failed.
     Cancelled
-        `progress.cancelled` says so.
+        `progress.cancelled` returned True.
     """
     chosen = prediction.only(some_of(prediction.indices, prediction.grid.shape[1]), progress=progress)
     if len(chosen) < FEWEST_TILES:
