@@ -81,11 +81,6 @@ def px_to_um(px: float, mpp: float) -> float:
     return px * mpp
 
 
-def level_to_base(xy: npt.ArrayLike, downsample: float) -> FloatArray:
-    """Convert continuous coordinates (n, 2) of a pyramid level to level 0."""
-    return _pairs(xy) * float(downsample)
-
-
 def base_to_level(xy: npt.ArrayLike, downsample: float) -> FloatArray:
     """Convert continuous coordinates (n, 2) of level 0 to a pyramid level."""
     return _pairs(xy) / float(downsample)

@@ -1,7 +1,7 @@
-"""Train and calibrate models, for the command line and the plugin alike.
+"""Training and calibration of models, for the command line and the plugin.
 
-Slides become features once (`training.features.section_features`); a model is fitted on those of training
-sections (`methods.model.fit_model`) and stored as a bundle.
+Features of the training sections are computed once (`training.features.section_features`); a model is fitted
+on them (`methods.model.fit_model`) and stored as a bundle.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from chrep_model.training.finetune import FinetuneSettings, finetune
 from chrep_model.training.run import Run
 
 DEFAULT_GENES = 785
-"""As many as the list on which the field compares itself on HER2+ sections."""
+"""Number of genes in the list on which methods are commonly compared on HER2+ sections."""
 
 
 class TrainSettings(EncoderSettings, MethodSettings):
@@ -48,20 +48,20 @@ class TrainSettings(EncoderSettings, MethodSettings):
     method : str
         One of `methods.registry.names`.
     genes : int or Path
-        How many genes to choose on the training sections, or a file that lists them.
+        Number of genes to choose on the training sections, or a file that lists them.
     seed : int
-        The one seed.
+        Random seed of the whole training.
     exclude_sections : tuple of str
-        Sections that must not be looked at.
+        Names of sections that are not used.
     finetune : FinetuneSettings, optional
-        Fine-tune the encoder on these sections first.
+        Settings of fine-tuning the encoder on the sections first; not fine-tuned if None.
     note : str
-        Goes on the card.
+        Note for the bundle's card.
     """
 
     method: str = "chrep"
     genes: int | Path = DEFAULT_GENES
-    seed: int = Field(0, ge=0, lt=2**32)  # the forests take no other
+    seed: int = Field(0, ge=0, lt=2**32)  # the range that random forests accept
     exclude_sections: tuple[str, ...] = ()
     finetune: FinetuneSettings | None = None
     note: str = ""
@@ -84,20 +84,20 @@ def train(
 ) -> Bundle:
     """Train a method on a cohort and write the bundle.
 
-    Under ``torchrun`` the processes share the fine-tuning; the first one does all else.
+    Under ``torchrun`` the processes share the fine-tuning; the first one does everything else.
 
     Parameters
     ----------
     out : path
-        Folder of the bundle; appears when it is complete.
+        Folder of the bundle, written when training is complete.
     device : str
         ``"auto"`` or a torch device, for the encoder.
     cache : Path, optional
-        Where embeddings are kept; `default_cache()` unless given.
+        Cache folder of the embeddings; `default_cache()` unless given.
     resume : bool
-        Go on from what a training that was killed has left beside `out`.
+        Whether to resume an interrupted training from its checkpoints beside `out`.
     features : mapping, optional
-        What `section_features` gives for these sections, where it is at hand; not for fine-tuning.
+        Result of `section_features` for these sections, if computed already; not for fine-tuning.
     progress : Progress
         Told what is being done, tiles, and every epoch's loss; asked between batches, and between the parts
         of a fit.
@@ -105,17 +105,17 @@ def train(
     Raises
     ------
     BundleError
-        `out` cannot be written, or is something else than a bundle.
+        `out` cannot be written, or exists and is not a bundle.
     CohortError
-        Fewer than two sections are left.
+        Fewer than two sections remain.
     GeneError
-        No listed gene that is measured anywhere, or none that is detected often enough.
+        No section measured a listed gene, or no gene is detected often enough.
     """
     check_place(out)
     cohort = cohort.without(settings.exclude_sections) if settings.exclude_sections else cohort
     cohort.require(2, "training holds sections out in turn")
     method, genes = make_method(settings.method, settings), settings.gene_choice()
-    # A name that is wrong, or a gene that is missing somewhere, is said before hours of encoding.
+    # Report wrong names and missing genes before hours of encoding.
     gaps: list[str] = []
     panel = GenePanel.fit(cohort.sections, genes, warn=gaps.append)
     gaps += panel.gaps(cohort.sections)
@@ -128,7 +128,7 @@ def train(
             weights = folder / "fine-tuned.safetensors"
             encoder = _finetuned(method, cohort, genes, encoder, settings, weights, run=run, ranks=ranks)
         if ranks.first:
-            if weights is None and isinstance(encoder, TimmEncoder):  # the hub's: the bundle takes them along
+            if weights is None and isinstance(encoder, TimmEncoder):  # from the hub: stored in the bundle
                 weights = folder / "hub.safetensors"
                 encoder = _written(encoder, settings, weights)
             _fit_and_save(
@@ -181,7 +181,7 @@ def _finetuned(
     """Fine-tune the encoder by the method's objective, write its weights to `out` and load them."""
     import torch
 
-    assert settings.finetune is not None  # noqa: S101  (only called with it)
+    assert settings.finetune is not None  # noqa: S101  (checked by the caller)
     if not isinstance(encoder, TimmEncoder):
         raise SettingsError(
             "the built-in encoder has no weights to fine-tune",
@@ -208,7 +208,7 @@ def _finetuned(
 
 
 def _written(encoder: TimmEncoder, settings: TrainSettings, path: Path) -> Encoder:
-    """Write an encoder's weights into a file, and load them from there."""
+    """Write an encoder's weights to a file, and load the encoder from it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoder.weights_file())
     return settings.model_copy(update={"weights": path}).open(str(encoder.device))
@@ -224,17 +224,17 @@ def calibrate(
     features: Features | None = None,
     progress: Progress = SILENT,
 ) -> Bundle:
-    """Fit a new gallery and corrector to measured sections; the encoder and heads of the bundle stay.
+    """Fit a new gallery and corrector to measured sections; encoder and heads of the bundle do not change.
 
-    The weights of the combination are learned anew as well: with the new sections left out in turn from
-    gallery and corrector, they say how far to trust the old heads at the new site.
+    The weights of the combination are also fitted again, on predictions for new sections that are held out
+    from gallery and corrector in turn, so that they reflect the accuracy of the old heads at the new site.
 
     Raises
     ------
     BundleError
-        The bundle's method has nothing to calibrate, or `out` is something else than a bundle.
+        The bundle's method cannot be calibrated, or `out` exists and is not a bundle.
     CohortError
-        Fewer than two sections, or their genes are named otherwise.
+        There are fewer than two sections, or they use other gene names.
     """
     check_place(out)
     old = bundle.model
@@ -267,7 +267,7 @@ def calibrate(
 
 
 def partial_training(out: str | os.PathLike[str]) -> Path:
-    """Return the folder beside a bundle for half-trained networks, until the bundle is complete."""
+    """Return the folder for checkpoints beside a bundle, which exists until the bundle is complete."""
     return Path(f"{Path(out)}.partial-training")
 
 

@@ -56,7 +56,7 @@ def test_h5ad_holds_what_the_contract_says(prediction, tmp_path):
     np.testing.assert_array_equal(table.obs["gallery_distance"], prediction.distance()[order])
     facts = table.uns["chrep"]
     assert facts["bundle_hash"] == prediction.bundle.hash
-    assert (facts["mpp"], facts["mpp_source"], facts["tile_px"]) == (0.7, "user", 224)
+    assert (facts["mpp"], facts["mpp_source"], facts["tile_px"]) == (0.7, "user", 100)
     assert "log10-spot" in facts["units"] and facts["chrep_version"]
 
 

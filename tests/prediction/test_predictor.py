@@ -225,7 +225,7 @@ def test_one_gene_is_a_column_and_lies_on_the_grid(whole):
     assert plane.shape == whole.grid.shape
     np.testing.assert_array_equal(plane.ravel()[whole.indices], values)
     assert np.isnan(plane).sum() == whole.grid.size - len(whole)
-    np.testing.assert_array_equal(np.isnan(whole.distance_map()), np.isnan(plane))
+    np.testing.assert_array_equal(np.isnan(whole.on_grid(whole.distance())), np.isnan(plane))
 
 
 def test_unknown_genes_and_variants(whole):
@@ -259,7 +259,7 @@ def test_nothing_predicted_yet(bundle, whole, slide):
     assert len(empty) == 0
     assert empty.gene(bundle.genes[0]).shape == (0,)
     assert np.isnan(empty.map(bundle.genes[0])).all()
-    assert np.isnan(empty.distance_map()).all()
+    assert np.isnan(empty.on_grid(empty.distance())).all()
 
 
 def test_as_anndata(whole):

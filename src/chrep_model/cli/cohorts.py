@@ -21,7 +21,7 @@ def checked_cohort(path: Path, excluded: Collection[str] = (), *, progress: Prog
     Raises
     ------
     CohortError
-        A section cannot be right.
+        A section has an error.
     """
     cohort, found = read_and_check(path, excluded, progress=progress)
     wrong = first_error(cohort, found)
@@ -42,9 +42,9 @@ def read_and_check(
 
 
 def tell_findings(cohort: Cohort, found: Findings) -> None:
-    """Print a line for each finding: what was corrected, is doubtful, or is wrong.
+    """Print a line for each finding: corrections, warnings and errors.
 
-    The first that is wrong is left to the error that ends the command, see `first_error`.
+    The first error is not printed, because the command ends with it, see `first_error`.
     """
     untold = next((finding for of in found.values() for finding in of if finding.level == "error"), None)
     for name, findings in found.items():

@@ -1,6 +1,6 @@
 """Output of the commands: results on stdout, progress and errors on stderr.
 
-Nothing that a terminal would obey is printed: names of genes, slides and files come from outside.
+Control characters are never printed, because names of genes, slides and files are untrusted.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def say(text: str = "") -> None:
 def say_json(value: Any) -> None:
     """Print a result as JSON; NaN becomes null."""
     text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
-    # What json leaves as it is, such as the one-character form of terminal codes, stands inside of strings.
+    # Escape characters that json does not, such as one-character terminal codes; they occur only in strings.
     safe = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
     sys.stdout.write(f"{''.join(safe)}\n")
 
 
 def complain(error: BaseException) -> None:
-    """Print an error in one line."""
+    """Print an error as one line on stderr."""
     sys.stdout.flush()
     sys.stderr.write(f"chrep: {printable(one_line(error))}\n")
 
@@ -77,7 +77,7 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
     Parameters
     ----------
     rows : sequence of sequences of str
-        Cells; those that look like numbers are set to the right.
+        Cells; numbers are aligned to the right.
     header : sequence of str, optional
     """
     cells = [[printable(str(cell)) for cell in row] for row in ([header] if header else []) + list(rows)]

@@ -112,11 +112,6 @@ class PairCheck:
         """Share of the spots on tissue; None if unknown."""
         return None if self.overlay is None else float(self.overlay.on_tissue.mean())
 
-    @property
-    def median_counts(self) -> float | None:
-        """Median of the spots' total counts; None if unknown."""
-        return None if self.overlay is None else float(np.median(self.overlay.totals))
-
 
 def check_pair(pair: Pair) -> PairCheck:
     """Open a slide and its counts, and check that they belong together.

@@ -62,7 +62,7 @@ class TileEncoding:
         Raises
         ------
         Cancelled
-            `progress.cancelled` says so; what was encoded so far is kept.
+            `progress.cancelled` returned True; what was encoded so far is kept.
         """
         coming, queue = iter(parts), _Queue()
         more = True

@@ -142,7 +142,7 @@ class SlideEmbeddings:
         Raises
         ------
         Cancelled
-            `progress.cancelled` says so; what was computed so far is kept.
+            `progress.cancelled` returned True; what was computed so far is kept.
         """
         self.prepare(progress)
         near = self._neighbours(centres_xy, context_um)
@@ -178,7 +178,7 @@ class SlideEmbeddings:
         Raises
         ------
         Cancelled
-            `progress.cancelled` says so; what was computed so far is kept.
+            `progress.cancelled` returned True; what was computed so far is kept.
         """
         self.prepare(progress)
         rows = self._rows_of(stride)

@@ -144,7 +144,7 @@ class Store:
 
     @contextmanager
     def _new_path(self, target: Path) -> Iterator[Path]:
-        """Yield a temporary path for writing; where another process was faster, its folder stays."""
+        """Yield a temporary path, renamed to `target` afterwards unless another process was faster."""
         with self.told(), write_atomically(target, *_UNWRITABLE, about=self.path, once=True) as part:
             part.parent.mkdir(parents=True, exist_ok=True)
             yield part

@@ -65,7 +65,7 @@ def do_jobs(
     Raises
     ------
     Cancelled
-        `progress.cancelled` says so.
+        `progress.cancelled` returned True.
     ChrepError
         Error of the first job that failed, with the job's name; `JobError` for internal errors.
     """

@@ -1,4 +1,4 @@
-"""Print all methods as the table of docs/adding-a-method.md: ``python -m chrep_model.methods``."""
+"""Print all methods as the table of docs/methods.md: ``python -m chrep_model.methods``."""
 
 from __future__ import annotations
 

@@ -250,10 +250,6 @@ class Prediction:
         """Return each tile's distance (1 - cosine) from the most similar gallery spot, (n,) float32."""
         return self._parts.column("distance") if len(self) else np.empty(0, np.float32)
 
-    def distance_map(self) -> NDArray[np.float32]:
-        """Return `distance` on the tile grid, (rows, cols) float32 with NaN."""
-        return self.on_grid(self.distance())
-
     def unlike(self) -> NDArray[np.float32] | None:
         """Return, for each tile, the share of held-out training spots nearer to the gallery.
 

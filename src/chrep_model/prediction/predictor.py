@@ -211,7 +211,7 @@ class Predictor:
         PredictionError
             There is no tissue in `rect`.
         Cancelled
-            `progress.cancelled` says so.
+            `progress.cancelled` returned True.
         """
         context = self.prepare(slide, stride=stride, progress=progress)
         indices = context.grid.scan_order(context.tiles(rect))  # the order in which reading is fastest

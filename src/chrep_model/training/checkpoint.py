@@ -152,7 +152,7 @@ class Checkpoint:
     def save(self, state: State, *, complete: bool = False) -> None:
         """Write the file if the training is complete, or if the last one is older than `EVERY_S` seconds.
 
-        If it cannot be written, such as on a full disk, training goes on with a warning.
+        If it cannot be written, such as on a full disk, training continues with a warning.
         """
         due = complete or time.monotonic() - self._written >= EVERY_S
         if self.path is None or not self.ranks.first or not due:

@@ -1,4 +1,4 @@
-"""What a fit is given beside its data and settings: its progress, its name and its folder of checkpoints."""
+"""Context of a fit besides its data and settings: progress, name and folder of checkpoints."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A fit, or a part of one, while it runs.
+    """Context of a running fit, or of a part of one.
 
     Attributes
     ----------
     progress : Progress
-        Told what is being done, and asked whether to stop.
+        Receives messages and epochs, and tells whether to stop.
     checkpoints : Path or None
-        Folder of half-finished networks; a fit that finds its own there goes on from it.
+        Folder of checkpoints, from which an interrupted fit is resumed.
     part : str
-        Name of what is being fitted, parts of parts divided by slashes; no two networks of a fit share one.
+        Name of the part, with slashes between nested parts; unique for every network of a fit.
     watched : SpotTable or None
-        Spots of a training section that is held out: every epoch's PCC on them goes into its `Epoch`, and
-        nowhere else.
+        Spots of a held-out training section; their PCC is reported in every `Epoch`, and not used otherwise.
     """
 
     progress: Progress = SILENT
@@ -35,21 +34,21 @@ class Run:
     watched: SpotTable | None = None
 
     def message(self, text: str) -> None:
-        """Tell what is being done; Cancelled if the fit should stop."""
+        """Report the current step; Cancelled if the fit should stop."""
         self.progress.raise_if_cancelled()
         self.progress.message(text)
 
     def epoch(self, number: int, of: int, loss: float, held_out: float | None) -> None:
-        """Tell an epoch of this part, see `Epoch`; Cancelled if the fit should stop."""
+        """Report an epoch of this part, see `Epoch`; Cancelled if the fit should stop."""
         self.progress.raise_if_cancelled()
         self.progress.epoch(Epoch(self.part, number, of, loss, held_out))
 
     def within(self, part: str) -> Run:
-        """Give the run of a part."""
+        """Return the context of a part of this fit."""
         return replace(self, part=f"{self.part}/{part}" if self.part else part)
 
     def watching(self, spots: SpotTable) -> Run:
-        """Give the run that scores every epoch on these spots."""
+        """Return this context with spots on which every epoch is scored."""
         return replace(self, watched=spots)
 
 

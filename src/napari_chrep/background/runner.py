@@ -122,8 +122,14 @@ class TaskRunner:
         task = Task()
         self._tasks.add(task)
         self._listeners[task] = _Listener(on_result, on_error or show, on_end)
+
+        def steps() -> Iterator[Any]:
+            yield from _steps(work, task)
+
+        # The name by which napari lists the task when its window is closed.
+        steps.__qualname__ = getattr(getattr(work, "func", work), "__qualname__", title)
         progress = {"desc": title} if title else None
-        task.worker = worker = create_worker(_steps, work, task, _progress=progress, _start_thread=False)
+        task.worker = worker = create_worker(steps, _progress=progress, _start_thread=False)
         runner = weakref.ref(self)
         worker.yielded.connect(partial(_on_yielded, runner, task))
         worker.finished.connect(partial(_on_finished, runner, task))

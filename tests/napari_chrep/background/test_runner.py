@@ -189,3 +189,16 @@ def test_progress_is_read_while_the_work_goes_on(owner):
     owner.qtbot.waitUntil(lambda: task.progress == (3, 10), timeout=TIMEOUT_MS)
     go.set()
     owner.wait()
+
+
+def test_napari_lists_a_task_by_the_name_of_its_work(owner, make_napari_viewer):
+    viewer, go = make_napari_viewer(), threading.Event()
+
+    def measure_spots(_task):
+        go.wait(5)
+
+    owner.run(measure_spots)
+    (listed,) = viewer.window._task_status_manager.get_status()
+    go.set()
+    owner.wait()
+    assert "measure_spots" in listed

@@ -136,7 +136,7 @@ def busiest(read: Read, shape: Shape) -> list[tuple[float, float]]:
     for top, left in corners:
         height, width = min(_PART, rows - top), min(_PART, cols - left)
         grey = np.zeros((height, width))
-        with suppress(Exception):  # damaged or empty there: told of when it is read
+        with suppress(Exception):  # damaged or empty there: reported when it is read
             grey = read(top, left, height, width).mean(axis=2)
         side = min(_BLOCK, height, width)
         down, across = height // side, width // side
@@ -189,7 +189,7 @@ def fitting(
             row, col = (
                 min(max(round(at * n - side / 2), 0), n - side) for at, n in zip(place, area, strict=True)
             )
-            with suppress(Exception):  # damaged or empty there: told of when it is read
+            with suppress(Exception):  # damaged or empty there: reported when it is read
                 seen = level(row, col, side, side).astype(np.float32)
                 windows.append((seen, _reductions(finer, finer_placing.shape, factor, row, col, side)))
         if windows:
@@ -301,7 +301,7 @@ def is_drawn(read: Read, shape: Shape) -> bool:
         row, col = (
             min(max(round(at * n - side / 2), 0), n - side) for at, n in zip(place, shape, strict=True)
         )
-        with suppress(Exception):  # damaged or empty there: told of when it is read
+        with suppress(Exception):  # damaged or empty there: reported when it is read
             part = read(row, col, side, side)
             if part.mean(axis=2).std() >= _EDGES:
                 parts.append((part >> 4).reshape(-1, 3).astype(np.int64) @ np.array([256, 16, 1]))
