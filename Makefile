@@ -6,11 +6,12 @@
 #   make test-wheel    the wheel, installed where no source is: chrep demo, and the samples in napari
 #   make screenshots   the pictures of README.md and docs/tour.md, in docs/images, with or without a display
 #   make test-pyside6  those of the plugin on PySide6 instead of PyQt6, in .venv-pyside6
+#   make docs          the documentation site, in site/; open site/index.html
 #   make test-peers    our exports in other programs: napari-ome-zarr, napari-spatialdata, scanpy, in .venv-peers
 #
 # PYTHON=python3.12 picks the interpreter of a new .venv; ARGS="-k tiles" goes to pytest.
 
-.PHONY: help demo test test-all test-wheel screenshots test-pyside6 test-peers
+.PHONY: help demo docs test test-all test-wheel screenshots test-pyside6 test-peers
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -18,6 +19,10 @@ help:
 demo:
 	@tools/setup.sh demo
 	.venv/bin/chrep demo -o demo
+
+docs:
+	@tools/setup.sh test
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 
 # The canvas stays blank on Qt's "offscreen" platform, so a setting of that kind is not passed on; pytest-xvfb
 # brings the display.

@@ -29,8 +29,8 @@ from chrep_model.evaluation.metrics import scores
 from chrep_model.evaluation.splits import Fold, make_folds
 from chrep_model.methods.base import gallery_of
 from chrep_model.methods.chrep import ChrepSettings
+from chrep_model.methods.chrep.phase1 import Phase1, fit_phase1
 from chrep_model.methods.model import FeatureScale, spot_table
-from chrep_model.methods.phase1 import Phase1, fit_phase1
 from chrep_model.pipeline import DEFAULT_GENES
 from chrep_model.statistics import unit_rows
 from chrep_model.training.features import EncoderSettings, section_features

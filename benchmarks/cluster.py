@@ -50,7 +50,7 @@ class Bench:
         self.predictor: Any = None
 
     def begin(self, name: str) -> tuple[BatchSettings, dict[Path, Path]]:
-        """Settings, and where the predictions go."""
+        """Return the settings of a run into an empty folder, and the file of each slide's prediction."""
         out = self.folder / name
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()

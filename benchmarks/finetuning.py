@@ -24,9 +24,9 @@ from chrep_model.cohorts.section import Section
 from chrep_model.device import choose_device
 from chrep_model.evaluation.metrics import scores
 from chrep_model.pipeline import TrainSettings, train
+from chrep_model.progress import Epoch, Progress
 from chrep_model.training.features import section_features
 from chrep_model.training.finetune import FinetuneSettings
-from chrep_model.training.run import Epoch, Run
 
 METRICS = ("pcc_acg", "pcc_heg50", "mse")
 
@@ -77,7 +77,7 @@ def compare(cohort: Cohort, name: str, settings: TrainSettings, device: str) -> 
         for kind in ("frozen", "fine-tuned"):
             changes = {} if kind == "fine-tuned" else {"finetune": None}
             own = settings.model_copy(update=changes)
-            bundle = train(train_on, own, Path(folder) / kind, device=device, run=Run(on_epoch=clock))
+            bundle = train(train_on, own, Path(folder) / kind, device=device, progress=Progress(epoch=clock))
             found = scored(bundle, cohort[name], device)
             for variant in ("raw", "calibrated"):
                 cells = " | ".join(f"{found[variant, metric]:.4f}" for metric in METRICS)

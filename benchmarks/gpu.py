@@ -59,7 +59,7 @@ def seconds(work: Callable[[], Any], device: torch.device, repeats: int = 10) ->
 
 
 def _nothing() -> None:
-    """A CPU is done when it returns."""
+    """Wait for nothing: calls on a CPU return when they are done."""
 
 
 def matrix_rate(device: torch.device, side: int) -> float:

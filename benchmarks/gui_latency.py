@@ -37,8 +37,9 @@ from rich.table import Table
 from windows import live, settle, there
 
 from chrep_model.geometry import Rect
-from napari_chrep.background.engine import engines
-from napari_chrep.state.session import sessions
+from napari_chrep.background.prediction_engine import PredictionEngine
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIDE = 60_000
@@ -96,9 +97,9 @@ class Gaps(QObject):
 def measure(viewer: Any, bundle: Path, slide: Path, seconds: float) -> dict[str, Any]:
     """Idle and predicting in turn until each has had its time."""
     gaps: dict[str, list[float]] = {"first map": [], "idle": [], "predicting": [], "after": []}
-    engine, session = engines.of(viewer), sessions.of(viewer)
+    engine, session = kept_for(viewer, PredictionEngine), kept_for(viewer, Session)
     (layer,) = viewer.open(slide, plugin="napari-chrep")
-    session.look_at(layer)
+    session.set_slide_layer(layer)
     viewer.reset_view()
     recorder, middle = path(viewer, layer, session.slide)
     recorder.record(LAP_S)  # from here on the pixels of the path are decoded and cached
@@ -106,7 +107,7 @@ def measure(viewer: Any, bundle: Path, slide: Path, seconds: float) -> dict[str,
     for again in range(MOST_ROUNDS):
         os.environ["CHREP_CACHE"] = tempfile.mkdtemp()  # nothing of former rounds is found again
         session.set_mpp(mpp * (1 + 1e-6 * again))  # another scale: former predictions are dropped
-        engine.load(bundle)
+        engine.load_bundle(bundle)
         settle(engine)
         engine.predict(middle)
         gaps["first map"] += recorder.record(60, lambda: engine.state == "idle")

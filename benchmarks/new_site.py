@@ -25,7 +25,7 @@ from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.metrics import scores
-from chrep_model.methods.chrep import Chrep, ChrepSettings, FittedChrep
+from chrep_model.methods.chrep import Chrep, ChrepSettings, FittedChrep, recalibrate
 from chrep_model.methods.model import Model, fit_model, spot_table
 from chrep_model.methods.ridge import Ridge
 from chrep_model.pipeline import DEFAULT_GENES
@@ -57,7 +57,7 @@ class Site:
 
 
 def sites(data: Path) -> Iterator[Site]:
-    """The cases."""
+    """Yield the sites to test."""
     breast = {s.name: s for s in open_cohort(data / "her2st").sections}
     coarse = EncoderSettings(mpp=3.2)
     bulb = EncoderSettings(mpp=4.42)
@@ -117,10 +117,10 @@ def compare(site: Site) -> Iterator[dict[str, str | float]]:
 
 
 def calibrated(base: Model, sections: Sequence[Section], features: Features) -> Model:
-    """The model with gallery, corrector and combination of the site; encoder and heads untouched."""
+    """Return the model with the site's gallery, corrector and combination; encoder and heads unchanged."""
     assert isinstance(base.fitted, FittedChrep)  # noqa: S101
     table = spot_table(sections, features, base.panel, base.scale)
-    return replace(base, fitted=base.fitted.recalibrated(table, ChrepSettings(), seed=0))
+    return replace(base, fitted=recalibrate(base.fitted, table, ChrepSettings(), seed=0))
 
 
 def seconds_for(spots: int, data: Path) -> float:
@@ -135,7 +135,7 @@ def seconds_for(spots: int, data: Path) -> float:
     rng = np.random.default_rng(0)
     rows = np.sort(rng.integers(0, len(table), spots))
     started = time.perf_counter()
-    model.fitted.recalibrated(repeated(table, rows, rng), ChrepSettings(), seed=0)
+    recalibrate(model.fitted, repeated(table, rows, rng), ChrepSettings(), seed=0)
     return time.perf_counter() - started
 
 

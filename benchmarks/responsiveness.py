@@ -35,9 +35,10 @@ from rich.table import Table
 from windows import live, settle, there, until
 
 from chrep_model.geometry import Rect
-from napari_chrep.background.engine import engines
-from napari_chrep.canvas.heatmaps import Heatmaps, heatmaps
-from napari_chrep.state.session import sessions
+from napari_chrep.background.prediction_engine import PredictionEngine
+from napari_chrep.canvas.heatmaps import Heatmaps
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MPP, BATCHES, PLACES = 0.5, 5, 5
@@ -71,15 +72,17 @@ def encoder_alone(predictor: Any, context: Any) -> float:
 
 def first_maps(viewer: Any, bundle: Path, slide: Path, *, prepared: bool) -> list[float]:
     """Seconds from a request to its first value, at several places, each on a slide as if new."""
-    engine, maps, session, seconds = engines.of(viewer), heatmaps.of(viewer), sessions.of(viewer), []
+    engine, maps = kept_for(viewer, PredictionEngine), kept_for(viewer, Heatmaps)
+    session = kept_for(viewer, Session)
+    seconds: list[float] = []
     for place in range(PLACES):
         os.environ["CHREP_CACHE"] = tempfile.mkdtemp()
-        engine.load(bundle)
+        engine.load_bundle(bundle)
         settle(engine)
         (layer,) = viewer.open(slide, plugin="napari-chrep")
-        session.look_at(layer)
+        session.set_slide_layer(layer)
         if prepared:
-            engine.get_ready()
+            engine.prepare_slide()
         else:
             engine.cancel()
         settle(engine)
@@ -99,13 +102,14 @@ def first_maps(viewer: Any, bundle: Path, slide: Path, *, prepared: bool) -> lis
 
 def switches(viewer: Any, bundle: Path, slide: Path) -> dict[str, float]:
     """Predict everything, then take other genes."""
-    engine, maps, session = engines.of(viewer), heatmaps.of(viewer), sessions.of(viewer)
+    engine, maps = kept_for(viewer, PredictionEngine), kept_for(viewer, Heatmaps)
+    session = kept_for(viewer, Session)
     os.environ["CHREP_CACHE"] = tempfile.mkdtemp()
-    engine.load(bundle)
+    engine.load_bundle(bundle)
     settle(engine)
     (layer,) = viewer.open(slide, plugin="napari-chrep")
-    session.look_at(layer)
-    engine.get_ready()
+    session.set_slide_layer(layer)
+    engine.prepare_slide()
     settle(engine)
     started = time.perf_counter()
     engine.predict(None)
@@ -131,7 +135,7 @@ def main(
 
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1440, 900)
-    heatmaps.of(viewer)
+    kept_for(viewer, Heatmaps)
     side = math.ceil(math.sqrt(tiles) * load_bundle(bundle).spec.um / MPP)
     with tempfile.TemporaryDirectory() as folder:
         slide = sample_pyramid(Path(folder), side, MPP)

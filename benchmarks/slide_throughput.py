@@ -204,7 +204,7 @@ def in_turn(
 
 
 def random_encoder(name: str) -> tuple[TimmEncoder, torch.nn.Module]:
-    """An encoder with random weights, and timm's model with the same."""
+    """Return an encoder with random weights, and timm's model with the same weights."""
     ensure_torchvision()
     import timm
 

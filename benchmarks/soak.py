@@ -27,8 +27,9 @@ from rich.console import Console
 from rich.table import Table
 from windows import settle, there
 
-from napari_chrep.background.engine import engines
-from napari_chrep.state.session import sessions
+from napari_chrep.background.prediction_engine import PredictionEngine
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIDE, STOPS, WARM = 20_000, 10, 2
@@ -55,9 +56,9 @@ def main(
     viewer.window.resize(1440, 900)
     _, explorer = viewer.window.add_plugin_dock_widget("napari-chrep", "Slide explorer")
     viewer.window.add_plugin_dock_widget("napari-chrep", "Genes")
-    session, engine = sessions.of(viewer), engines.of(viewer)
+    session, engine = kept_for(viewer, Session), kept_for(viewer, PredictionEngine)
 
-    engine.load(bundle)
+    engine.load_bundle(bundle)
     settle(engine)
     with tempfile.TemporaryDirectory() as folder:
         slide = sample_pyramid(Path(folder), SIDE)

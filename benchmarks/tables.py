@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from chrep_model.evaluation.oracle import ORACLE
-from chrep_model.evaluation.summary import RIVALS
+from chrep_model.methods.registry import rivals
 
 COLUMNS = {
     "pcc_acg": "PCC(ACG)", "pcc_heg50": "PCC(HEG50)", "pcc_top50": "PCC(top 50)", "mse": "MSE", "mae": "MAE",
@@ -83,8 +83,7 @@ def main(folders: list[Path]) -> None:
         print(f"\n### {found['settings']['encoder']}\n")
         for part in (scores, lead, seeds):
             print("\n".join(part(found)) + "\n")
-        rivals = ", ".join(RIVALS)
-        print(f"Published rivals are {rivals}.")
+        print(f"Published rivals are {', '.join(rivals())}.")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from qtpy.QtTest import QTest
 
-from napari_chrep.background.engine import Engine
+from napari_chrep.background.prediction_engine import PredictionEngine
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ def until(done: Callable[[], bool]) -> float:
     return time.perf_counter() - started
 
 
-def settle(engine: Engine, ms: int = 100) -> None:
+def settle(engine: PredictionEngine, ms: int = 100) -> None:
     """Let the window live for so long, and until nothing is under way."""
     live(ms)
     until(lambda: engine.state == "idle")

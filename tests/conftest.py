@@ -75,7 +75,7 @@ def tiny_bundle(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from chrep_model.calibration.corrector import CorrectorSettings
     from chrep_model.cohorts.cohort import open_cohort
     from chrep_model.methods.chrep import ChrepSettings
-    from chrep_model.methods.phase1 import Phase1Settings
+    from chrep_model.methods.chrep.phase1 import Phase1Settings
     from chrep_model.pipeline import TrainSettings, train
 
     folder = tmp_path_factory.mktemp("bundle")

@@ -4,6 +4,10 @@ Data flow one way: a file imports from its own unit (a file or folder right belo
 units above it in `ORDER`, and no files import one another in a circle. The model knows nothing of the viewer,
 the widgets nothing of torch, and whatever the command line, the reader or the plugin load at the start brings
 in none of the slow packages.
+
+The face of the model, ``import chrep_model``, shows the functions of `api`, the last unit before the command
+line. It may name `api` alone, and only lazily: in a function, or for type checkers. Inside of the model these
+functions are not taken from the face, only ``__version__`` is.
 """
 
 from __future__ import annotations
@@ -22,10 +26,11 @@ SRC = Path(__file__).resolve().parent.parent / "src"
 MODEL, PLUGIN = "chrep_model", "napari_chrep"
 ORDER = {
     MODEL: (
-        *("errors", "processes", "samples", "geometry", "config", "cache", "files", "statistics"),
-        *("zarr_check", "mapped_arrays", "device", "slides", "cohorts", "synthetic", "encoders", "networks"),
+        *("errors", "progress", "processes", "samples", "geometry", "config", "cache", "files"),
+        *("statistics", "zarr_check", "mapped_arrays", "device"),
+        *("slides", "cohorts", "synthetic", "encoders", "networks"),
         *("embeddings", "training", "calibration", "methods", "bundle", "prediction", "analysis", "export"),
-        *("batch", "pipeline", "evaluation", "cli"),
+        *("batch", "pipeline", "evaluation", "api", "cli"),
     ),
     PLUGIN: (
         *("state", "background", "canvas", "ui", "io"),
@@ -45,10 +50,22 @@ VIEWER = {
     "npe2",
     PLUGIN,
 }
+API = f"{MODEL}.api"
 SLOW = {"torch", "torchvision", "timm", "squidpy", "scanpy", "lightning"}
 MAY_IMPORT_SLOW_AT_TOP = {"encoders", "networks", "calibration", "training", "methods"}
 # Loaded when a command or the viewer starts: nothing slow at their top, nor at the top of what that imports.
-FAST_UNITS = {"errors", "geometry", "config", "cache", "device", "zarr_check", "slides", "cohorts", "cli"}
+FAST_UNITS = {
+    "errors",
+    "geometry",
+    "config",
+    "cache",
+    "device",
+    "zarr_check",
+    "slides",
+    "cohorts",
+    "api",
+    "cli",
+}
 FAST_MODULES = {"chrep_model.prediction.prediction", "chrep_model.export.writing"}
 # What starts a process: only here, so that none imports from the current folder.
 STARTS_PROCESSES = f"{MODEL}.processes"
@@ -103,18 +120,20 @@ def imports_of(name: str, modules: dict[str, Path]) -> list[Import]:
 
 def _statements(node: ast.AST, when: str) -> Iterator[tuple[ast.AST, str]]:
     for child in ast.iter_child_nodes(node):
-        yield child, when
-        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            yield from _statements(child, "inside")
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test) and when == "top":
-            for part in child.body:
-                yield part, "typing"
-                yield from _statements(part, "typing")
-            for part in child.orelse:
-                yield part, when
-                yield from _statements(part, when)
-        else:
-            yield from _statements(child, when)
+        yield from _within(child, when)
+
+
+def _within(node: ast.AST, when: str) -> Iterator[tuple[ast.AST, str]]:
+    yield node, when
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        yield from _statements(node, "inside")
+    elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and when == "top":
+        for part in node.body:
+            yield from _within(part, "typing")
+        for part in node.orelse:
+            yield from _within(part, when)
+    else:
+        yield from _statements(node, when)
 
 
 def _targets(node: ast.AST, package: str, modules: dict[str, Path]) -> Iterator[tuple[str, int]]:
@@ -128,11 +147,10 @@ def _targets(node: ast.AST, package: str, modules: dict[str, Path]) -> Iterator[
             base = ".".join([*above, base] if base else above)
         for alias in node.names:
             whole = f"{base}.{alias.name}"
-            # `from chrep_model import slides` names a module, `from chrep_model import __version__` does not
-            yield (
-                (whole if whole in modules or alias.name in ORDER.get(base, ()) else base),
-                node.lineno,
-            )
+            if whole in modules or alias.name in ORDER.get(base, ()):
+                yield whole, node.lineno
+            else:  # a function of the face is one of `api`
+                yield (API if base == MODEL and alias.name != "__version__" else base), node.lineno
     elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if called in {"import_module", "__import__"} and isinstance(node.args[0].value, str):
@@ -178,6 +196,8 @@ def _faults(name: str, statement: Import) -> Iterator[str]:
     order = ORDER[package]
     if unit not in {*order, "", "__main__"}:
         yield f"{unit} has no place in the order of units"
+    elif name == MODEL and target == API and statement.when != "top":
+        return
     elif statement.package == package and unit_of(target) not in {"", unit} and unit != "__main__":
         if unit_of(target) not in order:
             yield f"{unit_of(target)} has no place in the order of units"
@@ -186,10 +206,16 @@ def _faults(name: str, statement: Import) -> Iterator[str]:
 
 
 def _circles(imports: dict[str, list[Import]]) -> Iterator[str]:
-    """Every circle of files that import one another, inside of functions and for types too."""
+    """Every circle of files that import one another, inside of functions and for types too.
+
+    The package's face is left out: it names the front door only once a name is asked for.
+    """
     graph = networkx.DiGraph()
     for name, statements in imports.items():
-        graph.add_edges_from((name, s.target) for s in statements if s.target in imports and s.target != name)
+        if name != MODEL:
+            graph.add_edges_from(
+                (name, s.target) for s in statements if s.target in imports and s.target != name
+            )
     for members in networkx.strongly_connected_components(graph):
         if len(members) > 1:
             yield f"a circle: {', '.join(sorted(members))}"
@@ -265,7 +291,8 @@ def write_tree(root: Path, files: dict[str, str]) -> Path:
 
 
 GOOD = {
-    "chrep_model/__init__.py": "__version__ = '1'",
+    "chrep_model/__init__.py": "__version__ = '1'\ndef __getattr__(name):\n    from chrep_model import api",
+    "chrep_model/api.py": "def f():\n    from chrep_model import pipeline",
     "chrep_model/errors.py": "class E(Exception): ...",
     "chrep_model/processes.py": "import subprocess, sys\nsubprocess.run([sys.executable])",
     "chrep_model/slides/__init__.py": "",
@@ -301,6 +328,18 @@ FAULTS = {
         "errors:2: errors imports chrep_model.cli",
     ),
     "the package loads a unit": ({"chrep_model/__init__.py": "from .slides import slide"}, "stands below it"),
+    "the package loads its functions": (
+        {"chrep_model/__init__.py": "from chrep_model.api import f"},
+        "chrep_model:1: chrep_model imports chrep_model.api",
+    ),
+    "the package names another unit": (
+        {"chrep_model/__init__.py": "def __getattr__(name):\n    from chrep_model import pipeline"},
+        "chrep_model imports chrep_model.pipeline, which stands below it",
+    ),
+    "a function of the face": (
+        {"chrep_model/pipeline.py": "from chrep_model import predict"},
+        "pipeline imports chrep_model.api, which stands below it",
+    ),
     "unknown unit": ({"chrep_model/helpers.py": "import math"}, "helpers has no place"),
     "unknown target": (
         {"chrep_model/cli.py": "from chrep_model.helpers import x", "chrep_model/helpers.py": ""},

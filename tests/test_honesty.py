@@ -26,8 +26,8 @@ from chrep_model.evaluation import fits as jobs
 from chrep_model.evaluation.benchmark import EvaluateSettings, evaluate
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.phase1 import Phase1Settings
-from chrep_model.methods.registry import METHODS
+from chrep_model.methods.chrep.phase1 import Phase1Settings
+from chrep_model.methods.registry import BUILT_IN
 from chrep_model.pipeline import TrainSettings, calibrate, train
 from chrep_model.training.features import section_features
 
@@ -35,7 +35,7 @@ TEST, TRAIN = "SYNTHETIC_P2A", "SYNTHETIC_P1A"
 CONTEXT = (200.0,)
 # Methods of which every run of the tests asks; `make test-all` asks of all.
 ALWAYS = ("ridge", "chrep")
-REST = tuple(method for method in METHODS if method not in ALWAYS)
+REST = tuple(method for method in BUILT_IN if method not in ALWAYS)
 TOGETHER = pytest.mark.parametrize(
     "methods", [ALWAYS, pytest.param(REST, marks=pytest.mark.slow)], ids=["always", "rest"]
 )

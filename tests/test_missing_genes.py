@@ -16,12 +16,12 @@ from chrep_model.bundle.stored_gallery import read_gallery, write_gallery
 from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.phase1 import Phase1Settings
+from chrep_model.methods.chrep.phase1 import Phase1Settings
 from chrep_model.pipeline import TrainSettings, calibrate, train
 from chrep_model.prediction.predictor import Predictor
+from chrep_model.progress import Progress
 from chrep_model.slides.slide import open_slide
 from chrep_model.training.features import section_features
-from chrep_model.training.run import Run
 
 SMALL = ChrepSettings(
     trees=5,
@@ -50,8 +50,8 @@ def trained(cohorts, tmp_path_factory):
     genes = folder / "genes.txt"
     genes.write_text("\n".join([*cohort.sections[0].genes, "NOBODY1"]), encoding="utf-8")
     settings = TrainSettings(tile_um=100, mpp=2.0, context_um=(200.0,), genes=genes, chrep=SMALL)
-    run = Run(warn=said.append)
-    train(cohort, settings, folder / "gaps.chrep", device="cpu", cache=folder / "cache", run=run)
+    progress = Progress(warn=said.append)
+    train(cohort, settings, folder / "gaps.chrep", device="cpu", cache=folder / "cache", progress=progress)
     return load_bundle(folder / "gaps.chrep"), said
 
 
@@ -130,7 +130,12 @@ def test_calibrating_and_adding_spots_that_lack_genes(tiny_bundle, cohorts, tmp_
     lacking = old.panel.missing(gaps["SYNTHETIC_P1B"])
     assert lacking
     new = calibrate(
-        old, gaps, tmp_path / "new.chrep", device="cpu", cache=tmp_path / "c", run=Run(warn=said.append)
+        old,
+        gaps,
+        tmp_path / "new.chrep",
+        device="cpu",
+        cache=tmp_path / "c",
+        progress=Progress(warn=said.append),
     )
     assert len(said) == 1 and "section SYNTHETIC_P1B did not measure" in said[0]
     measured = new.model.fitted.gallery.measured

@@ -12,11 +12,11 @@ from chrep_model.config import read_yaml, validated
 from chrep_model.errors import BundleError, Cancelled, CohortError, GeneError, SettingsError
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.phase1 import Phase1Settings
+from chrep_model.methods.chrep.phase1 import Phase1Settings
 from chrep_model.pipeline import TrainSettings, calibrate, partial_training, train
+from chrep_model.progress import Progress
 from chrep_model.training import checkpoint
 from chrep_model.training.features import section_features
-from chrep_model.training.run import Run
 
 SMALL = ChrepSettings(
     trees=5,
@@ -24,6 +24,7 @@ SMALL = ChrepSettings(
     corrector=CorrectorSettings(epochs=2, hidden=8),
     k=10,
 )
+STOPPED = Progress(cancelled=lambda: True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,7 +101,7 @@ def test_an_unknown_gene_is_refused_before_anything_is_encoded(cohort, tmp_path)
     with pytest.raises(GeneError, match="NOSUCH1"):
         train(
             cohort, wrong, tmp_path / "m.chrep", device="cpu", cache=tmp_path / "cache",
-            progress=lambda *tiles: asked.append(tiles),
+            progress=Progress(advance=lambda *tiles: asked.append(tiles)),
         )  # fmt: skip
     assert not asked and not (tmp_path / "cache").exists()
 
@@ -116,8 +117,8 @@ def test_excluded_sections(run, cohort):
 
 def test_progress_and_report(run):
     tiles, lines = [], []
-    how = {"progress": lambda *step: tiles.append(step), "run": Run(say=lines.append)}
-    run(method="chrep", how=how, tile_um=90)  # tiles that nothing else here looks at
+    progress = Progress(message=lines.append, advance=lambda *step: tiles.append(step))
+    run(method="chrep", how={"progress": progress}, tile_um=90)  # tiles that nothing else here looks at
     assert tiles
     assert lines[-1] == "all sections"
     assert sum("without section" in line for line in lines) == 3
@@ -129,11 +130,14 @@ def test_cancelling_leaves_no_bundle(cohort, tmp_path):
     lines = []
     for moment, asked in (("start", 0), ("tiles", 3), ("fit", 10**6)):
         count = iter(range(asked))
+        progress = Progress(
+            message=lines.append,
+            cancelled=lambda count=count: next(count, None) is None or len(lines) == 2,
+        )
         with pytest.raises(Cancelled):
             train(
                 cohort, settings(method="chrep", batch_size=8), tmp_path / "m.chrep", device="cpu",
-                cache=tmp_path / "cache", run=Run(say=lines.append),
-                cancelled=lambda count=count: next(count, None) is None or len(lines) == 2,
+                cache=tmp_path / "cache", progress=progress,
             )  # fmt: skip
         assert not list(tmp_path.glob("m.chrep*")), moment
         assert len(lines) == (2 if moment == "fit" else 0)
@@ -142,7 +146,7 @@ def test_cancelling_leaves_no_bundle(cohort, tmp_path):
 def test_cancelling_leaves_the_former_bundle(run):
     former = run()
     with pytest.raises(Cancelled):
-        run(seed=1, how={"cancelled": lambda: True})
+        run(seed=1, how={"progress": STOPPED})
     assert load_bundle(former.path).hash == former.hash
 
 
@@ -191,7 +195,7 @@ def test_calibrating_in_place_and_again(chrep, cohort, cache, tmp_path):
     twice = calibrate(once, site, tmp_path / "twice.chrep", device="cpu", cache=cache)
     assert twice.card.files["weights.safetensors"] == once.card.files["weights.safetensors"]
     with pytest.raises(Cancelled):
-        calibrate(once, site, tmp_path / "no.chrep", device="cpu", cache=cache, cancelled=lambda: True)
+        calibrate(once, site, tmp_path / "no.chrep", device="cpu", cache=cache, progress=STOPPED)
     assert not (tmp_path / "no.chrep").exists()
 
 
@@ -235,13 +239,13 @@ def tuned(run, tiny_encoder):
 
 
 def dying(part, number, warned):
-    """Give a `run` that is interrupted with the epoch of a part."""
+    """Give a `progress` that is interrupted with the epoch of a part."""
 
     def on_epoch(epoch):
         if (epoch.part, epoch.number) == (part, number):
             raise KeyboardInterrupt
 
-    return Run(on_epoch=on_epoch, warn=warned.append)
+    return Progress(epoch=on_epoch, warn=warned.append)
 
 
 def test_a_fine_tuned_encoder_is_the_bundles_own(tuned, cohort, tiny_encoder):
@@ -270,13 +274,13 @@ def test_a_training_that_ended_early_goes_on_to_the_same_model(tuned, monkeypatc
     whole = tuned("whole.chrep")
     epochs, warned, trained = [], [], []
     with pytest.raises(KeyboardInterrupt):
-        tuned(how={"run": dying(part, number, warned)})
+        tuned(how={"progress": dying(part, number, warned)})
     left = partial_training(tmp_path / "m.chrep")
     assert left.name == "m.chrep.partial-training" and any(left.iterdir())
     assert str(left) in warned[0] and "--resume" in warned.pop()
     step = torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *a, **k: (trained.append(1), step(*a, **k))[1])
-    again = tuned(how={"run": Run(on_epoch=epochs.append, warn=warned.append), "resume": True})
+    again = tuned(how={"progress": Progress(epoch=epochs.append, warn=warned.append), "resume": True})
     assert again.card.files == whole.card.files
     assert not warned and not left.exists()
     assert [e.number for e in epochs if e.part == "encoder"] == [1, 2, 3]  # the curve is whole
@@ -290,10 +294,10 @@ def test_without_resume_what_was_left_is_discarded_with_a_word(run, tmp_path):
     left = partial_training(tmp_path / "m.chrep")
     left.mkdir()
     warned = []
-    run(how={"run": Run(warn=warned.append)})
+    run(how={"progress": Progress(warn=warned.append)})
     (line,) = warned
     assert line.startswith(f"{left}: ") and "discarded" in line and "--resume" in line
-    run(how={"run": Run(warn=warned.append), "resume": True})
+    run(how={"progress": Progress(warn=warned.append), "resume": True})
     assert "no half-finished training to go on with" in warned[1]
     assert [p.name for p in tmp_path.iterdir()] == ["m.chrep"]
 
@@ -317,7 +321,7 @@ def test_cancelling_the_fine_tuning_leaves_nothing(tuned, tmp_path):
     """A folder to go on from is for those who did not mean to stop."""
     asked = iter(range(20))
     with pytest.raises(Cancelled):
-        tuned(how={"cancelled": lambda: next(asked, None) is None})
+        tuned(how={"progress": Progress(cancelled=lambda: next(asked, None) is None)})
     assert not list(tmp_path.iterdir())
 
 

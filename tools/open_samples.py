@@ -15,7 +15,8 @@ from qtpy.QtWidgets import QApplication
 
 import napari_chrep
 from chrep_model.samples import sample_folder
-from napari_chrep.state.session import sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.docks import PLUGIN
 
 PATIENCE_S = 120
@@ -31,7 +32,7 @@ def main() -> None:
         layers = viewer.open_sample(PLUGIN, key)
         assert layers and layers[0].rgb and layers[0].metadata["chrep_slide"].mpp is not None, key
         print(f"{key}: {', '.join(layer.name for layer in layers)}")
-    session, until = sessions.of(viewer), time.monotonic() + PATIENCE_S
+    session, until = kept_for(viewer, Session), time.monotonic() + PATIENCE_S
     while session.bundle is None and time.monotonic() < until:
         QApplication.processEvents()
         time.sleep(0.05)

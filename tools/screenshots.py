@@ -59,7 +59,7 @@ class Tour:
 
     def __init__(self, samples: Path, out: Path, theme: str, light: str) -> None:
         import napari
-        from hand import Hand
+        from drive_window import WindowDriver
         from qtpy.QtCore import QCoreApplication, Qt
 
         QCoreApplication.setAttribute(Qt.ApplicationAttribute.AA_DontUseNativeDialogs)
@@ -67,7 +67,7 @@ class Tour:
         self.viewer = napari.Viewer(show=True)
         self.viewer.theme = theme
         self.viewer.window.resize(*SIZE)
-        self.hand = Hand(self.viewer)
+        self.driver = WindowDriver(self.viewer)
 
     def go(self) -> None:
         """Go through it."""
@@ -80,12 +80,12 @@ class Tour:
 
     def _picture(self, name: str, *, settled: bool = True) -> None:
         self.viewer.theme = "light" if name == self.light else self.theme
-        self.hand.picture(self.out / f"{name}.png", settled=settled)
+        self.driver.picture(self.out / f"{name}.png", settled=settled)
         self.viewer.theme = self.theme
 
     def _dock(self, title: str) -> Any:
         """Open a dock by its entry in the menu, and return its widget."""
-        self.hand.menu("Plugins", "CHRep", f"{title} (CHRep)")
+        self.driver.menu("Plugins", "CHRep", f"{title} (CHRep)")
         return self.viewer.window.dock_widgets[f"{title} (CHRep)"]
 
     def _is_idle(self) -> bool:
@@ -93,34 +93,34 @@ class Tour:
 
     def _open(self) -> None:
         self.explorer = self._dock("Slide explorer")
-        self.hand.drop(self.samples / "SYNTHETIC_slide.ome.tif", "CHRep")
-        self.hand.choose(self.explorer.model.picker, "SYNTHETIC_demo.chrep")
-        self.hand.wait(lambda: self._is_idle() and self.explorer.run.predict_tissue.isEnabled())
+        self.driver.drop(self.samples / "SYNTHETIC_slide.ome.tif", "CHRep")
+        self.driver.choose(self.explorer.model.picker, "SYNTHETIC_demo.chrep")
+        self.driver.wait(lambda: self._is_idle() and self.explorer.run.predict_tissue.isEnabled())
         self._picture("open")
 
     def _predict(self) -> None:
         self.genes = self._dock("Genes")
-        self.hand.click(self.explorer.run.predict_tissue)
-        self.hand.wait(lambda: bool(self.genes.maps.heatmaps.visible))
+        self.driver.click(self.explorer.run.predict_tissue)
+        self.driver.wait(lambda: bool(self.genes.maps.heatmaps.visible))
         self._picture("predicting", settled=False)
-        self.hand.wait(self._is_idle)
+        self.driver.wait(self._is_idle)
 
     def _gene(self) -> None:
-        self.hand.row(self.genes.view, self.genes.table.names().index(GENE))
-        self.hand.wait(lambda: not self.genes.variability.busy)
+        self.driver.row(self.genes.view, self.genes.table.names().index(GENE))
+        self.driver.wait(lambda: not self.genes.variability.busy)
         self._picture("gene")
 
     def _side_by_side(self) -> None:
-        self.hand.click(self.genes.maps.side_by_side)
+        self.driver.click(self.genes.maps.side_by_side)
         self._picture("side_by_side")
 
     def _trust(self) -> None:
         for kind in ("raw", "difference", "interval", "unlike"):
-            self.hand.click(self.genes.maps.toggles[kind])
+            self.driver.click(self.genes.maps.toggles[kind])
         self._picture("trust")
-        self.hand.click(self.genes.maps.side_by_side)
+        self.driver.click(self.genes.maps.side_by_side)
         if not self.genes.maps.toggles["calibrated"].isChecked():
-            self.hand.click(self.genes.maps.toggles["calibrated"])
+            self.driver.click(self.genes.maps.toggles["calibrated"])
 
     def _neighbours(self) -> None:
         self.neighbours = self._dock("Neighbours")
@@ -128,9 +128,9 @@ class Tour:
         self._picture("neighbours")
 
     def _compare(self) -> None:
-        self.hand.click(self.neighbours.tile.pin)
+        self.driver.click(self.neighbours.tile.pin)
         self._click_tissue(-122, 200)
-        self.hand.wait(lambda: self.neighbours.comparison.table.rowCount())
+        self.driver.wait(lambda: self.neighbours.comparison.listed.rowCount())
         self._picture("compared")
 
     def _click_tissue(self, right: int, down: int) -> None:
@@ -138,37 +138,37 @@ class Tour:
         from qtpy.QtCore import QPoint
 
         canvas = self.viewer.window._qt_viewer.canvas.native
-        self.hand.click(canvas, canvas.rect().center() + QPoint(right, down))
+        self.driver.click(canvas, canvas.rect().center() + QPoint(right, down))
 
     def _export(self) -> None:
         panel = self._dock("Export")
-        self.hand.click(panel.export)
+        self.driver.click(panel.export)
         panel.dialog.setDirectory(str(self.samples.parent))
-        self.hand.accept(panel.dialog)
-        self.hand.wait(lambda: not panel.exporter.busy)
+        self.driver.accept(panel.dialog)
+        self.driver.wait(lambda: not panel.exporter.busy)
         self._picture("export")
 
     def _measured(self) -> None:
         self.viewer.layers.clear()
-        self.hand.menu("File", "Open Sample", "CHRep", "SYNTHETIC section with its spots")
-        self.hand.wait(lambda: self.genes.maps.measured.isEnabled())
-        self.hand.click(self.explorer.run.predict_tissue)
-        self.hand.wait(self._is_idle)
-        self.hand.front(self.genes)
+        self.driver.menu("File", "Open Sample", "CHRep", "SYNTHETIC section with its spots")
+        self.driver.wait(lambda: self.genes.maps.measured.isEnabled())
+        self.driver.click(self.explorer.run.predict_tissue)
+        self.driver.wait(self._is_idle)
+        self.driver.front(self.genes)
         if not self.genes.maps.measured.isChecked():
-            self.hand.click(self.genes.maps.measured)
+            self.driver.click(self.genes.maps.measured)
         self._picture("measured")
 
     def _retrain(self) -> None:
         panel = self._dock("Retrain")
-        self.hand.menu("Plugins", "CHRep", "Slide explorer (CHRep)")  # closes it, which leaves more room
-        self.hand.click(panel.cohort.add_folder)
+        self.driver.menu("Plugins", "CHRep", "Slide explorer (CHRep)")  # closes it, which leaves more room
+        self.driver.click(panel.cohort.add_folder)
         panel.cohort.dialog.setDirectory(str(self.samples))
-        self.hand.accept(panel.cohort.dialog)
-        self.hand.wait(panel.start.isEnabled)
-        self.hand.wait(lambda: "Working" not in panel.estimate.text())
-        self.hand.click(panel.start)
-        self.hand.wait(lambda: panel.retrainer.state in ("outcome", "interrupted"))
+        self.driver.accept(panel.cohort.dialog)
+        self.driver.wait(panel.start.isEnabled)
+        self.driver.wait(lambda: "Working" not in panel.estimate.text())
+        self.driver.click(panel.start)
+        self.driver.wait(lambda: panel.retrainer.state in ("outcome", "interrupted"))
         self._picture("retrain")
 
 

@@ -1,4 +1,4 @@
-"""Where embeddings are kept on this computer, and how much of them."""
+"""Cache folder of the embeddings on this computer, and removal of old ones."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import platformdirs
 
 
 def default_cache() -> Path:
-    """Where embeddings are kept: ``$CHREP_CACHE``, else the user's cache folder."""
+    """Return the cache folder of the embeddings: ``$CHREP_CACHE``, else the user's cache folder."""
     given = os.environ.get("CHREP_CACHE")
     return Path(given) if given else Path(platformdirs.user_cache_dir("chrep", appauthor=False))
 
 
 def trim_cache(cache: Path, most_bytes: int) -> None:
-    """Forget the slides that were not looked at for longest, until what is kept fits.
+    """Delete the least recently used embedding stores until the others fit into `most_bytes`.
 
-    Whoever has such a store open loses no more than what was kept: to zarr, chunks that are gone are empty.
+    A store may be deleted while another process uses it: zarr reads missing chunks as empty, so that process
+    only loses stored embeddings.
 
     Parameters
     ----------
     cache : Path
         Folder of the stores; need not exist.
     most_bytes : int
-        How much they may take together.
+        Largest total size of the stores in bytes.
     """
     stores = [folder for folder in cache.glob("*") if (folder / "zarr.json").is_file()]
     left = most_bytes

@@ -1,4 +1,4 @@
-"""Settings files: YAML read safely, and their faults said in words."""
+"""Reading of YAML settings files, and error messages for wrong settings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Mapping in a YAML file.
+    """Read a YAML file that holds a mapping of names to values.
 
     Raises
     ------
     SettingsError
-        No such file, no YAML, or no mapping.
+        The file is missing, is no YAML, or holds no mapping.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -42,7 +42,7 @@ def validated(
     path: str | os.PathLike[str] | None = None,
     command: str = "train",
 ) -> M:
-    """Build `model`, the settings of a command, from values; SettingsError that names the first wrong one."""
+    """Build a command's settings `model` from values; SettingsError names the first wrong value."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

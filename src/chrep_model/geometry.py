@@ -1,11 +1,11 @@
-"""Coordinates and scales; every conversion of the project is in this file.
+"""Conversions of coordinates and scales; all conversions of the project are in this file.
 
 Conventions
 -----------
 - Stored coordinates are (x, y) in level-0 pixels, x to the right and y down. Arrays are indexed (row, col).
-- Coordinates are continuous and belong to the pixel *corners*: pixel ``i`` covers ``[i, i + 1)`` and its
-  centre is ``i + 0.5``. A coarser level is then a plain division by its downsample, with no half pixel to
-  remember.
+- Coordinates are continuous and refer to pixel *corners*: pixel ``i`` covers ``[i, i + 1)`` and its centre is
+  ``i + 0.5``. Coordinates of a coarser level are then those of level 0 divided by its downsample, without a
+  shift of half a pixel.
 - napari centres its pixels on whole numbers: the centre of slide pixel ``i`` is at world ``i * mpp``, so that
   the continuous coordinate ``u`` is at world ``(u - 0.5) * mpp``.
 - Downsamples are floats. Real pyramids have factors such as 4.00012 or 1.5.
@@ -36,12 +36,12 @@ class Rect(NamedTuple):
 
     @property
     def right(self) -> float:
-        """First x behind the rectangle."""
+        """Right edge, x + width."""
         return self.x + self.width
 
     @property
     def bottom(self) -> float:
-        """First y below the rectangle."""
+        """Bottom edge, y + height."""
         return self.y + self.height
 
     @property
@@ -50,13 +50,13 @@ class Rect(NamedTuple):
         return self.x + self.width / 2, self.y + self.height / 2
 
     def intersection(self, other: Rect) -> Rect | None:
-        """Return what both rectangles cover, or ``None`` where they share no area."""
+        """Return the intersection with another rectangle, or ``None`` if they share no area."""
         x, y = max(self.x, other.x), max(self.y, other.y)
         width, height = min(self.right, other.right) - x, min(self.bottom, other.bottom) - y
         return Rect(x, y, width, height) if width > 0 and height > 0 else None
 
     def expanded(self, margin: float) -> Rect:
-        """Return the rectangle grown by `margin` pixels on each side; negative shrinks it, down to 0."""
+        """Return the rectangle grown by `margin` pixels on each side, or shrunk if negative, down to 0."""
         x, y = self.centre
         return Rect.around(x, y, max(self.width + 2 * margin, 0.0), max(self.height + 2 * margin, 0.0))
 
@@ -72,34 +72,29 @@ def rowcol_to_xy(rc: npt.ArrayLike) -> FloatArray:
 
 
 def um_to_px(um: float, mpp: float) -> float:
-    """Return a length in pixels from its µm and the µm per pixel."""
+    """Convert a length in µm to pixels of `mpp` µm."""
     return um / mpp
 
 
 def px_to_um(px: float, mpp: float) -> float:
-    """Return a length in µm from its pixels and the µm per pixel."""
+    """Convert a length in pixels of `mpp` µm to µm."""
     return px * mpp
 
 
-def level_to_base(xy: npt.ArrayLike, downsample: float) -> FloatArray:
-    """Turn continuous coordinates of a pyramid level, (n, 2), into those of level 0."""
-    return _pairs(xy) * float(downsample)
-
-
 def base_to_level(xy: npt.ArrayLike, downsample: float) -> FloatArray:
-    """Turn continuous coordinates of level 0, (n, 2), into those of a pyramid level."""
+    """Convert continuous coordinates (n, 2) of level 0 to a pyramid level."""
     return _pairs(xy) / float(downsample)
 
 
 def overlay_transform(
     step_px: float, tile_px: float, mpp: float, origin_xy: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Place an image with one pixel per tile over the slide in napari.
+    """Compute napari's scale and translation for an image with one pixel per tile of the slide.
 
     Parameters
     ----------
     step_px
-        Distance of neighbouring tile centres in level-0 pixels.
+        Distance between neighbouring tile centres in level-0 pixels.
     tile_px
         Side of a tile in level-0 pixels.
     mpp
@@ -110,11 +105,11 @@ def overlay_transform(
     Returns
     -------
     scale, translate
-        Both (y, x) in µm. The centre of image pixel (r, c) then lies on the centre of its tile,
+        Both (y, x) in µm. They put the centre of image pixel (r, c) on the centre of its tile,
         ``origin + (c * step + tile / 2, r * step + tile / 2)``.
     """
     x, y = origin_xy
-    half = tile_px / 2 - 0.5  # the 0.5 is napari's: its pixels are centred on whole numbers
+    half = tile_px / 2 - 0.5  # 0.5 because napari centres its pixels on whole numbers
     scale = step_px * mpp
     return (scale, scale), ((y + half) * mpp, (x + half) * mpp)
 

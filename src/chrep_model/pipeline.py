@@ -1,16 +1,15 @@
-"""Train and calibrate models, for the command line and the plugin alike.
+"""Training and calibration of models, for the command line and the plugin.
 
-Slides become features once (`training.features.section_features`); a model is fitted on those of training
-sections (`methods.model.fit_model`) and stored as a bundle.
+Features of the training sections are computed once (`training.features.section_features`); a model is fitted
+on them (`methods.model.fit_model`) and stored as a bundle.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +23,21 @@ from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.gene_lists import read_gene_list
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.device import choose_device
-from chrep_model.embeddings import Progress
 from chrep_model.encoders.encoder import Encoder
 from chrep_model.encoders.timm_encoder import TimmEncoder
 from chrep_model.errors import BundleError, Cancelled, SettingsError
 from chrep_model.methods.base import Method
-from chrep_model.methods.chrep import ChrepSettings, FittedChrep
+from chrep_model.methods.chrep import ChrepSettings, FittedChrep, recalibrate
+from chrep_model.methods.method_settings import MethodSettings, make_method
 from chrep_model.methods.model import FeatureScale, Model, fit_model, spot_table
-from chrep_model.methods.registry import MethodSettings, make_method
+from chrep_model.progress import SILENT, Progress
 from chrep_model.training.distributed import Ranks, process_group
 from chrep_model.training.features import EncoderSettings, Features, section_features
 from chrep_model.training.finetune import FinetuneSettings, finetune
-from chrep_model.training.run import SILENT, Epoch, Run
+from chrep_model.training.run import Run
 
 DEFAULT_GENES = 785
-"""As many as the list on which the field compares itself on HER2+ sections."""
+"""Number of genes in the list on which methods are commonly compared on HER2+ sections."""
 
 
 class TrainSettings(EncoderSettings, MethodSettings):
@@ -47,22 +46,22 @@ class TrainSettings(EncoderSettings, MethodSettings):
     Attributes
     ----------
     method : str
-        One of `methods.registry.METHODS`.
+        One of `methods.registry.names`.
     genes : int or Path
-        How many genes to choose on the training sections, or a file that lists them.
+        Number of genes to choose on the training sections, or a file that lists them.
     seed : int
-        The one seed.
+        Random seed of the whole training.
     exclude_sections : tuple of str
-        Sections that must not be looked at.
+        Names of sections that are not used.
     finetune : FinetuneSettings, optional
-        Fine-tune the encoder on these sections first.
+        Settings of fine-tuning the encoder on the sections first; not fine-tuned if None.
     note : str
-        Goes on the card.
+        Note for the bundle's card.
     """
 
     method: str = "chrep"
     genes: int | Path = DEFAULT_GENES
-    seed: int = Field(0, ge=0, lt=2**32)  # the forests take no other
+    seed: int = Field(0, ge=0, lt=2**32)  # the range that random forests accept
     exclude_sections: tuple[str, ...] = ()
     finetune: FinetuneSettings | None = None
     note: str = ""
@@ -81,67 +80,60 @@ def train(
     cache: Path | None = None,
     resume: bool = False,
     features: Features | None = None,
-    progress: Progress | None = None,
-    run: Run = SILENT,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress = SILENT,
 ) -> Bundle:
     """Train a method on a cohort and write the bundle.
 
-    Under ``torchrun`` the processes share the fine-tuning; the first one does all else.
+    Under ``torchrun`` the processes share the fine-tuning; the first one does everything else.
 
     Parameters
     ----------
     out : path
-        Folder of the bundle; appears when it is complete.
+        Folder of the bundle, written when training is complete.
     device : str
         ``"auto"`` or a torch device, for the encoder.
     cache : Path, optional
-        Where embeddings are kept; `default_cache()` unless given.
+        Cache folder of the embeddings; `default_cache()` unless given.
     resume : bool
-        Go on from what a training that was killed has left beside `out`.
+        Whether to resume an interrupted training from its checkpoints beside `out`.
     features : mapping, optional
-        What `section_features` gives for these sections, where it is at hand; not for fine-tuning.
-    progress, cancelled : callable, optional
-        Tiles done; asked between batches, and between the parts of a fit.
-    run : Run
-        Gets lines of text and every epoch's loss; its own folder of checkpoints is not used.
+        Result of `section_features` for these sections, if computed already; not for fine-tuning.
+    progress : Progress
+        Told what is being done, tiles, and every epoch's loss; asked between batches, and between the parts
+        of a fit.
 
     Raises
     ------
     BundleError
-        `out` cannot be written, or is something else than a bundle.
+        `out` cannot be written, or exists and is not a bundle.
     CohortError
-        Fewer than two sections are left.
+        Fewer than two sections remain.
     GeneError
-        No listed gene that is measured anywhere, or none that is detected often enough.
+        No section measured a listed gene, or no gene is detected often enough.
     """
     check_place(out)
     cohort = cohort.without(settings.exclude_sections) if settings.exclude_sections else cohort
     cohort.require(2, "training holds sections out in turn")
     method, genes = make_method(settings.method, settings), settings.gene_choice()
-    # A name that is wrong, or a gene that is missing somewhere, is said before hours of encoding.
+    # Report wrong names and missing genes before hours of encoding.
     gaps: list[str] = []
     panel = GenePanel.fit(cohort.sections, genes, warn=gaps.append)
     gaps += panel.gaps(cohort.sections)
     folder = partial_training(out)
-    with process_group() as ranks, _kept_in(folder, resume, stopping(run, cancelled), ranks) as run:
+    with process_group() as ranks, _kept_in(folder, resume, progress, ranks) as run:
         for line in gaps:
-            run.warn(line)
+            run.progress.warn(line)
         encoder, weights = settings.open(choose_device(device)), settings.weights
         if settings.finetune is not None:
             weights = folder / "fine-tuned.safetensors"
-            encoder = _finetuned(
-                method, cohort, genes, encoder, settings, weights,
-                run=run, ranks=ranks, progress=progress, cancelled=cancelled,
-            )  # fmt: skip
+            encoder = _finetuned(method, cohort, genes, encoder, settings, weights, run=run, ranks=ranks)
         if ranks.first:
-            if weights is None and isinstance(encoder, TimmEncoder):  # the hub's: the bundle takes them along
+            if weights is None and isinstance(encoder, TimmEncoder):  # from the hub: stored in the bundle
                 weights = folder / "hub.safetensors"
                 encoder = _written(encoder, settings, weights)
             _fit_and_save(
                 method, cohort, genes, encoder, settings, weights, out,
                 features=None if settings.finetune else features, cache=cache, run=run,
-                progress=progress, cancelled=cancelled,
             )  # fmt: skip
         ranks.wait()
     return load_bundle(out)
@@ -159,17 +151,15 @@ def _fit_and_save(
     features: Features | None,
     cache: Path | None,
     run: Run,
-    progress: Progress | None,
-    cancelled: Callable[[], bool] | None,
 ) -> None:
     """Compute features with the final encoder, fit the method and write the bundle."""
     features = features or section_features(
         cohort.sections, encoder, settings.context_um, batch_size=settings.batch_size,
-        cache=cache or default_cache(), progress=progress, cancelled=cancelled,
+        cache=cache or default_cache(), progress=run.progress,
     )  # fmt: skip
-    _stop_if(cancelled)
+    run.progress.raise_if_cancelled()
     model = fit_model(method, cohort.sections, features, genes, seed=settings.seed, run=run)
-    _stop_if(cancelled)
+    run.progress.raise_if_cancelled()
     save_bundle(
         out, model, encoder, weights=weights, context_um=settings.context_um, cohort=cohort.name,
         sections=provenance(cohort.sections), seed=settings.seed,
@@ -187,13 +177,11 @@ def _finetuned(
     *,
     run: Run,
     ranks: Ranks,
-    progress: Progress | None,
-    cancelled: Callable[[], bool] | None,
 ) -> Encoder:
     """Fine-tune the encoder by the method's objective, write its weights to `out` and load them."""
     import torch
 
-    assert settings.finetune is not None  # noqa: S101  (only called with it)
+    assert settings.finetune is not None  # noqa: S101  (checked by the caller)
     if not isinstance(encoder, TimmEncoder):
         raise SettingsError(
             "the built-in encoder has no weights to fine-tune",
@@ -210,18 +198,17 @@ def _finetuned(
     none = np.empty(0, np.float32)
     blank = {s.name: np.empty((len(s), 0), np.float32) for s in cohort.sections}
     table = spot_table(cohort.sections, blank, panel, FeatureScale(none, none))
-    run.say("fine-tuning the encoder")
+    run.message("fine-tuning the encoder")
     finetune(
         encoder, objective, cohort.sections, table, settings.finetune, out, seed=settings.seed,
-        run=run.within("encoder"), ranks=ranks, progress=progress if ranks.first else None,
-        cancelled=cancelled,
+        run=run.within("encoder"), ranks=ranks,
     )  # fmt: skip
     ranks.wait()
     return settings.model_copy(update={"weights": out}).open(str(encoder.device))
 
 
 def _written(encoder: TimmEncoder, settings: TrainSettings, path: Path) -> Encoder:
-    """Write an encoder's weights into a file, and load them from there."""
+    """Write an encoder's weights to a file, and load the encoder from it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoder.weights_file())
     return settings.model_copy(update={"weights": path}).open(str(encoder.device))
@@ -235,21 +222,19 @@ def calibrate(
     device: str = "auto",
     cache: Path | None = None,
     features: Features | None = None,
-    progress: Progress | None = None,
-    run: Run = SILENT,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress = SILENT,
 ) -> Bundle:
-    """Fit a new gallery and corrector to measured sections; the encoder and heads of the bundle stay.
+    """Fit a new gallery and corrector to measured sections; encoder and heads of the bundle do not change.
 
-    The weights of the combination are learned anew as well: with the new sections left out in turn from
-    gallery and corrector, they say how far to trust the old heads at the new site.
+    The weights of the combination are also fitted again, on predictions for new sections that are held out
+    from gallery and corrector in turn, so that they reflect the accuracy of the old heads at the new site.
 
     Raises
     ------
     BundleError
-        The bundle's method has nothing to calibrate, or `out` is something else than a bundle.
+        The bundle's method cannot be calibrated, or `out` exists and is not a bundle.
     CohortError
-        Fewer than two sections, or their genes are named otherwise.
+        There are fewer than two sections, or they use other gene names.
     """
     check_place(out)
     old = bundle.model
@@ -262,18 +247,17 @@ def calibrate(
     cohort.require(2, "calibrating holds sections out in turn")
     cohort = cohort.named_as(old.panel.genes, old.panel.ids, "the model")
     for line in old.panel.gaps(cohort.sections):
-        run.warn(line)
+        progress.warn(line)
     encoder = bundle.encoder(choose_device(device))
     features = features or section_features(
         cohort.sections, encoder, bundle.context_um,
-        cache=cache or default_cache(), progress=progress, cancelled=cancelled,
+        cache=cache or default_cache(), progress=progress,
     )  # fmt: skip
-    _stop_if(cancelled)
+    progress.raise_if_cancelled()
     table = spot_table(cohort.sections, features, old.panel, old.scale)
     settings = ChrepSettings.model_validate(bundle.card.settings.get("chrep") or {})
-    run = stopping(run, cancelled)
-    fitted = old.fitted.recalibrated(table, settings, seed=bundle.card.seed, run=run)
-    _stop_if(cancelled)
+    fitted = recalibrate(old.fitted, table, settings, seed=bundle.card.seed, run=Run(progress))
+    progress.raise_if_cancelled()
     return save_bundle(
         out, Model(old.panel, old.scale, fitted), encoder, weights=bundle.encoder_weights,
         context_um=bundle.context_um, cohort=cohort.name, sections=provenance(cohort.sections),
@@ -283,59 +267,41 @@ def calibrate(
 
 
 def partial_training(out: str | os.PathLike[str]) -> Path:
-    """Return the folder beside a bundle for half-trained networks, until the bundle is complete."""
+    """Return the folder for checkpoints beside a bundle, which exists until the bundle is complete."""
     return Path(f"{Path(out)}.partial-training")
 
 
 @contextmanager
-def _kept_in(folder: Path, resume: bool, run: Run, ranks: Ranks) -> Iterator[Run]:
-    """Yield `run` with a folder of checkpoints, empty or as found; it is deleted after success.
+def _kept_in(folder: Path, resume: bool, progress: Progress, ranks: Ranks) -> Iterator[Run]:
+    """Yield a run with a folder of checkpoints, empty or as found; it is deleted after success.
 
     A training that fails or is killed leaves it for `resume`, one that the user cancels does not. All
     processes but the first are silent and write nothing.
     """
     if not ranks.first:
-        yield Run(checkpoints=folder)
+        yield Run(Progress(cancelled=progress.cancelled), folder)
         return
     if resume and not folder.exists():
-        run.warn(f"{folder}: there is no half-finished training to go on with; this one starts anew")
+        progress.warn(f"{folder}: there is no half-finished training to go on with; this one starts anew")
     if folder.exists() and not resume:
-        run.warn(f"{folder}: an earlier training's half-finished networks are discarded (--resume uses them)")
+        discarded = "an earlier training's half-finished networks are discarded (--resume uses them)"
+        progress.warn(f"{folder}: {discarded}")
         shutil.rmtree(folder)
     try:
-        yield replace(run, checkpoints=folder)
+        yield Run(progress, folder)
     except Cancelled:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     except KeyboardInterrupt:
         if folder.exists():
-            run.warn(f"{folder}: what was done so far is kept here; --resume goes on with it")
+            progress.warn(f"{folder}: what was done so far is kept here; --resume goes on with it")
         raise
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def stopping(run: Run, cancelled: Callable[[], bool] | None) -> Run:
-    """Return `run` changed to raise Cancelled at the next line or epoch once `cancelled` is true."""
-
-    def say(line: str) -> None:
-        _stop_if(cancelled)
-        run.say(line)
-
-    def on_epoch(epoch: Epoch) -> None:
-        _stop_if(cancelled)
-        run.on_epoch(epoch)
-
-    return replace(run, say=say, on_epoch=on_epoch)
-
-
-def _stop_if(cancelled: Callable[[], bool] | None) -> None:
-    if cancelled is not None and cancelled():
-        raise Cancelled("cancelled")
-
-
 def _settings_of(settings: TrainSettings) -> dict[str, Any]:
     """Return settings as plain values, with only the file's name of a path."""
-    others = set(MethodSettings.model_fields) - {settings.method}
+    others = set(settings.model_extra or {}) - {settings.method}
     values = settings.model_dump(mode="json", exclude={"note", *others})
     for key in ("weights", "genes"):
         if isinstance(value := getattr(settings, key), Path):

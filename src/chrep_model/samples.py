@@ -1,4 +1,4 @@
-"""Find the folder of the SYNTHETIC sample data: beside the source, or in the installed package."""
+"""Location of the SYNTHETIC sample data: beside the source, or in the installed package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ENVIRONMENT_VARIABLE = "CHREP_SAMPLE_DATA"
 
 SLIDE = "SYNTHETIC_slide.ome.tif"
 
-# The wheel holds the folder inside of the package; a checkout of the source holds it at its top.
+# The folder is inside the package in a wheel, and at the top of a source checkout.
 _PACKAGE = Path(__file__).resolve().parent
 _PLACES = (_PACKAGE / "sample_data", _PACKAGE.parents[1] / "sample_data")
 
@@ -20,17 +20,17 @@ _PLACES = (_PACKAGE / "sample_data", _PACKAGE.parents[1] / "sample_data")
 def sample_folder() -> Path:
     """Return the folder of the sample data.
 
-    It is a cohort of four sections, and holds a slide (`SLIDE`) and a trained model besides.
+    The folder is a cohort of four sections, and also holds a slide (`SLIDE`) and a trained model.
 
     Returns
     -------
     Path
-        ``$CHREP_SAMPLE_DATA`` where that is set, else what was installed or lies beside the source.
+        ``$CHREP_SAMPLE_DATA`` if set, else the folder in the package or beside the source.
 
     Raises
     ------
     ChrepError
-        The slide is not there.
+        The folder lacks the slide.
     """
     given = os.environ.get(ENVIRONMENT_VARIABLE)
     places = (Path(given),) if given else _PLACES

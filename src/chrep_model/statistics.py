@@ -1,4 +1,4 @@
-"""Statistics of arrays, as models, their checks and their evaluation use them."""
+"""Statistics of arrays that models, checks and evaluation share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONSTANT = 1e-6
-"""Values with a standard deviation of at most this do not vary."""
+"""Largest standard deviation of values that count as constant."""
 
 
 def gene_correlations(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -20,7 +20,7 @@ def gene_correlations(truth: NDArray[np.floating], predicted: NDArray[np.floatin
     Returns
     -------
     ndarray
-        (genes,) float32; NaN where the truth is constant, 0 where only the prediction is.
+        (genes,) float32; NaN if the truth is constant, 0 if only the prediction is.
     """
     t, p = (x - x.mean(0, dtype=np.float64) for x in (truth, predicted))
     sd_t, sd_p = t.std(0), p.std(0)
@@ -31,13 +31,13 @@ def gene_correlations(truth: NDArray[np.floating], predicted: NDArray[np.floatin
 
 
 def mean_of_known(values: NDArray[np.floating]) -> float:
-    """Return the mean of the values that are not NaN; NaN if there is none."""
+    """Return the mean of the values that are not NaN; NaN if all are."""
     present = values[~np.isnan(values)]
     return float(present.mean(dtype=np.float64)) if len(present) else float("nan")
 
 
 def divisors(sd: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return what standardising divides by: the standard deviation, or 1 for a column that does not vary."""
+    """Return divisors for standardisation: the standard deviations, or 1 for constant columns."""
     return np.where(sd < CONSTANT, 1.0, sd).astype(np.float32)
 
 

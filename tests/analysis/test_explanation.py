@@ -16,7 +16,7 @@ from chrep_model.methods.chrep import LEARNERS
 from chrep_model.methods.hage_like import HageLikeSettings
 from chrep_model.methods.heclip import HeclipSettings
 from chrep_model.methods.mclstexp import MclstexpSettings
-from chrep_model.methods.registry import METHODS
+from chrep_model.methods.registry import BUILT_IN
 from chrep_model.pipeline import TrainSettings, train
 from chrep_model.prediction.predictor import Predictor
 from chrep_model.slides.slide import open_slide
@@ -151,7 +151,7 @@ def predict(tiny_cohort, tmp_path_factory):
     return predict
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "chrep"])
+@pytest.mark.parametrize("method", [m for m in BUILT_IN if m != "chrep"])
 def test_every_rival_has_an_answer(method, predict, monkeypatch):
     monkeypatch.setattr(trees, "TREES", 8)
     prediction = predict(method)

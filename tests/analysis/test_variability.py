@@ -11,6 +11,7 @@ import pytest
 from chrep_model.analysis import variability as module
 from chrep_model.analysis.variability import MOST_TILES, morans_i, some_of, variability
 from chrep_model.errors import Cancelled, PredictionError
+from chrep_model.progress import Progress
 
 
 def test_by_hand():
@@ -56,7 +57,7 @@ def test_it_ends_when_asked_to_and_leaves_no_process(prediction, monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", start)
     with pytest.raises(Cancelled):
-        next(variability(prediction, cancelled=lambda: bool(started)))
+        next(variability(prediction, progress=Progress(cancelled=lambda: bool(started))))
     assert started[0].returncode is not None
     monkeypatch.setattr(module.sys, "executable", shutil.which("false"))
     with pytest.raises(PredictionError, match="ended early"):

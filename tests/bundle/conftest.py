@@ -18,9 +18,9 @@ from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.encoders.opening import open_encoder
 from chrep_model.errors import BundleError
 from chrep_model.methods.chrep import ChrepSettings
+from chrep_model.methods.chrep.phase1 import Phase1Settings
+from chrep_model.methods.method_settings import MethodSettings, make_method
 from chrep_model.methods.model import FeatureScale, Model
-from chrep_model.methods.phase1 import Phase1Settings
-from chrep_model.methods.registry import MethodSettings, make_method
 from chrep_model.training.samples import SpotTable
 
 DIM, GENES = 12, 9

@@ -11,6 +11,7 @@ from chrep_model.calibration.gallery import Gallery
 from chrep_model.calibration.index import Index, IndexFacts
 from chrep_model.calibration.index_making import make_index
 from chrep_model.calibration.search import nearest
+from chrep_model.progress import SILENT
 from chrep_model.statistics import unit_rows
 
 pytest.importorskip("faiss")
@@ -146,7 +147,7 @@ def test_a_gallery_goes_by_its_index_where_nothing_is_excluded(gallery, made):
 
 
 def test_the_same_seed_finds_the_same(gallery, made):
-    other = Index(index_making._filled(gallery.z, np.random.default_rng(0), 0, lambda _: None), made.facts)
+    other = Index(index_making._filled(gallery.z, np.random.default_rng(0), 0, SILENT), made.facts)
     queries = tissue(3, 40)
     np.testing.assert_array_equal(
         made.nearest(queries, gallery.z, K)[0], other.nearest(queries, gallery.z, K)[0]

@@ -80,9 +80,9 @@ def test_the_near_ties_are_some_that_half_precision_alone_gets_wrong():
 def test_what_the_first_look_may_be_off_by_is_no_less_than_it_is():
     queries, rows = near_ties(64, "about half precision")
     part = search._Best.empty(np.arange(len(queries)), queries, 5, torch.device("cpu"), True)
-    looked = search._Look.at(torch.from_numpy(rows), True)
-    off = (part.looked.x @ looked.x.T).float().numpy() - queries.astype(float) @ rows.T.astype(float)
-    assert 0 < np.abs(off).max() < part._error(looked) < 2e-3
+    cast = search._Vectors.cast(torch.from_numpy(rows), True)
+    off = (part.cast.x @ cast.x.T).float().numpy() - queries.astype(float) @ rows.T.astype(float)
+    assert 0 < np.abs(off).max() < part._error(cast) < 2e-3
 
 
 def test_the_similarity_of_a_pair_depends_on_nothing_else():

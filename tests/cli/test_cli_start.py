@@ -84,9 +84,9 @@ def test_errors_of_the_system_and_of_memory():
 
 
 def test_no_progress_in_a_pipe(capsys):
-    with console.progress() as (tell, report):
-        assert tell is None
-        report("training")
+    with console.progress() as progress:
+        progress.message("training")
+        progress.advance(1, 2, "tiles")
     assert capsys.readouterr() == ("", "")
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from chrep_model.cohorts.cohort import Cohort, open_cohort
 from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import CohortError
+from chrep_model.progress import Progress
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def folder(make_pair, tmp_path: Path) -> Path:
 
 def test_folder_is_taken_in_the_order_of_the_names(folder):
     seen = []
-    cohort = open_cohort(folder, progress=lambda done, total: seen.append((done, total)))
+    cohort = open_cohort(folder, progress=Progress(advance=lambda done, total, _: seen.append((done, total))))
     assert cohort.names == ("A", "B", "C")
     assert (cohort.name, cohort.path, len(cohort)) == ("cohort", folder, 3)
     assert cohort.patients == {"p1": ("A", "B"), "p2": ("C",)}

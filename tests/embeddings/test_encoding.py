@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from chrep_model.errors import Cancelled, SlideError
+from chrep_model.progress import Progress
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -42,7 +43,7 @@ def test_cancelling_keeps_what_was_done(make, cache, colours, of_tiles):
     before = encoder.tiles
 
     with pytest.raises(Cancelled):
-        of_tiles(embeddings, every, cancelled=lambda: encoder.tiles >= before + 3 * 7)
+        of_tiles(embeddings, every, progress=Progress(cancelled=lambda: encoder.tiles >= before + 3 * 7))
     assert encoder.tiles == before + 3 * 7
     assert not [t for t in threading.enumerate() if t.name.startswith("chrep-tiles")]
     if cache:  # as after a restart
@@ -59,7 +60,7 @@ def test_cancelling_keeps_what_was_done(make, cache, colours, of_tiles):
 def test_cancelling_the_preparation_leaves_it_undone(make, of_tiles):
     embeddings = make()
     with pytest.raises(Cancelled):
-        embeddings.prepare(cancelled=lambda: True)
+        embeddings.prepare(Progress(cancelled=lambda: True))
     some = embeddings.tissue[:5]
     reference = make()
     np.testing.assert_allclose(
@@ -188,7 +189,7 @@ def test_points_stop_when_cancelled(make, colours):
     before = encoder.tiles
     points = embeddings.grid.centres(embeddings.tissue[:40]) + 0.5
     with pytest.raises(Cancelled):
-        embeddings.at(points, cancelled=lambda: encoder.tiles >= before + 10)
+        embeddings.at(points, progress=Progress(cancelled=lambda: encoder.tiles >= before + 10))
     assert encoder.tiles == before + 10
     assert not [t for t in threading.enumerate() if t.name.startswith("chrep-tiles")]
 
@@ -238,7 +239,8 @@ def test_in_bulk_cancelling_and_failing_end_all_cores(make, colours, of_tiles):
     embeddings.prepare()
     every, known = np.arange(embeddings.grid.size), len(embeddings.tissue)
     with pytest.raises(Cancelled):
-        of_tiles(embeddings, every, cancelled=lambda: embeddings._rows[1.0].has(every).sum() > known + 20)
+        some = Progress(cancelled=lambda: embeddings._rows[1.0].has(every).sum() > known + 20)
+        of_tiles(embeddings, every, progress=some)
     assert known + 20 < embeddings._rows[1.0].has(every).sum() < len(every)
     failing = True
     with pytest.raises(SlideError, match="gone"):

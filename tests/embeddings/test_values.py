@@ -7,6 +7,7 @@ from chrep_model.embeddings import CLIP, SlideEmbeddings
 from chrep_model.embeddings import slide as module
 from chrep_model.errors import ScaleError, SlideError
 from chrep_model.geometry import Rect
+from chrep_model.progress import Progress
 from chrep_model.slides.slide import open_slide
 from chrep_model.slides.tiles import TileGrid
 
@@ -122,7 +123,7 @@ def test_half_stride_shares_neighbourhoods_and_is_kept(make, cache, colours):
 def test_progress_counts_tiles(make):
     seen = []
     embeddings = make()
-    embeddings.prepare(progress=lambda done, total, what: seen.append((done, total)))
+    embeddings.prepare(Progress(advance=lambda done, total, what: seen.append((done, total))))
     total = len(embeddings.tissue)
     assert seen[-1] == (total, total)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})

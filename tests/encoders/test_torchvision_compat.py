@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-START = "import sys\nfrom chrep_model.networks import torchvision_compat as compat\n"
+START = "import sys\nfrom chrep_model.encoders import torchvision_compat as compat\n"
 
 
 def run(code: str, *path: Path) -> str:

@@ -14,6 +14,7 @@ from chrep_model.encoders import tuning
 from chrep_model.encoders.encoder import DEFAULT_BATCH
 from chrep_model.encoders.opening import open_encoder
 from chrep_model.prediction.predictor import Predictor
+from chrep_model.progress import Progress
 from chrep_model.slides.slide import open_slide
 
 
@@ -32,7 +33,7 @@ def test_the_fastest_is_measured_and_kept(opened, tmp_path):
     encoder = opened()
     assert tuning.tuning_of(encoder, tmp_path) is None
     told = []
-    found = tuning.tune(encoder, tmp_path, told.append)
+    found = tuning.tune(encoder, tmp_path, Progress(message=told.append))
     assert tuning.tuning_of(opened(), tmp_path) == found
     best = max(found.tiles_per_s.values())
     assert found.tiles_per_s[found.batch_size] * tuning.GAIN >= best

@@ -16,7 +16,7 @@ from chrep_model.evaluation import benchmark
 from chrep_model.evaluation.benchmark import EvaluateSettings, Summary, evaluate
 from chrep_model.methods import trees
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.phase1 import Phase1Settings
+from chrep_model.methods.chrep.phase1 import Phase1Settings
 
 GENES = 24
 SMALL = ChrepSettings(

@@ -10,6 +10,7 @@ from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.errors import Cancelled, CohortError, GeneError, LeakError, SettingsError
 from chrep_model.evaluation.benchmark import evaluate
 from chrep_model.evaluation.tables import GENE_COLUMNS, INTERVAL_COLUMNS, MAP_COLUMNS, MAPPED
+from chrep_model.progress import Progress
 
 from .conftest import make_cohort, settings
 
@@ -200,10 +201,11 @@ def test_listed_genes(made, bench, tmp_path):
     assert str(tmp_path) not in (tmp_path / "e" / "summary.json").read_text()
 
 
-def test_an_unknown_gene_names_the_job(made, bench, tmp_path):
+def test_an_unknown_gene_is_told_before_any_job(made, bench, tmp_path):
     (tmp_path / "genes.txt").write_text("NADA\nNONE")
-    with pytest.raises(GeneError, match="ridge tested on A1, seed 0: none of the 2 listed genes"):
+    with pytest.raises(GeneError, match=r"^none of the 2 listed genes"):
         bench(*made, tmp_path / "e", genes=tmp_path / "genes.txt")
+    assert not (tmp_path / "e").exists()
 
 
 @pytest.mark.parametrize("change", [{"methods": ("nonsense",)}, {"methods": ()}, {"seeds": 0}])
@@ -230,5 +232,5 @@ def test_a_section_under_two_names_is_refused(made, bench, tmp_path):
 
 def test_cancelling_at_once_writes_nothing(made, bench, tmp_path):
     with pytest.raises(Cancelled):
-        bench(*made, tmp_path / "e", run={"cancelled": lambda: True})
+        bench(*made, tmp_path / "e", run={"progress": Progress(cancelled=lambda: True)})
     assert not (tmp_path / "e").exists()

@@ -10,7 +10,7 @@ from chrep_model.evaluation import fits as jobs
 from chrep_model.evaluation.fits import FitTask, JobStore, Plan, code_digest, do_job, section_digest
 from chrep_model.evaluation.splits import make_folds
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.registry import MethodSettings
+from chrep_model.methods.method_settings import MethodSettings
 
 
 def plan_of(cohort, features, **changes):

@@ -13,7 +13,7 @@ from chrep_model.evaluation import fits as jobs
 from chrep_model.evaluation.fits import FitTask, Plan, do_job
 from chrep_model.evaluation.guard import GuardStage, HeldOutSection, check_distinct, check_gallery
 from chrep_model.evaluation.splits import make_folds
-from chrep_model.methods.registry import MethodSettings
+from chrep_model.methods.method_settings import MethodSettings
 
 READS = {
     "counts": lambda s: s.counts,

@@ -13,9 +13,8 @@ from chrep_model.evaluation.ceiling import reliability
 from chrep_model.evaluation.metrics import highly_expressed, interval_scores, mean_predictor_mse, scores
 from chrep_model.evaluation.oracle import LibrarySizeOracle
 from chrep_model.evaluation.report import write_report
-from chrep_model.evaluation.report.notes import left_out
-from chrep_model.evaluation.report.results import Results
 from chrep_model.evaluation.scoring import MeasuredSection, score_prediction
+from chrep_model.progress import Progress
 
 from .conftest import GENES
 
@@ -43,7 +42,7 @@ def said():
 @pytest.fixture(scope="module")
 def found(gaps, bench, said, tmp_path_factory):
     out = tmp_path_factory.mktemp("gaps")
-    run = {"warn": said.append}
+    run = {"progress": Progress(warn=said.append)}
     return bench(*gaps, out / "out", genes=GENES, methods=("mean", "ridge", "trees"), run=run)
 
 
@@ -74,12 +73,9 @@ def test_it_is_said_before_and_on_the_page(found, said, tmp_path):
         "section A1 did not measure 3 of the 24 genes (G10, G03, G21): they are taken as missing there, "
         "not as zero"
     ]
-    results = Results(found.scores, found.per_gene, found.table, found.maps, found.intervals)
-    assert "take part in none of its figures: A1 3, A2 0, B1 0, C1 0, C2 0." in left_out(results)
-    write_report(
-        tmp_path / "page.html", found.scores, found.per_gene, found.table, found.maps, found.intervals
-    )
-    assert "A1 3, A2 0" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    write_report(tmp_path / "page.html", found, found.table)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "take part in none of its figures: A1 3, A2 0, B1 0, C1 0, C2 0." in page
 
 
 def test_a_test_section_is_scored_as_if_the_gene_was_not_in_the_panel(made):

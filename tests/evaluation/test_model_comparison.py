@@ -6,8 +6,8 @@ import pytest
 from chrep_model.bundle import save_bundle
 from chrep_model.encoders.opening import open_encoder
 from chrep_model.evaluation.model_comparison import ModelComparison, compare, held_out_groups, seen_by
+from chrep_model.methods.method_settings import make_method
 from chrep_model.methods.model import fit_model
-from chrep_model.methods.registry import make_method
 from chrep_model.statistics import gene_correlations
 
 from .conftest import make_cohort

@@ -10,6 +10,7 @@ import pytest
 from chrep_model.errors import Cancelled, GeneError, JobError
 from chrep_model.evaluation import parallel
 from chrep_model.evaluation.parallel import single_threaded, usable_cores
+from chrep_model.progress import Progress
 
 FILES = ("per_gene", "maps", "intervals")
 
@@ -24,8 +25,8 @@ def done(monkeypatch):
     names = []
     do_job = parallel.do_job
 
-    def watched(plan, job, run):
-        outcome = do_job(plan, job, run)
+    def watched(plan, job, progress):
+        outcome = do_job(plan, job, progress)
         names.append(job.name)
         return outcome
 
@@ -40,7 +41,8 @@ def test_two_processes_write_what_one_writes(made, bench, tmp_path):
     """Bit by bit, and nobody is left behind."""
     told = []
     wanted = {"methods": ("mean", "ridge", "trees"), "test_sections": ("A1", "B1"), "few_trees": False}
-    bench(*made, tmp_path / "two", run={"processes": 2, "progress": lambda *a: told.append(a)}, **wanted)
+    progress = Progress(advance=lambda *step: told.append(step))
+    bench(*made, tmp_path / "two", run={"processes": 2, "progress": progress}, **wanted)
     assert told == [(n, 8, "fits") for n in range(9)]
     assert not multiprocessing.active_children()
     bench(*made, tmp_path / "one", **wanted)
@@ -87,10 +89,11 @@ def test_a_killed_run_goes_on_where_it_was(made, bench, tmp_path, done):
             raise Killed
 
     with pytest.raises(Killed):
-        bench(*made, tmp_path / "e", run={"progress": kill}, **wanted)
+        bench(*made, tmp_path / "e", run={"progress": Progress(advance=kill)}, **wanted)
     assert done == ["mean-A1-0", "ridge-A1-0"] == folders(tmp_path / "e")
     told = []
-    resumed = bench(*made, tmp_path / "e", run={"progress": lambda *a: told.append(a[:2])}, **wanted)
+    progress = Progress(advance=lambda *step: told.append(step[:2]))
+    resumed = bench(*made, tmp_path / "e", run={"progress": progress}, **wanted)
     assert done[2:] == ["library_size_oracle-A1-0", "mean-B1-0", "ridge-B1-0", "library_size_oracle-B1-0"]
     assert told == [(n, 6) for n in range(2, 7)]
     at_once = bench(*made, tmp_path / "f", **wanted)
@@ -123,10 +126,10 @@ def test_done_again_is_what_was_changed_and_no_more(made, bench, tmp_path, done)
 def test_a_fault_in_a_job_is_one_clear_error(made, bench, tmp_path, monkeypatch):
     do_job = parallel.do_job
 
-    def fails(plan, job, run):
+    def fails(plan, job, progress):
         if job.fold == "B1":
             raise ValueError("shapes\ndo not fit")
-        return do_job(plan, job, run)
+        return do_job(plan, job, progress)
 
     monkeypatch.setattr(parallel, "do_job", fails)
     with pytest.raises(JobError) as caught:
@@ -140,7 +143,7 @@ def test_a_fault_in_a_job_is_one_clear_error(made, bench, tmp_path, monkeypatch)
 
 def test_cancelling_keeps_what_is_done(made, bench, tmp_path, done):
     with pytest.raises(Cancelled):
-        bench(*made, tmp_path / "e", run={"cancelled": lambda: len(done) == 3})
+        bench(*made, tmp_path / "e", run={"progress": Progress(cancelled=lambda: len(done) == 3)})
     assert len(folders(tmp_path / "e")) == 3
     assert not (tmp_path / "e" / "scores.csv").exists()
 
@@ -152,8 +155,9 @@ def test_cancelling_is_heard_within_a_fit(made, bench, tmp_path, done):
         asked.append(1)
         return len(asked) > 3
 
+    progress = Progress(cancelled=cancelled)
     with pytest.raises(Cancelled):
-        bench(*made, tmp_path / "e", methods=("chrep",), run={"cancelled": cancelled})
+        bench(*made, tmp_path / "e", methods=("chrep",), run={"progress": progress})
     assert done == []
 
 

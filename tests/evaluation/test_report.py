@@ -12,11 +12,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from chrep_model.evaluation.report import maps as maps_module
-from chrep_model.evaluation.report import write_report
-from chrep_model.evaluation.report.markup import Markup, field, join, tag
-from chrep_model.evaluation.report.tables import written
+from chrep_model.evaluation.report import gene_maps, score_tables, write_report
+from chrep_model.evaluation.report.score_tables import format_number
 from chrep_model.evaluation.summary import summarise
+from chrep_model.evaluation.tables import INTERVAL_COLUMNS, MAP_COLUMNS, Tables
 
 from .conftest import make_section
 
@@ -72,7 +71,6 @@ def maps(table, genes=GENES[:1], side=4):
 
 def intervals(table):
     runs = table[["method", "variant", "fold", "seed"]].drop_duplicates()
-    runs = runs[runs["method"].isin(["ridge", "chrep"])]
     frame = runs.merge(pd.DataFrame({"level": [0.5, 0.9]}), how="cross")
     return frame.assign(coverage=frame["level"] - 0.02, width=2 * frame["level"])
 
@@ -85,9 +83,14 @@ def facts(table, **changes):
     return {**summarise(table), "settings": settings, "encoder_id": "e1", "cohort": "tiny", **changes}
 
 
-def page_of(path, table, genes=None, summary=None, **frames):
-    genes = per_gene(table) if genes is None else genes
-    write_report(path / "report.html", table, genes, summary or facts(table), **frames)
+def page_of(path, table, genes=None, summary=None, maps=None, intervals=None, slides=()):
+    tables = Tables(
+        table,
+        per_gene(table) if genes is None else genes,
+        pd.DataFrame(columns=INTERVAL_COLUMNS) if intervals is None else intervals,
+        pd.DataFrame(columns=MAP_COLUMNS) if maps is None else maps,
+    )
+    write_report(path / "report.html", tables, summary or facts(table), slides)
     return (path / "report.html").read_text(encoding="utf-8")
 
 
@@ -97,6 +100,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
         self.open, self.elements, self.tables, self.row, self.texts = [], [], {}, None, []
+        self.text_in = []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -133,13 +137,20 @@ class Page(HTMLParser):
     def handle_data(self, text):
         if self.open and self.open[-1] not in ("script", "style"):
             self.texts.append(text)
+            self.text_in.append((self.open[-1], text))
         if "table" in self.open and "caption" not in self.open and {"td", "th"} & set(self.open):
             where = self.current["heads"] if "thead" in self.open else self.row["cells"]
             where[-1] += text
 
     @property
     def text(self):
-        return " ".join(self.texts)
+        """What a reader sees: a line break in the source is a space."""
+        return " ".join(" ".join(self.texts).split())
+
+    def places(self, name):
+        """Elements whose text and attributes whose value hold a name."""
+        values = [(f"{e} {key}", value) for e, found in self.elements for key, value in found.items()]
+        return {place for place, text in self.text_in + values if text and name in text}
 
     def has(self, name):
         return [attributes for found, attributes in self.elements if found == name]
@@ -265,32 +276,65 @@ def test_the_headline_names_leader_references_and_what_is_not_shown(page):
 def test_who_leads_is_said_even_if_it_is_not_ours(tmp_path):
     table = scores({("ridge", "raw"): 0.4, ("chrep", "raw"): 0.3}, folds=("A1", "A2"))
     text = Page(page_of(tmp_path, table)).text
-    assert "kept out of training:  ridge  with 0.405" in text
-    assert "CHRep  has 0.305 ± 0.007, rank 2 of 2." in text
+    assert "kept out of training: ridge with 0.405" in text
+    assert "CHRep has 0.305 ± 0.007, rank 2 of 2." in text
     assert "−0.1000" in text
     assert "All test sections are of one patient (A)" in text
     assert "No method published by others was run." in text
     assert "One seed only" in text
 
 
-HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)> & \"quoted\" $\\frac{a}$"
+HOSTILE = "\"'><i>&$\\frac{a}$--></text></script></style><script>alert(1)</script><img src=x onerror=f()>"
+HARMLESS = "x" * len(HOSTILE)
+SHOWN_IN = {
+    "COHORT": {"title", "dd"},
+    "ENCODER": {"dd"},
+    "IDENTITY": {"dd"},
+    "PATIENT": {"dd", "li", "td"},
+    "SECTION": {
+        *("th", "li", "option", "option value", "div data-section", "img alt", "figcaption"),
+        *("text", "svg aria-label"),
+    },
+    "GENE": {"th", "option", "option value", "div data-gene", "figcaption", "text", "svg aria-label"},
+    "METHOD": {"b", "p", "li", "button", "th", "td", "figcaption", "text"},
+    "VARIANT": {"b", "p", "h3", "caption", "button", "th", "td", "figcaption", "text", "svg aria-label"},
+}
+"""Name -> elements whose text and attributes whose value show it."""
 
 
-def test_hostile_names_stay_text(tmp_path):
-    skill = {("chrep", "raw"): 0.3, ("ridge", HOSTILE): 0.2, (HOSTILE, "raw"): 0.1}
-    table = scores(skill, folds=(HOSTILE, "A2"))
-    genes = (HOSTILE, "CD74")
-    summary = facts(table, cohort=HOSTILE, encoder_id=HOSTILE)
-    text = page_of(
-        tmp_path, table, per_gene(table, genes), summary, maps=maps(table, genes), intervals=intervals(table)
-    )
-    page = Page(text)
-    assert len(page.has("script")) == 1
-    assert page.has("img") == []
-    assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
-    assert HOSTILE in [row["cells"][0] for row in page.tables["genes"]["bodies"][0]]
-    assert HOSTILE in [row["cells"][0] for row in page.tables["sections-pcc_acg"]["bodies"][0]]
-    assert HOSTILE in {a["data-gene"] for a in page.has("div") if "data-gene" in a}
+def page_with_names(path, ending):
+    """A page that shows a name of every kind in every place."""
+    name = {kind: kind + ending for kind in SHOWN_IN}
+    method, other, constant = (f"{name['METHOD']}{number}" for number in "123")
+    folds, genes = (name["SECTION"], f"{name['SECTION']}2"), (name["GENE"], "CD74")
+    skill = {(method, "raw"): 0.32, (other, "raw"): 0.31, (constant, "raw"): 0.0}
+    for known, value in {"chrep": 0.25, "bleep": 0.2, "heclip": 0.15}.items():
+        skill |= {(known, "raw"): value - 0.02, (known, name["VARIANT"]): value}
+    table = scores(skill, folds=folds).assign(patient=name["PATIENT"])
+    who, metric = table["method"], table["metric"]
+    # the lead is smaller than its spread, and neither the leader nor the best rival is the best in all
+    table.loc[(who == other) & (table["fold"] == folds[1]) & (metric == "pcc_acg"), "value"] += 0.01
+    table.loc[who.isin([other, "heclip"]) & (metric == "mse"), "value"] = 0.1
+    summary = facts(table, cohort=name["COHORT"], encoder_id=name["IDENTITY"])
+    summary["settings"]["encoder"] = name["ENCODER"]
+    Image.new("RGB", (800, 800)).save(path / "slide.png")
+    section = replace(make_section("A1", side=4)[0], name=folds[0], slide_path=path / "slide.png")
+    frames = {"maps": maps(table, genes), "intervals": intervals(table), "slides": [section]}
+    return page_of(path, table, per_gene(table, genes), summary, **frames)
+
+
+def test_hostile_names_stay_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(score_tables, "MAX_GENES", 1)
+    text = page_with_names(tmp_path, HOSTILE)
+    page, harmless = Page(text), Page(page_with_names(tmp_path, HARMLESS))
+    assert {name: page.places(name) for name in SHOWN_IN} == SHOWN_IN
+    assert {name: harmless.places(name) for name in SHOWN_IN} == SHOWN_IN
+    assert {(name, *found) for name, found in page.elements} == {
+        (name, *found) for name, found in harmless.elements
+    }
+    assert len(page.has("script")) == len(page.has("img")) == 1
+    assert HOSTILE[:6] not in text
+    assert f"GENE{HOSTILE}" in [row["cells"][0] for row in page.tables["genes"]["bodies"][0]]
 
 
 @pytest.mark.parametrize("skill", [{("mean", "raw"): 0.0}, {("ridge", "raw"): 0.3}, {("x", "raw"): math.nan}])
@@ -306,12 +350,6 @@ def test_little_was_measured(tmp_path, skill, folds):
     assert page.tables["overview"]["heads"][2:] == ["PCC (ACG)", "PCC (HEG50)", "MSE", "MAE"]
 
 
-def test_empty_frames_are_as_none(tmp_path):
-    table = scores({("ridge", "raw"): 0.3, ("trees", "raw"): 0.2})
-    empty = {"maps": maps(table)[:0], "intervals": intervals(table)[:0]}
-    assert page_of(tmp_path, table, **empty) == page_of(tmp_path, table)
-
-
 def test_the_same_results_give_the_same_page(tmp_path):
     table = scores({("chrep", "raw"): 0.3, ("ridge", "raw"): 0.2}, folds=("A1",))
     frames = {"maps": maps(table), "intervals": intervals(table)}
@@ -321,7 +359,7 @@ def test_the_same_results_give_the_same_page(tmp_path):
 def test_many_genes_are_cut_and_many_maps_left_out(tmp_path, monkeypatch):
     table = scores({("chrep", "raw"): 0.3, ("ridge", "raw"): 0.2})
     names = [f"GENE{i}" for i in range(1000)]
-    monkeypatch.setattr(maps_module, "ROOM", 1)
+    monkeypatch.setattr(gene_maps, "ROOM", 1)
     text = page_of(tmp_path, table, per_gene(table, names), maps=maps(table, names[:3]))
     page = Page(text)
     assert len(page.tables["genes"]["bodies"][0]) == 200
@@ -369,17 +407,9 @@ def test_maps_say_how_their_genes_were_chosen(page):
     assert "CHRep raw, CHRep calibrated, ridge, trees, BLEEP; maps.parquet" in page.text
 
 
-def test_markup_escapes_what_is_no_markup():
-    assert tag("td", "<b>", Markup("<i>x</i>"), class_="a", data_value='"', hidden=True, title=None) == (
-        '<td class="a" data-value="&quot;" hidden>&lt;b&gt;<i>x</i></td>'
-    )
-    assert join("a & b", 3) == "a &amp; b3"
-    assert field("input", type="search") == '<input type="search">'
-
-
 @pytest.mark.parametrize(
     ("value", "signed", "expected"),
     [(-0.1234, False, "−0.123"), (-0.0001, False, "0.000"), (0.5, True, "+0.500"), (math.nan, False, "–")],
 )
 def test_numbers_for_the_eye(value, signed, expected):
-    assert written(value, 3, signed=signed) == expected
+    assert format_number(value, 3, signed=signed) == expected

@@ -9,7 +9,7 @@ genes chosen, or sections corrected, in view of the test   test_honesty
 expression of the test section read while fitting          test_honesty, test_guard
 highly expressed genes used for more than the figure       test_metrics, test_honesty
 near-replicates of the test section stay in training       test_splits, test_guard; here
-validation on spots, not on sections                       methods (ridge, baselines, chrep); here
+validation on spots, not on sections                       methods (ridge, knn, chrep); here
 a spot that retrieves itself                               calibration/test_gallery, methods/test_chrep
 neighbours or penalties tuned on the test section          test_honesty
 an answer that depends on the batch                        methods/test_registry, inference/test_predictor
@@ -37,7 +37,7 @@ import pytest
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.evaluation.metrics import scores
-from chrep_model.methods.baselines import Knn
+from chrep_model.methods.knn import Knn
 from chrep_model.methods.ridge import PENALTIES, choose_penalty
 from chrep_model.training.samples import SpotTable
 

@@ -26,6 +26,7 @@ from chrep_model.export.writing import (
 )
 from chrep_model.prediction.prediction import Prediction
 from chrep_model.prediction.stored import read_prediction
+from chrep_model.progress import Progress
 
 
 @pytest.fixture
@@ -323,7 +324,7 @@ def test_a_stop_leaves_the_old_file(prediction, genes, tmp_path, format):
         return len(asked) > 3
 
     with pytest.raises(Cancelled):
-        write_prediction(prediction.within(None, cancelled=cancelled), path, format, genes)
+        write_prediction(prediction.within(None, progress=Progress(cancelled=cancelled)), path, format, genes)
     assert [p.name for p in tmp_path.iterdir()] == [path.name] and is_prediction(path)
 
 

@@ -12,11 +12,11 @@ from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.methods import trees
 from chrep_model.methods.bleep import BleepSettings
 from chrep_model.methods.chrep import ChrepSettings
+from chrep_model.methods.chrep.phase1 import Phase1Settings
 from chrep_model.methods.hage_like import HageLikeSettings
 from chrep_model.methods.heclip import HeclipSettings
 from chrep_model.methods.mclstexp import MclstexpSettings
-from chrep_model.methods.phase1 import Phase1Settings
-from chrep_model.methods.registry import MethodSettings
+from chrep_model.methods.method_settings import MethodSettings
 from chrep_model.training.samples import SpotTable
 
 SMALL = ChrepSettings(

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from chrep_model.calibration.trust import LEVELS
-from chrep_model.methods import baselines
+from chrep_model.methods import knn
 from chrep_model.methods.base import held_out_trust
-from chrep_model.methods.baselines import Knn, Mean, choose_neighbourhood
+from chrep_model.methods.knn import Knn, choose_neighbourhood
+from chrep_model.methods.mean import Mean
 from chrep_model.statistics import unit_rows
 
 
@@ -74,8 +75,8 @@ def test_neighbours_by_hand(table, unseen):
 
 
 def test_the_neighbourhood_is_the_best_on_sections_left_out(table, monkeypatch):
-    monkeypatch.setattr(baselines, "NEIGHBOURS", (2, 10, 60))
-    monkeypatch.setattr(baselines, "TEMPERATURES", (0.05, 1.0))
+    monkeypatch.setattr(knn, "NEIGHBOURS", (2, 10, 60))
+    monkeypatch.setattr(knn, "TEMPERATURES", (0.05, 1.0))
     z = unit_rows(table.features)
     errors = {}
     for k in (2, 10, 60):
@@ -95,5 +96,5 @@ def test_the_neighbourhood_is_the_best_on_sections_left_out(table, monkeypatch):
 def test_one_section_has_nothing_to_choose_on(make_table):
     table = make_table(sections=1)
     k, temperature = choose_neighbourhood(table, unit_rows(table.features))
-    assert k in baselines.NEIGHBOURS
-    assert temperature in baselines.TEMPERATURES
+    assert k in knn.NEIGHBOURS
+    assert temperature in knn.TEMPERATURES

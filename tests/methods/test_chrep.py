@@ -8,8 +8,7 @@ import torch
 
 from chrep_model.calibration.gallery import Neighbours, weighted_mean
 from chrep_model.errors import SettingsError
-from chrep_model.methods import chrep
-from chrep_model.methods.chrep import Chrep, ChrepSettings
+from chrep_model.methods.chrep import LEARNERS, Chrep, ChrepSettings, combination, method, phase2, recalibrate
 
 pytestmark = pytest.mark.usefixtures("few_trees")
 
@@ -81,7 +80,7 @@ def test_calibrated_is_the_combination_of_all_learners(fitted, unseen):
     linear, forest = (fitted.simple.genes(response[name], slice(None)) for name in ("linear", "forest"))
     parts = [fitted.read(response, v) for v in ("raw", "estimate", "correction")] + [linear, forest]
     weights = fitted.combination.weights
-    assert weights.shape == (len(chrep.LEARNERS), 15)
+    assert weights.shape == (len(LEARNERS), 15)
     expected = sum(w * part for w, part in zip(weights, parts, strict=True))
     np.testing.assert_allclose(fitted.read(response, "calibrated"), expected, atol=1e-5)
 
@@ -113,13 +112,13 @@ def test_the_corrector_never_sees_what_is_excluded(exclude, group, make_table, s
     """Its estimates come from neighbours of other sections (patients), as at test time."""
     table = make_table(sections=4, spots=30)
     seen = {}
-    fit_corrector = chrep.fit_corrector
+    fit_corrector = phase2.fit_corrector
 
     def watched(z, estimate, targets, section, *args, **kwargs):
         seen.update(z=z, estimate=estimate)
         return fit_corrector(z, estimate, targets, section, *args, **kwargs)
 
-    monkeypatch.setattr(chrep, "fit_corrector", watched)
+    monkeypatch.setattr(phase2, "fit_corrector", watched)
     settings = changed(small_settings, exclude=exclude, calibration="literal")
     fitted = Chrep(settings).fit(table, seed=0)
     cosine = seen["z"].astype(np.float64) @ seen["z"].T
@@ -141,15 +140,15 @@ def test_the_combination_is_learned_from_sections_not_seen(make_table, small_set
     lies = table.targets.copy()
     lies[table.section == 1] = np.random.default_rng(5).standard_normal((30, 15)).astype(np.float32)
     seen = []
-    original = chrep.fit_combination
+    original = combination.fit_combination
 
     def watched(answers, targets, *args, **kwargs):
         seen.append(np.stack(answers))
         return original(answers, targets, *args, **kwargs)
 
-    monkeypatch.setattr(chrep, "fit_combination", watched)
+    monkeypatch.setattr(combination, "fit_combination", watched)
     # The penalty of the linear learner is chosen once on all training sections: hold it still here.
-    monkeypatch.setattr(chrep, "choose_penalty", lambda table: 100.0)
+    monkeypatch.setattr(method, "choose_penalty", lambda table: 100.0)
     for targets in (table.targets, lies):
         Chrep(small_settings).fit(dataclasses.replace(table, targets=targets), seed=0)
     own, others = table.section == 1, table.section != 1
@@ -176,7 +175,7 @@ def test_losses_can_be_switched_off_and_each_makes_a_difference(table, unseen, s
 def test_recalibration_keeps_the_heads_and_renews_the_rest(fitted, make_table, unseen, small_settings):
     site = make_table(sections=2, spots=40, seed=11)
     site = dataclasses.replace(site, targets=site.targets + 1.5)  # a site that measures more of everything
-    renewed = fitted.recalibrated(site, small_settings, seed=0)
+    renewed = recalibrate(fitted, site, small_settings, seed=0)
     for name, values in fitted.phase1.arrays().items():
         np.testing.assert_array_equal(renewed.phase1.arrays()[name], values)
     before, after = fitted.respond(unseen.features), renewed.respond(unseen.features)
@@ -193,7 +192,7 @@ def test_at_a_site_that_measures_more_the_offset_is_learned_kept_and_explained(
 ):
     site = make_table(sections=3, spots=40, seed=11)
     more = dataclasses.replace(site, targets=site.targets + 1.5)
-    renewed = fitted.recalibrated(more, small_settings, seed=0)
+    renewed = recalibrate(fitted, more, small_settings, seed=0)
     response = renewed.respond(unseen.features)
     answer = renewed.read(response, "calibrated")
     assert np.mean(answer - unseen.targets) == pytest.approx(1.5, abs=0.25)
@@ -240,7 +239,7 @@ def test_the_terms_are_the_learners_and_add_up(fitted, unseen):
     response = fitted.respond(unseen.features)
     for genes in (slice(None), np.array([3, 11])):
         terms = fitted.terms(response, genes)
-        assert [t.name for t in terms] == list(chrep.LEARNERS)
+        assert [t.name for t in terms] == list(LEARNERS)
         np.testing.assert_array_equal(terms[1].answer, fitted.read(response, "estimate", genes))
         np.testing.assert_array_equal(terms[3].weight, fitted.combination.weights[3, genes])
         total = sum(t.weight * t.answer for t in terms)

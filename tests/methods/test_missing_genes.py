@@ -10,13 +10,14 @@ import pytest
 from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.calibration.trust import Trust
 from chrep_model.methods.bleep import BleepSettings
-from chrep_model.methods.chrep import Chrep, ChrepSettings
-from chrep_model.methods.components import Components
+from chrep_model.methods.chrep import Chrep, ChrepSettings, recalibrate
+from chrep_model.methods.chrep.phase1 import Phase1Settings
+from chrep_model.methods.expression_components import Components
 from chrep_model.methods.hage_like import HageLikeSettings
 from chrep_model.methods.heclip import HeclipSettings
 from chrep_model.methods.mclstexp import MclstexpSettings
-from chrep_model.methods.phase1 import Phase1Settings
-from chrep_model.methods.registry import METHODS, MethodSettings, fitted_class, make_method
+from chrep_model.methods.method_settings import MethodSettings, make_method
+from chrep_model.methods.registry import BUILT_IN, find
 from chrep_model.methods.ridge import TableSolver, filled_in
 
 pytestmark = pytest.mark.usefixtures("few_trees")
@@ -65,7 +66,7 @@ def measuring(full):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in METHODS]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in BUILT_IN]
 )
 def test_a_gene_is_predicted_as_by_those_who_measured_it(name, lacking, measuring, unseen):
     """Taken for the mean where it is missing, the gene would come out at half of its height."""
@@ -87,7 +88,7 @@ def test_a_gene_is_predicted_as_by_those_who_measured_it(name, lacking, measurin
         np.testing.assert_array_equal(gaps.trust.counted[[GENE, 0]], [2, 4])
         again = Trust.from_arrays(gaps.trust.arrays())
         np.testing.assert_array_equal(again.predictable, gaps.trust.predictable)
-    again = fitted_class(name).from_arrays(gaps.arrays(), gaps.gallery)
+    again = find(name).fitted_class.from_arrays(gaps.arrays(), gaps.gallery)
     np.testing.assert_array_equal(again.predict(unseen.features), gaps.read(response, gaps.variants[-1]))
 
 
@@ -108,7 +109,7 @@ def test_other_genes_do_not_notice(name, full, lacking, unseen):
     np.testing.assert_allclose(np.delete(a, GENE, axis=1), np.delete(b, GENE, axis=1), atol=0.02)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_a_gene_that_one_section_measured_and_one_that_none_did(name, all_small, full, unseen):
     """Nothing can be left out to test them on; and of the second there is nothing but the mean to say."""
     measured = np.ones((4, full.targets.shape[1]), bool)
@@ -132,7 +133,7 @@ def test_a_gene_that_one_section_measured_and_one_that_none_did(name, all_small,
 
 def test_new_spots_that_lack_a_gene_calibrate_the_others(full, lacking, small_settings, unseen):
     fitted = Chrep(small_settings).fit(full, seed=0)
-    new = fitted.recalibrated(lacking, small_settings, seed=1)
+    new = recalibrate(fitted, lacking, small_settings, seed=1)
     np.testing.assert_array_equal(new.gallery.measured, lacking.measured)
     assert new.predict(unseen.features)[:, GENE].mean() > 0.75 * OFFSET
     assert new.predict(unseen.features, "estimate")[:, GENE].mean() > 0.75 * OFFSET

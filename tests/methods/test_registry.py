@@ -5,7 +5,8 @@ import pytest
 
 from chrep_model.errors import SettingsError
 from chrep_model.methods.base import leave_section_out
-from chrep_model.methods.registry import METHODS, fitted_class, make_method
+from chrep_model.methods.method_settings import make_method
+from chrep_model.methods.registry import BUILT_IN, find
 
 
 @pytest.fixture
@@ -33,20 +34,19 @@ def fitted(name, fit, table, kept):
 
 def test_the_names_are_those_of_the_command_line():
     rivals = ("bleep", "mclstexp", "heclip", "hage_like")
-    assert list(METHODS) == ["mean", "knn", "ridge", "trees", *rivals, "chrep"]
-    assert [make_method(name).name for name in METHODS] == list(METHODS)
+    assert list(BUILT_IN) == ["mean", "knn", "ridge", "trees", *rivals, "chrep"]
+    assert [make_method(name).name for name in BUILT_IN] == list(BUILT_IN)
     with pytest.raises(SettingsError, match="nonsense") as caught:
         make_method("nonsense")
     assert "ridge" in caught.value.remedy
-    with pytest.raises(KeyError):
-        fitted_class("nonsense")
+    assert find("nonsense") is None
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_a_method_survives_its_arrays(name, fitted, unseen):
     arrays = {key: np.ascontiguousarray(value).copy() for key, value in fitted.arrays().items()}
     assert all(value.dtype.kind in "fiu" for value in arrays.values())  # plain numbers, no objects
-    again = fitted_class(name).from_arrays(arrays, fitted.gallery)
+    again = find(name).fitted_class.from_arrays(arrays, fitted.gallery)
     assert again.variants == fitted.variants
     first, second = fitted.respond(unseen.features), again.respond(unseen.features)
     for variant in fitted.variants:
@@ -57,13 +57,13 @@ def test_a_method_survives_its_arrays(name, fitted, unseen):
         np.testing.assert_array_equal(again.read(second, variant), expected)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_arrays_that_do_not_fit_are_noticed(name, fitted):
     with pytest.raises((KeyError, ValueError)):
-        fitted_class(name).from_arrays({}, fitted.gallery)
+        find(name).fitted_class.from_arrays({}, fitted.gallery)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_some_genes_are_columns_of_all(name, fitted, unseen):
     response = fitted.respond(unseen.features)
     for variant in fitted.variants:
@@ -72,7 +72,7 @@ def test_some_genes_are_columns_of_all(name, fitted, unseen):
             np.testing.assert_allclose(fitted.read(response, variant, genes), every[:, genes], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_tiles_do_not_hear_of_each_other(name, fitted, unseen):
     whole = fitted.respond(unseen.features)
     order = np.random.default_rng(0).permutation(len(unseen))
@@ -85,14 +85,14 @@ def test_tiles_do_not_hear_of_each_other(name, fitted, unseen):
             )
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_the_seed_decides_where_chance_does(name, fit, table, unseen):
     one, same, other = (fit(name, table, seed).predict(unseen.features) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert make_method(name).random == bool(np.abs(one - other).max() > 1e-6)
 
 
-@pytest.mark.parametrize("name", [m for m in METHODS if m != "mean"])
+@pytest.mark.parametrize("name", [m for m in BUILT_IN if m != "mean"])
 def test_it_learns_something(name, fit, make_table):
     """Better than the mean on spots from the same source; CHRep's last variant, few epochs or not."""
     fitted = fit(name, make_table(sections=4, spots=100))
@@ -101,7 +101,7 @@ def test_it_learns_something(name, fit, make_table):
     assert error < 0.97 * unseen.targets.var()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_the_gallery_knows_where_its_spots_come_from(name, fitted, table):
     gallery = fitted.gallery
     np.testing.assert_array_equal(gallery.expression, table.targets)
@@ -111,7 +111,7 @@ def test_the_gallery_knows_where_its_spots_come_from(name, fitted, table):
     np.testing.assert_allclose(np.linalg.norm(gallery.z, axis=1), 1, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_distance_is_zero_at_a_training_spot_and_grows_away_from_it(name, fitted, table, unseen):
     if name not in ("bleep", "mclstexp"):  # these compare images with codes of expression
         np.testing.assert_allclose(fitted.respond(table.features)["distance"], 0, atol=1e-5)
@@ -119,7 +119,7 @@ def test_distance_is_zero_at_a_training_spot_and_grows_away_from_it(name, fitted
     assert fitted.respond(unseen.features)["distance"].max() <= 2
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_a_prediction_is_the_sum_of_its_terms(name, fitted, unseen):
     response = fitted.respond(unseen.features)
     genes = np.array([2, 9])
@@ -127,7 +127,7 @@ def test_a_prediction_is_the_sum_of_its_terms(name, fitted, unseen):
     np.testing.assert_allclose(total, fitted.read(response, fitted.variants[-1], genes), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_neighbours_have_weights_where_the_value_comes_from_them(name, fitted, table, unseen):
     response = fitted.respond(unseen.features)
     found, weights = fitted.neighbours(response), fitted.weights(response)
@@ -142,12 +142,12 @@ def test_neighbours_have_weights_where_the_value_comes_from_them(name, fitted, t
             np.testing.assert_allclose(fitted.predict(unseen.features), mean, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_no_tile_no_value(name, fitted):
     assert fitted.predict(np.empty((0, 12), np.float32)).shape == (0, 15)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_two_sections_suffice(name, fit, make_table, unseen):
     assert np.isfinite(fit(name, make_table(sections=2, spots=30)).predict(unseen.features)).all()
 

@@ -6,8 +6,8 @@ import torch
 
 from chrep_model.methods.bleep import Bleep, BleepSettings
 from chrep_model.methods.heclip import Heclip, HeclipSettings
-from chrep_model.methods.inputs import Inputs
 from chrep_model.methods.mclstexp import Mclstexp, MclstexpSettings
+from chrep_model.methods.network_inputs import Inputs
 from chrep_model.methods.retrieval import image_codes, spot_codes
 
 FEW = {"epochs": 2, "width": 16, "batch": 40}

@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from chrep_model.methods import chrep
-from chrep_model.methods.chrep import Chrep
-from chrep_model.methods.inputs import Inputs
+from chrep_model.methods.chrep import LEARNERS, Chrep, combination, phase2
+from chrep_model.methods.chrep import method as chrep_method
+from chrep_model.methods.chrep.combination import patches
+from chrep_model.methods.chrep.simple_learners import SimpleLearners
 from chrep_model.methods.model import FeatureScale
+from chrep_model.methods.network_inputs import Inputs
 from chrep_model.methods.ridge import Ridge
-from chrep_model.methods.search import choose
+from chrep_model.methods.settings_choice import choose_settings
 from chrep_model.training.run import Run
 from chrep_model.training.streamed import Streamed
 
@@ -34,8 +36,8 @@ def on_disk(table, tmp_path):
 def test_streamed_from_the_disk_is_streamed_from_memory_to_the_bit(
     calibration, small_settings, table, on_disk, unseen, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(chrep, "TAUGHT", 50)
-    monkeypatch.setattr(chrep, "LEARNED_ON", 90)
+    monkeypatch.setattr(phase2, "TAUGHT", 50)
+    monkeypatch.setattr(combination, "LEARNED_ON", 90)
     method = Chrep(small_settings.model_copy(update={"calibration": calibration}))
     run = Run(checkpoints=tmp_path / "checkpoints")
     a = method.fit(replace(table, features=Streamed([table.features])), seed=3)
@@ -51,14 +53,14 @@ def test_streamed_from_the_disk_is_streamed_from_memory_to_the_bit(
 def test_the_combination_is_learned_on_patches_and_the_rest_on_all(
     small_settings, table, on_disk, unseen, monkeypatch
 ):
-    monkeypatch.setattr(chrep, "LEARNED_ON", 90)
+    monkeypatch.setattr(combination, "LEARNED_ON", 90)
     seen = []
-    fit = chrep.Simple.fit
-    monkeypatch.setattr(chrep.Simple, "fit", lambda rows, *rest: seen.append(len(rows)) or fit(rows, *rest))
+    fit = SimpleLearners.fit
+    monkeypatch.setattr(SimpleLearners, "fit", lambda rows, *rest: seen.append(len(rows)) or fit(rows, *rest))
     streamed = Chrep(small_settings).fit(on_disk, seed=3)
     assert max(seen) <= 90
     assert len(streamed.gallery) == len(table)
-    assert streamed.combination.weights.shape == (len(chrep.LEARNERS), table.targets.shape[1])
+    assert streamed.combination.weights.shape == (len(LEARNERS), table.targets.shape[1])
     assert streamed.trust is not None
     whole = Chrep(small_settings).fit(table, seed=3)
     a, b = (fitted.predict(unseen.features) for fitted in (whole, streamed))
@@ -66,11 +68,13 @@ def test_the_combination_is_learned_on_patches_and_the_rest_on_all(
 
 
 def test_settings_are_chosen_on_patches(small_settings, table, on_disk, monkeypatch):
-    monkeypatch.setattr(chrep, "LEARNED_ON", 90)
+    monkeypatch.setattr(combination, "LEARNED_ON", 90)
     other = small_settings.model_copy(update={"k": 5})
     monkeypatch.setattr(Chrep, "candidates", (small_settings, other))
     seen = []
-    monkeypatch.setattr(chrep, "choose", lambda *args: seen.append(args) or choose(*args))
+    monkeypatch.setattr(
+        chrep_method, "choose_settings", lambda *args: seen.append(args) or choose_settings(*args)
+    )
     fitted = Chrep().fit(on_disk, seed=3)
     ((candidates, _, rows, _),) = seen
     assert candidates == (small_settings, other)
@@ -81,9 +85,9 @@ def test_settings_are_chosen_on_patches(small_settings, table, on_disk, monkeypa
 
 
 def test_patches_are_neighbours_of_each_section(table, on_disk, monkeypatch):
-    monkeypatch.setattr(chrep, "LEARNED_ON", 30)
-    assert chrep.patches(table, 0) is table
-    few = chrep.patches(on_disk, 0)
+    monkeypatch.setattr(combination, "LEARNED_ON", 30)
+    assert patches(table, 0) is table
+    few = patches(on_disk, 0)
     sections = np.unique(table.section)
     assert isinstance(few.features, np.ndarray)
     np.testing.assert_array_equal(np.unique(few.section), sections)
@@ -93,7 +97,7 @@ def test_patches_are_neighbours_of_each_section(table, on_disk, monkeypatch):
         reach = np.sort(np.linalg.norm(own[:, None] - everyone, axis=2), axis=1)[:, len(own) - 1]
         apart = np.linalg.norm(own[:, None] - own, axis=2).max(1)
         assert (apart <= reach + 1e-9).any()  # of one of them the others are the nearest of all
-    again, other = chrep.patches(on_disk, 0), chrep.patches(on_disk, 1)
+    again, other = patches(on_disk, 0), patches(on_disk, 1)
     np.testing.assert_array_equal(again.features, few.features)
     assert not np.array_equal(other.features, few.features)
 
@@ -135,11 +139,12 @@ def test_training_takes_far_less_memory_than_the_features(calibration, tmp_path,
 from itertools import islice
 from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.methods import chrep
-from chrep_model.methods.phase1 import Phase1Settings
+from chrep_model.methods.chrep import combination, phase2
+from chrep_model.methods.chrep.phase1 import Phase1Settings
 from chrep_model.training.samples import NeighbourBatches, SpotTable
 from chrep_model.training.streamed import Streamed, stacked
 
-chrep.TAUGHT, chrep.LEARNED_ON, chrep.PATCHES = 256, 2000, 2
+phase2.TAUGHT, combination.LEARNED_ON, combination.PATCHES = 256, 2000, 2
 settings = chrep.ChrepSettings(
     calibration="{calibration}", k=20, trees=5, corrector=CorrectorSettings(epochs=1),
     phase1=Phase1Settings(members=1, epochs=1),

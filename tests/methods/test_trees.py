@@ -5,7 +5,7 @@ import pytest
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 
 from chrep_model.methods import trees
-from chrep_model.methods.components import principal_components
+from chrep_model.methods.expression_components import principal_components
 from chrep_model.methods.trees import Forest, Trees, fit_forest
 
 RNG = np.random.default_rng(0)

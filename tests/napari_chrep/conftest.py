@@ -19,9 +19,11 @@ from qtpy.QtWidgets import QApplication, QDialog, QPushButton, QRadioButton
 
 from chrep_model.bundle import load_bundle
 from chrep_model.prediction.predictor import Predictor
-from napari_chrep.background.engine import engines
-from napari_chrep.canvas.heatmaps import heatmaps
-from napari_chrep.state.session import sessions
+from chrep_model.progress import SILENT
+from napari_chrep.background.prediction_engine import PredictionEngine
+from napari_chrep.canvas.heatmaps import Heatmaps
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.docks import show_dock
 
 # Generous: several people share the machine that runs the tests.
@@ -31,8 +33,8 @@ TIMEOUT_MS = 60_000
 class UnhurriedPredictor(Predictor):
     """The real predictor, pausing after each batch: else a tiny run is over before a test can stop it."""
 
-    def stream(self, context, indices, *, cancelled=None):
-        for part in super().stream(context, indices, cancelled=cancelled):
+    def stream(self, context, indices, *, progress=SILENT):
+        for part in super().stream(context, indices, progress=progress):
             yield part
             time.sleep(0.05)
 
@@ -42,8 +44,8 @@ class Desk:
 
     def __init__(self, viewer: Any, qtbot: Any) -> None:
         self.viewer, self.qtbot = viewer, qtbot
-        self.session, self.engine = sessions.of(viewer), engines.of(viewer)
-        self.heatmaps = heatmaps.of(viewer)
+        self.session, self.engine = kept_for(viewer, Session), kept_for(viewer, PredictionEngine)
+        self.heatmaps = kept_for(viewer, Heatmaps)
 
     def dock(self, name: str) -> Any:
         """Open a widget as the Plugins menu does."""
@@ -52,7 +54,7 @@ class Desk:
     def open(self, path: Path) -> Any:
         """Open a slide with the plugin's reader, and look at it."""
         (layer,) = self.viewer.open(path, plugin="napari-chrep")
-        self.session.look_at(layer)
+        self.session.set_slide_layer(layer)
         return layer
 
     def drop(self, path: Path, reader: str = "CHRep") -> None:
@@ -79,7 +81,7 @@ class Desk:
         timer.stop()
 
     def load(self, bundle: Path) -> None:
-        self.engine.load(bundle)
+        self.engine.load_bundle(bundle)
         self.wait()
 
     def wait(self) -> None:
@@ -90,7 +92,7 @@ class Desk:
         """Make the session ready with small and unhurried batches, so that there is time to stop."""
         self.load(bundle)
         predictor = UnhurriedPredictor(self.session.bundle, batch_size=batch_size)
-        self.session.prepared(predictor, predictor.prepare(self.session.slide))
+        self.session.set_slide_context(predictor, predictor.prepare(self.session.slide))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -18,17 +18,18 @@ VISIT = """
 import sys
 from pathlib import Path
 from chrep_model.bundle import load_bundle
-from napari_chrep.state.session import sessions
+from napari_chrep.state.viewers import kept_for
+from napari_chrep.state.session import Session
 from napari_chrep.canvas.viewport import rect_in_view
-from napari_chrep.background.engine import engines
+from napari_chrep.background.prediction_engine import PredictionEngine
 import napari
 from qtpy.QtTest import QTest
 
 slide, bundle = sys.argv[1:]
 viewer = napari.Viewer()
 (layer,) = viewer.open(slide, plugin="napari-chrep")
-session, engine = sessions.of(viewer), engines.of(viewer)
-session.look_at(layer)
+session, engine = kept_for(viewer, Session), kept_for(viewer, PredictionEngine)
+session.set_slide_layer(layer)
 
 def wait():
     for _ in range(2400):
@@ -37,7 +38,7 @@ def wait():
             return
     raise TimeoutError(engine.state)
 
-engine.load(bundle)
+engine.load_bundle(bundle)
 wait()
 viewer.scene.camera.center = (15000, 15000)  # µm: the middle of 60,000 px at 0.5 µm/px
 viewer.scene.camera.zoom = 0.5

@@ -13,6 +13,7 @@ from chrep_model.geometry import Rect
 from chrep_model.pipeline import TrainSettings, train
 from chrep_model.prediction.prediction import Prediction
 from chrep_model.prediction.predictor import Predictor
+from chrep_model.progress import Progress
 from chrep_model.slides.slide import open_slide
 
 CONTEXT = (200.0,)
@@ -166,7 +167,8 @@ def test_cancelling_keeps_the_batches_that_are_done(make, slide, whole):
     predictor = make(batch_size=4)
     context = predictor.prepare(slide)
     prediction = Prediction(predictor.bundle, context.grid, slide)
-    for part in predictor.stream(context, context.tiles(), cancelled=lambda: len(prediction) >= 12):
+    progress = Progress(cancelled=lambda: len(prediction) >= 12)
+    for part in predictor.stream(context, context.tiles(), progress=progress):
         prediction.add(part)
     assert len(prediction) == 12
     assert_agree(prediction, whole)
@@ -178,7 +180,7 @@ def test_cancelling_keeps_the_batches_that_are_done(make, slide, whole):
 
 def test_progress_ends_at_the_number_of_tiles(make, slide):
     seen = []
-    prediction = make().predict(slide, progress=lambda done, total, what: seen.append((done, total, what)))
+    prediction = make().predict(slide, progress=Progress(advance=lambda *step: seen.append(step)))
     assert seen[-1] == (len(prediction), len(prediction), "predicting slide")
 
 
@@ -223,7 +225,7 @@ def test_one_gene_is_a_column_and_lies_on_the_grid(whole):
     assert plane.shape == whole.grid.shape
     np.testing.assert_array_equal(plane.ravel()[whole.indices], values)
     assert np.isnan(plane).sum() == whole.grid.size - len(whole)
-    np.testing.assert_array_equal(np.isnan(whole.distance_map()), np.isnan(plane))
+    np.testing.assert_array_equal(np.isnan(whole.on_grid(whole.distance())), np.isnan(plane))
 
 
 def test_unknown_genes_and_variants(whole):
@@ -257,7 +259,7 @@ def test_nothing_predicted_yet(bundle, whole, slide):
     assert len(empty) == 0
     assert empty.gene(bundle.genes[0]).shape == (0,)
     assert np.isnan(empty.map(bundle.genes[0])).all()
-    assert np.isnan(empty.distance_map()).all()
+    assert np.isnan(empty.on_grid(empty.distance())).all()
 
 
 def test_as_anndata(whole):

@@ -5,6 +5,7 @@ import pytest
 
 from chrep_model.bundle import load_bundle
 from chrep_model.prediction.predictor import PREVIEW_TILES, Predictor, spread_evenly
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.slide import open_slide
 from chrep_model.slides.tiles import TileGrid, TileSpec
 
@@ -100,5 +101,5 @@ def test_it_can_be_cancelled(predictor, striped_slide, monkeypatch):
     monkeypatch.setattr("chrep_model.prediction.predictor.PREVIEW_TILES", 1)
     monkeypatch.setattr("chrep_model.embeddings.slide.SAMPLE", 2)
     context = predictor.prepare(open_slide(striped_slide, mpp=0.7))
-    assert predictor.preview(context, context.tiles(), cancelled=lambda: True) is None
-    assert predictor.preview(context, context.tiles()[:1], cancelled=lambda: False) is not None
+    assert predictor.preview(context, context.tiles(), progress=Progress(cancelled=lambda: True)) is None
+    assert predictor.preview(context, context.tiles()[:1], progress=SILENT) is not None

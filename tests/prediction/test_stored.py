@@ -40,11 +40,15 @@ def test_every_value_comes_back(trusting, tmp_path, format):
     assert name == trusting.genes[int(np.nanargmax(trusting.bundle.trust.accuracy))]
     for variant in trusting.variants:
         np.testing.assert_allclose(stored.map(name, variant), trusting.map(name, variant), rtol=1e-5)
-    same = [stored.on_grid(stored.interval(name)), stored.on_grid(stored.unlike()), stored.distance_map()]
+    same = [
+        stored.on_grid(stored.interval(name)),
+        stored.on_grid(stored.unlike()),
+        stored.on_grid(stored.distance()),
+    ]
     was = [
         trusting.on_grid(trusting.interval(name)),
         trusting.on_grid(trusting.unlike()),
-        trusting.distance_map(),
+        trusting.on_grid(trusting.distance()),
     ]
     np.testing.assert_allclose(same, was, rtol=1e-6)
     assert stored.unlike_share() == trusting.unlike_share()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from chrep_model.progress import Progress
 from chrep_model.training import checkpoint
 from chrep_model.training.checkpoint import file_name
 from chrep_model.training.loop import train_objective
@@ -83,7 +85,7 @@ def fit(table, make_line, tmp_path):
 
     def fit(on=table, dropout=0.5, part=PART, **how):
         epochs, warned = [], []
-        run = Run(on_epoch=epochs.append, checkpoints=tmp_path / "kept", warn=warned.append, part=part)
+        run = Run(Progress(epoch=epochs.append, warn=warned.append), tmp_path / "kept", part)
         objective = make_line(dropout=dropout)
         train_objective(objective, on.features, on, **HOW | how, run=run)
         return objective, len(objective.seen), epochs, warned
@@ -146,7 +148,7 @@ def test_a_damaged_file_is_ignored_with_a_reason(fit, tmp_path, damage):
     assert torch.equal(first.line.weight, again.line.weight)
 
 
-def test_what_is_written_now_and_then_is_not_written_always(fit, monkeypatch):
+def test_what_is_written_now_and_then_is_not_written_always(fit, tmp_path, monkeypatch):
     written = []
     save = checkpoint.save
 
@@ -157,6 +159,7 @@ def test_what_is_written_now_and_then_is_not_written_always(fit, monkeypatch):
     monkeypatch.setattr(checkpoint, "save", count)
     fit()
     assert len(written) == 1  # the complete one
+    shutil.rmtree(tmp_path / "kept")
     monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
     fit()
     assert len(written) == 1 + 6

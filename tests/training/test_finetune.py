@@ -15,8 +15,9 @@ from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.encoders.opening import open_encoder
 from chrep_model.errors import Cancelled, SettingsError, TrainingError
+from chrep_model.methods.method_settings import make_method
 from chrep_model.methods.model import FeatureScale, spot_table
-from chrep_model.methods.registry import make_method
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.tiles import TileReader
 from chrep_model.training import finetune as module
 from chrep_model.training.augmentation import Augmentation
@@ -49,15 +50,13 @@ def opened(named):
 def tune(cohort, table, tiny_encoder, make_line, tmp_path):
     """Fine-tune: gives the bytes of the weights, the epochs and the objective."""
 
-    def tune(seed=0, on=table, objective=None, how=(), **changes):
+    def tune(seed=0, on=table, objective=None, told=SILENT, **changes):
         encoder = opened(tiny_encoder)
         objective, epochs = objective or make_line(encoder.dim, 8), []
         settings = FinetuneSettings.model_validate(SHORT | changes)
-        run = Run(on_epoch=epochs.append)
+        run = Run(replace(told, epoch=epochs.append))
         out = tmp_path / "tuned.safetensors"
-        finetune(
-            encoder, objective, cohort.sections, on, settings, out, seed=seed, **{"run": run, **dict(how)}
-        )
+        finetune(encoder, objective, cohort.sections, on, settings, out, seed=seed, run=run)
         return out.read_bytes(), epochs, objective
 
     return tune
@@ -122,13 +121,13 @@ def test_an_unknown_section_cannot_be_held_out(tune):
 def test_cancelling_between_batches(tune, tmp_path):
     asked = iter(range(12))
     with pytest.raises(Cancelled):
-        tune(how={"cancelled": lambda: next(asked, None) is None})
+        tune(told=Progress(cancelled=lambda: next(asked, None) is None))
     assert not list(tmp_path.iterdir())
 
 
 def test_progress_is_told_by_batches(tune):
     told = []
-    tune(epochs=1, how={"progress": lambda *step: told.append(step)})
+    tune(epochs=1, told=Progress(advance=lambda *step: told.append(step)))
     tiles = [step for step in told if step[2].startswith("tiles of")]
     batches = [step[:2] for step in told if "fine-tuning" in step[2]]
     assert [t[0] for t in tiles] == [t[1] for t in tiles]

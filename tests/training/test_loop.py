@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from chrep_model.errors import TrainingError
+from chrep_model.progress import Progress
 from chrep_model.training.loop import CLIP_NORM, Task, random_batches, run_epochs, train_objective
 from chrep_model.training.run import Run
 
@@ -98,7 +99,7 @@ def test_slopes_are_clipped(monkeypatch):
 
 def test_every_epoch_is_told():
     told = []
-    train(epochs=3, run=Run(on_epoch=told.append).within("part"), held_out=lambda model: lambda: 0.25)
+    train(epochs=3, run=Run(Progress(epoch=told.append)).within("part"), held_out=lambda model: lambda: 0.25)
     assert [(e.part, e.number, e.of, e.held_out) for e in told] == [("part", n, 3, 0.25) for n in (1, 2, 3)]
     assert told[0].loss > told[1].loss > told[2].loss
 
@@ -178,7 +179,8 @@ HOW = {"epochs": 4, "lr": 0.01, "weight_decay": 0.0, "seed": 0, "sections_per_ba
 
 def test_an_objective_is_scored_on_sections_that_it_is_not_trained_on(table, make_line):
     told, objective = [], make_line()
-    train_objective(objective, table.features, table, **HOW, held_out=[1], run=Run(on_epoch=told.append))
+    run = Run(Progress(epoch=told.append))
+    train_objective(objective, table.features, table, **HOW, held_out=[1], run=run)
     assert objective.seen == [98] * 4  # two of three sections
     with torch.no_grad():
         rows = table.section == 1

@@ -1,1 +1,1 @@
-"""Analyses of a prediction: explanations, comparisons, signatures, spatial variability."""
+"""Analyses of a prediction: explanations, comparison of tiles, gene signatures, spatial variability."""

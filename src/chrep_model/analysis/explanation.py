@@ -1,7 +1,7 @@
-"""Explain a tile's value: the training spots behind it, and the terms that add up to it.
+"""Explanation of a tile's value: the training spots that it is computed from, and the terms of its sum.
 
-Everything is in the unit of the heatmap, log10-spot. A model adds up in standardised units, so that its sum
-reads here: the gene's mean over the training spots, plus what each term takes it above or below that.
+All values are in the unit of the heatmap, log10-spot. A model sums standardised values, so a value is the
+gene's mean over the training spots plus the deviation of each term from this mean.
 """
 
 from __future__ import annotations
@@ -20,30 +20,29 @@ if TYPE_CHECKING:
     from chrep_model.methods.model import Model
 
 NEAREST = 48
-"""How many gallery spots are named for a method whose values do not come from any."""
+"""Number of gallery spots listed for a method that does not compute values from neighbours."""
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """One training spot that a tile's value draws on.
+    """One training spot of the gallery that is similar to a tile.
 
     Attributes
     ----------
     row : int
-        Of the gallery.
+        Row of the gallery.
     section, patient : str
-        Where it was measured.
+        Section and patient of the spot.
     position_um : (float, float)
         Spot centre (x, y) in µm from the corner of its section's slide.
     similarity : float
-        Cosine to the tile, in the space in which the method compares tissue.
+        Cosine similarity to the tile, in the space in which the method compares tissue.
     weight : float or None
-        Share in the neighbours' mean, 0 for one that did not measure the gene; None for a method without a
-        mean.
+        Weight in the neighbours' mean, 0 if the gene was not measured; None for a method without this mean.
     measured : float or None
-        What was measured of the gene, log10-spot; None where its section did not measure it.
+        Measured value of the gene, log10-spot; None if the spot's section did not measure it.
     of_this_slide : bool
-        Its section's slide has the name of the predicted one: the model was trained on this very tissue.
+        Whether the section's slide has the name of the predicted one, so that the model was trained on it.
     """
 
     row: int
@@ -58,17 +57,17 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Share:
-    """One term of the sum that makes a tile's value.
+    """One term of the sum that gives a tile's value.
 
     Attributes
     ----------
     name : str
-        Of what answers: ``head``, ``estimate``, ``correction``, ``linear``, ``trees``, ``site`` (what the
-        others are off by where the model was calibrated), or a method's name.
+        Name of the learner: ``head``, ``estimate``, ``correction``, ``linear``, ``trees``, ``site`` (the mean
+        error of the others at the site of calibration), or a method's name.
     answer : float
-        What it would predict alone, log10-spot.
+        Prediction of the learner alone, log10-spot.
     weight : float
-        By which its departure from the gene's mean counts.
+        Weight of its deviation from the gene's mean.
     contribution : float
         weight * (answer - mean), log10-spot.
     """
@@ -88,24 +87,23 @@ class Explanation:
     tile : int
         Flat index of the grid.
     gene, method, variant : str
-        What is explained: the value of the last variant, the one to trust.
+        Explained gene, method, and last variant of the value.
     value : float
-        As on the heatmap, log10-spot: the ``total``, or `LOWEST` where that is below.
+        Value on the heatmap, log10-spot: the ``total``, or `LOWEST` if that is larger.
     half_width : float or None
-        The measured value lies within ``interval``, ``value`` ± this, in 90 of 100 cases; None where the
-        model does not say.
+        Half width of the 90 % interval around ``value``; None if the model has no intervals.
     unlike : float or None
-        Share of the training spots, held out, that were nearer to the gallery; None where it does not say.
+        Share of held-out training spots nearer to the gallery; None if the model does not provide it.
     mean : float
-        Of the gene over the training spots.
+        Mean of the gene over the training spots.
     terms : tuple of Share
-        In the method's order.
+        Terms of the sum, in the method's order.
     neighbours : tuple of Neighbour
-        By weight, largest first; by similarity where there are no weights.
+        Sorted by descending weight, or by similarity if there are no weights.
     gallery : ndarray
         (n,) float32 measured values of the gene over the gallery's spots that have one.
     k, temperature : int or None, float or None
-        In use; see `FittedMethod`.
+        Values in use; see `FittedMethod`.
     """
 
     tile: int
@@ -147,9 +145,9 @@ class Knobs:
     Attributes
     ----------
     k, temperature : int, float
-        As fitted.
+        Fitted values.
     most : int
-        The largest k that can be tried.
+        Largest k that can be tried.
     """
 
     k: int
@@ -181,14 +179,14 @@ def explain(
     Parameters
     ----------
     prediction : Prediction
-        That holds the tile.
+        Prediction that holds the tile.
     tile : int
-        Flat index of the grid.
+        Flat index of the tile on the grid.
     gene : str
-        Gene.
+        Name of the gene.
     k, temperature : int, float, optional
-        Other ones than fitted, for a method that has `knobs`. What was learned under the fitted ones
-        (corrector, combination, intervals) stays.
+        Values other than the fitted ones, for a method with `knobs`. Corrector, combination and intervals,
+        which were fitted with the original values, do not change.
 
     Raises
     ------
@@ -255,7 +253,7 @@ def _named(
     """Return a tile's neighbours with their sections and positions, by descending weight."""
     gallery, index, similarity = fitted.gallery, near.index[0], near.similarity[0]
     missing = np.isnan(measured[index])
-    if weights is not None and missing.any():  # only those that measured the gene share in its mean
+    if weights is not None and missing.any():  # only spots that measured the gene count in its mean
         weights = np.where(missing, 0, weights)
         weights = weights / np.maximum(weights.sum(1, keepdims=True), np.finfo(np.float32).tiny)
     order = np.arange(min(NEAREST, len(index))) if weights is None else np.argsort(-weights[0], kind="stable")

@@ -1,4 +1,4 @@
-"""Combine a list of genes into one map: their mean, relative to the average training spot."""
+"""Signatures: one map for a list of genes, the mean of their values standardised on the training spots."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.errors import GeneError
 from chrep_model.prediction.prediction import ALL_TILES, Prediction
 
-# So many genes at once: a long list over a whole slide would not fit in memory.
+# Number of genes computed at once, because all genes of a long list over a whole slide may not fit in memory.
 _CHUNK = 64
 _BETWEEN_NAMES = re.compile(r"[\s,;\"']+")
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Those genes of a list that a panel contains.
+    """The genes of a list that a panel contains.
 
     Attributes
     ----------
     name : str
-        What the list is called.
+        Name of the list.
     genes : tuple of str
-        In the panel's spelling, each once, in the order of the list.
+        Genes in the panel's spelling, each once, in the order of the list.
     unknown : tuple of str
-        Names that the panel does not know, as they were given.
+        Names in the list that the panel does not have.
     translated : tuple of (str, str)
-        Other names that were given, and the genes that they were taken for.
+        Other names in the list, each with the gene that it stands for.
     """
 
     name: str
@@ -51,13 +51,13 @@ class Signature:
         Parameters
         ----------
         name : str
-            What the list is called.
+            Name of the list.
         names : sequence of str
-            The list: symbols, ids, or other names.
+            Gene symbols, ids, or other names.
         panel : GenePanel
-            The genes of the model.
+            Genes of the model.
         known : GeneNames, optional
-            What else they are called; the panel's own ``names`` unless given.
+            Other names of the genes; the panel's ``names`` unless given.
 
         Raises
         ------
@@ -85,20 +85,20 @@ class Signature:
 
     @property
     def remark(self) -> str:
-        """Text on translated names, such as ``HER2 → ERBB2``; empty if there were none."""
+        """Text about translated names, such as ``HER2 → ERBB2``; empty if there are none."""
         return ", ".join(f"{given} → {gene}" for given, gene in self.translated)
 
     def values(self, prediction: Prediction, tiles: slice = ALL_TILES) -> NDArray[np.float32]:
-        """Return the mean over the genes of their standardised values, of the variant to trust.
+        """Return the mean of the genes' standardised values, of the last variant.
 
         ``1/G * sum_g (x_g - mean_g) / sd_g`` with the mean and sd of each gene over the training spots.
 
         Parameters
         ----------
         prediction : Prediction
-            Its model knows all the genes.
+            A prediction whose model has all the genes.
         tiles : slice
-            Places in ``prediction.indices``, from a start to a stop without gaps; all unless given.
+            Slice of ``prediction.indices`` without a step; all unless given.
 
         Returns
         -------
@@ -116,16 +116,16 @@ class Signature:
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Split a list of genes at blanks, commas, semicolons and line ends; quotes are dropped."""
+    """Split a list of genes at spaces, commas, semicolons and line ends; quotes are removed."""
     return tuple(name for name in _BETWEEN_NAMES.split(text) if name)
 
 
 def read_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read gene names from a text file, one or several a line; text after a ``#`` is skipped.
+    """Read gene names from a text file, one or several per line; text after a ``#`` is skipped.
 
     Raises
     ------
     GeneError
-        There is no such file, it is no text, or it names no gene.
+        The file is missing, is not text, or names no gene.
     """
     return tuple(name for line in read_gene_list(path) for name in split_names(line))

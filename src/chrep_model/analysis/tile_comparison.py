@@ -1,4 +1,4 @@
-"""Compare two tiles: the neighbours that they share, and the genes in which they differ."""
+"""Comparison of two tiles: the neighbours that they share, and the genes in which they differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chrep_model.errors import PredictionError
 from chrep_model.prediction.prediction import Prediction, within_unit
 
 MOST = 10
-"""So many of the genes that differ most are named."""
+"""Number of genes with the largest differences that are listed."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Difference:
     ----------
     gene : str
     first, second : float
-        Values of the variant to trust, log10-spot.
+        Values of the last variant, log10-spot.
     half_widths : (float, float) or None
-        Of the 90 % intervals around them; None where the model does not say.
+        Half widths of the 90 % intervals around them; None if the model has no intervals.
     units : float
-        ``(second - first) / sqrt(h_1^2 + h_2^2)`` with the half widths h: beyond ±1 the intervals of two
-        independent errors do not explain it. Where the model has no intervals, in sd of the gene over the
-        training spots.
+        ``(second - first) / sqrt(h_1^2 + h_2^2)`` with the half widths h: beyond ±1 the difference is larger
+        than expected from two independent errors. Without intervals, the difference in sd of the gene over
+        the training spots.
     """
 
     gene: str
@@ -45,13 +45,13 @@ class TileComparison:
     Attributes
     ----------
     shown : Difference
-        Of the gene on show.
+        Difference in the displayed gene.
     most : tuple of Difference
-        Of the genes that differ most in their units, the largest first.
+        The genes with the largest differences in `units`, the largest first.
     neighbours : (int, int)
-        How many gallery spots each tile has as neighbours.
+        Number of gallery neighbours of each tile.
     shared : frozenset of int
-        Rows of the gallery that are neighbours of both.
+        Rows of the gallery that are neighbours of both tiles.
     """
 
     shown: Difference
@@ -66,16 +66,16 @@ def compare(first: tuple[Prediction, int], second: tuple[Prediction, int], gene:
     Parameters
     ----------
     first, second : (Prediction, int)
-        A prediction and the flat index of one of its tiles; of one model, but not needs be of one slide.
+        A prediction and the flat index of one of its tiles; of the same model, but possibly of two slides.
     gene : str
-        The gene on show.
+        The displayed gene.
 
     Raises
     ------
     GeneError
         The model does not know the gene.
     PredictionError
-        A tile is not predicted, or they are of two models.
+        A tile is not predicted, or the predictions are of different models.
     """
     predictions, responses = [first[0], second[0]], [pair[0].response(pair[1]) for pair in (first, second)]
     model, panel = predictions[0].bundle.model, predictions[0].bundle.panel

@@ -1,8 +1,8 @@
-"""Compute how much a gene varies in space over a slide: Moran's I of its predicted map, by squidpy.
+"""Spatial variability of genes on a slide: Moran's I of their predicted maps, computed with squidpy.
 
-squidpy takes seconds to import and numba more to compile; both would hold up a viewer in the same process.
-So a second Python computes: it is fed values through a pipe and says I through another, and nothing is left
-of it when it is ended at any moment. ``python -m chrep_model.analysis.variability`` is that process.
+Importing squidpy and compiling with numba takes seconds and would block a viewer in the same process. So a
+second Python process, ``python -m chrep_model.analysis.variability``, receives values through a pipe and
+returns I through another; it can be ended at any time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,15 +23,16 @@ from numpy.typing import NDArray
 
 from chrep_model.errors import PredictionError
 from chrep_model.processes import start_python
+from chrep_model.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from chrep_model.prediction.prediction import Prediction
 
 MOST_TILES = 3000
-"""Of a larger prediction so many tiles speak for all: blocks of neighbours from all over it."""
+"""Largest number of tiles used; of a larger prediction, blocks of neighbouring tiles from all over it."""
 
 FEWEST_TILES = 30
-"""With fewer, I says more of chance than of the tissue."""
+"""With fewer tiles, I is dominated by chance."""
 
 _BLOCK = 16
 _PATIENCE_S = 0.1
@@ -47,17 +48,15 @@ class Variability:
     ----------
     genes : tuple of str
     moran : ndarray
-        (len(genes),) float32: 0 for values strewn at random, 1 for regions; NaN for a map that is even.
+        (len(genes),) float32: 0 for randomly scattered values, 1 for regions, NaN for a constant map.
     """
 
     genes: tuple[str, ...]
     moran: NDArray[np.float32]
 
 
-def variability(
-    prediction: Prediction, *, cancelled: Callable[[], bool] | None = None
-) -> Iterator[Variability]:
-    """Compute Moran's I of the predicted maps of all genes, of the variant to trust.
+def variability(prediction: Prediction, *, progress: Progress = SILENT) -> Iterator[Variability]:
+    """Compute Moran's I of the predicted maps of all genes, using the last variant.
 
     ``I = n / sum_ij w_ij * sum_ij w_ij (x_i - m)(x_j - m) / sum_i (x_i - m)^2`` over the tiles i with their
     mean m (Moran 1950); w_ij is 1 for the four neighbours of a tile on the grid, as far as they are
@@ -66,23 +65,23 @@ def variability(
     Parameters
     ----------
     prediction : Prediction
-        Of its tiles by now at most `MOST_TILES` are taken, see `some_of`.
-    cancelled : callable, optional
-        Asked several times a second; once it is true, the computing ends.
+        At most `MOST_TILES` of its current tiles are used, see `some_of`.
+    progress : Progress
+        Asked several times a second whether to stop.
 
     Yields
     ------
     Variability
-        Of some genes after the other, in the model's order; of none with less than `FEWEST_TILES` tiles.
+        Results for a few genes at a time, in the model's order; none with fewer than `FEWEST_TILES` tiles.
 
     Raises
     ------
     PredictionError
-        The process that computes it failed.
+        The computing process failed.
     Cancelled
-        See `cancelled`.
+        `progress.cancelled` returned True.
     """
-    chosen = prediction.only(some_of(prediction.indices, prediction.grid.shape[1]), cancelled=cancelled)
+    chosen = prediction.only(some_of(prediction.indices, prediction.grid.shape[1]), progress=progress)
     if len(chosen) < FEWEST_TILES:
         return
     with ThreadPoolExecutor(1) as reader, _process() as (to_it, from_it):
@@ -92,7 +91,7 @@ def variability(
             _send(to_it, chosen.values(columns))
             answer = reader.submit(_receive, from_it)
             while not wait([answer], _PATIENCE_S).done:
-                chosen.check()
+                progress.raise_if_cancelled()
             moran = answer.result()
             if moran is None:
                 raise PredictionError(
@@ -110,14 +109,14 @@ def some_of(indices: NDArray[np.int64], cols: int, most: int = MOST_TILES) -> ND
     indices : ndarray
         (n,) int64 flat indices of a grid with `cols` columns.
     cols : int
-        Of the grid.
+        Number of columns of the grid.
     most : int
-        How many at most; without effect where there are fewer.
+        Largest number of tiles.
 
     Returns
     -------
     ndarray
-        (m,) int64, the same ones for the same tiles.
+        (m,) int64, always the same for the same tiles.
     """
     if len(indices) <= most:
         return indices
@@ -172,7 +171,7 @@ def _process() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         yield process.stdin, process.stdout
     finally:
         process.kill()
-        with suppress(BrokenPipeError):  # of what it was sent and did not take
+        with suppress(BrokenPipeError):  # for data that the process did not read
             process.stdin.close()
         process.stdout.close()
         process.wait()
@@ -186,7 +185,7 @@ def _send(stream: IO[bytes], array: NDArray[Any]) -> None:
         stream.write(whole.getbuffer())
         stream.flush()
     except BrokenPipeError:
-        pass  # the other side is gone, and does not answer: the caller sees that
+        pass  # the process has ended, which the caller notices as a missing answer
 
 
 def _receive(stream: IO[bytes]) -> NDArray[Any] | None:
@@ -202,9 +201,9 @@ def _receive(stream: IO[bytes]) -> NDArray[Any] | None:
 def _serve() -> None:
     """Answer each array of values with Moran's I, until no more arrive."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not mix with the answers
     if hasattr(os, "nice"):
-        os.nice(10)  # the viewer comes first
+        os.nice(10)  # give the viewer priority
     places = _receive(sys.stdin.buffer)
     while places is not None and (values := _receive(sys.stdin.buffer)) is not None:
         _send(answers, morans_i(places, values))

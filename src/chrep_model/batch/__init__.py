@@ -1,1 +1,1 @@
-"""Many slides in one run: on one machine or on a cluster."""
+"""Prediction of many slides in one run, on one machine or on a cluster."""

@@ -1,12 +1,11 @@
 """Predict many slides on a cluster of dask.distributed; the unit of work is one slide.
 
-Only paths and settings travel. Each worker process loads the model once and keeps it; slides, bundle, output
-and embeddings are read and written where they are, on a file system that all workers see. What came of a
-slide is recorded by the worker that predicted it, so that nothing is lost with the process that asked.
+Only paths and settings are sent. Each worker process loads the model once; slides, bundle, output and
+embeddings are on a file system that all workers share. The worker that predicts a slide also writes its
+record, so that no result is lost if the submitting process ends.
 
-A slide of many tiles is cut into parts: each part is a task that fills its share of the slide's stored
-embeddings, and the slide's own task, which follows, finds them there. Whatever a part leaves out is computed
-then.
+A slide of many tiles is divided into parts. Each part is a task that computes a share of the slide's stored
+embeddings. The task that predicts the slide runs after them, and computes missing embeddings itself.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ if TYPE_CHECKING:
     from chrep_model.prediction.predictor import Predictor
 
 PART_TILES = 8192
-"""A slide with more tissue tiles is cut into parts of at most so many: minutes of work on a CPU."""
+"""Largest number of tissue tiles in a part of a slide: minutes of work on a CPU."""
 
 ANSWER_SECONDS = 30
-"""So long may a scheduler take to answer."""
+"""Longest time in seconds to wait for a scheduler's answer."""
 
 _NEEDED = (
     "All workers need the same version of napari-chrep, and a file system on which they see slides, bundle, "
@@ -54,34 +53,34 @@ def predict_slides(
     again: bool = False,
     part_tiles: int = PART_TILES,
 ) -> Iterator[tuple[Path, SlideOutcome]]:
-    """Predict slides on a running cluster; closing the iterator cancels what is not done.
+    """Predict slides on a running cluster; closing the iterator cancels unfinished work.
 
     Parameters
     ----------
     address : str
-        Of the scheduler, such as ``tcp://host:8786``.
+        Address of the scheduler, such as ``tcp://host:8786``.
     job : BatchSettings
-        What is done to every slide.
+        Settings for all slides.
     targets : mapping of Path to Path
-        Slides, and where their predictions go.
+        Paths of the slides and of their predictions.
     describe : callable
-        Says an error in one line; a function of a module, as it is called by the workers.
+        Describes an error in one line; must be a function of a module, because workers call it.
     again : bool
-        Predict also what is predicted already.
+        Also predict slides that are predicted already.
     part_tiles : int
-        A slide with more tissue tiles is cut into parts of at most so many.
+        Largest number of tissue tiles in a part of a slide.
 
     Yields
     ------
     slide, outcome
-        As slides come to their end, in any order.
+        Finished slides, in any order.
 
     Raises
     ------
     SettingsError
-        distributed is not installed, or nothing answers at `address`.
+        distributed is not installed, or no scheduler answers at `address`.
     PredictionError
-        A worker cannot read what it needs or load the model, or the scheduler is gone.
+        A worker cannot read the files or load the model, or the scheduler has ended.
     """
     with _connected(address) as client:
         _check_workers(client, job, targets)
@@ -95,7 +94,7 @@ def one_worker_each(gpus: Sequence[str]) -> Iterator[str]:
     Parameters
     ----------
     gpus : sequence of str
-        By the names in which `device.gpus` gives them; each process sees its own alone.
+        Names as returned by `device.gpus`; each process sees only its own GPU.
     """
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
@@ -107,7 +106,7 @@ def one_worker_each(gpus: Sequence[str]) -> Iterator[str]:
         gpu: {"cls": Nanny, "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpu}}} for gpu in gpus
     }
     scheduler = {"cls": Scheduler, "options": {**here, "dashboard": False}}
-    warn = os.environ.get("PYTHONWARNINGS", "ignore")  # libraries warn their programmers, by default
+    warn = os.environ.get("PYTHONWARNINGS", "ignore")  # hide libraries' warnings for programmers by default
     with (
         spawning(),
         dask.config.set({"distributed.nanny.pre-spawn-environ.PYTHONWARNINGS": warn}),
@@ -117,12 +116,12 @@ def one_worker_each(gpus: Sequence[str]) -> Iterator[str]:
 
 
 class _Run:
-    """State of one `predict_slides`: the slides and parts that the cluster works on.
+    """State of one call of `predict_slides`: the slides and parts that the cluster works on.
 
     Parameters
     ----------
     client : Client
-        Connected.
+        Client connected to the scheduler.
     job, targets, describe, again, part_tiles
         See `predict_slides`.
     """
@@ -143,10 +142,10 @@ class _Run:
         self._suspects: list[Path] = []
 
     def outcomes(self) -> Iterator[tuple[Path, SlideOutcome]]:
-        """Predict all slides, large files first; then once more those whose workers died.
+        """Predict all slides, large files first; then retry those whose workers died.
 
-        A scheduler blames every task that a worker had when it died. So that no slide suffers for another,
-        the suspects are tried again when all others are done, no more at a time than there are workers.
+        When a worker dies, the scheduler reports all of its tasks as failed. To find the slide that caused
+        it, these slides are tried again after all others, at most one per worker at a time.
         """
         try:
             yield from self._predict(sorted(self.targets, key=_size, reverse=True))
@@ -154,7 +153,7 @@ class _Run:
             workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
             yield from self._predict(suspects, at_a_time=max(1, workers))
             for slide in self._suspects:
-                yield slide, self._deadly(slide)
+                yield slide, self._outcome_of_deadly_slide(slide)
         finally:
             self.client.cancel([*self._slide, *self._parts], force=True)
 
@@ -170,7 +169,7 @@ class _Run:
         running = as_completed(first, loop=self.client.loop)
         for future in running:
             if (slide := self._parts.pop(future, None)) is not None:
-                if slide not in self._parts.values():  # a part that failed is computed with the whole
+                if slide not in self._parts.values():  # failed parts are computed with the slide
                     running.add(self._submit(slide, None, priority=1))
                 continue
             slide = self._slide.pop(future)
@@ -200,7 +199,7 @@ class _Run:
         return future
 
     def _result(self, future: Future[Any]) -> SlideOutcome | int | None:
-        """Return the outcome of a slide, the number of parts to cut it into, or None if its workers died."""
+        """Return the outcome of a slide, the number of parts to divide it into, or None if workers died."""
         from concurrent.futures import CancelledError
 
         from distributed import KilledWorker
@@ -223,7 +222,7 @@ class _Run:
             ) from error
         return result
 
-    def _deadly(self, slide: Path) -> SlideOutcome:
+    def _outcome_of_deadly_slide(self, slide: Path) -> SlideOutcome:
         error = PredictionError(
             "the worker processes that predicted it died again and again",
             path=slide,
@@ -235,7 +234,7 @@ class _Run:
 def predict_slide(
     job: BatchSettings, path: Path, target: Path, describe: Describe, again: bool, part_tiles: int | None
 ) -> SlideOutcome | int:
-    """Predict a slide on a worker, or return into how many parts of `part_tiles` tiles to cut it."""
+    """Predict a slide on a worker, or return the number of parts of `part_tiles` tiles to divide it into."""
     predictor = _predictor(job)
     if not again and (there := many.found(job, predictor.bundle, path, target)) is not None:
         return there
@@ -245,14 +244,14 @@ def predict_slide(
 
 
 def encode_part(job: BatchSettings, path: Path, part: int, part_tiles: int) -> None:
-    """Fill one part of a slide's stored embeddings, on a worker."""
+    """Compute and store the embeddings of one part of a slide, on a worker."""
     with open_slide(path, mpp=job.mpp, scene=job.scene) as slide:
         embeddings = _predictor(job).prepare(slide).embeddings
         embeddings.fill(embeddings.shards(part_tiles)[part])
 
 
 def loads() -> int:
-    """Return how many models this process has loaded for a cluster."""
+    """Return the number of models that this process has loaded for a cluster."""
     return _loads
 
 
@@ -267,7 +266,7 @@ def _predictor(job: BatchSettings) -> Predictor:
     key = (job.bundle_hash, job.device, job.batch_size, job.precision, job.cache)
     with _lock:
         if _loaded is None or _loaded[0] != key:
-            _loaded = None  # never two at a time on one device
+            _loaded = None  # free the old model first: two may not fit on the device
             _loaded = (key, _load(job))
             _loads += 1
         return _loaded[1]
@@ -280,7 +279,7 @@ def _load(job: BatchSettings) -> Predictor:
 
     from chrep_model.bundle import load_bundle
 
-    # Else what libraries compute with dask inside of a task would travel through the cluster's scheduler.
+    # Otherwise libraries that use dask inside a task would send their work through the cluster's scheduler.
     dask.config.set(scheduler="threads")
     share_one_arena()
     try:
@@ -297,7 +296,7 @@ def _load(job: BatchSettings) -> Predictor:
 
 
 def _count_parts(job: BatchSettings, predictor: Predictor, path: Path, part_tiles: int) -> int:
-    """Return into how many parts to cut a slide; 1 if only some of its tiles are predicted."""
+    """Return the number of parts to divide a slide into; 1 if only some of its tiles are predicted."""
     from chrep_model.embeddings import SlideEmbeddings
 
     if job.rect is not None or job.stride != 1.0:
@@ -307,15 +306,15 @@ def _count_parts(job: BatchSettings, predictor: Predictor, path: Path, part_tile
             if SlideEmbeddings(slide, predictor.encoder, cache=None).grid.size <= part_tiles:
                 return 1
             return len(predictor.prepare(slide).embeddings.shards(part_tiles))
-    except Exception:  # told of when it is predicted
+    except Exception:  # reported when the slide is predicted
         return 1
 
 
 def _size(slide: Path) -> int:
-    """Return the bytes of a slide's file, a rough measure of its work; large slides are predicted first."""
+    """Return the size of a slide's file in bytes, as an estimate of its work."""
     try:
         return slide.stat().st_size
-    except OSError:  # told of when it is predicted
+    except OSError:  # reported when the slide is predicted
         return 0
 
 
@@ -342,18 +341,18 @@ def _connected(address: str) -> Iterator[Client]:
 
 
 def _check_workers(client: Client, job: BatchSettings, targets: Mapping[Path, Path]) -> None:
-    """Check that every worker can do the work, before each slide fails on it."""
+    """Check that every worker can read the files and load the model, before all slides fail."""
     folders = {target.absolute().parent for target in targets.values()}
     needed = [job.bundle, *folders]
-    for worker, obstacle in client.run(_obstacle, needed, __version__, on_error="return").items():
+    for worker, obstacle in client.run(_reason_not_ready, needed, __version__, on_error="return").items():
         if isinstance(obstacle, Exception):
             obstacle = f"cannot run chrep {__version__} ({type(obstacle).__name__}: {obstacle})"
         if obstacle:
             raise PredictionError(f"the worker {worker} {obstacle}", remedy=_NEEDED)
 
 
-def _obstacle(needed: Sequence[Path], version: str) -> str:
-    """Return why this process cannot do the work; empty if it can."""
+def _reason_not_ready(needed: Sequence[Path], version: str) -> str:
+    """Return why this process cannot predict the slides; empty if it can."""
     if version != __version__:
         return f"runs chrep {__version__} and not {version}"
     missing = [str(path) for path in needed if not path.exists()]

@@ -1,6 +1,6 @@
-"""What became of each of many slides, kept beside the predictions: going on does only what is missing.
+"""Records of predicted and failed slides, stored beside the predictions, so that a run can be continued.
 
-One small file for each slide: several processes, each with slides of its own, never write to the same.
+Each slide has a small file of its own, so that several processes never write to the same file.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ FOLDER = ".chrep"
 
 
 class Record(BaseModel):
-    """What became of a slide.
+    """Result of the last attempt to predict a slide.
 
     Attributes
     ----------
     slide, file : str
-        Where the slide is, and its prediction.
+        Paths of the slide and of its prediction.
     request : str
-        Digest of all that the prediction depends on, see `digest`; empty where the slide could not be opened.
+        Digest of everything that the prediction depends on, see `digest`; empty if the slide could not be
+        opened.
     state : str
         ``done`` or ``failed``.
     attempts : int
-        How often it was tried for this request, the last time included.
+        Number of attempts for this request, including the last.
     error : str
-        Why it failed the last time; empty where it is done.
+        Reason for the failure of the last attempt; empty if done.
     tiles, seconds, unlike_share
-        Of the prediction, where it is done.
+        Number of tiles, time taken, and share of tiles unlike the training tissue, if done.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -50,24 +51,24 @@ class Record(BaseModel):
     unlike_share: float | None = None
 
     def serves(self, request: str, target: Path) -> bool:
-        """Tell whether this is the record of a prediction that was asked for and is still at `target`."""
+        """Return whether this records a finished prediction for `request` that still exists at `target`."""
         return self.state == "done" and self.request == request and target.exists()
 
 
 def digest(**facts: Any) -> str:
-    """Return a digest of a request: what is predicted from what, by name.
+    """Return a digest of everything that a prediction depends on.
 
     Parameters
     ----------
     **facts
-        What JSON can say, and paths.
+        Named values: paths, and values that JSON can represent.
     """
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read(target: Path) -> Record | None:
-    """Return the record of a prediction, by the path of the prediction; None where none can be read."""
+    """Return the record of a prediction, by the path of the prediction; None if it cannot be read."""
     try:
         return Record.model_validate_json(_path(target).read_text(encoding="utf-8"))
     except (OSError, ValidationError):  # damaged or of another version: the slide is predicted again
@@ -75,12 +76,12 @@ def read(target: Path) -> Record | None:
 
 
 def write(target: Path, record: Record) -> None:
-    """Write the record of a prediction; a former one is replaced at the end.
+    """Write the record of a prediction, and replace an older one.
 
     Raises
     ------
     PredictionError
-        It cannot be written.
+        The record cannot be written.
     """
     path = _path(target)
     with write_atomically(path) as part:

@@ -1,4 +1,4 @@
-"""Predict many slides: the job for all of them, one attempt per slide, and the record of it."""
+"""Prediction of many slides: common settings, one attempt per slide, and its record."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from chrep_model import __version__
 from chrep_model.batch import records
 from chrep_model.batch.records import Record
-from chrep_model.embeddings import Progress
 from chrep_model.errors import Cancelled, ChrepError, PredictionError
 from chrep_model.export.writing import write_prediction
 from chrep_model.geometry import Rect
 from chrep_model.prediction import indexes
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.slide import Slide, open_slide
 
 if TYPE_CHECKING:
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
     from chrep_model.prediction.predictor import Predictor
 
 Describe = Callable[[BaseException], str]
-"""Says an error in one line."""
+"""Function that describes an error in one line."""
 
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """Settings for predicting many slides: only paths and plain values, so that other machines can run it.
+    """Settings for predicting many slides; only paths and plain values, so that they can be sent to workers.
 
     Attributes
     ----------
     bundle, bundle_hash
-        Where the model is, and which it has to be.
+        Path of the model, and the hash that it must have.
     cache : Path
-        Folder of the embeddings.
+        Cache folder of the embeddings.
     genes : tuple of str
-        Which are written, in this order; empty for all.
+        Genes to write, in this order; empty for all.
     rect : Rect or None
-        Only this part, in level-0 px.
+        Rectangle to predict in level-0 px; None for the whole slide.
     mpp : float or None
-        µm per px, where the file does not say it.
+        µm per px, for files that do not state it.
     scene : str or None
-        Which picture of a file that holds several; the largest where none is given.
+        Picture to use from a file that holds several; the largest if not given.
     stride : float
-        Distance of tiles as a share of a tile.
+        Distance between neighbouring tiles, as a fraction of the tile.
     format : str
         See `chrep_model.export.writing`.
     device, batch_size, precision
         See `chrep_model.prediction.predictor.Predictor`.
     keeps_records : bool
-        Whether there is a record of each slide.
+        Whether a record of each slide is written.
     """
 
     bundle: Path
@@ -91,11 +91,11 @@ class SlideOutcome:
     Attributes
     ----------
     record : Record
-        Its record.
+        Record of the slide.
     already_there : bool
-        Whether it was predicted before.
+        Whether the prediction existed already.
     unkept : str
-        Why the record could not be written; empty where it was.
+        Why the record could not be written; empty if it was written.
     """
 
     record: Record
@@ -104,12 +104,12 @@ class SlideOutcome:
 
 
 def load(job: BatchSettings, bundle: Bundle) -> Predictor:
-    """Load a job's model, ready to predict.
+    """Load a job's model for prediction.
 
     Raises
     ------
     ChrepError
-        The device is not there, or the bundle's encoder cannot be had.
+        The device or the bundle's encoder is not available.
     """
     from chrep_model.prediction.predictor import Predictor
 
@@ -120,14 +120,14 @@ def load(job: BatchSettings, bundle: Bundle) -> Predictor:
 
 
 def found(job: BatchSettings, bundle: Bundle, path: Path, target: Path) -> SlideOutcome | None:
-    """Return the earlier outcome of a slide if its prediction is the very one requested; else None."""
+    """Return the earlier outcome of a slide if its prediction is exactly the requested one; else None."""
     record = records.read(target) if job.keeps_records else None
     if record is None or record.state == "failed":
         return None
     try:
         with open_slide(path, mpp=job.mpp, scene=job.scene) as slide:
             request = job.request(slide, bundle)
-    except ChrepError:  # told of when it is predicted
+    except ChrepError:  # reported when the slide is predicted
         return None
     if not record.serves(request, target):
         return None
@@ -141,14 +141,14 @@ def attempt(
     path: Path,
     target: Path,
     describe: Describe,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> SlideOutcome:
     """Predict a slide and write its prediction, or record why that failed.
 
     Raises
     ------
     Cancelled
-        Somebody asked to stop.
+        `progress.cancelled` returned True.
     """
     request = ""
     try:
@@ -163,18 +163,17 @@ def attempt(
 
 
 def failed(job: BatchSettings, path: Path, target: Path, request: str, error: str) -> SlideOutcome:
-    """Record that a slide could not be predicted; an empty `request` where it could not be opened."""
+    """Record that a slide could not be predicted; `request` is empty if it could not be opened."""
     return _keep(job, target, {"slide": str(path), "request": request, "state": "failed", "error": error})
 
 
 def _predict(
-    job: BatchSettings, predictor: Predictor, slide: Slide, target: Path, progress: Progress | None
+    job: BatchSettings, predictor: Predictor, slide: Slide, target: Path, progress: Progress
 ) -> dict[str, Any]:
     started = time.perf_counter()
     _check_region(slide, job.rect)
     prediction = predictor.predict(slide, job.rect, stride=job.stride, progress=progress)
-    if progress is not None:
-        progress(0, 1, f"writing {target.name}")
+    progress.advance(0, 1, f"writing {target.name}")
     write_prediction(prediction, target, job.format, job.genes_of(predictor.bundle))
     return {
         "tiles": len(prediction), "seconds": time.perf_counter() - started,
@@ -190,7 +189,7 @@ def _keep(job: BatchSettings, target: Path, facts: dict[str, Any]) -> SlideOutco
     if job.keeps_records:
         try:
             records.write(target, record)
-        except ChrepError as error:  # costs no more than predicting the slide again
+        except ChrepError as error:  # without a record, the slide is only predicted again
             unkept = str(error)
     return SlideOutcome(record, unkept=unkept)
 

@@ -1,9 +1,9 @@
-"""A trained model as a folder that says what it is and refuses to be what it is not.
+"""Bundles: trained models stored as folders whose files are checked against hashes when loaded.
 
-``card.json`` describes it and holds the hash of every other file, and its own; ``weights.safetensors`` holds
-the fitted numbers and how far to trust them, ``genes.parquet`` the panel with the accuracy to expect of each
-gene, ``gallery.zarr`` the training spots, ``encoder.safetensors`` the encoder's weights where they came from
-a file. Nothing in it is code, and loading runs none.
+``card.json`` describes the model and holds the hash of every file; ``weights.safetensors`` holds the fitted
+numbers and those of the intervals, ``genes.parquet`` the gene panel with the expected accuracy of each gene,
+``gallery.zarr`` the training spots, and ``encoder.safetensors`` the encoder's weights if they came from a
+file. A bundle contains no code, and loading runs none.
 """
 
 from chrep_model.bundle.card import FORMAT, Card, describe

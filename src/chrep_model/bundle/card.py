@@ -1,4 +1,4 @@
-"""The card of a bundle: its facts, for people and programs."""
+"""The card of a bundle: a description of the model, for people and programs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from chrep_model.cohorts.section import Section
 
 FORMAT = 2
-"""Format 1 did not say how far to trust a model, and its CHRep held other parts."""
+"""Version of the format; format 1 had no intervals, and its CHRep had other parts."""
 
 HEADS = "heads_trained_on"
-"""Among the settings of a calibrated bundle: see `Card.of_heads`."""
+"""Key in the settings of a calibrated bundle, see `Card.of_heads`."""
 
 REMEDY = "Get the whole folder again, or train it again."
 
 
 class Card(BaseModel):
-    """Facts of a bundle, for people and programs.
+    """Description of a bundle: method, encoder, tiles, training data, settings and hashes.
 
-    Lengths in µm; `mpp` and `px` are those of a tile. `files` holds the sha256 of every file beside the card,
-    `seal` that of all other fields.
+    Lengths are in µm; `mpp` and `px` are those of a tile. `files` holds the SHA-256 of every other file, and
+    `seal` that of all other fields of the card.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -56,18 +56,18 @@ class Card(BaseModel):
 
     @property
     def of_heads(self) -> list[dict[str, str | float | int]]:
-        """Facts of the sections that the heads were trained on; `sections` are those of the gallery."""
+        """Sections on which the heads were trained; `sections` are those of the gallery."""
         return list(self.settings.get(HEADS, self.sections))
 
     def sealed(self) -> Card:
-        """Return a copy with the right `seal`."""
+        """Return a copy with `seal` computed from the other fields."""
         facts = json.loads(self.model_dump_json(exclude={"seal"}))
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return self.model_copy(update={"seal": hashlib.sha256(text.encode()).hexdigest()})
 
 
 def provenance(sections: Iterable[Section]) -> list[dict[str, str | float | int]]:
-    """Return facts of sections for a card; of their slides only the file's name."""
+    """Return descriptions of sections for a card; of their slides' paths only the file name."""
     return [
         {
             "name": s.name, "patient": s.patient, "slide": s.slide_path.name, "mpp": s.mpp, "spots": len(s),
@@ -83,11 +83,11 @@ def read_card(path: Path) -> Card:
     Raises
     ------
     BundleError
-        It cannot be understood, is of another format, or was edited.
+        The card cannot be parsed, is of another format, or was edited.
     """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        # Before the fields: another format has others, and that is what the user wants to hear.
+        # Checked before the fields, as another format has other fields and should be named in the error.
         if (found := facts["format"]) != FORMAT:
             raise BundleError(
                 f"the bundle has format {found}; this version reads {FORMAT}",

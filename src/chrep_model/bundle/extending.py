@@ -1,7 +1,7 @@
-"""Add a slide's measured spots to a bundle's gallery, so that its predictions draw on them.
+"""Extension of a bundle's gallery by the measured spots of a section, without training.
 
-Encoder, heads, corrector, the weights of their combination and what is known of its errors stay as they are;
-only the neighbours' weighted mean, the Estimate, reads the new spots. It takes as long as their embedding.
+Encoder, heads, corrector, combination and intervals do not change; only the gallery's estimate (the weighted
+mean of the neighbours) uses the new spots. This takes as long as embedding them.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def with_section(
     Parameters
     ----------
     bundle : Bundle
-        Of the method chrep. It stays as it is.
+        A bundle of the method chrep; not changed.
     section : Section
-        What was measured.
+        The measured section.
     features : ndarray
-        (n, d) float32 of its spots, as the bundle's encoder and context see them.
+        (n, d) float32 features of its spots, computed with the bundle's encoder and context.
     encoder : Encoder
-        The bundle's.
+        The bundle's encoder.
     out : path
         Folder of the new bundle.
 
@@ -53,7 +53,7 @@ def with_section(
     BundleError
         The bundle's method does not compare tissue with its gallery, or `out` cannot be written.
     GeneError
-        The section names its genes otherwise.
+        The section uses other gene names.
     """
     from chrep_model.methods.chrep import FittedChrep
     from chrep_model.methods.model import Model, spot_table
@@ -106,7 +106,7 @@ def _extended(
 
 
 def _measured(gallery: Gallery, number: int, table: SpotTable) -> NDArray[np.bool_] | None:
-    """Return which section of the extended gallery measured which gene; the new one is `number`."""
+    """Return which section of the extended gallery measured which gene; the new section is `number`."""
     if gallery.measured is None and table.measured is None:
         return None
     out = np.ones((max(len(gallery.section_names), number + 1), table.targets.shape[1]), bool)

@@ -1,4 +1,4 @@
-"""A bundle from disk: every file checked before anything is believed."""
+"""Reading of a bundle; every file is checked against its hash before it is used."""
 
 from __future__ import annotations
 
@@ -31,40 +31,44 @@ class Bundle:
     card: Card
     panel: GenePanel
 
+    def __repr__(self) -> str:
+        what = f"{self.card.method} on {self.card.encoder}, {len(self.genes)} genes"
+        return f"<{type(self).__name__} {self.card.name!r}: {what}>"
+
     @property
     def genes(self) -> tuple[str, ...]:
-        """Genes it predicts."""
+        """Genes that the model predicts."""
         return self.panel.genes
 
     @property
     def spec(self) -> TileSpec:
-        """Tiles it reads."""
+        """Size of the model's tiles."""
         return TileSpec(self.card.mpp, self.card.px)
 
     @property
     def context_um(self) -> tuple[float, ...]:
-        """Radii of the neighbourhoods whose mean embedding it reads, in µm."""
+        """Radii in µm of the neighbourhoods whose mean embedding the model uses."""
         return tuple(self.card.context_um)
 
     @property
     def hash(self) -> str:
-        """sha256 over the card, and with it over every file."""
+        """SHA-256 of the card, and thereby of all files."""
         return self.card.seal
 
     @property
     def encoder_weights(self) -> Path | None:
-        """File of its encoder's weights; None where there is none, as for the built-in encoder."""
+        """File of the encoder's weights; None if the encoder has none, like the built-in one."""
         file = self.path / ENCODER_FILE
         return file if file.exists() else None
 
     @property
     def recall(self) -> float:
-        """Share of the nearest gallery spots that its search finds, see `Gallery.recall`."""
+        """Share of the nearest gallery spots that the search finds, see `Gallery.recall`."""
         return self.model.fitted.gallery.recall
 
     @cached_property
     def trust(self) -> Trust | None:
-        """How far to trust it; None for a method that does not say."""
+        """Intervals and accuracies of the model; None for a method without them."""
         return _load_trust(self)
 
     @cached_property
@@ -73,9 +77,9 @@ class Bundle:
         return _load_model(self)
 
     def encoder(self, device: str = "cpu", precision: Precision = "fp32") -> Encoder:
-        """Return the encoder it was trained on; BundleError when only another one can be had.
+        """Return the encoder of the model's training; BundleError if it is not available.
 
-        In bf16 its numbers differ by its rounding from those that the bundle was trained on.
+        In bf16 its embeddings differ by rounding from those that the bundle was trained on.
         """
         from chrep_model.encoders.opening import open_encoder
         from chrep_model.encoders.stainbank import STAINBANK
@@ -109,7 +113,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     Raises
     ------
     BundleError
-        No bundle, damaged, of another format, or its files do not belong together.
+        The folder is not a bundle, is damaged or of another format, or its files do not belong together.
     """
     folder = Path(path)
     card_file = folder / "card.json"
@@ -147,9 +151,9 @@ def _load_model(bundle: Bundle) -> Model:
 
     from chrep_model.bundle.stored_gallery import read_gallery
     from chrep_model.methods.model import FeatureScale, Model
-    from chrep_model.methods.registry import METHODS, fitted_class
+    from chrep_model.methods.registry import find
 
-    if bundle.card.method not in METHODS:
+    if (method := find(bundle.card.method)) is None:
         raise BundleError(
             f"the bundle was made with the method {bundle.card.method!r}, which this version does not know",
             path=bundle.path,
@@ -159,7 +163,7 @@ def _load_model(bundle: Bundle) -> Model:
         arrays = load_file(bundle.path / "weights.safetensors")
         gallery = read_gallery(bundle.path / "gallery.zarr")
         own = {k.removeprefix("method."): v for k, v in arrays.items() if k.startswith("method.")}
-        fitted = fitted_class(bundle.card.method).from_arrays(own, gallery)
+        fitted = method.fitted_class.from_arrays(own, gallery)
         fitted.trust = bundle.trust
         scale = FeatureScale(arrays["scale.mean"], arrays["scale.sd"])
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
@@ -213,12 +217,12 @@ def _load_panel(folder: Path, card: Card) -> GenePanel:
 
 
 def folder_hash(path: Path) -> str:
-    """sha256 of a file, or of a folder's files by name and content."""
+    """Compute the SHA-256 of a file, or of the names and contents of a folder's files."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
         if file.name.startswith(".") or file.name == "Thumbs.db":
-            continue  # what file managers leave behind where somebody looked
+            continue  # files that file managers create
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
         with file.open("rb") as stream:

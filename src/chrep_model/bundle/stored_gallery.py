@@ -1,4 +1,4 @@
-"""Store a bundle's gallery as a zarr group; rows of a large one are read when they are needed."""
+"""A bundle's gallery stored as a zarr group; rows of a large gallery are only read when needed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 ARRAYS = ("z", "expression", "section", "patient", "position")
 
 MEASURED = "measured"
-"""Which section measured which gene, (sections, genes) 0 or 1; only there where something is missing."""
+"""Array of which section measured which gene, (sections, genes) 0 or 1; omitted if all measured all."""
 
 MAPPED = 2**30
-"""Embeddings and expression of more bytes than this are stored so that they can be mapped.
+"""Embeddings and expression of more bytes than this are stored so that they can be memory-mapped.
 
-Each is then one chunk without compression, which is the plain array to the byte and can still be read by all
-that read zarr. Smaller ones are compressed, and read as a whole: nothing of the bundle stays open then.
+Each is then one chunk without compression, whose bytes are those of the array, and which any zarr reader can
+read. Smaller arrays are compressed and read as a whole, so that no file of the bundle stays open.
 """
 
 _ORDER = {"z": "C", "expression": "F"}
-"""Embeddings lie row by row, as the search reads them; expression gene by gene, as a map is made of it."""
+"""Memory order: embeddings by rows, as the search reads them; expression by genes, as maps read it."""
 
 _BLOCK = 16_384
 
@@ -35,7 +35,7 @@ def write_gallery(path: Path, gallery: Gallery) -> None:
     Raises
     ------
     OSError
-        It cannot be written; a disk without room for it is noticed before anything is.
+        The gallery cannot be written; free space on the disk is checked first.
     """
     import zarr
 
@@ -57,9 +57,9 @@ def read_gallery(path: Path) -> Gallery:
     Raises
     ------
     KeyError, ValueError, TypeError, OSError
-        Something is missing, or does not fit together.
+        Arrays are missing or do not fit together.
     BundleError
-        It is not safe to open, see `check_zarr`.
+        The gallery is not safe to open, see `check_zarr`.
     """
     import numpy as np
 
@@ -103,5 +103,5 @@ def _write_mapped(group: Any, path: Path, name: str, values: Any) -> None:
 
 
 def _chunk(path: Path, name: str) -> Path:
-    """Return the path of a matrix's first chunk in zarr's third format."""
+    """Return the path of a matrix's first chunk in zarr format 3."""
     return path / name / "c" / "0" / "0"

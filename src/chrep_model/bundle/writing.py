@@ -1,4 +1,4 @@
-"""A bundle to disk: there as a whole, or not at all."""
+"""Writing of a bundle to a folder that appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _UNWRITABLE = (
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """See that a bundle can be put here, before hours of work.
+    """Check that a bundle can be written to a path, before hours of training.
 
     Raises
     ------
     BundleError
-        There is something else than a bundle, or nothing can be written.
+        The path exists and is not a bundle, or cannot be written.
     """
     folder = Path(path)
     if folder.exists() and not (folder / "card.json").is_file():
@@ -62,7 +62,7 @@ def save_bundle(
     Raises
     ------
     BundleError
-        `path` is something else than a bundle, or cannot be written; an older bundle stays as it was.
+        `path` exists and is not a bundle, or cannot be written; an older bundle is then not changed.
     """
     check_place(path)
     folder = Path(path)
@@ -93,7 +93,7 @@ def save_bundle(
 
 
 def _write_parts(folder: Path, model: Model, weights: Path | None) -> list[str]:
-    """Write everything but the card; gives the names."""
+    """Write all files except the card; return their names."""
     from safetensors.numpy import save
 
     scale = {"scale.mean": model.scale.mean, "scale.sd": model.scale.sd}

@@ -1,1 +1,1 @@
-"""What happens after the encoder: gallery, correction, combination."""
+"""Steps of a prediction after the encoder: gallery retrieval, correction, combination and intervals."""

@@ -1,8 +1,8 @@
-"""The last step of a prediction: combine the learners with a weight each, per gene.
+"""The last step of a prediction: a weighted sum of several learners, with weights per gene.
 
-The published second phase throws the regression head away and keeps the estimate plus its correction. On real
-sections the head knows things that the neighbours do not; so all of them are kept, and how to weigh them is
-learned per gene from predictions on training sections that the learners had not seen.
+The published method discards the regression head after the first phase, and predicts the gallery's estimate
+plus its correction. On real sections the head adds information, so here all learners are combined. Their
+weights are fitted per gene on predictions for held-out training sections.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import scipy.optimize
 from numpy.typing import NDArray
 
 Answers = list[NDArray[np.float32]]
-"""Per learner, (n, genes) standardised expression."""
+"""Predictions of each learner, (n, genes) standardised expression."""
 
 _JITTER = 1e-6
 
@@ -29,14 +29,14 @@ class Combination:
     weights : ndarray
         (learners, genes) float32.
     offset : ndarray or None
-        (genes,) float32, added for a site that is not the one where the learners were trained.
+        (genes,) float32, added to predictions for a site other than that of the training data.
     """
 
     weights: NDArray[np.float32]
     offset: NDArray[np.float32] | None = None
 
     def __call__(self, answers: Answers, genes: NDArray[np.int64] | slice) -> NDArray[np.float32]:
-        """Combine the learners' answers, each (n, number of genes) for columns `genes`."""
+        """Combine the learners' predictions of the columns `genes`, each (n, number of genes)."""
         total = np.zeros(answers[0].shape, np.float32)
         for weight, answer in zip(self.weights, answers, strict=True):
             total += weight[genes] * answer
@@ -51,25 +51,25 @@ def fit_combination(
     shrink: float,
     known: NDArray[np.bool_] | None = None,
 ) -> Combination:
-    """Fit the weights by least squares: one set for all genes, then per gene, shrunk towards it.
+    """Fit weights by least squares: common weights for all genes, then each gene's own, shrunk towards these.
 
-    Answers and targets are centred within each section: a section's offset is one number that a handful of
-    sections cannot teach, and left in it would drown what tells the spots apart. The common weights are not
-    negative, so that two learners who say nearly the same do not end up as a large difference of the two.
+    Predictions and targets are centred within each section, because a few sections are too few to learn
+    section offsets, which would dominate the differences between spots. The common weights are not negative,
+    so that two similar learners do not get large weights of opposite sign.
 
     Parameters
     ----------
     held_out : list of ndarray
-        Predictions of spots of sections that the learners were not trained on.
+        Each learner's predictions for sections that it was not trained on.
     targets : ndarray
         (n, genes) standardised expression.
     section : ndarray
-        (n,) int.
+        (n,) int, section of each spot.
     shrink : float
-        How many spots' worth of evidence the common weights have against a gene's own.
+        Weight of the common weights against a gene's own, in spots.
     known : ndarray, optional
-        (sections, genes) bool, of which section's genes it can be learned, see `SpotTable.learnable`; all
-        unless given. A gene of which it can be learned nowhere gets the common weights.
+        (sections, genes) bool, which genes of each section can be used, see `SpotTable.learnable`; all unless
+        given. A gene that no section can be used for gets the common weights.
     """
     X = np.stack([_centred(answer, section) for answer in held_out])  # (learners, n, genes)
     y = _centred(targets, section)
@@ -95,10 +95,10 @@ def cross_combined(
     shrink: float,
     known: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """Combine each section's answers with weights fitted on the other sections, (n, genes) float32.
+    """Combine each section's predictions with weights fitted on the other sections, (n, genes) float32.
 
-    What remains as error is then that of a section which neither the learners nor their weights have seen.
-    Parameters as in `fit_combination`; it takes two sections.
+    The errors of the result are then those for a section that neither the learners nor their weights have
+    seen. The parameters are those of `fit_combination`, for at least two sections.
     """
     out = np.empty_like(targets)
     for s in np.unique(section):
@@ -118,7 +118,7 @@ def cross_offset(
 ) -> NDArray[np.float32]:
     """Shift each section's predictions by the other sections' mean error per gene, (n, genes) float32.
 
-    Learners that were trained elsewhere are wrong by much the same amount in all sections of a new site.
+    Learners trained at another site have about the same mean error in all sections of a new site.
     """
     out = predicted.copy()
     for s in np.unique(section):
@@ -133,14 +133,14 @@ def mean_error(
     section: NDArray[np.int64],
     measured: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """Return the mean of targets - predicted per gene over spots that measured it, (genes,); else 0.
+    """Return each gene's mean of targets - predicted over spots that measured it, (genes,); 0 if none did.
 
     Parameters
     ----------
     predicted, targets : ndarray
         (n, genes).
     section : ndarray
-        (n,) int.
+        (n,) int, section of each spot.
     measured : ndarray, optional
         (sections, genes) bool, which section measured which gene; all unless given.
     """

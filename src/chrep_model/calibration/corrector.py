@@ -1,4 +1,4 @@
-"""CHRep's Correction: a small penalised network that adds what the neighbours' mean misses."""
+"""CHRep's second phase: a small network that corrects the mean of the gallery neighbours."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from chrep_model.networks.losses import pearson_by_section, regression_loss
 from chrep_model.training.faults import require_finite, spots_in_words
 from chrep_model.training.loop import Task, one_thread, random_batches, run_epochs
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 
 
 class CorrectorSettings(BaseModel):
-    """Settings of CHRep's phase 2; the paper names no values, these are ours.
+    """Settings of CHRep's second phase; the paper gives no values, the defaults are this project's.
 
     Attributes
     ----------
     rho : float
-        G * lam_D: the magnitude penalty relative to the squared error of one gene. Under that error alone
-        the corrector's optimum is the residual divided by 1 + rho, whatever the number of genes.
+        Weight of the penalty on the correction's size, relative to the squared error of one gene (G * lam_D).
+        With the squared error alone, the best correction is the residual divided by 1 + rho.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,7 +38,7 @@ class CorrectorSettings(BaseModel):
 
 
 class Corrector(nn.Module):
-    """r_eta: maps z to a residual per gene; before training it is zero, which leaves the Estimate."""
+    """Network r_eta that maps an embedding z to a correction per gene, which is zero before training."""
 
     def __init__(self, dim: int, genes: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Corrector(nn.Module):
         nn.init.zeros_(self.readout.bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return the residuals (b, genes) of embeddings (b, dim)."""
+        """Return the corrections (b, genes) for embeddings (b, dim)."""
         out: Tensor = self.readout(self.body(z))
         return out
 
@@ -65,30 +65,35 @@ def fit_corrector(
     seed: int,
     measured: NDArray[np.bool_] | None = None,
     watched: tuple[NDArray[Any], ...] | None = None,
-    run: Run = SILENT,
+    run: Run = SILENT_RUN,
 ) -> Corrector:
-    """Train on L_cal = L_reg(estimate + residual, targets) + lam_D * mean squared length of the residual.
+    """Train a corrector of the gallery's estimates.
+
+    The loss is L_cal = L_reg(estimate + correction, targets) + lam_D * mean squared length of the correction.
 
     Parameters
     ----------
     z : ndarray
         (n, d) embeddings, unit rows.
     estimate : ndarray
-        (n, genes) Estimate of every spot, from a gallery without its own section: with it, the estimate would
-        hold the answer and there would be nothing left to correct.
+        (n, genes) estimate of every spot from a gallery without its own section. With that section the
+        estimate would be nearly exact, and the corrector would learn nothing.
     targets : ndarray
         (n, genes) standardised expression.
     section : ndarray
-        (n,) int section of every spot.
+        (n,) int, section of every spot.
+    settings : CorrectorSettings
     mae, pcc : float
         Weights in L_reg.
+    seed : int
+        Random seed.
     measured : ndarray, optional
-        (sections, genes) bool, which section measured which gene; the others do not count there. All unless
-        given.
+        (sections, genes) bool, which section measured which gene; all unless given. Genes do not count in
+        sections that did not measure them.
     watched : tuple of ndarray, optional
-        The first four of spots that are not trained on, for the curve alone.
+        `z`, `estimate`, `targets` and `section` of held-out spots, used only for the training curve.
     run : Run
-        Gets every epoch, and keeps checkpoints.
+        Receives every epoch, and stores checkpoints.
     """
     torch.manual_seed(seed)
     genes = targets.shape[1]

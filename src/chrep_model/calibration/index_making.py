@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from chrep_model.calibration.gallery import Gallery
 from chrep_model.calibration.index import Index, IndexFacts, faiss, ranked_in_lists
 from chrep_model.mapped_arrays import read_rows, slices
+from chrep_model.progress import SILENT, Progress
 
 LARGE = 1_000_000
 """Up to so many rows, the exact search takes a CPU no longer than the encoder does."""
@@ -32,9 +33,7 @@ _ADDED = 65_536
 """Rows added at a time."""
 
 
-def make_index(
-    gallery: Gallery, k: int, *, seed: int = 0, report: Callable[[str], None] = lambda _: None
-) -> Index | None:
+def make_index(gallery: Gallery, k: int, *, seed: int = 0, progress: Progress = SILENT) -> Index | None:
     """Make an index of a gallery, and find how many of its lists have to be looked at.
 
     Parameters
@@ -45,8 +44,8 @@ def make_index(
         Neighbours that are to be found.
     seed : int
         The one seed.
-    report : callable
-        Gets what is being done.
+    progress : Progress
+        Told what is being done.
 
     Returns
     -------
@@ -54,8 +53,8 @@ def make_index(
         None where the exact search is as fast by the time that `RECALL` of the k nearest spots are found.
     """
     rng = np.random.default_rng(seed)
-    lists = _filled(gallery.z, rng, seed, report)
-    report("measuring the index")
+    lists = _filled(gallery.z, rng, seed, progress)
+    progress.message("measuring the index")
     spots = _Sample.of(gallery, k, rng)
     spots.nearest()  # rows come from the disk the first time
     expected, exact_seconds = _timed(spots.nearest)
@@ -89,7 +88,7 @@ class _Sample:
         return cls(gallery, k, rows, read_rows(gallery.z, rows))
 
     def nearest(self) -> NDArray[np.int64]:
-        """The k nearest, (queries, k) int64."""
+        """Return the k nearest rows of each query, (queries, k) int64."""
         section = self.gallery.section[self.rows]
         exclude: Literal["section", "self"] = "section" if self._several() else "self"
         return self.gallery.search(
@@ -112,7 +111,7 @@ class _Sample:
         return len(self.gallery.section_names) > 1
 
 
-def _filled(rows: Any, rng: np.random.Generator, seed: int, report: Callable[[str], None]) -> Any:
+def _filled(rows: Any, rng: np.random.Generator, seed: int, progress: Progress) -> Any:
     """Rows in lists around centres that are made of a sample of them.
 
     The more lists, the fewer rows have to be looked at, and the longer it takes to fill them.
@@ -122,11 +121,11 @@ def _filled(rows: Any, rng: np.random.Generator, seed: int, report: Callable[[st
     count = 2 * math.isqrt(n)
     lists = library.index_factory(d, f"IVF{count},PQ{d}x4fs", library.METRIC_INNER_PRODUCT)
     lists.cp.seed = seed
-    report(f"an index of {n:,} spots")
+    progress.message(f"an index of {n:,} spots")
     lists.train(read_rows(rows, np.sort(rng.choice(n, min(n, _SAMPLE * count), replace=False))))
     for block in slices(n, _ADDED):
         lists.add(read_rows(rows, block))
-        report(f"an index of {n:,} spots: {block.stop:,}")
+        progress.message(f"an index of {n:,} spots: {block.stop:,}")
     return lists
 
 

@@ -1,12 +1,12 @@
-"""Exact retrieval: a fast look at every row, and a second one at the few that can be among the k best.
+"""Exact search of the k most similar gallery rows: fast approximate products, then exact ones for candidates.
 
-The similarity of a query and a row is one number, `similarities`: it depends on these two alone, not on what
-else is in a block, on the device or on the precision of the first look. The first look is a matrix product
-whose error is bounded; whatever that error may hide is kept, ranked by `similarities`, and ties go to the
-smaller row. So the rows found are the same ones, bit for bit, however they were looked for.
+The first pass multiplies all queries with all rows. The error of these products is bounded, so all rows that
+can be among the k best are known; their exact similarity is computed by `similarities`, and ties go to the
+smaller row. `similarities` depends on the query and the row alone, not on the block, the device or the
+precision of the first pass. So the result is always the same, bit for bit.
 
-On a GPU the first look is in half precision. On a CPU it is in single precision: without matrix units for
-half precision, to convert a block takes as long as to multiply it.
+The first pass is in half precision on a GPU, and in single precision on a CPU, where converting a block takes
+as long as multiplying it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from torch import Tensor
 
 from chrep_model.mapped_arrays import read_rows, slices
 
-#: Rows of the gallery in one product.
+#: Number of gallery rows in one product.
 BLOCK = 65_536
-#: Similarities in memory at once, and queries in one product at most.
+#: Largest number of similarities in memory, and of queries in one product.
 SIMILARITIES, QUERIES = 2**24, 2048
-#: More candidates than this per query and block are first cut down by the first look itself.
+#: With more candidates than this per query and block, the first pass itself reduces them.
 CANDIDATES = 1024
-#: Pairs whose similarity is computed at once.
+#: Number of exact similarities computed at once.
 PAIRS = 2**14
-#: Rows count as no longer than this.
+#: Assumed largest length of a row.
 LENGTH = 1.001
 
 Barred = Callable[[NDArray[np.int64], slice], Tensor | None]
@@ -48,70 +48,67 @@ def nearest(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the k rows with the largest dot product for each query.
 
-    All rows are read once, a block at a time, whatever the number of queries.
+    All rows are read only once, in blocks, for any number of queries.
 
     Parameters
     ----------
     queries : ndarray
         (n, d) float32, finite.
     rows : array-like
-        (m, d) float32, finite and no longer than one; an array, a memory map, or anything else whose slices
+        (m, d) float32, finite, of at most unit length; an array, a memory map, or anything else whose slices
         are arrays, such as a zarr array.
     k : int
-        At most m.
+        Number of rows to find, at most m.
     barred : callable, optional
-        ``barred(numbers of queries, slice of rows)`` -> bool (queries, rows) that must not be retrieved, or
-        None for nothing.
+        ``barred(numbers of queries, slice of rows)`` returns a bool array (queries, rows), True for rows that
+        must not be found, or None if all are allowed.
     device : str
-        Where the products are computed; it changes nothing but the time.
+        Device for the products; it changes the speed, not the result.
     half : bool, optional
-        Whether the first look is in half precision; on everything but a CPU unless given.
+        Whether the first pass is in half precision; by default everywhere but on a CPU.
 
     Returns
     -------
     index : ndarray
         (n, k) int64, most similar first; ties go to the smaller row.
     similarity : ndarray
-        (n, k) float32; -inf, and row 0, where fewer than k were allowed.
+        (n, k) float32; -inf, with index 0, if fewer than k rows are allowed.
     """
     place = torch.device(device)
-    halved = place.type != "cpu" if half is None else half
+    half = place.type != "cpu" if half is None else half
     step = max(1, min(QUERIES, SIMILARITIES // max(1, min(BLOCK, rows.shape[0]))))
     parts = [
-        _Best.empty(np.arange(start, min(start + step, len(queries))), queries, k, place, halved)
+        _Best.empty(np.arange(start, min(start + step, len(queries))), queries, k, place, half)
         for start in range(0, len(queries), step)
     ]
-    with _whole_sums():
-        for block, here, there in _streamed(rows, place):
-            looked = _Look.at(there, halved)
+    with _full_precision_sums():
+        for block, on_host, on_device in _blocks_on_device(rows, place):
+            cast = _Vectors.cast(on_device, half)
             for part in parts:
-                part.update(block, here, looked, None if barred is None else barred(part.numbers, block))
+                part.update(block, on_host, cast, None if barred is None else barred(part.numbers, block))
     if not parts:
         return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
     return np.concatenate([p.index for p in parts]), np.concatenate([p.similarity for p in parts])
 
 
 def similarities(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Dot products of the rows of two (n, d) float32 arrays, pair by pair, (n,) float32.
+    """Compute the dot product of each pair of rows of two (n, d) float32 arrays, (n,) float32.
 
-    Each is summed up in an order that depends on d alone; a matrix product's order depends on its shape.
+    The order of summation depends on d alone, whereas that of a matrix product depends on its shape.
     """
     out: NDArray[np.float32] = np.einsum("nd,nd->n", a, b)
     return out
 
 
 @dataclass(frozen=True)
-class _Look:
-    """Vectors as the first look reads them.
-
-    `off` is the length of the largest difference to what they are.
-    """
+class _Vectors:
+    """Vectors in the precision of the first pass; `error` is the largest length of their rounding errors."""
 
     x: Tensor
-    off: float
+    error: float
 
     @classmethod
-    def at(cls, x: Tensor, half: bool) -> _Look:
+    def cast(cls, x: Tensor, half: bool) -> _Vectors:
         if not half:
             return cls(x, 0.0)
         cast = x.half()
@@ -120,11 +117,11 @@ class _Look:
 
 @dataclass
 class _Best:
-    """The best rows so far of some of the queries, by `similarities`."""
+    """Most similar rows found so far for some of the queries, with their exact similarities."""
 
     numbers: NDArray[np.int64]
     queries: NDArray[np.float32]
-    looked: _Look
+    cast: _Vectors
     length: float
     index: NDArray[np.int64]
     similarity: NDArray[np.float32]
@@ -138,53 +135,53 @@ class _Best:
         return cls(
             numbers,
             own,
-            _Look.at(torch.from_numpy(own).to(place), half),
+            _Vectors.cast(torch.from_numpy(own).to(place), half),
             float(np.linalg.norm(own, axis=1).max()) * LENGTH,
             np.zeros(shape, np.int64),
             np.full(shape, -np.inf, np.float32),
         )
 
-    def update(self, block: slice, here: NDArray[np.float32], looked: _Look, never: Tensor | None) -> None:
-        """Look at a block of rows, `here` in the memory and `looked` on the device."""
-        s = self.looked.x @ looked.x.T
-        if never is not None:
-            s[never.to(s.device)] = -torch.inf
-        query, column = self._candidates(s, self._error(looked))
-        if never is not None:
-            allowed = ~never.numpy()[query, column]
+    def update(self, block: slice, rows: NDArray[np.float32], cast: _Vectors, barred: Tensor | None) -> None:
+        """Compare the queries with a block of rows: `rows` exact in memory, `cast` on the device."""
+        s = self.cast.x @ cast.x.T
+        if barred is not None:
+            s[barred.to(s.device)] = -torch.inf
+        query, column = self._candidates(s, self._error(cast))
+        if barred is not None:
+            allowed = ~barred.numpy()[query, column]
             query, column = query[allowed], column[allowed]
         exact = np.empty(len(query), np.float32)
         for part in slices(len(query), PAIRS):
-            exact[part] = similarities(self.queries[query[part]], here[column[part]])
+            exact[part] = similarities(self.queries[query[part]], rows[column[part]])
         self._merge(query, column + block.start, exact)
 
     def _candidates(self, s: Tensor, error: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Queries and columns of (n, m) first looks that can be among the k best, sorted."""
+        """Find entries of the approximate similarities `s` (n, m) that can be among the k best, sorted."""
         k = self.index.shape[1]
         least = torch.from_numpy(self.similarity[:, -1:] - np.float32(error)).to(s.device)
         if bool(torch.isfinite(least).all()) or s.shape[1] <= k:
             query, column = _pairs(s >= least)
             if len(query) <= (k + CANDIDATES) * len(s):
                 return query, column
-        # Here are k rows at least as similar as the k-th by the first look is, less the error.
+        # At least k rows have an exact similarity of no less than the k-th approximate one minus the error.
         kth = s.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True).float()
         return _pairs(s >= torch.maximum(least, kth - 2 * error))
 
-    def _error(self, looked: _Look) -> float:
-        """Bound of the difference between the first look and `similarities`.
+    def _error(self, rows: _Vectors) -> float:
+        """Bound the difference between the approximate products and `similarities`.
 
-        What casting the vectors changes, by Cauchy-Schwarz; the rounding of the product to its own precision;
-        and that of the sums in single precision on both sides, four times as large as it is if each addition
-        is rounded to nearest, for units that cut off instead.
+        Three errors add up: casting the vectors (bounded by Cauchy-Schwarz), rounding of the product, and
+        rounding of the sums in single precision on both sides. The last is taken four times as large as for
+        additions rounded to nearest, because some units truncate.
         """
-        off, their_off = self.looked.off, looked.off
-        largest = (self.length + off) * (LENGTH + their_off)
-        unit = 2.0**-11 if looked.x.dtype == torch.float16 else 0.0
-        sums = 2 * looked.x.shape[1] * 2.0**-22
-        return self.length * their_off + off * (LENGTH + their_off) + largest * (unit + sums) + 2.0**-24
+        error, row_error = self.cast.error, rows.error
+        largest = (self.length + error) * (LENGTH + row_error)
+        unit = 2.0**-11 if rows.x.dtype == torch.float16 else 0.0
+        sums = 2 * rows.x.shape[1] * 2.0**-22
+        return self.length * row_error + error * (LENGTH + row_error) + largest * (unit + sums) + 2.0**-24
 
     def _merge(self, query: NDArray[np.int64], row: NDArray[np.int64], value: NDArray[np.float32]) -> None:
-        """Rank candidates, sorted by query and row, among the best so far, whose rows are smaller."""
+        """Merge candidates, sorted by query and row, with the best of earlier blocks (smaller rows)."""
         count = np.bincount(query, minlength=len(self.numbers))
         place = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
         k, width = self.index.shape[1], int(count.max(initial=0))
@@ -198,23 +195,23 @@ class _Best:
 
 
 def _pairs(mask: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of what is true, row by row."""
-    if mask.device.type == "cpu":  # many times faster than torch's own
+    """Return the rows and columns of a mask's true entries, row by row."""
+    if mask.device.type == "cpu":  # many times faster than torch's nonzero
         row, column = np.divmod(np.flatnonzero(mask.numpy()), mask.shape[1])
         return row, column
     row, column = (part.cpu().numpy() for part in mask.nonzero(as_tuple=True))
     return row, column
 
 
-def _streamed(rows: Any, place: torch.device) -> Iterator[tuple[slice, NDArray[np.float32], Tensor]]:
-    """Blocks in memory and on the device; the next one is on its way while one is worked at."""
+def _blocks_on_device(rows: Any, place: torch.device) -> Iterator[tuple[slice, NDArray[np.float32], Tensor]]:
+    """Yield blocks of rows in memory and on the device; the next block is copied while one is in use."""
     waiting = None
     for block in slices(rows.shape[0], BLOCK):
-        here = read_rows(rows, block)
-        there = torch.from_numpy(here)
+        on_host = read_rows(rows, block)
+        on_device = torch.from_numpy(on_host)
         if place.type == "cuda":
-            there = there.pin_memory()
-        item = block, here, there.to(place, non_blocking=True)
+            on_device = on_device.pin_memory()
+        item = block, on_host, on_device.to(place, non_blocking=True)
         if waiting is not None:
             yield waiting
         waiting = item
@@ -223,8 +220,8 @@ def _streamed(rows: Any, place: torch.device) -> Iterator[tuple[slice, NDArray[n
 
 
 @contextmanager
-def _whole_sums() -> Iterator[None]:
-    """Let no GPU add up in half precision, which the bound of the error does not cover."""
+def _full_precision_sums() -> Iterator[None]:
+    """Keep GPUs from summing in half precision, which the error bound does not cover."""
     matmul = torch.backends.cuda.matmul
     before = matmul.allow_fp16_reduced_precision_reduction
     matmul.allow_fp16_reduced_precision_reduction = False

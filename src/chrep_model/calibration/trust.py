@@ -1,8 +1,7 @@
-"""How far to trust a prediction: intervals, likeness of a tile to training tissue, accuracy per gene.
+"""Reliability of a prediction: intervals, similarity of a tile to training tissue, and accuracy per gene.
 
-All three are learned from predictions of training spots by a model that had not seen their section. What they
-say holds for sections that are to the training sections as these are to each other; for others the likeness
-is there to warn.
+All three are fitted on predictions for held-out training sections. They are valid for slides that differ from
+the training sections as much as these differ from each other; for others, the similarity is a warning.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from chrep_model.statistics import gene_correlations
 Genes = NDArray[np.int64] | slice
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-"""Shares of the measured values that an interval can be asked to hold."""
+"""Coverages of the intervals: the share of measured values that lie inside."""
 
 FAR = 0.95
-"""A tile is far where this share of the training spots was nearer to the gallery."""
+"""A tile is unlike the training tissue if this share of held-out training spots is nearer to the gallery."""
 
 UNLIKE_SHARE = 0.25
-"""A slide with a larger share of far tiles is unlike the training slides.
+"""A slide with a larger share of unlike tiles is unlike the training slides.
 
-By definition it is 0.05 on average over held-out training sections. On the real sections it was 0.00 to 0.19
-for held-out sections of the same patient, 0.45 for another patient scanned more coarsely (where intervals of
-nominal 90 % held 68 % of the values), and 0.29 and 0.46 for sections of another organ.
+By definition the share is 0.05 on average over held-out training sections. On real sections it was 0.00 to
+0.19 for held-out sections of the same patient, 0.45 for another patient scanned at a coarser resolution
+(where 90 % intervals held 68 % of the values), and 0.29 and 0.46 for sections of another organ.
 """
 
 _FLOOR = 0.1
@@ -41,11 +40,11 @@ _POINTS = 101
 
 @dataclass(frozen=True)
 class Trust:
-    """Split-conformal intervals (Lei et al. 2018, locally weighted), distances and accuracies, as arrays.
+    """Fitted intervals, gallery distances and accuracies, as arrays to store with the model.
 
-    The half width of gene g's interval at tile i is ``q_g(level) * sqrt(a_g + b_g * spread_ig^2 + c_g *
-    distance_i^2)``: the root is the error that is to be expected there, q_g the quantile of the held-out
-    errors in units of it.
+    The intervals are split-conformal and locally weighted (Lei et al. 2018). The half width of gene g's
+    interval at tile i is ``q_g(level) * sqrt(a_g + b_g * spread_ig^2 + c_g * distance_i^2)``: the root is the
+    expected error, and q_g the quantile of the held-out errors in units of the expected ones.
 
     Attributes
     ----------
@@ -56,10 +55,10 @@ class Trust:
     distances : ndarray
         (101,) float32: percentiles 0 to 100 of the held-out spots' distance to the gallery.
     correlations : ndarray
-        (sections, genes) float32: Pearson correlation on each training section, held out; NaN where the gene
-        does not vary, or was not measured there or anywhere else.
+        (sections, genes) float32: Pearson correlation on each training section when held out; NaN if the gene
+        does not vary there, or was not measured there or in no other section.
     counted : ndarray or None
-        (genes,) float32: on how many of these sections a gene could be tested; None for all genes on all.
+        (genes,) float32: number of sections on which a gene could be tested; None if all on all.
     """
 
     variance: NDArray[np.float32]
@@ -86,28 +85,26 @@ class Trust:
         distance: NDArray[np.float32],
         known: NDArray[np.bool_] | None = None,
     ) -> Trust:
-        """Fit intervals, distances and accuracies to predictions of sections unseen by the predictor.
+        """Fit intervals, distances and accuracies to predictions of held-out sections.
 
-        Sections, not spots, are what a new slide is exchangeable with, so each counts the same however many
-        spots it has (pooling of distributions, Dunn et al. 2022). A guarantee without further assumptions
-        would need nine sections for 90 %; with fewer, that the promise is kept on new sections of the kind
-        is a matter of measurement. The quantile of all genes has the weight of `_SHRINK` spots against a
-        gene's own.
+        A new slide is exchangeable with sections, not with spots, so all sections have the same weight
+        (pooling of distributions, Dunn et al. 2022). A guarantee without further assumptions would need nine
+        sections for 90 %; with fewer, the coverage on new sections has to be measured. Each gene's quantile
+        is averaged with that of all genes, which has the weight of `_SHRINK` spots.
 
         Parameters
         ----------
         predicted, targets : ndarray
             (n, genes) standardised expression.
         section : ndarray
-            (n,) int, of at least two sections.
+            (n,) int, section of each spot; at least two sections.
         spread : ndarray
-            (n, genes), see `gallery.neighbour_spread`; 0 for a predictor that looks at no neighbours.
+            (n, genes), see `gallery.neighbour_spread`; 0 for a predictor that uses no neighbours.
         distance : ndarray
             (n,) 1 - cosine to the nearest spot of a gallery without the spot's own section.
         known : ndarray, optional
-            (sections, genes) bool, on which section a gene can be tested, see `SpotTable.learnable`; all
-            unless given. Nothing else counts; a gene that can be tested nowhere gets what all genes together
-            say, and no accuracy.
+            (sections, genes) bool, on which sections a gene can be tested, see `SpotTable.learnable`; all
+            unless given. A gene that can be tested on none gets the interval of all genes, and no accuracy.
         """
         if known is not None:
             return cls._fit_known(predicted, targets, section, spread, distance, known)
@@ -137,7 +134,7 @@ class Trust:
         distance: NDArray[np.float32],
         known: NDArray[np.bool_],
     ) -> Trust:
-        """Fit where some genes were not measured; a gene's sections have equal weight; see `fit`."""
+        """Fit as `fit` does if some genes were not measured everywhere; a gene's sections weigh the same."""
         numbers, place = np.unique(section, return_inverse=True)
         known = known[numbers]
         counted, of_spot = known.sum(0), known[place]
@@ -173,18 +170,18 @@ class Trust:
         Parameters
         ----------
         spread : ndarray
-            (n, number of genes), for columns `genes`.
+            (n, number of genes), see `gallery.neighbour_spread`.
         distance : ndarray
-            (n,).
+            (n,), distance of each tile to the gallery.
         genes : ndarray of int, or slice
-            Columns.
+            Columns of the panel that `spread` holds.
         level : float
-            One of `LEVELS`.
+            Coverage of the interval, one of `LEVELS`.
 
         Raises
         ------
         SettingsError
-            Another level.
+            The level is none of `LEVELS`.
         """
         if level not in LEVELS:
             raise SettingsError(
@@ -195,7 +192,7 @@ class Trust:
         return self.quantiles[LEVELS.index(level), genes] * np.sqrt(expected)
 
     def unlike(self, distance: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return for each tile the share of held-out training spots that were nearer to the gallery, (n,)."""
+        """Return, for each tile, the share of held-out training spots nearer to the gallery, (n,)."""
         shares = np.interp(distance, self.distances, np.linspace(0, 1, _POINTS))
         return shares.astype(np.float32)
 
@@ -205,7 +202,7 @@ class Trust:
 
     @property
     def accuracy(self) -> NDArray[np.float32]:
-        """Expected correlation on a new section, (genes,): mean over held-out sections; NaN if none."""
+        """Expected correlation on a new section, (genes,): mean over held-out sections, NaN if untested."""
         known = np.isfinite(self.correlations)
         total = np.where(known, self.correlations, 0).sum(0)
         mean = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
@@ -213,11 +210,11 @@ class Trust:
 
     @property
     def predictable(self) -> NDArray[np.bool_]:
-        """Whether a gene's accuracy lies above 0 by more than two standard errors, (genes,).
+        """Whether a gene's accuracy is above 0 by more than two standard errors, (genes,).
 
-        The standard error is that of a mean over sections, from the scatter of all genes together: with three
-        sections a single gene's own scatter is next to unknown. With the measured sections turned around
-        under the predictions, 0 to 10 genes in 100 pass where the tissue is not symmetric itself.
+        The standard error of the mean over sections is estimated from all genes together, because three
+        sections are too few for a single gene. With the measured sections rotated against the predictions, 0
+        to 10 genes in 100 pass, unless the tissue itself is symmetric.
         """
         return self.accuracy > _STANDARD_ERRORS * self._standard_error()
 
@@ -230,20 +227,20 @@ class Trust:
         return error
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Return the arrays by name, for storing."""
+        """Return all arrays by name, to be stored."""
         return {name: values for name, values in vars(self).items() if values is not None}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[np.float32]]) -> Trust:
-        """Build it from stored `arrays`; TypeError or ValueError if they do not fit."""
+        """Build an instance from stored `arrays`; TypeError or ValueError if they do not fit."""
         return cls(**arrays)
 
 
 def conformal_quantiles(scores: NDArray[np.floating], weights: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return the quantiles at `LEVELS` of weighted scores: the smallest score that reaches each.
+    """Return the quantiles of weighted scores at `LEVELS`, for conformal intervals.
 
-    With n equal weights it is the ceil((n + 1) * level)-th smallest score, the one that a new score does not
-    exceed with probability `level` (Lei et al. 2018, algorithm 2); the largest where n is too small for that.
+    With n equal weights a quantile is the ceil((n + 1) * level)-th smallest score, which a new score does not
+    exceed with probability `level` (Lei et al. 2018, algorithm 2), or the largest if n is too small for that.
 
     Parameters
     ----------
@@ -253,7 +250,7 @@ def conformal_quantiles(scores: NDArray[np.floating], weights: NDArray[np.floati
     order = np.argsort(scores, kind="stable")
     reached = np.cumsum(weights[order], dtype=np.float64)
     wanted = np.array(LEVELS) * (1 + 1 / len(scores))
-    # A share that is reached but for rounding is reached.
+    # 1e-9 allows for rounding errors.
     at = np.searchsorted(reached, wanted - 1e-9)
     return scores[order[np.minimum(at, len(scores) - 1)]]
 
@@ -273,20 +270,22 @@ def _error_variance(
 ) -> NDArray[np.float32]:
     """Regress the squared errors on a constant, the squared spread and the squared distance.
 
-    Each gene is brought to mean one, and so are its regressors: three shares are then learned from all genes
-    together. None is negative, so that no interval shrinks where there is more doubt. The constant and the
-    distance keep at least `_FLOOR`: training spots far from every other section are too rare to show how
-    much worse it gets out there.
+    Each gene's errors and regressors are scaled to mean one, so that three coefficients are fitted to all
+    genes together. None is negative, so that no interval becomes narrower as spread or distance grows. The
+    coefficients of constant and distance are at least `_FLOOR`, because too few training spots are far from
+    all other sections to show how the error grows with distance.
 
     Parameters
     ----------
     square, spread : ndarray
-        (n, genes).
-    distance, of_spot : ndarray
-        (n,); weights of the spots, which sum to one.
+        Squared errors and neighbour spreads, (n, genes).
+    distance : ndarray
+        (n,), distances to the gallery.
     weights : ndarray
-        The same, or (n, genes) where they differ by gene; those of a gene sum to one, or are all 0 where
-        nothing is known of it, and it then gets the mean of the others.
+        Weights of the spots, (n,), or (n, genes) if they differ by gene. A gene's weights sum to one, or are
+        all 0 if it was not measured; it then gets the mean of the other genes.
+    of_spot : ndarray
+        (n,), weights of the spots for the distance; they sum to one.
     """
     mean = _weighted(weights, square)
     near = np.maximum(_weighted(weights, spread**2), _LEAST_SPREAD)
@@ -296,7 +295,7 @@ def _error_variance(
     y = square / np.maximum(mean, np.finfo(np.float32).tiny)
     by_gene = weights if weights.ndim == 2 else weights[:, None]
     rows = np.concatenate([X, y[None]]) * np.sqrt(by_gene / square.shape[1])
-    # The triangle of a QR decomposition holds the same least squares problem in four rows.
+    # The R of a QR decomposition gives the same least squares problem with only four rows.
     R = np.asarray(np.linalg.qr(rows.reshape(4, -1).T.astype(np.float64), mode="r"))
     shares = scipy.optimize.lsq_linear(
         R[:, :3], R[:, 3], bounds=([_FLOOR, 0, _FLOOR], np.inf), method="bvls"
@@ -306,7 +305,7 @@ def _error_variance(
 
 
 def _weighted(weights: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return weighted means (genes,) over the spots, see `_error_variance`."""
+    """Return weighted means over the spots, (genes,); see `_error_variance` for the weights."""
     if weights.ndim == 1:
         plain: NDArray[np.float32] = weights @ values
         return plain

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from chrep_model.cli import console
 from chrep_model.cohorts.cohort import Cohort, open_cohort
 from chrep_model.cohorts.findings import Finding
-from chrep_model.cohorts.pair_check import check_cohort
-from chrep_model.errors import CohortError
+from chrep_model.cohorts.pair_check import check_cohort, first_error
+from chrep_model.progress import Progress
 
 Findings = Mapping[str, tuple[Finding, ...]]
 
 
-def checked_cohort(
-    path: Path, excluded: Collection[str] = (), *, progress: console.Tell | None = None
-) -> Cohort:
+def checked_cohort(path: Path, excluded: Collection[str] = (), *, progress: Progress) -> Cohort:
     """Open a cohort, check its sections except excluded ones, and print the findings.
 
     Raises
     ------
     CohortError
-        A section cannot be right.
+        A section has an error.
     """
     cohort, found = read_and_check(path, excluded, progress=progress)
     wrong = first_error(cohort, found)
@@ -35,18 +33,18 @@ def checked_cohort(
 
 
 def read_and_check(
-    path: Path, excluded: Collection[str] = (), *, progress: console.Tell | None = None
+    path: Path, excluded: Collection[str] = (), *, progress: Progress
 ) -> tuple[Cohort, Findings]:
     """Open a cohort, and check its sections except excluded ones."""
-    cohort = open_cohort(path, progress=_counting(progress, "reading sections"))
+    cohort = open_cohort(path, progress=progress)
     looked_at = cohort.without(excluded) if excluded else cohort
-    return cohort, check_cohort(looked_at, progress=_counting(progress, "checking sections"))
+    return cohort, check_cohort(looked_at, progress=progress)
 
 
 def tell_findings(cohort: Cohort, found: Findings) -> None:
-    """Print a line for each finding: what was corrected, is doubtful, or is wrong.
+    """Print a line for each finding: corrections, warnings and errors.
 
-    The first that is wrong is left to the error that ends the command, see `first_error`.
+    The first error is not printed, because the command ends with it, see `first_error`.
     """
     untold = next((finding for of in found.values() for finding in of if finding.level == "error"), None)
     for name, findings in found.items():
@@ -56,18 +54,3 @@ def tell_findings(cohort: Cohort, found: Findings) -> None:
                 continue
             level = "" if finding.level == "ok" else f"{finding.level}: "
             console.warn(f"section {name}: {level}{finding.text} {finding.remedy}".rstrip())
-
-
-def first_error(cohort: Cohort, found: Findings) -> CohortError | None:
-    """Return the error of the first unusable section; None if all can be used."""
-    for name, findings in found.items():
-        for finding in findings:
-            if finding.level == "error":
-                text = finding.text[:1].lower() + finding.text[1:]
-                what = f"section {name} cannot be used: {text}"
-                return CohortError(what, path=cohort[name].counts_path, remedy=finding.remedy)
-    return None
-
-
-def _counting(tell: console.Tell | None, what: str) -> Callable[[int, int], None] | None:
-    return None if tell is None else lambda done, total: tell(done, total, what)

@@ -1,21 +1,19 @@
 """Output of the commands: results on stdout, progress and errors on stderr.
 
-Nothing that a terminal would obey is printed: names of genes, slides and files come from outside.
+Control characters are never printed, because names of genes, slides and files are untrusted.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from chrep_model.errors import ChrepError, printable, shortened
-
-Tell = Callable[[int, int, str], None]
-Report = Callable[[str], None]
+from chrep_model.progress import Progress
 
 
 def say(text: str = "") -> None:
@@ -26,13 +24,13 @@ def say(text: str = "") -> None:
 def say_json(value: Any) -> None:
     """Print a result as JSON; NaN becomes null."""
     text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
-    # What json leaves as it is, such as the one-character form of terminal codes, stands inside of strings.
+    # Escape characters that json does not, such as one-character terminal codes; they occur only in strings.
     safe = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
     sys.stdout.write(f"{''.join(safe)}\n")
 
 
 def complain(error: BaseException) -> None:
-    """Print an error in one line."""
+    """Print an error as one line on stderr."""
     sys.stdout.flush()
     sys.stderr.write(f"chrep: {printable(one_line(error))}\n")
 
@@ -79,7 +77,7 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
     Parameters
     ----------
     rows : sequence of sequences of str
-        Cells; those that look like numbers are set to the right.
+        Cells; numbers are aligned to the right.
     header : sequence of str, optional
     """
     cells = [[printable(str(cell)) for cell in row] for row in ([header] if header else []) + list(rows)]
@@ -96,20 +94,14 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[tuple[Tell | None, Report]]:
-    """Show a progress bar on a terminal, and nothing in a pipe.
-
-    Yields
-    ------
-    tell, report : callable
-        ``tell(done, total, what)`` moves the bar, None in a pipe; ``report(line)`` says what is being done,
-        to nobody in a pipe.
-    """
+def progress() -> Iterator[Progress]:
+    """Show a progress bar on a terminal, and nothing but warnings in a pipe."""
     if not sys.stderr.isatty():
-        yield None, lambda line: None
+        yield Progress(warn=warn)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -117,11 +109,11 @@ def progress() -> Iterator[tuple[Tell | None, Report]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
         shown = "starting"
 
-        def tell(done: int, total: int, what: str) -> None:
+        def advance(done: int, total: int, what: str) -> None:
             nonlocal shown
             what = printable(what)
             if what != shown:
@@ -129,12 +121,12 @@ def progress() -> Iterator[tuple[Tell | None, Report]]:
                 bar.reset(task, description=what)
             bar.update(task, completed=done, total=total)
 
-        def report(line: str) -> None:
+        def message(text: str) -> None:
             nonlocal shown
-            shown = printable(line)
+            shown = printable(text)
             bar.reset(task, description=shown, total=None)
 
-        yield tell, report
+        yield Progress(message, advance, warn)
 
 
 def _is_number(text: str) -> bool:

@@ -11,8 +11,8 @@ import typer
 
 from chrep_model.cli import console, doctor, options
 from chrep_model.processes import start_python
+from chrep_model.progress import Progress
 from chrep_model.samples import SLIDE, sample_folder
-from chrep_model.training.run import Run
 
 NOTE = "SYNTHETIC: trained on sections drawn by a program. No patient and no measurement is behind it."
 ALL_GENES = 1000
@@ -69,10 +69,9 @@ def _train(sample: Path, bundle: Path, device: str) -> None:
     from chrep_model.cohorts.cohort import open_cohort
 
     settings = pipeline.TrainSettings(genes=ALL_GENES, note=NOTE)
-    with console.progress() as (tell, report):
-        pipeline.train(
-            open_cohort(sample), settings, bundle, device=device, progress=tell, run=Run(say=report)
-        )
+    with console.progress() as progress:
+        quiet = Progress(progress.message, progress.advance)  # its warnings name options that demo lacks
+        pipeline.train(open_cohort(sample), settings, bundle, device=device, progress=quiet)
 
 
 def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> list[Path]:
@@ -85,9 +84,9 @@ def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> 
 
     bundle = load_bundle(bundle_path)
     figures = []
-    with open_slide(slide_path) as slide, console.progress() as (tell, report):
-        prediction = Predictor(bundle, device=device).predict(slide, progress=tell)
-        report("writing the prediction and the figures")
+    with open_slide(slide_path) as slide, console.progress() as progress:
+        prediction = Predictor(bundle, device=device).predict(slide, progress=progress)
+        progress.message("writing the prediction and the figures")
         write_prediction(prediction, target)
         for gene in [gene for gene in TELLING if gene in bundle.genes] or bundle.genes[:3]:
             figure = target.parent / f"{slide.name}_{gene}.png"

@@ -32,7 +32,7 @@ EXAMPLE = options.example("chrep doctor")
 
 
 class Diagnosis(NamedTuple):
-    """One line: `state` is ok, missing (something optional) or fault (chrep does not work)."""
+    """One line of the report; `state` is ok, missing (something optional) or fault (chrep does not work)."""
 
     what: str
     state: str
@@ -149,7 +149,7 @@ def _cache() -> Diagnosis:
 
 
 def _weights() -> Diagnosis:
-    """Look where timm's downloads go."""
+    """Check the folder of timm's downloads."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     folder = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     models = sorted(child.name.removeprefix("models--") for child in folder.glob("models--*"))
@@ -173,12 +173,12 @@ def _display() -> Diagnosis:
 
 
 def has_display() -> bool:
-    """Tell whether a window can be opened."""
+    """Return whether a window can be opened."""
     if sys.platform in ("darwin", "win32"):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def has_viewer() -> bool:
-    """Tell whether napari and a Qt binding are installed."""
+    """Return whether napari and a Qt binding are installed."""
     return util.find_spec("napari") is not None and any(util.find_spec(name) is not None for name in QT)

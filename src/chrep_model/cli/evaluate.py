@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chrep_model.cli import console, options
+from chrep_model.methods.registry import names
 
 if TYPE_CHECKING:
     from chrep_model.evaluation.benchmark import Summary
@@ -26,8 +27,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Which of mean, knn, ridge, trees, bleep, mclstexp, heclip, hage_like, chrep.  "
-            "[default: all]",
+            help=f"Which of {', '.join(names())}.  [default: all]",
         ),
     ] = None,
     split: Annotated[
@@ -75,11 +75,10 @@ def evaluate(
 
     settings = validated(benchmark.EvaluateSettings, values, path=config, command="evaluate")
     listed = settings.genes if isinstance(settings.genes, Path) else None
-    with console.progress() as (tell, _), options.naming(listed):
+    with console.progress() as progress, options.naming(listed):
         summary = benchmark.evaluate(
-            checked_cohort(cohort, progress=tell), settings, out,
-            device=device, processes=jobs or usable_cores(), progress=tell,
-            warn=console.warn,
+            checked_cohort(cohort, progress=progress), settings, out,
+            device=device, processes=jobs or usable_cores(), progress=progress,
         )  # fmt: skip
     if as_json:
         console.say_json(summary.table)

@@ -51,14 +51,14 @@ def import_counts(
     sources = _sources(path, alone=image is not None or name is not None)
     written = []
     for source in sources:
-        with console.progress() as (tell, _):
+        with console.progress() as progress:
             imported = import_section(
                 source.with_options(Options(image, bin_um)),
                 out,
                 name=name,
                 patient=patient,
                 um_per_px=um_per_px,
-                progress=tell,
+                progress=progress,
             )
         written.append(imported)
         if not as_json:

@@ -108,10 +108,11 @@ def _slide(path: Path, scene: str | None) -> Facts:
 
 
 def _cohort(path: Path) -> Facts:
-    from chrep_model.cli.cohorts import first_error, read_and_check, tell_findings
+    from chrep_model.cli.cohorts import read_and_check, tell_findings
+    from chrep_model.cohorts.pair_check import first_error
 
-    with console.progress() as (tell, _):
-        cohort, found = read_and_check(path, progress=tell)
+    with console.progress() as progress:
+        cohort, found = read_and_check(path, progress=progress)
     tell_findings(cohort, found)
     shared = set.intersection(*(set(section.genes) for section in cohort))
     return {

@@ -98,7 +98,7 @@ def names(text: str | None) -> tuple[str, ...]:
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
-    """Split ``300,600``; SettingsError if a part is no number."""
+    """Split ``300,600``; SettingsError if a part is not a number."""
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:

@@ -172,8 +172,8 @@ def _here(
     if bundle.recall < 1:
         console.warn(f"neighbours are looked for in an index, which finds {bundle.recall:.1%} of the nearest")
     for slide in todo:
-        with console.progress() as (tell, _):
-            outcome = many.attempt(job, predictor, slide, targets[slide], describe, tell)
+        with console.progress() as progress:
+            outcome = many.attempt(job, predictor, slide, targets[slide], describe, progress)
         _tell(outcome)
         yield slide, outcome
 
@@ -197,12 +197,11 @@ def _on_cluster(
     """Predict slides on a cluster; results come in any order."""
     from chrep_model.batch.cluster import predict_slides
 
-    with console.progress() as (tell, report):
-        report(f"waiting for {address}")
+    with console.progress() as progress:
+        progress.message(f"waiting for {address}")
         ended = predict_slides(address, job, targets, console.one_line, again=again)
         for done, (slide, outcome) in enumerate(ended, 1):
-            if tell is not None:
-                tell(done, len(targets), "slides")
+            progress.advance(done, len(targets), "slides")
             _tell(outcome)
             yield slide, outcome
 

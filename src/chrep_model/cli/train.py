@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chrep_model.cli import console, options
-from chrep_model.training.run import Run
+from chrep_model.methods.registry import names
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
@@ -30,8 +30,8 @@ def train(
     method: Annotated[
         str | None,
         typer.Option(
-            help="chrep, or one to compare with: mean, knn, ridge, trees, bleep, mclstexp, heclip, "
-            "hage_like.  [default: chrep]"
+            help="chrep, or one to compare with: "
+            f"{', '.join(name for name in names() if name != 'chrep')}.  [default: chrep]"
         ),
     ] = None,
     encoder: options.Encoder = None,
@@ -83,11 +83,10 @@ def train(
     settings = validated(pipeline.TrainSettings, values, path=config)
     started = time.perf_counter()
     listed = settings.genes if isinstance(settings.genes, Path) else None
-    with console.progress() as (tell, report), options.naming(listed):
+    with console.progress() as progress, options.naming(listed):
         bundle = pipeline.train(
-            checked_cohort(cohort, settings.exclude_sections, progress=tell), settings, out,
-            device=device, resume=resume, progress=tell,
-            run=Run(say=report, warn=console.warn),
+            checked_cohort(cohort, settings.exclude_sections, progress=progress), settings, out,
+            device=device, resume=resume, progress=progress,
         )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us, and one tells the user
         _tell_of(bundle, time.perf_counter() - started, as_json)
@@ -113,12 +112,10 @@ def calibrate(
     from chrep_model.cli.cohorts import checked_cohort
 
     started = time.perf_counter()
-    with console.progress() as (tell, report):
+    with console.progress() as progress:
         old = load_bundle(bundle)
-        sections = checked_cohort(cohort, progress=tell)
-        new = pipeline.calibrate(
-            old, sections, out, device=device, progress=tell, run=Run(say=report, warn=console.warn)
-        )
+        sections = checked_cohort(cohort, progress=progress)
+        new = pipeline.calibrate(old, sections, out, device=device, progress=progress)
     _tell_of(new, time.perf_counter() - started, as_json)
 
 

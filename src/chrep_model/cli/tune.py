@@ -42,9 +42,9 @@ def tune(
     encoder = loaded.encoder(place, options.precision(precision))
     spots = len(loaded.model.fitted.gallery)
     large = place == "cpu" and spots > index_making.LARGE
-    with console.progress() as (_, report):
-        found = tuning.tune(encoder, default_cache(), report)
-        made = indexes.make(loaded, default_cache(), report) if large and index.available() else None
+    with console.progress() as progress:
+        found = tuning.tune(encoder, default_cache(), progress)
+        made = indexes.make(loaded, default_cache(), progress) if large and index.available() else None
     if as_json:
         console.say_json({**found.model_dump(), "index": made and made.model_dump()})
         return

@@ -1,7 +1,7 @@
-"""Other names of genes: what pathologists call them, and what a table of HGNC or NCBI lists.
+"""Look-up of genes by their other names: common protein names, and aliases from a table of HGNC or NCBI.
 
-A name is only taken for a gene where that is beyond doubt. The model's own names come first, then Ensembl
-ids, then other names, unless two genes of the model share one, or it is the proper name of a third gene.
+The model's gene names are tried first, then Ensembl ids, then other names. A name that is ambiguous, because
+two genes of the model share it or it is the symbol of a third gene, is not used.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ SPOKEN = {
     "PDL1": "CD274", "PR": "PGR", "PSA": "KLK3", "PSMA": "FOLH1", "SMA": "ACTA2", "SYNAPTOPHYSIN": "SYP",
     "TIM-3": "HAVCR2", "TROP2": "TACSTD2", "TTF-1": "NKX2-1", "VIMENTIN": "VIM",
 }  # fmt: skip
-"""What antibodies and reports call a gene -> its symbol."""
+"""Name of a gene's protein in pathology reports -> gene symbol."""
 
 _SEPARATOR = "|"
-# The columns of HGNC's hgnc_complete_set.txt and of NCBI's gene_info: the symbol first.
+# Columns of HGNC's hgnc_complete_set.txt and of NCBI's gene_info, starting with the symbol.
 _LAYOUTS = (
     ("symbol", "ensembl_gene_id", "alias_symbol", "prev_symbol"),
     ("Symbol", "dbXrefs", "Synonyms"),
@@ -47,24 +47,24 @@ _REMEDY = "Take HGNC's hgnc_complete_set.txt or NCBI's gene_info, as downloaded.
 
 @dataclass(frozen=True, eq=False)
 class Aliases:
-    """Names that mean the same gene.
+    """Table of genes with all their names.
 
     Attributes
     ----------
     names : tuple of tuple of str
-        One for each gene: its symbol, then its other names and its Ensembl id.
+        For each gene its symbol, then its other names and its Ensembl id.
     """
 
     names: tuple[tuple[str, ...], ...] = ()
 
     @cached_property
     def by_symbol(self) -> dict[str, tuple[str, ...]]:
-        """All names of a gene by its symbol in capitals."""
+        """Mapping from a gene's symbol, in capitals, to all its names."""
         return {names[0].upper(): names for names in self.names}
 
     @cached_property
     def by_other(self) -> dict[str, tuple[str, ...]]:
-        """All names of a gene by any other of them in capitals that means no second gene."""
+        """Mapping from each unambiguous other name, in capitals, to all names of its gene."""
         found: dict[str, tuple[str, ...]] = {}
         doubtful = set()
         for names in self.names:
@@ -74,7 +74,7 @@ class Aliases:
         return {name: names for name, names in found.items() if name not in doubtful}
 
     def write(self, path: Path) -> None:
-        """Keep them in a parquet file.
+        """Write the names to a parquet file.
 
         Raises
         ------
@@ -89,12 +89,12 @@ class Aliases:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Aliases:
-        """Read what `write` kept, or a table of HGNC or NCBI as it is downloaded (tab-separated, also .gz).
+        """Read a file of `write`, or a table of HGNC or NCBI as downloaded (tab-separated, also .gz).
 
         Raises
         ------
         GeneError
-            The file cannot be read, or is no such table.
+            The file cannot be read, or is not such a table.
         """
         import pandas as pd
 
@@ -107,7 +107,7 @@ class Aliases:
             table = pd.read_csv(
                 path, sep="\t", dtype=str, keep_default_na=False, usecols=lambda column: column in wanted
             )
-        except (OSError, ValueError, KeyError) as error:  # pandas' own errors of parsing are ValueErrors
+        except (OSError, ValueError, KeyError) as error:  # ValueError includes pandas' parsing errors
             reason = " ".join(str(error).split())[:120]
             raise GeneError(
                 f"the table of gene names cannot be read ({reason})", path=path, remedy=_REMEDY
@@ -119,21 +119,21 @@ class Aliases:
 
 
 class GeneNames:
-    """The genes of a model by any of their names.
+    """Look-up of a model's genes by any of their names.
 
     Parameters
     ----------
     genes : sequence of str
-        As the model spells them.
+        Gene names as the model spells them.
     ids : sequence of str, optional
-        An Ensembl id for each of them, or an empty text.
+        Ensembl id of each gene, empty where unknown.
     aliases : Aliases, optional
-        What else genes are called; `SPOKEN` always counts.
+        Other names of genes, in addition to `SPOKEN`.
 
     Attributes
     ----------
     others : tuple of tuple of str
-        For each gene all its other names.
+        All other names of each gene.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class GeneNames:
         self._other |= {name: self._own[symbol] for name, symbol in SPOKEN.items() if symbol in self._own}
 
     def find(self, name: str) -> str | None:
-        """Return the gene that a name means, as the model spells it; None where it is unknown or in doubt."""
+        """Return the gene of a name as the model spells it; None if the name is unknown or ambiguous."""
         if name in self._exact:
             return name
         key = name.upper()
@@ -183,7 +183,7 @@ def _names(table: pd.DataFrame, layout: tuple[str, ...]) -> tuple[tuple[str, ...
 
 
 def _plain(name: str) -> str:
-    """Take a name out of a cell; of NCBI's ``DATABASE:ID`` only Ensembl's are kept, and ``-`` means none."""
+    """Return the name in a table cell; empty for ``-`` and for a ``DATABASE:ID`` other than Ensembl's."""
     database, colon, identifier = name.strip().partition(":")
     if colon:
         return identifier if database == "Ensembl" else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
@@ -16,6 +16,7 @@ from chrep_model.cohorts.readers import find_source, find_sources, hdf5_files
 from chrep_model.cohorts.section import Section, read_section
 from chrep_model.cohorts.slide_names import MANIFEST_SUFFIXES, slide_stem
 from chrep_model.errors import CohortError
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.slide import is_slide, slide_name
 
 
@@ -62,6 +63,9 @@ class Cohort:
         for section in self.sections:
             groups[section.patient] = (*groups.get(section.patient, ()), section.name)
         return groups
+
+    def __repr__(self) -> str:
+        return f"<Cohort {self.name!r}: {len(self)} sections of {len(self.patients)} patients>"
 
     def __len__(self) -> int:
         return len(self.sections)
@@ -131,9 +135,7 @@ class Cohort:
         return asked
 
 
-def open_cohort(
-    path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
-) -> Cohort:
+def open_cohort(path: str | os.PathLike[str], *, progress: Progress = SILENT) -> Cohort:
     """Open a cohort from a folder of pairs, a folder that a reader recognises, or a YAML manifest.
 
     A folder holds pairs ``NAME.<slide suffix>`` + ``NAME.h5ad`` and is taken in the order of the names; a
@@ -148,8 +150,8 @@ def open_cohort(
     Parameters
     ----------
     path : path-like
-    progress : callable, optional
-        Called as ``progress(done, total)`` after every section.
+    progress : Progress
+        Told after every section.
 
     Raises
     ------
@@ -173,8 +175,7 @@ def open_cohort(
     sections = []
     for entry in entries:
         sections.append(read_section(**entry))
-        if progress is not None:
-            progress(len(sections), len(entries))
+        progress.advance(len(sections), len(entries), "reading sections")
     return Cohort(path, name, with_shared_names(sections))
 
 

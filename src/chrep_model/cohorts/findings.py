@@ -1,4 +1,4 @@
-"""Findings: problems noticed in a section's data, in words that a user can act on."""
+"""Findings: problems noticed in a section's data, each with a level, a description and a remedy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ LEVELS: tuple[Level, ...] = ("ok", "warning", "error")
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem that was noticed, with its level and a remedy.
+    """One problem in the data, with its level and a remedy.
 
     Attributes
     ----------
     level : {"ok", "warning", "error"}
         Data with an error cannot be used.
     text, remedy : str
-        What it is, and what to do about it; whole sentences, the second may be empty.
+        Description of the problem, and advice for the user, in whole sentences; the remedy may be empty.
     """
 
     level: Level

@@ -13,12 +13,12 @@ from chrep_model.errors import GeneError
 
 
 def read_gene_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read gene names from a text file, one a line; empty lines and text after a ``#`` are skipped.
+    """Read gene names from a text file, one per line; empty lines and text after a ``#`` are skipped.
 
     Raises
     ------
     GeneError
-        There is no such file, it is no text, or it names no gene.
+        The file is missing, is not text, or names no gene.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -46,17 +46,17 @@ def listed(
     Parameters
     ----------
     genes : sequence of str, or path
-        Names, or a text file of them.
+        Gene names, or a text file of them.
     sections : tuple of Section
     known : tuple of str
-        The names of all their genes.
+        The names of all genes of the sections.
     warn : callable
-        Called with a line about names that no section has, and about those that were translated.
+        Called with a line about names that no section has, and one about names that were translated.
 
     Raises
     ------
     GeneError
-        No name, a gene twice, or none that a section has.
+        The list is empty, repeats a gene, or has no gene of any section.
     """
     path = None
     if isinstance(genes, (str, os.PathLike)):
@@ -110,7 +110,7 @@ def _by_other_names(sections: Iterable[Section]) -> dict[str, str]:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return a hint that names the known genes closest to an unknown name."""
-    # Case is the commonest difference (mouse and human symbols), and difflib alone is blind to it.
+    # Compared in lower case: case is the most common difference (mouse and human symbols).
     by_lower = {other.lower(): other for other in known}
     near = [by_lower[lower] for lower in get_close_matches(name.lower(), by_lower, n=3)]
     return (

@@ -1,11 +1,11 @@
-"""The gene panel of a model: which genes, and how their counts become the values that are learned.
+"""The gene panel of a model: its genes, and the conversion of their counts to the values that are learned.
 
-Everything here is fitted on training sections and stored with the model; a test section is only ever brought
-onto a finished panel. One unit is used throughout, called *log10-spot*: ``log10(1 + 1e4 * c / l)`` with the
-count ``c`` and the spot's total ``l`` over the panel's genes.
+The panel is fitted on training sections and stored with the model; test sections are only converted with it.
+One unit is used throughout, called *log10-spot*: ``log10(1 + 1e4 * c / l)`` with the count ``c`` and the
+spot's total ``l`` over the panel's genes.
 
-A gene that a section does not list was not measured there. It is missing, not zero: that section says nothing
-about the gene, and its totals are completed by what the gene can be expected to hold, see `log10_spot`.
+A gene that a section does not list was not measured there: it is missing, not zero. Such a section does not
+count for the gene, and its totals are increased by the gene's expected counts, see `log10_spot`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MIN_DETECTED = 0.10
-# Below this the "variation" of a gene is rounding, and dividing by it would turn that into signal.
+# A smaller sd is rounding error, which must not be scaled up to unit variance.
 SD_FLOOR = 1e-6
-# A section that knows fewer of the panel's genes than this is named differently, not merely incomplete.
+# A section with a smaller share of the panel's genes is assumed to use another kind of gene names.
 MIN_PRESENT = 0.5
-# Genes are chosen among those that at least this share of the training sections measured.
+# Genes are only chosen if at least this share of the training sections measured them.
 MIN_MEASURED = 0.5
 
 Warn = Callable[[str], None]
@@ -59,24 +59,24 @@ class GenePanel:
     Attributes
     ----------
     genes : tuple of str
-        Most variable first when they were chosen; in the given order when they were listed.
+        The most variable first if they were chosen; in the given order if they were listed.
     mean, sd : ndarray
         float32 (G,), log10-spot units, over the training spots of sections that measured the gene; sd is 1
         for a gene that does not vary.
     ids : tuple of str or None
-        What else each gene is called in the training data, an Ensembl id as a rule; empty where it is not
-        known. None where they do not say.
+        Second name of each gene in the training data, usually an Ensembl id; empty where unknown. None if
+        the data have none.
     share : ndarray
-        float64 (G,), sums to 1: what each gene can be expected to hold of a spot's counts over the panel.
-        Completes the totals of a section that lacks genes. Derived from `mean` unless given, as for a panel
-        that an earlier version stored.
+        float64 (G,), sums to 1: each gene's expected share of a spot's counts over the panel. Used for the
+        totals of sections that lack genes. Derived from `mean` if not given, as for panels stored by earlier
+        versions.
     """
 
     genes: tuple[str, ...]
     mean: np.ndarray
     sd: np.ndarray
     ids: tuple[str, ...] | None = None
-    share: np.ndarray = None  # type: ignore[assignment]  # made below
+    share: np.ndarray = None  # type: ignore[assignment]  # set in __post_init__
 
     def __post_init__(self) -> None:
         mean, sd = (np.ascontiguousarray(values, dtype=np.float32) for values in (self.mean, self.sd))
@@ -110,19 +110,19 @@ class GenePanel:
         Parameters
         ----------
         sections : iterable of Section
-            Training sections only. Of a gene that one of them does not list, it says nothing.
+            Training sections only. A section does not count for genes that it does not list.
         genes : int, sequence of str, or path
-            How many to choose: of the genes that at least half of the sections measured, and that are
-            detected in more than 10 % of the spots of these, those with the largest variance in log10-spot
-            units, normalised over all the detected genes; fewer where there are fewer. Or the genes
-            themselves, as a list or a text file (see `gene_lists.read_gene_list`).
+            Number of genes to choose, or the genes as a list or a text file (see
+            `gene_lists.read_gene_list`). Chosen are the genes with the largest variance in log10-spot units,
+            among those that at least half of the sections measured and that are detected in more than 10 %
+            of these sections' spots. If there are fewer, all are taken.
         warn : callable, optional
-            Called with a line about listed genes that no section measured: they are left out.
+            Called with a line about listed genes that no section measured; they are not used.
 
         Raises
         ------
         GeneError
-            A repeated name, no listed gene that any section measured, or none that is detected often enough.
+            A name is repeated, no section measured any listed gene, or no gene is detected often enough.
         """
         sections = tuple(sections)
         if not sections:
@@ -148,13 +148,13 @@ class GenePanel:
         Returns
         -------
         ndarray
-            float32 (n, G), log10-spot units. A gene that the section did not measure, because it does not
-            list it, is NaN in all spots. A spot without any count on the panel is 0 for what was measured.
+            float32 (n, G), log10-spot units. A gene that the section does not list, and so did not measure,
+            is NaN in all spots. A spot without any count on the panel is 0 for all measured genes.
 
         Raises
         ------
         GeneError
-            The section lists fewer than half of the panel's genes: its names are of another kind.
+            The section lists fewer than half of the panel's genes, so it uses another kind of gene names.
         """
         missing = self._checked_missing(section)
         present = self.measured(section)
@@ -165,7 +165,7 @@ class GenePanel:
         return out
 
     def _checked_missing(self, section: Section) -> tuple[str, ...]:
-        """Return `missing`; GeneError if that is more than half of the genes."""
+        """Return `missing`; GeneError if more than half of the genes are missing."""
         missing = self.missing(section)
         if len(missing) > len(self.genes) * (1 - MIN_PRESENT):
             raise GeneError(
@@ -179,9 +179,9 @@ class GenePanel:
         return missing
 
     def depth(self, section: Section) -> np.ndarray:
-        """Return each spot's counts over the panel's genes, float32 (n,).
+        """Return each spot's total counts over the panel's genes, float32 (n,).
 
-        Where the section did not measure all of them, what they can be expected to add is added.
+        If the section did not measure all of them, the expected counts of the others are added.
         """
         total = np.asarray(aligned(section, self.genes).sum(axis=1)).ravel()
         return (total / coverage(self.share, self.measured(section))).astype(np.float32)
@@ -191,18 +191,18 @@ class GenePanel:
         return measured(section, self.genes)
 
     def missing(self, section: Section) -> tuple[str, ...]:
-        """Return the panel's genes that a section did not measure, because it does not list them."""
+        """Return the panel's genes that a section does not list, and so did not measure."""
         return tuple(
             name for name, known in zip(self.genes, self.measured(section), strict=True) if not known
         )
 
     def gaps(self, sections: Sequence[Section]) -> list[str]:
-        """Return sentences on the genes that single sections, or nearly all of them, did not measure.
+        """Describe, for the user, the panel's genes that some of the sections did not measure.
 
         Returns
         -------
         list of str
-            Sentences for the user; none where every section measured every gene.
+            Whole sentences; empty if every section measured every gene.
 
         Raises
         ------
@@ -239,7 +239,7 @@ class GenePanel:
         return (z * self.sd + self.mean).astype(np.float32, copy=False)
 
     def index(self, name: str) -> int:
-        """Return a gene's column; an unknown one raises GeneError with the nearest names."""
+        """Return a gene's column; GeneError with the most similar names if it is unknown."""
         try:
             return self._columns[name]
         except KeyError:
@@ -251,12 +251,12 @@ class GenePanel:
 
     @cached_property
     def names(self) -> GeneNames:
-        """Look-up of genes by any name that needs no table, see `cohorts.aliases`."""
+        """Look-up of the genes by symbol, id or protein name, see `cohorts.aliases`."""
         return GeneNames(self.genes, self.ids)
 
     @cached_property
     def hash(self) -> str:
-        """sha256 (hex) of the names and the numbers, the same on every machine."""
+        """SHA-256 (hex) of the gene names and numbers, the same on every machine."""
         digest = hashlib.sha256()
         for name in self.genes:
             digest.update(name.encode() + b"\0")
@@ -274,7 +274,7 @@ class GenePanel:
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> GenePanel:
-        """Build the panel from a table that `to_frame` returned; GeneError if it cannot be one."""
+        """Build the panel from a table that `to_frame` returned; GeneError if it is not such a table."""
         absent = [column for column in ("gene", "mean", "sd") if column not in frame]
         if absent:
             raise GeneError(f"this table of genes has no column {', '.join(absent)}")
@@ -318,11 +318,11 @@ def _most_variable(sections: tuple[Section, ...], known: tuple[str, ...], n_gene
     counts, present = [part[:, detected] for part in counts], present[:, detected]
     _, sd = moments(_values(counts, present, expected_shares(counts, present)), present)
     names = [known[column] for column in detected]
-    # Rounded and then by name, so that the choice does not hang on the order of sections or on the last bit.
+    # Rounded, then sorted by name, so that the choice does not depend on rounding or the order of sections.
     order = sorted(range(len(names)), key=lambda i: (-round(float(sd[i]), 9), names[i]))
     return tuple(names[i] for i in order[:n_genes])
 
 
 def _values(counts: Sequence[Any], present: np.ndarray, share: np.ndarray) -> list[Any]:
-    """Convert the sections' counts to log10-spot values, allowing for the genes that each did not measure."""
+    """Convert the sections' counts to log10-spot values; totals allow for genes that were not measured."""
     return [log10_spot(part, coverage(share, known)) for part, known in zip(counts, present, strict=True)]

@@ -1,8 +1,7 @@
-"""Read what a section needs from an h5ad file, without trusting the file.
+"""Read counts, names and spot positions from an h5ad file, without trusting the file.
 
-Only the counts, the names, the spot positions and a handful of facts are read, never the graphs and results
-that analysis tools leave beside them. Where they lie in the file is found by `tables.pieces`, which also
-refuses files that lead elsewhere or declare more than they can hold.
+Graphs and results of analysis tools in the file are never read. The datasets are located by `tables.pieces`,
+which refuses files with links to other files or with datasets larger than the file can hold.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ class CountsFile:
     xy : ndarray
         Spot centres (n, 2), float64, (x, y) in level-0 px.
     gene_ids : tuple of str or None
-        What else the genes are called, an Ensembl id as a rule, or a symbol where the names are ids; None
-        where `var` does not say.
+        Second names of the genes: usually Ensembl ids, or symbols if the names are ids; None if `var` has
+        none.
     facts : dict
-        Those of ``uns``' section, patient, individual, um_per_px, spot_diameter_px that are there, and of the
-        scale factors of Space Ranger tissue_hires_scalef, tissue_lowres_scalef, spot_diameter_fullres,
-        microns_per_pixel and bin_size_um.
+        The entries section, patient, individual, um_per_px and spot_diameter_px of ``uns``, and Space
+        Ranger's scale factors tissue_hires_scalef, tissue_lowres_scalef, spot_diameter_fullres,
+        microns_per_pixel and bin_size_um, as far as the file has them.
     array : ndarray or None
-        (n, 2) int64, (row, col) of each spot on its array; None where the source does not say.
+        (n, 2) int64, (row, col) of each spot on its array; None if unknown.
     findings : tuple of Finding
-        What was noticed, left out or put right while reading.
+        Problems that were noticed or corrected while reading.
     """
 
     counts: sparse.csr_matrix
@@ -67,15 +66,15 @@ def read_counts_file(path: str | os.PathLike[str], *, library: str | None = None
     Parameters
     ----------
     path : path-like
-        An AnnData file: raw counts in ``X``, or in a layer or ``raw`` where ``X`` holds something else; gene
+        An AnnData file: raw counts in ``X``, or in a layer or ``raw`` if ``X`` holds something else; gene
         names in ``var_names``; ``obsm["spatial"]`` = (x, y) in level-0 px.
     library : str, optional
-        Which capture is read of a file that holds several, as ``obs`` names it.
+        Capture to read from a file that holds several, as ``obs`` names it.
 
     Raises
     ------
     CohortError
-        The file is missing, damaged, or says something that cannot be counts of spots of one capture.
+        The file is missing, damaged, or does not hold the counts of one capture's spots.
     """
     import h5py
 
@@ -88,7 +87,7 @@ def read_counts_file(path: str | os.PathLike[str], *, library: str | None = None
 
 
 def _read(file: Any, path: Path, library: str | None) -> CountsFile:
-    # Heavy (about a second), and only needed where a file is really read.
+    # Takes about a second to import, and is only needed to read a file.
     from anndata.io import read_elem
 
     if "chrep" in file.get("uns", ()):
@@ -134,12 +133,12 @@ def _read(file: Any, path: Path, library: str | None) -> CountsFile:
 
 
 def _read_at_once(key: str) -> bool:
-    """Return whether a piece is small; matrices that may be counts are read one at a time instead."""
+    """Return whether a dataset is small enough to be read with all others; matrices are read one by one."""
     return key not in ("X", "raw/X") and not key.startswith("layers/")
 
 
 def _columns(values: dict[str, Any], of: str) -> dict[str, Any]:
-    """Return the columns of ``obs``, ``var`` or ``raw/var``, with categories that AnnData 0.7 kept apart."""
+    """Return the columns of ``obs``, ``var`` or ``raw/var``; AnnData 0.7 stored categories separately."""
     found = {}
     for key, column in values.items():
         if not key.startswith(f"{of}/") or key.endswith("/__categories"):
@@ -175,7 +174,7 @@ def _used_rows(
     library: str | None,
     path: Path,
 ) -> tuple[np.ndarray, tuple[Finding, ...]]:
-    """Choose the rows of one capture, and among them those under tissue."""
+    """Select the rows of one capture that are under tissue."""
     places = ("intissue", "arrayrow", "arraycol")
     may_name = {name: column for name, column in obs.items() if plain(name) not in places}
     found = captures.groupings(may_name, spot_ids)
@@ -199,17 +198,18 @@ def _unmeasured(genes: list[str]) -> Finding:
 def _choose_counts(
     pieces: dict[str, Any], values: dict[str, Any], used: np.ndarray, path: Path, *, other_layers: list[str]
 ) -> tuple[str, sparse.csr_matrix, np.ndarray, tuple[Finding, ...]]:
-    """Read the raw counts: X, or if X cannot be counts the first layer that can, or ``raw``.
+    """Read the raw counts from X, or, if X cannot be counts, from the first layer that can, or from ``raw``.
 
     Returns
     -------
     where, counts, measured, findings
-        The counts (used spots, measured genes), and bool (G,): what is NaN everywhere was not measured.
+        The name of their place in the file, the counts (used spots, measured genes), which genes were
+        measured (G,) bool (those that are not NaN everywhere), and findings.
 
     Raises
     ------
     CohortError
-        None of them can be raw counts.
+        None of these matrices can be raw counts.
     """
     wrong: dict[str, str] = {}
     unsure: tuple[str, sparse.csr_matrix, np.ndarray] | None = None
@@ -256,7 +256,7 @@ def _stored_counts(piece: Any, key: str, shape: tuple[int, int], used: np.ndarra
 
     stored = read_elem(piece)
     if sparse.issparse(stored):
-        # The readers believe index arrays blindly; a wrong one crashes compiled code later on.
+        # The readers do not check index arrays, and a wrong one crashes compiled code later.
         stored.check_format(full_check=True)
     else:
         stored = np.asarray(stored)
@@ -265,7 +265,7 @@ def _stored_counts(piece: Any, key: str, shape: tuple[int, int], used: np.ndarra
 
 
 def _called(key: str) -> str:
-    """Return AnnData's name for where counts are stored: ``layers['counts']``, ``raw.X``."""
+    """Return AnnData's expression for a stored matrix, such as ``layers['counts']`` or ``raw.X``."""
     kind, _, name = key.partition("/")
     return f"layers['{name}']" if kind == "layers" else key.replace("/", ".")
 
@@ -277,7 +277,7 @@ def _facts(
     libraries: list[str],
     library: str | None,
 ) -> dict[str, Any]:
-    """Return the facts in ``uns``, with the scale factors of the capture that is read."""
+    """Return the facts in ``uns`` and the scale factors of the capture."""
     facts = {key[4:]: _scalar(value) for key, value in values.items() if key.startswith("uns/")}
     if library not in libraries:
         named = {text for column in obs.values() for text in set(names.texts(column)) if text in libraries}
@@ -298,7 +298,7 @@ def _facts(
 
 
 def _scalar(value: Any) -> Any:
-    """Return a plain value for what anndata stored as an array of one, or as bytes."""
+    """Convert a value that anndata stored as bytes or as an array of length one to a plain value."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""Read parts of untrusted HDF5 files: nothing outside the file, and no more values than it can hold."""
+"""Safe access to untrusted HDF5 files: no links to other files, no datasets larger than the file can hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from chrep_model.errors import CohortError
 
-# Counts compress well (mostly zeros), but not beyond this; more is a damaged or a hostile file.
+# Largest plausible compression of counts (mostly zeros); more means a damaged or malicious file.
 MAX_EXPANSION = 200
 ALWAYS_ALLOWED_BYTES = 1 << 30
 
@@ -19,7 +19,7 @@ def member(group: Any, key: str, path: Path) -> Any:
     Raises
     ------
     CohortError
-        It is a link to another place.
+        The member is a link to another place.
     """
     import h5py
 
@@ -36,7 +36,7 @@ def member(group: Any, key: str, path: Path) -> Any:
 
 
 def dataset(file: Any, key: str, path: Path) -> Any:
-    """Return the dataset of a key such as ``matrix/data``, or None if there is none; raises like `member`."""
+    """Return the dataset of a key such as ``matrix/data``, or None if there is none; errors as `member`."""
     import h5py
 
     node = file
@@ -46,12 +46,12 @@ def dataset(file: Any, key: str, path: Path) -> Any:
 
 
 def check_budget(pieces: Iterable[Any], path: Path) -> None:
-    """Check that datasets, or those of groups, lie in this file and are no larger than it can hold.
+    """Check that all datasets, also those inside groups, lie in this file and are no larger than it can hold.
 
     Raises
     ------
     CohortError
-        Values are kept in other files, or are more than this file can reasonably hold.
+        Values are stored in other files, or are more than this file can plausibly hold.
     """
     seen: set[int] = set()
     declared = 0
@@ -76,7 +76,7 @@ def _datasets(node: Any, seen: set[int], path: Path) -> Iterator[Any]:
     import h5py
 
     address = h5py.h5o.get_info(node.id).addr
-    if address in seen:  # hard links can go round in circles
+    if address in seen:  # hard links can form cycles
         return
     seen.add(address)
     if isinstance(node, h5py.Dataset):

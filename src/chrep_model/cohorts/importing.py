@@ -1,11 +1,10 @@
-"""Write the counts of another program's output as a plain pair: NAME.h5ad beside its slide."""
+"""Convert another program's output to a pair of files: the slide, and its counts as NAME.h5ad."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,13 @@ from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import CohortError
 from chrep_model.files import sync, unwritable_told
 from chrep_model.geometry import base_to_level
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.slide import open_slide
 
 PICTURE_PX = 1600
-# Cells are drawn larger than they are, or nobody would see them; bins without gaps are not.
+# Cells are drawn larger than they are, to be visible; bins without gaps are not.
 _SMALLEST_DOT_PX, _MANY_SPOTS = 3.0, 20_000
-# Formats of one file and a folder beside it, whose names must stay as they are.
+# Formats that consist of a file and a folder of the same name, which must not be renamed.
 _KEEP_THEIR_NAMES = (".mrxs", ".vms", ".vmu")
 _STEPS = (
     "reading counts and positions",
@@ -36,8 +36,6 @@ _STEPS = (
     "looking at slide and spots",
     "drawing the spots",
 )
-
-Tell = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +45,13 @@ class Imported:
     Attributes
     ----------
     section : Section
-        As it was read from its source.
+        The section as read from its source.
     counts, slide, picture : Path
-        The h5ad, the slide beside it, and the drawing of the spots on the tissue.
+        The h5ad, the slide, and a drawing of the spots on the tissue.
     findings : tuple of Finding
-        Of reading, and of the check of the pair that was written.
+        Findings of reading the source, and of checking the written pair.
     on_tissue : ndarray
-        bool (n,), for each spot.
+        bool (n,), True for spots on tissue.
     """
 
     section: Section
@@ -71,30 +69,29 @@ def import_section(
     name: str | None = None,
     patient: str | None = None,
     um_per_px: float | None = None,
-    progress: Tell | None = None,
+    progress: Progress = SILENT,
 ) -> Imported:
     """Write a section as NAME.h5ad, its slide (a link where the system allows it) and NAME_spots.png.
 
     Parameters
     ----------
     source : Source
-        What holds the counts; its options name the picture and the size of squares.
+        The section's counts; its options name the picture and the size of squares.
     folder : path-like
-        Made where it is missing. Either all three files are there in the end, or none.
+        Output folder, created if missing. If an error occurs, none of the three files is kept.
     name, patient, um_per_px
         See `read_section`.
-    progress : callable, optional
-        Called as ``progress(done, total, what)``.
+    progress : Progress
+        Told at every step.
 
     Raises
     ------
     CohortError, SlideError
-        The source cannot be read or cannot be right, the files are there already, or cannot be written.
+        The source cannot be read or is not plausible, or the files exist already or cannot be written.
     """
 
     def tell(step: int) -> None:
-        if progress is not None:
-            progress(step, len(_STEPS), _STEPS[min(step, len(_STEPS) - 1)])
+        progress.advance(step, len(_STEPS), _STEPS[min(step, len(_STEPS) - 1)])
 
     tell(0)
     probe(source.hdf5())
@@ -124,7 +121,7 @@ def import_section(
             tell(3)
             _draw(section, check, picture)
             tell(4)
-            # The h5ad comes last: without it the others are no pair.
+            # The h5ad comes last, so that an interrupted import never looks like a complete pair.
             for file in (picture, slide, counts):
                 file.rename(folder / file.name)
     counts, slide, picture = (folder / file for file in names)
@@ -173,7 +170,7 @@ def _write_h5ad(section: Section, path: Path) -> None:
 
 
 def _link(slide: Path, target: Path) -> None:
-    """Link a slide to a second place, or copy it where the system cannot link."""
+    """Create a link to the slide, or a copy if the system cannot link."""
     slide = slide.resolve()
     if slide.is_file():
         with suppress(OSError):

@@ -1,9 +1,9 @@
-"""Convert counts to log10-spot values, even if each section measured other genes.
+"""Convert counts to log10-spot values, also if sections measured different genes.
 
 The unit is ``log10(1 + 1e4 * c / l)`` with the count ``c`` of a gene and the spot's total ``l`` over the
-genes of a panel. A section that did not measure some of them has incomplete totals, and its other genes would
-look higher than they are. Such totals are divided by the section's coverage: the share of the counts that its
-measured genes can be expected to hold.
+genes of a panel. If a section did not measure some of these genes, its totals are too small and its values
+would be too high. Such totals are divided by the section's coverage, which is the share of a spot's counts
+expected from the measured genes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CONVERGED = 1e-13
 def aligned(section: Section, genes: Sequence[str]) -> Any:
     """Return a section's counts with the columns of `genes`, float64 csr without stored zeros.
 
-    A gene that the section does not list has no entry; `measured` tells it from one that was never counted.
+    A gene that the section does not list has no entries, like one with only zero counts; see `measured`.
     """
     wanted = {name: column for column, name in enumerate(genes)}
     target = np.array([wanted.get(name, -1) for name in section.genes], dtype=np.int64)
@@ -40,7 +40,7 @@ def aligned(section: Section, genes: Sequence[str]) -> Any:
 
 
 def measured(section: Section, genes: Sequence[str]) -> NDArray[np.bool_]:
-    """Return which of `genes` a section lists, (G,) bool; it did not measure the others."""
+    """Return which of `genes` a section lists, and therefore measured, (G,) bool."""
     listed = set(section.genes)
     return np.array([name in listed for name in genes], dtype=bool)
 
@@ -57,7 +57,7 @@ def coverage(share: NDArray[np.float64], known: NDArray[np.bool_]) -> float:
     """
     if known.all():
         return 1.0
-    # Nothing can be said of a section whose genes are never seen elsewhere.
+    # 1 if none of the section's genes has a share, because no other section measured them.
     return float(share[known].sum()) or 1.0
 
 
@@ -67,9 +67,9 @@ def log10_spot(counts: Any, coverage: float = 1.0) -> Any:
     Parameters
     ----------
     counts : csr_matrix
-        (n, G).
+        (n, G) counts.
     coverage : float
-        Of the section, by which its totals over the given columns are divided.
+        Coverage of the section, by which its totals over the G genes are divided.
     """
     values = counts.astype(np.float64)
     library = np.asarray(values.sum(axis=1)).ravel() / coverage
@@ -79,18 +79,18 @@ def log10_spot(counts: Any, coverage: float = 1.0) -> Any:
 
 
 def moments(parts: Sequence[Any], known: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return mean and sd (G,) of each gene over the spots that measured it, float64; csr stays sparse.
+    """Return mean and sd (G,) of each gene over the spots that measured it, float64.
 
     Parameters
     ----------
     parts : sequence of csr_matrix
-        (n_s, G) values of each section, without an entry of a gene that it did not measure.
+        (n_s, G) values of each section, without entries for genes that it did not measure.
     known : ndarray
-        (sections, G) bool, which section measured which gene; each gene by one of them at least.
+        (sections, G) bool, which section measured which gene; at least one for each gene.
     """
     n = spots_measured(parts, known)
     mean = sum(np.asarray(part.sum(axis=0)).ravel() for part in parts) / n
-    # Around the mean, not E[x^2] - mean^2: that difference cancels for a gene that hardly varies.
+    # Not E[x^2] - mean^2, which is inaccurate for a gene that hardly varies.
     squares = np.zeros_like(mean)
     stored = np.zeros_like(mean)
     for part in parts:
@@ -100,16 +100,16 @@ def moments(parts: Sequence[Any], known: NDArray[np.bool_]) -> tuple[NDArray[Any
 
 
 def spots_measured(parts: Sequence[Any], known: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return how many spots lie in sections that measured each gene, (G,); see `moments`."""
+    """Return the number of spots that measured each gene, (G,); see `moments`."""
     return np.array([part.shape[0] for part in parts]) @ known
 
 
 def expected_shares(parts: Sequence[Any], known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return each gene's expected share of a spot's counts, (G,) float64, from the sections with it.
+    """Estimate each gene's expected share of a spot's counts, (G,) float64.
 
-    The mean over sections of a gene's counts in the section's complete total. A section that lacks genes has
-    an incomplete one, which is completed by the shares of what it lacks: both are found in turn until they
-    agree. Sections count the same, however deeply they were sequenced.
+    The share is the gene's part of a section's total counts, averaged over sections with equal weight. If a
+    section lacks genes, its total is increased by their expected counts; shares and totals are computed in
+    turn until they converge.
 
     Parameters
     ----------
@@ -137,8 +137,8 @@ def expected_shares(parts: Sequence[Any], known: NDArray[np.bool_]) -> NDArray[n
 
 def shares_of_means(mean: NDArray[np.floating]) -> NDArray[np.float64]:
     """Estimate expected shares (G,) from mean log10-spot values, for a panel stored without shares."""
-    # The mean of a logarithm is below the logarithm of the mean, most of all for genes that are rarely
-    # counted: these shares are too small for them. They only serve sections that lack genes.
+    # Too small for rarely counted genes, as the mean of logarithms is below the logarithm of the mean; the
+    # shares are only used for sections that lack genes.
     shares = np.maximum(10.0 ** np.asarray(mean, np.float64) - 1, 0)
     return _normalised(shares) if shares.any() else np.full(len(shares), 1 / len(shares))
 

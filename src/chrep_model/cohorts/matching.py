@@ -1,7 +1,7 @@
-"""Rename the genes of a section as a model or another section names them.
+"""Rename the genes of a section to the names that a model or another section uses.
 
-One file calls a gene by its symbol, the next by its Ensembl id, with or without a version. Most files hold
-both, and then the two can be brought together.
+Some files name genes by symbol, others by Ensembl id, with or without a version. Most files hold both, so
+that their genes can be matched.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chrep_model.cohorts.tables.names import are_ensembl, sum_columns, without_v
 if TYPE_CHECKING:
     from chrep_model.cohorts.section import Section
 
-#: Of the smaller set of genes; with fewer in common the two name their genes in different ways.
+#: Share of the smaller set of genes; with fewer in common, the two sets use different kinds of names.
 MIN_SHARED = 0.5
 
 
@@ -28,22 +28,22 @@ def share_names(genes: Collection[str], others: Collection[str]) -> bool:
 
 
 def matched(section: Section, genes: Sequence[str], ids: Sequence[str] | None, whose: str) -> Section:
-    """Return a section with its genes renamed as in `genes`, matched by its own names or ids.
+    """Return a section with its genes renamed as in `genes`, matched by name or id.
 
     Parameters
     ----------
     section : Section
     genes : sequence of str
-        The names to be used: of a model, or of another section.
+        The names to use: those of a model or of another section.
     ids : sequence of str or None
-        What else these are called; an empty text where that is not known.
+        Second names of `genes`, empty where unknown.
     whose : str
-        Whose names they are, for the finding that says so, such as "section C2".
+        Owner of the names, such as "section C2", for the finding.
 
     Returns
     -------
     Section
-        The same one where its names are shared already, or cannot be brought together.
+        Unchanged if the names agree already, or cannot be matched.
     """
     if share_names(section.genes, genes):
         return section
@@ -81,7 +81,7 @@ def matched(section: Section, genes: Sequence[str], ids: Sequence[str] | None, w
 
 
 def with_shared_names(sections: Sequence[Section]) -> tuple[Section, ...]:
-    """Rename the genes of all sections alike: by symbols if any section has them."""
+    """Rename the genes so that all sections use the same kind of names: symbols if any section has them."""
     like = next((section for section in sections if not are_ensembl(section.genes)), sections[0])
     return tuple(
         section if section is like else matched(section, like.genes, like.gene_ids, f"section {like.name}")

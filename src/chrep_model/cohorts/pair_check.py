@@ -1,12 +1,12 @@
 """Check, before hours of training, that the slides and counts of a cohort belong together.
 
-`check_cohort` looks at sections that were read, for the command line; `check_pair` reads and looks at one
-pair, for the window. Both do the same: see `checks`, where each topic has a file.
+`check_cohort` checks sections already read, for the command line; `check_pair` reads and checks one pair, for
+the window. Both run the same checks, which are in the package `checks`, one file per topic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -24,8 +24,9 @@ from chrep_model.cohorts.pairing import Pair
 from chrep_model.cohorts.probe import probe
 from chrep_model.cohorts.readers import hdf5_files, read_pair
 from chrep_model.cohorts.section import Section, join_section, spot_diameter
-from chrep_model.errors import ChrepError
+from chrep_model.errors import ChrepError, CohortError
 from chrep_model.geometry import FloatArray, base_to_level
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.slide import Slide, open_slide
 from chrep_model.slides.tissue import tissue_mask
 
@@ -40,7 +41,7 @@ NO_PATIENT = Finding(
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
-    """A small picture of the slide with its spots.
+    """A thumbnail of the slide, and its spots in pixels of the thumbnail.
 
     Attributes
     ----------
@@ -49,11 +50,11 @@ class Overlay:
     xy : ndarray
         Spot centres (n, 2), float64, (x, y) in px of the picture; some may lie outside.
     diameter : float
-        Of a spot, in px of the picture.
+        Diameter of a spot in px of the picture.
     on_tissue : ndarray
-        bool (n,).
+        bool (n,), True for spots on tissue.
     totals : ndarray
-        Counts of each spot, float32 (n,).
+        Total counts of each spot, float32 (n,).
     """
 
     picture: npt.NDArray[np.uint8]
@@ -71,13 +72,13 @@ class PairCheck:
     ----------
     pair : Pair
     section : Section or None
-        None where the two cannot be read, or not be brought together.
+        None if slide or counts cannot be read, or do not fit together.
     mpp_source : str
-        Who says the µm per px: ``"typed in"``, ``"h5ad"``, ``"slide"``, or empty.
+        Source of the µm per px: ``"typed in"``, ``"h5ad"``, ``"slide"``, or empty.
     findings : tuple of Finding
-        The worst first.
+        Sorted, the worst first.
     overlay : Overlay or None
-        None where the slide or the spots cannot be read.
+        None if the slide or the spots cannot be read.
     """
 
     pair: Pair
@@ -92,7 +93,7 @@ class PairCheck:
         return cls(pair, None, "", (Finding("error", f"This pair could not be checked ({why})."),), None)
 
     def of_patient(self, patient: str) -> PairCheck:
-        """Return the same result with another patient; nothing is read again."""
+        """Return this result with another patient, without reading the files again."""
         return PairCheck(
             replace(self.pair, patient=patient),
             None if self.section is None else replace(self.section, patient=patient),
@@ -108,19 +109,14 @@ class PairCheck:
 
     @property
     def on_tissue(self) -> float | None:
-        """Share of the spots on tissue; None if not known."""
+        """Share of the spots on tissue; None if unknown."""
         return None if self.overlay is None else float(self.overlay.on_tissue.mean())
-
-    @property
-    def median_counts(self) -> float | None:
-        """Median counts of a spot; None if not known."""
-        return None if self.overlay is None else float(np.median(self.overlay.totals))
 
 
 def check_pair(pair: Pair) -> PairCheck:
     """Open a slide and its counts, and check that they belong together.
 
-    Never raises for what is wrong with the files: that becomes a finding.
+    Never raises for problems with the files; they become findings.
     """
     found: list[Finding] = []
     section = overlay = None
@@ -159,7 +155,7 @@ def check_section(section: Section) -> tuple[Finding, ...]:
     Returns
     -------
     tuple of Finding
-        What was found while reading included; the worst first.
+        The worst first, including the findings made while reading.
 
     Raises
     ------
@@ -171,21 +167,19 @@ def check_section(section: Section) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: -LEVELS.index(finding.level)))
 
 
-def check_cohort(
-    cohort: Cohort, *, progress: Callable[[int, int], None] | None = None
-) -> dict[str, tuple[Finding, ...]]:
-    """Check every section of a cohort, and that all name their genes in the same way.
+def check_cohort(cohort: Cohort, *, progress: Progress = SILENT) -> dict[str, tuple[Finding, ...]]:
+    """Check every section of a cohort, and that all use the same kind of gene names.
 
     Parameters
     ----------
     cohort : Cohort
-    progress : callable, optional
-        Called as ``progress(done, total)`` after every section.
+    progress : Progress
+        Told after every section.
 
     Returns
     -------
     dict of str to tuple of Finding
-        By the name of the section, in the cohort's order; the worst first.
+        Findings by the name of the section, in the cohort's order; the worst first.
 
     Raises
     ------
@@ -195,12 +189,22 @@ def check_cohort(
     found: dict[str, tuple[Finding, ...]] = {}
     for section in cohort:
         found[section.name] = check_section(section)
-        if progress is not None:
-            progress(len(found), len(cohort))
+        progress.advance(len(found), len(cohort), "checking sections")
     between = (names.between_sections(cohort.sections), counts.between_sections(cohort.sections))
     for name, finding in chain.from_iterable(between):
         found[name] = (finding, *found[name])
     return found
+
+
+def first_error(cohort: Cohort, found: Mapping[str, tuple[Finding, ...]]) -> CohortError | None:
+    """Return the error of the first unusable section; None if all can be used."""
+    for name, findings in found.items():
+        for finding in findings:
+            if finding.level == "error":
+                text = finding.text[:1].lower() + finding.text[1:]
+                what = f"section {name} cannot be used: {text}"
+                return CohortError(what, path=cohort[name].counts_path, remedy=finding.remedy)
+    return None
 
 
 def _all_findings(look: Look) -> Iterator[Finding]:
@@ -208,7 +212,7 @@ def _all_findings(look: Look) -> Iterator[Finding]:
     yield from placed
     yield from scale.findings(look)
     yield from counts.findings(look)
-    # Of positions that are of another scale nothing more can be said.
+    # Further checks would be meaningless if the positions have another scale.
     if worst(placed) != "error":
         turned = list(orientation.findings(look))
         yield from turned
@@ -223,7 +227,7 @@ def _look(source: Section | CountsFile, slide: Slide, path: Path) -> Look:
     if section is not None:
         slide = slide.with_mpp(section.mpp, source="cohort")
     mask = tissue_mask(slide)
-    picture, _ = slide.thumbnail(max(mask.mask.shape))  # there already, from the mask
+    picture, _ = slide.thumbnail(max(mask.mask.shape))  # cached by `tissue_mask`
     return Look(
         counts=source.counts,
         xy=source.xy,
@@ -245,12 +249,12 @@ def _diameter(source: Section | CountsFile, path: Path) -> float | None:
         return source.spot_diameter_px
     try:
         return spot_diameter(source.facts, path)
-    except ChrepError:  # said already, when the section was to be made
+    except ChrepError:  # reported already by `join_section`
         return None
 
 
 def _overlay(look: Look, slide: Slide) -> Overlay:
-    picture, _ = slide.thumbnail(max(*look.picture.shape[:2], THUMBNAIL_PX))  # there already, if large enough
+    picture, _ = slide.thumbnail(max(*look.picture.shape[:2], THUMBNAIL_PX))  # cached, unless smaller
     small = Image.fromarray(picture)
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
     downsample = max(look.shape) / max(small.size)

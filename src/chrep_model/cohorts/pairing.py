@@ -1,4 +1,4 @@
-"""Find which slide goes with which h5ad among the files that a user points at."""
+"""Pair slides with the h5ad files of their counts, among the files and folders that a user selects."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ COUNTS_SUFFIX = ".h5ad"
 
 @dataclass(frozen=True)
 class Pair:
-    """A slide with its counts: an h5ad or the output folder of another program.
+    """Paths of a slide and its counts (an h5ad, or the output folder of another program), and options.
 
     Attributes
     ----------
     slide, counts : Path
     name, patient : str or None
-        Of the section, where they are not to be taken from the files.
+        Section name and patient; None to take them from the files.
     um_per_px : float or None
-        Scale of the full-resolution image, where it is not to be taken from the files.
+        Scale of the full-resolution image; None to take it from the files.
     scene : str or None
-        Which picture of the slide's file, where it holds several and not the largest is meant.
+        Picture to use from a slide file that holds several; None for the largest.
     library : str or None
-        Which capture of an h5ad that holds several.
+        Capture to use from an h5ad that holds several.
     bin_um : float or None
-        Side in µm of the squares that cells or bins are summed into, where `counts` is a folder of such.
+        Side in µm of the squares into which cells or bins are summed, if `counts` is a folder of such.
     """
 
     slide: Path
@@ -47,14 +47,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Suggestions:
-    """The pairs found among some files, and the files left over.
+    """Pairs of slides and counts found among some files, and the files without a partner.
 
     Attributes
     ----------
     pairs : tuple of Pair
-        By the names of the h5ad files.
+        Sorted by the names of the h5ad files.
     left : tuple of str
-        For everything that was pointed at and belongs to no pair: which and why, in a sentence.
+        One sentence for each selected file that belongs to no pair, with the reason.
     """
 
     pairs: tuple[Pair, ...]
@@ -62,22 +62,22 @@ class Suggestions:
 
 
 def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
-    """Find the pairs among files and folders.
+    """Find the pairs of slides and counts among files and folders.
 
-    A slide and an h5ad belong together when they have the same name, wherever they lie; one in the same
-    folder comes first. A file without its partner among the others finds it beside itself. Two files alone,
-    a slide and an h5ad, are a pair under any names. A folder stands for its files and those of its direct
-    subfolders, or for the sections that a reader of `cohorts.readers` finds in it; a manifest for its own.
+    A slide and an h5ad belong together if they have the same name, in any folder; one in the same folder is
+    preferred. If a file's partner is not among `paths`, it is looked for in the file's folder. A single slide
+    and a single h5ad are a pair under any names. A folder stands for its files and those of its direct
+    subfolders, or for the sections that `cohorts.readers` finds in it; a manifest stands for its sections.
 
     Parameters
     ----------
     paths : iterable of path-like
-        Files, folders, manifests.
+        Files, folders and manifests.
 
     Returns
     -------
     Suggestions
-        Pictures of a folder that have no h5ad are left alone and not spoken of.
+        Pictures in a folder that have no h5ad are ignored.
     """
     given = [Path(path).absolute() for path in paths]
     pairs: list[Pair] = []
@@ -91,14 +91,14 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
                     read_manifest,  # pydantic and yaml only where one is read
                 )
 
-                pairs += [_listed(entry) for entry in read_manifest(path)[1]]
+                pairs += [_pair_of_entry(entry) for entry in read_manifest(path)[1]]
             else:
                 pairs += [Pair(source.picture(), source.place, name=source.name) for source in sources]
                 places = {source.place for source in sources}
                 found = [file for file in _files_of(path) if file not in places]
                 files |= dict.fromkeys(found)
                 known = sources or any(map(_is_counts, found)) or not path.is_dir()
-                left += [] if known else [_no_pair(path)]
+                left += [] if known else [_no_pairs_text(path)]
         except ChrepError as error:
             left.append(str(error))
         except OSError as error:
@@ -117,7 +117,7 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
             left.append(f"{table}: several pictures have its name ({names}). Add the two that go together.")
         else:
             left.append(f"{table}: no picture has its name. Add the slide together with it.")
-    # A folder's picture without an h5ad is nobody's concern; one that was named is.
+    # Only pictures that were selected themselves are reported as unpaired, not those inside a folder.
     for picture in (path for path in given if path in pictures):
         table = picture.with_name(f"{_stem(picture)}{COUNTS_SUFFIX}")
         if _stem(picture) is None:
@@ -132,14 +132,14 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
 
 
 def _sources_in(path: Path) -> list[Source]:
-    """Return the sources that readers find in a folder without h5ad."""
+    """Return the sections that readers of other programs' formats find in a folder without h5ad."""
     if not path.is_dir() or is_slide(path) or any(map(_is_counts, path.iterdir())):
         return []
     source = find_source(path)
     return find_sources(path) if source is None else [source]
 
 
-def _listed(entry: dict[str, Any]) -> Pair:
+def _pair_of_entry(entry: dict[str, Any]) -> Pair:
     slide = entry["slide_path"] or open_source(entry["counts_path"]).picture()
     return Pair(
         slide,
@@ -153,7 +153,7 @@ def _listed(entry: dict[str, Any]) -> Pair:
     )
 
 
-def _no_pair(folder: Path) -> str:
+def _no_pairs_text(folder: Path) -> str:
     return f"{folder}: there is no h5ad in this folder. Put NAME.h5ad beside NAME.<image>, or add both files."
 
 

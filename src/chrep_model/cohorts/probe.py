@@ -1,9 +1,9 @@
-"""Try h5ad files in another process, so that a damaged one cannot crash this one.
+"""Test reading of HDF5 files in another process, so that a damaged file cannot crash this one.
 
-The HDF5 library trusts what a file says of itself. A few flipped bits in the right place make it run in
-circles or write where it must not, which ends the process: the window, the training, everything. So all files
-of a cohort are first read once by a small process of their own, which costs a fraction of a second; what only
-raises an error there is left to the reading proper, which says it better.
+The HDF5 library trusts a file's metadata. A few wrong bits can make it loop forever or write to wrong memory,
+which would crash the window or the training. So all files of a cohort are first read once by a small separate
+process, which costs a fraction of a second. Errors that can be caught are ignored there, since reading the
+file afterwards reports them better.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def probe(paths: Sequence[str | os.PathLike[str]]) -> None:
         output, ended_well, how = finished.stdout, finished.returncode == 0, "ends the process that reads it"
     except subprocess.TimeoutExpired as expired:
         output, ended_well, how = expired.stdout or b"", False, f"was not read in {patience:.0f} s"
-    except OSError:  # no further process can be started here: read without the net
+    except OSError:  # no process can be started: the files are read without this test
         return
     lines = output.decode(errors="replace").split()
     if ended_well or _READY not in lines:
@@ -60,7 +60,7 @@ def _read_everything(path: Path) -> None:
 
     with h5py.File(path, "r") as file:
         waiting: list[Any] = []
-        for pieces_of in (locate, locate_unplaced, locate_h5):  # of the other kinds it lacks pieces
+        for pieces_of in (locate, locate_unplaced, locate_h5):  # all but the file's own format raise errors
             with suppress(ChrepError, AttributeError, KeyError, TypeError):
                 waiting = list(pieces_of(file, path).values())
                 break
@@ -76,7 +76,7 @@ def _read_everything(path: Path) -> None:
 def _main() -> None:
     _say(_READY)
     for name in sys.argv[1:]:
-        # Any error that can be caught is told by the reading proper.
+        # Errors that can be caught are reported when the file is read afterwards.
         with suppress(Exception):
             _read_everything(Path(name))
         _say(_DONE)
@@ -84,7 +84,7 @@ def _main() -> None:
 
 def _say(word: str) -> None:
     sys.stdout.write(f"{word}\n")
-    sys.stdout.flush()  # the next file may leave no time for it
+    sys.stdout.flush()  # before the next file can crash the process
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A section: one slide, the spots measured on it, and their positions."""
+"""A section: one slide with the spots measured on it, their positions and counts."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from chrep_model.cohorts.readers.spaceranger import RIM_UM
 from chrep_model.errors import CohortError
 from chrep_model.slides.slide import MPP_RANGE, Slide, open_slide
 
-#: Who says the µm per px: whoever asked, the table of counts, the slide, or Space Ranger's scale factors.
+#: Source of the µm per px: the user, the table of counts, the slide, or Space Ranger's scale factors.
 ScaleSource = Literal["typed in", "h5ad", "slide", "scale factors", ""]
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """One slide with its spots; the numbers are in memory, the pixels stay in the file.
+    """One slide with its spots; counts and positions are in memory, pixels stay in the file.
 
     Attributes
     ----------
     name, patient : str
-        The patient defaults to the section's own name, so that two sections are never taken for one
-        person's unless the data say so.
+        The patient defaults to the section's name, so that sections count as one patient's only if the data
+        say so.
     slide_path, counts_path : Path
     counts : scipy.sparse.csr_matrix
         Raw counts (n, G), float32.
     genes, spot_ids : tuple of str
         Names of the columns and rows of `counts`, each unique.
     xy : ndarray
-        Spot centres (n, 2), float64, (x, y) in level-0 px; all of them inside of the slide.
+        Spot centres (n, 2), float64, (x, y) in level-0 px; all inside the slide.
     mpp : float
         µm per level-0 px.
     spot_diameter_px : float or None
     gene_ids : tuple of str or None
-        What else the genes are called, an Ensembl id as a rule; None where the h5ad does not say.
+        Second names of the genes, usually Ensembl ids; None if the h5ad has none.
     findings : tuple of Finding
-        What was noticed, left out or put right while its counts were read.
+        Problems that were noticed or corrected while the counts were read.
     scene : str or None
-        Which picture of the slide's file, where it holds several.
+        Name of the picture in a slide file that holds several.
     bin_um : float or None
-        Side in µm of the squares that were asked for, where cells or bins were summed.
+        Requested side in µm of the squares into which cells or bins were summed.
     array : ndarray or None
-        (n, 2) int64, (row, col) of each spot on its array; None where the counts do not say.
+        (n, 2) int64, (row, col) of each spot on its array; None if unknown.
     mpp_source : str
-        Who says `mpp`: ``"typed in"``, ``"h5ad"``, ``"slide"`` or ``"scale factors"``.
+        Source of `mpp`: ``"typed in"``, ``"h5ad"``, ``"slide"`` or ``"scale factors"``.
     library : str or None
-        Which capture of the file of counts this is, where it holds several.
+        Name of the capture in a file of counts that holds several.
     facts : mapping
-        What else the file of counts says, see `CountsFile`.
+        Other facts in the file of counts, see `CountsFile`.
     """
 
     name: str
@@ -103,27 +103,27 @@ def read_section(
     Parameters
     ----------
     slide_path : path-like or None
-        The picture; may be left out where the counts are in a folder that a reader knows.
+        The slide; may be None if the counts are in a folder of a known format.
     counts_path : path-like
-        The AnnData file with the raw counts, or what `chrep_model.cohorts.readers` reads.
+        The AnnData file with the raw counts, or a folder or file that `chrep_model.cohorts.readers` knows.
     name : str, optional
-        Defaults to the source's own name where it has one, then to the slide's.
+        Name of the section; defaults to the name in the source, then to the slide's.
     patient : str, optional
         Defaults to ``uns["patient"]``, then ``uns["individual"]``, then the section's name.
     um_per_px : float, optional
         Scale of the full-resolution image; defaults to ``uns["um_per_px"]``, then to the slide's own, then to
         that in Space Ranger's scale factors.
     scene : str, optional
-        Which picture of a file that holds several, see `chrep_model.slides.slide.open_slide`.
+        Picture to use from a file that holds several, see `chrep_model.slides.slide.open_slide`.
     bin_um : float, optional
-        Side of the squares in µm that cells or bins are summed into, where the counts have no spots.
+        Side in µm of the squares into which cells or bins are summed, if the counts have no spots.
     library : str, optional
-        Which capture is read of a file of counts that holds several.
+        Capture to read from a file of counts that holds several.
 
     Raises
     ------
     CohortError
-        The h5ad is damaged or holds no counts, spots lie outside of the image, or the scale is unknown.
+        The h5ad is damaged or holds no counts, spots lie outside the image, or the scale is unknown.
     SlideError
         The slide cannot be opened.
     """
@@ -151,7 +151,7 @@ def join_section(
     Raises
     ------
     CohortError
-        Spots lie outside of the image, or the scale is unknown.
+        Spots lie outside the image, or the scale is unknown.
     """
     rows, cols = slide.shape
     own_mpp = slide.mpp.value if slide.mpp is not None else None
@@ -180,7 +180,7 @@ def join_section(
 
 
 def spot_diameter(facts: Mapping[str, Any], path: Path) -> float | None:
-    """Return the diameter of a spot in level-0 px; None if not known, CohortError if it is no length."""
+    """Return the diameter of a spot in level-0 px; None if unknown, CohortError if it is not a length."""
     for key in ("spot_diameter_px", "spot_diameter_fullres"):
         if (diameter := _positive(facts.get(key), key, path)) is not None:
             return diameter
@@ -276,7 +276,7 @@ def _check_inside(table: CountsFile, *, width: int, height: int, path: Path) -> 
 
 
 def _factor(value: Any) -> float:
-    """Return a scale factor as a number; 0 if it is none."""
+    """Return a scale factor as a number; 0 if it is not a number."""
     try:
         return max(float(value), 0.0)
     except (TypeError, ValueError):

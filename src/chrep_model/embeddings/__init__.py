@@ -1,10 +1,10 @@
-"""Tiles to embeddings, stored on disk once per slide, encoder and tile, and shared by everything after.
+"""Embeddings of a slide's tiles, computed once per slide, encoder and tile, and stored on disk.
 
-The encoder is the expensive step; heads, gallery and correction are cheap and start from here. Whatever is
-standardised per slide is standardised by one fixed sample of the slide's tissue, so that a tile's numbers
-never depend on what else was looked at.
+Encoding is the slow step; heads, gallery and correction are fast and start from stored embeddings. Embeddings
+are standardised per slide by one fixed sample of its tissue, so that a tile's features never depend on which
+other tiles were computed.
 """
 
-from chrep_model.embeddings.slide import CLIP, DEFAULT_CONTEXT_UM, SAMPLE, Progress, SlideEmbeddings
+from chrep_model.embeddings.slide import CLIP, DEFAULT_CONTEXT_UM, SAMPLE, SlideEmbeddings
 
-__all__ = ["CLIP", "DEFAULT_CONTEXT_UM", "SAMPLE", "Progress", "SlideEmbeddings"]
+__all__ = ["CLIP", "DEFAULT_CONTEXT_UM", "SAMPLE", "SlideEmbeddings"]

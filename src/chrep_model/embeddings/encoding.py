@@ -1,4 +1,4 @@
-"""From tiles that are wanted to rows that are known: read ahead by threads, encoded in whole batches."""
+"""Encoding of a slide's tiles: read ahead by threads, encoded in full batches, stored as rows of a grid."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from chrep_model.embeddings.pipelines import Pipeline, pipeline
 from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import Indices, Rows
 from chrep_model.encoders.encoder import Encoder, SlideState
-from chrep_model.errors import Cancelled
 from chrep_model.mapped_arrays import slices
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.tiles import TileReader
 
 
 @dataclass(frozen=True)
 class Need:
-    """Tiles (n,) of a grid whose embeddings are wanted."""
+    """Tiles (n,) of a grid whose embeddings are needed."""
 
     rows: GridRows
     indices: Indices
 
 
 class TileEncoding:
-    """Encodes tiles of one slide.
+    """Encoding of one slide's tiles in batches.
 
     Parameters
     ----------
     reader : TileReader
-        Reads them.
+        Reader of the tiles.
     encoder : Encoder
-        Encodes them.
+        Network or statistics that turn tiles into embeddings.
     batch_size : int
-        Tiles per call of the encoder; halved, and left so, when the device runs out of memory.
+        Tiles per call of the encoder; halved permanently when the device runs out of memory.
     in_bulk : bool
-        Many tiles are to come, and nobody waits for the first; see `pipelines`.
+        Whether total speed matters more than the time until the first result; see `pipelines`.
     """
 
     def __init__(
@@ -52,17 +52,17 @@ class TileEncoding:
         parts: Iterable[Indices],
         needs: Callable[[Indices], list[Need]],
         state: SlideState,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> Iterator[Indices]:
-        """Hand out each part once all that it needs is known.
+        """Yield each part once the embeddings of all tiles that it needs are known.
 
-        Tiles are gathered over the parts into whole batches: the encoder never waits for a part that needs
-        few of them. A part is taken when there is room to read ahead, and not before.
+        Tiles of several parts are combined to full batches, so that parts that need few tiles do not slow the
+        encoder down. The next part is only taken when there is room to read ahead.
 
         Raises
         ------
         Cancelled
-            `cancelled` said so; what was encoded so far is kept.
+            `progress.cancelled` returned True; what was encoded so far is kept.
         """
         coming, queue = iter(parts), _Queue()
         more = True
@@ -78,7 +78,7 @@ class TileEncoding:
                             more = False
                         else:
                             break
-                    _check(cancelled, self.reader)
+                    progress.raise_if_cancelled()
                     if queue.is_ready:
                         yield queue.pop()
                     elif len(under_way):
@@ -91,9 +91,9 @@ class TileEncoding:
         self,
         centres_xy: NDArray[np.float64],
         state: SlideState,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> Iterator[tuple[slice, Rows]]:
-        """Embeddings around any points (n, 2), (x, y) in level-0 px, batch by batch; see `of_parts`."""
+        """Yield embeddings around points (n, 2), (x, y) in level-0 px, batch by batch; see `of_parts`."""
         coming = slices(len(centres_xy), self.batch_size)
         asked: deque[slice] = deque()
         more = True
@@ -105,12 +105,12 @@ class TileEncoding:
                     if part is not None:
                         asked.append(part)
                         under_way.ask(centres_xy[part])
-                _check(cancelled, self.reader)
+                progress.raise_if_cancelled()
                 if asked:
                     yield asked.popleft(), under_way.get()
 
     def encode(self, tiles: NDArray[np.uint8], state: SlideState) -> Rows:
-        """Encode (n, px, px, 3), in halves of halves where the device has no room for the whole batch."""
+        """Encode tiles (n, px, px, 3); the batch is halved until it fits into the device's memory."""
         import torch
 
         try:
@@ -128,20 +128,15 @@ class TileEncoding:
         )
 
 
-def _check(cancelled: Callable[[], bool] | None, reader: TileReader) -> None:
-    if cancelled is not None and cancelled():
-        raise Cancelled("cancelled", path=reader.slide.path)
-
-
 class _Queue:
-    """Tiles on their way to the encoder, in batches that may hold tiles of several grids.
+    """Queue of tiles to encode, in batches that may hold tiles of several grids.
 
     Attributes
     ----------
     waiting : deque
-        Parts that were added and not popped, and how many tiles will have come back once each is ready.
+        Parts that were added and not popped, each with the number of tiles encoded when it is ready.
     touched : list of GridRows
-        Whose they are.
+        Grids of the queued tiles.
     """
 
     def __init__(self) -> None:
@@ -155,15 +150,15 @@ class _Queue:
 
     @property
     def is_ready(self) -> bool:
-        """Whether all that the first part needs is known."""
+        """Whether all tiles that the first part needs are known."""
         return bool(self.waiting) and self.waiting[0][1] <= self._done
 
     def pop(self) -> Indices:
-        """Take the first part."""
+        """Remove and return the first part."""
         return self.waiting.popleft()[0]
 
     def add(self, part: Indices, needs: list[Need]) -> None:
-        """Queue those tiles that a part needs and that are neither known nor queued."""
+        """Add a part, and queue the tiles it needs that are neither known nor queued."""
         for need in needs:
             if need.rows not in self.touched:
                 self.touched.append(need.rows)
@@ -179,7 +174,7 @@ class _Queue:
         self.waiting.append((part, self._total))
 
     def batch(self, size: int, *, rest: bool) -> list[Need]:
-        """Take a whole batch of what was gathered, or the `rest`, if nothing more comes; maybe nothing."""
+        """Take a full batch of queued tiles, or with `rest` an incomplete one; empty if there is none."""
         batch: list[Need] = []
         room = size if rest or self._gathered >= size else 0
         while self._gathering and room:
@@ -194,7 +189,7 @@ class _Queue:
         return batch
 
     def take(self, values: Rows) -> None:
-        """Take in the embeddings (n, dim) of the batch that was taken first and has not come back yet."""
+        """Store the embeddings (n, dim) of the oldest batch that is being encoded."""
         start = 0
         for need in self._asked.popleft():
             need.rows.add(need.indices, values[start : start + len(need.indices)])

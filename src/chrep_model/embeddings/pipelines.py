@@ -1,4 +1,4 @@
-"""Batches of tiles that are read, then encoded, and come back in the order in which they were asked for."""
+"""Pipelines that read and encode batches of tiles in the background, and return them in order."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from chrep_model.encoders.encoder import Encoder
 from chrep_model.slides.tiles import THREADS, Points, ReadAhead, TileReader
 
 AHEAD = 4
-"""Batches that are read, or being read, before the encoder wants them."""
+"""Number of batches that are read ahead of the encoder."""
 
 TRIMMED = 8192
-"""Tiles after which each core's freed memory is handed back: what others keep between splits it up."""
+"""Number of tiles after which each core's freed memory is returned to the system, against fragmentation."""
 
 Encode = Callable[[NDArray[np.uint8]], Rows]
-"""Tiles (n, px, px, 3) to embeddings (n, dim)."""
+"""Function from tiles (n, px, px, 3) to embeddings (n, dim)."""
 
 
 class Pipeline(Protocol):
-    """What all have in common."""
+    """Interface of a pipeline."""
 
     def __len__(self) -> int:
-        """Return how many batches were asked for and not taken yet."""
+        """Return the number of requested batches that were not taken yet."""
         ...
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be asked for by now."""
+        """Whether another batch may be requested now."""
         ...
 
     def ask(self, centres_xy: Points) -> None:
-        """Ask for the tiles around centres (n, 2), (x, y) in level-0 px."""
+        """Request the tiles around centres (n, 2), (x, y) in level-0 px."""
         ...
 
     def get(self) -> Rows:
-        """Take the embeddings (n, dim) of the batch that was asked for first."""
+        """Wait for the first requested batch, and take its embeddings (n, dim)."""
         ...
 
 
 @contextmanager
 def pipeline(reader: TileReader, encoder: Encoder, encode: Encode, *, in_bulk: bool) -> Iterator[Pipeline]:
-    """Choose for the device.
+    """Open the pipeline that is fastest on the encoder's device.
 
     Parameters
     ----------
     encode : callable
-        What runs the encoder.
+        Function that runs the encoder.
     in_bulk : bool
-        Many tiles are to come, and nobody waits for the first.
+        Whether total speed matters more than the time until the first result.
     """
     import torch
 
@@ -78,11 +78,11 @@ def pipeline(reader: TileReader, encoder: Encoder, encode: Encode, *, in_bulk: b
 
 
 class OneEncoder:
-    """Threads read, and one batch at a time is encoded.
+    """Pipeline in which several threads read, and one batch at a time is encoded.
 
-    Beside a GPU, reading never stops. On a CPU it takes turns with the encoder, on as many threads: a layer
-    whose threads share their cores with others is as slow as the slowest of them. Turns start with a single
-    batch, for the first result to come soon.
+    With a GPU, tiles are read all the time. On a CPU, reading and encoding alternate, because a layer whose
+    threads share cores with others is as slow as its slowest thread. The first turn is a single batch, for an
+    early first result.
     """
 
     def __init__(self, ahead: ReadAhead, encode: Encode, *, in_turns: bool) -> None:
@@ -113,10 +113,10 @@ class OneEncoder:
 
 
 class EachCore:
-    """Every core reads and encodes batches of its own, and waits for no other.
+    """Pipeline for a CPU in which every core reads and encodes its own batches.
 
-    More tiles per second than `OneEncoder` on a CPU, but the first take as many times longer as there are
-    cores, and memory is taken by as many batches.
+    It encodes more tiles per second than `OneEncoder`, but with n cores the first batch takes n times as
+    long, and n batches are in memory.
     """
 
     def __init__(self, cores: ThreadPoolExecutor, count: int, reader: TileReader, encode: Encode) -> None:
@@ -147,7 +147,7 @@ class EachCore:
         return values
 
     def stop(self) -> None:
-        """Read no more; what is being encoded is finished."""
+        """Stop reading; batches that are being encoded are completed."""
         self._stopped.set()
         for job in self._jobs:
             job.cancel()

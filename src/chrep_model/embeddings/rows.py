@@ -1,4 +1,4 @@
-"""The embeddings of the tiles of one grid, wherever they are: in memory, or in the slide's store."""
+"""The embeddings of one grid's tiles, in memory or in the slide's store."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from chrep_model.embeddings.store import SEGMENT, Indices, Rows, Store
 from chrep_model.slides.tiles import TileGrid
 
 MEMORY = 128 * 2**20
-"""Bytes of embeddings that stay in memory where there is a store to read them from again."""
+"""Largest number of bytes of embeddings in memory if there is a store to read them from again."""
 
 
 class GridRows:
-    """The embeddings of one grid's tiles, in blocks of rows that came together.
+    """The embeddings of one grid's tiles, in blocks of rows that were computed together.
 
-    With a store, each block becomes one of its segments, and those that were not asked for lately leave the
-    memory, which so stays flat however large a slide is. Without one all of them stay.
+    With a store, each block is written as a segment, and the least recently used blocks are removed from
+    memory, so that a large slide does not need more of it. Without a store all blocks stay in memory.
 
     Parameters
     ----------
     grid : TileGrid
         The grid.
     dim : int
-        Of an embedding.
+        Length of an embedding.
     store : Store or None
-        Where they are kept.
+        Store on disk, if any.
     """
 
     def __init__(self, grid: TileGrid, dim: int, store: Store | None) -> None:
         self.grid, self.dim = grid, dim
         self._store = store
         self._name = f"stride-{grid.stride:g}"
-        self._block = np.full(grid.size, -1, np.int32)  # of each tile; -1 while it is not known
-        self._row = np.zeros(grid.size, np.int32)  # within its block
-        self._loaded: OrderedDict[int, Rows] = OrderedDict()  # blocks in memory, last used last
-        self._segments: dict[int, str] = {}  # blocks that the store has
+        self._block = np.full(grid.size, -1, np.int32)  # block of each tile; -1 if unknown
+        self._row = np.zeros(grid.size, np.int32)  # row of each tile in its block
+        self._loaded: OrderedDict[int, Rows] = OrderedDict()  # blocks in memory, the last used at the end
+        self._segments: dict[int, str] = {}  # names of the blocks in the store
         self._members: dict[int, Indices] = {}
         self._numbers = count()
-        self._growing = _Growing(next(self._numbers), dim)
+        self._open_block = _OpenBlock(next(self._numbers), dim)
 
     def listed(self, indices: Indices) -> NDArray[np.bool_]:
-        """Tell which tiles are listed as known, (n,) bool, without reading their embeddings."""
-        self._look()
+        """Return which tiles are listed as known, (n,) bool, without reading their embeddings."""
+        self._list_segments()
         known: NDArray[np.bool_] = self._block[indices] >= 0
         return known
 
     def has(self, indices: Indices) -> NDArray[np.bool_]:
-        """Tell which tiles are known, (n,) bool; their embeddings can be had until the next call.
+        """Return which tiles are known, (n,) bool; their embeddings are available until the next call.
 
-        What other processes have added to the store meanwhile is known as well.
+        Tiles that other processes have added to the store are included.
         """
         self._trim()
         if (self._block[indices] < 0).any():
-            self._look()
+            self._list_segments()
         for number in np.unique(self._block[indices]).tolist():
             self._load(number)
         known: NDArray[np.bool_] = self._block[indices] >= 0
@@ -65,35 +65,35 @@ class GridRows:
     def __getitem__(self, indices: Indices) -> Rows:
         """Return the embeddings (n, dim) of tiles that the last call of `has` found."""
         out = np.empty((len(indices), self.dim), np.float32)
-        blocks, rows, growing = self._block[indices], self._row[indices], self._growing
+        blocks, rows, growing = self._block[indices], self._row[indices], self._open_block
         for number in np.unique(blocks).tolist():
             here = blocks == number
             out[here] = (growing.values if number == growing.number else self._loaded[number])[rows[here]]
         return out
 
     def add(self, indices: Indices, values: Rows) -> None:
-        """Take in embeddings (n, dim) of tiles that are not known yet."""
+        """Add embeddings (n, dim) of tiles that are not known yet."""
         while len(indices):
-            first, taken = self._growing.count, self._growing.take(indices, values)
+            first, taken = self._open_block.count, self._open_block.take(indices, values)
             part, indices, values = indices[:taken], indices[taken:], values[taken:]
-            self._block[part], self._row[part] = self._growing.number, np.arange(first, first + taken)
-            if self._growing.count == SEGMENT:
+            self._block[part], self._row[part] = self._open_block.number, np.arange(first, first + taken)
+            if self._open_block.count == SEGMENT:
                 self._close_block()
 
     def flush(self) -> None:
-        """Bring to the store what is not there yet."""
-        if self._store is not None and self._growing.count:
+        """Write all embeddings that are not in the store yet."""
+        if self._store is not None and self._open_block.count:
             self._close_block()
 
     def _close_block(self) -> None:
-        number, indices, values = self._growing.number, *self._growing.filled()
+        number, indices, values = self._open_block.number, *self._open_block.filled()
         self._loaded[number], self._members[number] = values, indices
         if self._store is not None:
             self._segments[number] = self._store.add_segment(self._name, indices, values)
-        self._growing = _Growing(next(self._numbers), self.dim)
+        self._open_block = _OpenBlock(next(self._numbers), self.dim)
 
-    def _look(self) -> None:
-        """Take note of the segments that have come to the store since."""
+    def _list_segments(self) -> None:
+        """List the segments that were added to the store since the last call."""
         if self._store is None:
             return
         known = set(self._segments.values())
@@ -105,7 +105,7 @@ class GridRows:
                 self._block[indices[new]], self._row[indices[new]] = number, np.flatnonzero(new)
 
     def _load(self, number: int) -> None:
-        """Bring a block to memory; tiles that were trimmed from the store meanwhile are forgotten."""
+        """Read a block into memory; tiles that were deleted from the store become unknown."""
         if number in self._loaded:
             self._loaded.move_to_end(number)
         elif number in self._segments and self._store is not None:
@@ -116,7 +116,7 @@ class GridRows:
             self._block[indices[lost & (self._block[indices] == number)]] = -1
 
     def _trim(self) -> None:
-        """Drop blocks that can be read again, those not asked for longest first."""
+        """Remove blocks that can be read again from memory, starting with the least recently used."""
         held = sum(values.nbytes for values in self._loaded.values())
         for number in [number for number in self._loaded if number in self._segments]:
             if held <= MEMORY:
@@ -124,8 +124,8 @@ class GridRows:
             held -= self._loaded.pop(number).nbytes
 
 
-class _Growing:
-    """The block that takes in rows."""
+class _OpenBlock:
+    """The block to which rows are added."""
 
     def __init__(self, number: int, dim: int) -> None:
         self.number, self.count = number, 0
@@ -133,7 +133,7 @@ class _Growing:
         self._indices = np.empty(SEGMENT, np.int64)
 
     def take(self, indices: Indices, values: Rows) -> int:
-        """Take in as many as there is room for; returns how many."""
+        """Add as many rows as fit into the block; return their number."""
         taken = min(len(indices), SEGMENT - self.count)
         here = slice(self.count, self.count + taken)
         self._indices[here], self.values[here] = indices[:taken], values[:taken]
@@ -141,5 +141,5 @@ class _Growing:
         return taken
 
     def filled(self) -> tuple[Indices, Rows]:
-        """Return copies of what was taken in, (n,) and (n, dim)."""
+        """Return copies of the added indices (n,) and embeddings (n, dim)."""
         return self._indices[: self.count].copy(), self.values[: self.count].copy()

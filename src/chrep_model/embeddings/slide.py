@@ -1,10 +1,10 @@
-"""The embeddings of one slide's tiles, and their means over the tissue around."""
+"""Features of one slide's tiles: their embeddings, and the means over their neighbourhoods."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from chrep_model.embeddings.rows import GridRows
 from chrep_model.embeddings.store import LAYOUT, Store
 from chrep_model.encoders.encoder import DEFAULT_BATCH, Encoder, SlideState
 from chrep_model.errors import SlideError
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.backends import PIXELS
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid, TileReader
@@ -24,15 +25,12 @@ from chrep_model.slides.tissue import TissueMask, tissue_mask
 from chrep_model.statistics import divisors
 
 SAMPLE = 256
-"""Tissue tiles by which a slide is standardised."""
+"""Number of tissue tiles from which a slide's standardisation is computed."""
 
 CLIP = 6.0
-"""Standardised numbers are cut here: a pen mark or a fold must not outweigh the tissue."""
+"""Standardised values are clipped to this range, so that pen marks or folds do not dominate."""
 
 DEFAULT_CONTEXT_UM = (300.0, 600.0)
-
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what)."""
 
 
 class SlideEmbeddings:
@@ -41,15 +39,15 @@ class SlideEmbeddings:
     Parameters
     ----------
     slide : Slide
-        With known µm per px.
+        Slide with known µm per px.
     encoder : Encoder
-        What turns tiles into numbers.
+        Network or statistics that turn tiles into embeddings.
     cache : Path or None
-        Folder of the store; None keeps embeddings in memory alone.
+        Cache folder of the stores; None to have embeddings in memory only.
     batch_size : int
         Tiles per call of the encoder; halved when the device runs out of memory.
     in_bulk : bool
-        Many tiles are to come, and nobody waits for the first; see `pipelines`.
+        Whether total speed matters more than the time until the first result; see `pipelines`.
 
     Raises
     ------
@@ -73,7 +71,7 @@ class SlideEmbeddings:
         self.grid = TileGrid(slide.shape, self.mpp, encoder.spec)
         self._store = None if cache is None else Store(cache / self._key(), encoder.dim)
         self._rows = {1.0: GridRows(self.grid, encoder.dim, self._store)}
-        self._is_old = False  # whether it was prepared before
+        self._is_old = False  # whether the store held the sample already
         self._prepared: tuple[SlideState, NDArray[np.float32], NDArray[np.float32]] | None = None
         self._tissue: NDArray[np.int64] | None = None
         self._tree: Any = None
@@ -86,7 +84,7 @@ class SlideEmbeddings:
 
     @property
     def mask(self) -> TissueMask:
-        """The tissue mask of the slide."""
+        """Tissue mask of the slide."""
         if self._mask is None:
             self._mask = tissue_mask(self.slide)
             hand_back_freed_memory()
@@ -99,7 +97,7 @@ class SlideEmbeddings:
             self._tissue = self.grid.tissue(self.mask)
         return self._tissue
 
-    def prepare(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> None:
+    def prepare(self, progress: Progress = SILENT) -> None:
         """Read a sample of the slide, and fit the encoder's slide state and the standardisation."""
         if self._prepared is not None:
             return
@@ -112,9 +110,9 @@ class SlideEmbeddings:
             state = self.encoder.fit_slide(self.reader.read(self.grid.centres(sample)))
             self._prepared = (state, np.zeros(1, np.float32), np.ones(1, np.float32))
             try:
-                raw = self._embed(self._rows[1.0], sample, progress, cancelled)
+                raw = self._embed(self._rows[1.0], sample, progress)
             finally:
-                self._prepared = None  # half prepared is not prepared
+                self._prepared = None  # so that an incomplete preparation is repeated
             mean, sd = raw.mean(0), divisors(raw.std(0))
             if self._store:
                 self._store.set_prepared(state, mean, sd)
@@ -125,17 +123,16 @@ class SlideEmbeddings:
         centres_xy: NDArray[np.float64],
         context_um: tuple[float, ...] = (),
         *,
-        progress: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> NDArray[np.float32]:
-        """Return features at points: their own embeddings and means over their neighbourhoods.
+        """Compute features at points: the embeddings there, and means over the neighbourhoods.
 
         Parameters
         ----------
         centres_xy : ndarray
             (n, 2) float, (x, y) in level-0 px.
         context_um : tuple of float
-            Radii in µm: for each, the mean embedding of the grid's tissue tiles whose centres lie within.
+            Radii in µm of the neighbourhoods; each adds the mean embedding of the tissue tiles inside it.
 
         Returns
         -------
@@ -145,12 +142,12 @@ class SlideEmbeddings:
         Raises
         ------
         Cancelled
-            `cancelled` said so; what was computed so far is kept.
+            `progress.cancelled` returned True; what was computed so far is kept.
         """
-        self.prepare(progress, cancelled)
+        self.prepare(progress)
         near = self._neighbours(centres_xy, context_um)
-        around, values = self._around(near, progress, cancelled)
-        own = self._points(centres_xy, progress, cancelled)
+        around, values = self._embed_neighbourhoods(near, progress)
+        own = self._embed_points(centres_xy, progress)
         return self._features(own, near, around, values)
 
     def stream(
@@ -159,19 +156,19 @@ class SlideEmbeddings:
         context_um: tuple[float, ...] = (),
         *,
         stride: float = 1.0,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield features of grid tiles in parts; later tiles are read while earlier ones are encoded.
 
         Parameters
         ----------
         parts : iterable of ndarray
-            Each (b,) int64 flat indices of the grid of that stride; taken when there is room to read ahead,
-            which is some batches before they are handed out.
+            Each (b,) int64 flat indices of tiles; the next part is taken some batches before it is yielded,
+            when there is room to read ahead.
         context_um : tuple of float
             See `at`.
         stride : float
-            Of the grid.
+            Distance between neighbouring tiles of the grid, as a fraction of the tile.
 
         Yields
         ------
@@ -181,58 +178,45 @@ class SlideEmbeddings:
         Raises
         ------
         Cancelled
-            `cancelled` said so; what was computed so far is kept.
+            `progress.cancelled` returned True; what was computed so far is kept.
         """
-        self.prepare(cancelled=cancelled)
+        self.prepare(progress)
         rows = self._rows_of(stride)
 
         def needs(part: NDArray[np.int64]) -> list[Need]:
             near = self._neighbours(rows.grid.centres(part), context_um)
             return [Need(self._rows[1.0], _union(near)), Need(rows, part)]
 
-        for part in self._encoding.of_parts(parts, needs, self._state, cancelled):
+        for part in self._encoding.of_parts(parts, needs, self._state, progress):
             near = self._neighbours(rows.grid.centres(part), context_um)
-            around, values = self._around(near, None, cancelled)
-            yield part, self._features(self._embed(rows, part, None, cancelled), near, around, values)
+            around, values = self._embed_neighbourhoods(near, progress)
+            yield part, self._features(self._embed(rows, part, progress), near, around, values)
 
     def rough(
         self,
         indices: NDArray[np.int64],
         context_um: tuple[float, ...] = (),
         *,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> NDArray[np.float32]:
         """Return features of tiles as `stream` does, with means over the neighbours known so far."""
-        self.prepare(cancelled=cancelled)
+        self.prepare(progress)
         rows = self._rows[1.0]
-        own = self._embed(rows, indices, None, cancelled)
+        own = self._embed(rows, indices, progress)
         near = self._neighbours(self.grid.centres(indices), context_um)
         near = [[some[rows.has(some)] for some in part] for part in near]
-        around, values = self._around(near, None, cancelled)
+        around, values = self._embed_neighbourhoods(near, progress)
         return self._features(own, near, around, values)
 
-    def fill(
-        self,
-        indices: NDArray[np.int64],
-        *,
-        progress: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> None:
-        """Compute the embeddings of grid tiles into the store, for later use.
-
-        Raises
-        ------
-        Cancelled
-            `cancelled` said so; what was computed so far is kept.
-        """
-        self.prepare(progress, cancelled)
-        self._encode(self._rows[1.0], indices, progress, cancelled)
+    def fill(self, indices: NDArray[np.int64]) -> None:
+        """Compute the embeddings of grid tiles into the store, for later use."""
+        self.prepare()
+        self._encode(self._rows[1.0], indices, SILENT)
 
     def known(self, context_um: tuple[float, ...] = ()) -> NDArray[np.int64]:
-        """Return the tissue tiles (n,) of the grid whose features can be had without the encoder.
+        """Return the tissue tiles (n,) of the grid whose features are available without encoding.
 
-        They can be had without the encoder. There are none where nothing but the sample was looked at, or
-        the slide is prepared for the first time.
+        There are none if only the sample has been encoded, or the slide is prepared for the first time.
         """
         from scipy.spatial import cKDTree
 
@@ -245,19 +229,19 @@ class SlideEmbeddings:
         return self.tissue[to_new > max(context_um, default=0.0) / self.mpp]
 
     def shards(self, most: int) -> list[NDArray[np.int64]]:
-        """Split the tissue tiles into parts (n,) int64 of neighbours for `fill`, n at most `most`."""
+        """Split the tissue tiles into parts of at most `most` neighbouring tiles, (n,) int64, for `fill`."""
         tissue = self.grid.scan_order(self.tissue)
         return np.array_split(tissue, max(1, -(-len(tissue) // most)))
 
     def missing(
         self, centres_xy: NDArray[np.float64], context_um: tuple[float, ...] = (), *, on_grid: bool = False
     ) -> int:
-        """Return how many tiles must be encoded for the features at points; encodes none.
+        """Count the tiles that must be encoded for the features at points, without encoding them.
 
         Parameters
         ----------
         on_grid : bool
-            The points are centres of the grid's tiles, which are then among those of their neighbourhoods.
+            Whether the points are centres of the grid's tiles, which then also belong to neighbourhoods.
         """
         sample = [] if self._store and self._store.prepared() else [self._sample()]
         own = [self.grid.indices_at(centres_xy)] if on_grid else []
@@ -269,7 +253,7 @@ class SlideEmbeddings:
 
     @property
     def _state(self) -> SlideState:
-        assert self._prepared is not None  # noqa: S101  (whoever asks has prepared)
+        assert self._prepared is not None  # noqa: S101  (callers call `prepare` first)
         return self._prepared[0]
 
     def _standardised(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -284,7 +268,7 @@ class SlideEmbeddings:
                 path=self.slide.path,
                 remedy="Check that it is an H&E section on a light or black background.",
             )
-        rng = np.random.default_rng(0)  # fixed: the same tiles in training and prediction
+        rng = np.random.default_rng(0)  # fixed, so that training and prediction use the same tiles
         return np.sort(rng.permutation(self.tissue)[:SAMPLE])
 
     def _within(self, centres_xy: NDArray[np.float64], radius_um: float) -> list[NDArray[np.int64]]:
@@ -300,15 +284,14 @@ class SlideEmbeddings:
     ) -> list[list[NDArray[np.int64]]]:
         return [self._within(centres_xy, radius) for radius in context_um]
 
-    def _around(
+    def _embed_neighbourhoods(
         self,
         near: list[list[NDArray[np.int64]]],
-        progress: Progress | None,
-        cancelled: Callable[[], bool] | None,
+        progress: Progress,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return all tiles near any point, (m,) ascending, and their standardised embeddings (m, dim)."""
+        """Return the tiles of all neighbourhoods, (m,) ascending, and their standardised embeddings."""
         around = _union(near)
-        return around, self._standardised(self._embed(self._rows[1.0], around, progress, cancelled))
+        return around, self._standardised(self._embed(self._rows[1.0], around, progress))
 
     def _features(
         self,
@@ -330,13 +313,12 @@ class SlideEmbeddings:
         self,
         rows: GridRows,
         indices: NDArray[np.int64],
-        progress: Progress | None,
-        cancelled: Callable[[], bool] | None,
+        progress: Progress,
     ) -> NDArray[np.float32]:
-        """Return embeddings of grid tiles: from memory, else the store, else the encoder."""
+        """Return embeddings of grid tiles from memory, the store or the encoder, in this order."""
         missing = indices[~rows.has(indices)]
         if len(missing):
-            self._encode(rows, missing, progress, cancelled)
+            self._encode(rows, missing, progress)
             rows.has(indices)
         return rows[indices]
 
@@ -344,27 +326,22 @@ class SlideEmbeddings:
         self,
         rows: GridRows,
         indices: NDArray[np.int64],
-        progress: Progress | None,
-        cancelled: Callable[[], bool] | None,
+        progress: Progress,
     ) -> None:
         step, done = self._encoding.batch_size, 0
         parts = [indices[i : i + step] for i in range(0, len(indices), step)]
-        for part in self._encoding.of_parts(parts, lambda part: [Need(rows, part)], self._state, cancelled):
+        for part in self._encoding.of_parts(parts, lambda part: [Need(rows, part)], self._state, progress):
             done += len(part)
-            if progress is not None:
-                progress(done, len(indices), f"tiles of {self.slide.name}")
+            progress.advance(done, len(indices), f"tiles of {self.slide.name}")
 
-    def _points(
-        self, centres_xy: NDArray[np.float64], progress: Progress | None, cancelled: Callable[[], bool] | None
-    ) -> NDArray[np.float32]:
+    def _embed_points(self, centres_xy: NDArray[np.float64], progress: Progress) -> NDArray[np.float32]:
         name = _name_of(centres_xy)
         if self._store and (stored := self._store.points(name)) is not None:
             return stored
         out = np.empty((len(centres_xy), self.encoder.dim), np.float32)
-        for part, values in self._encoding.of_points(centres_xy, self._state, cancelled):
+        for part, values in self._encoding.of_points(centres_xy, self._state, progress):
             out[part] = values
-            if progress is not None:
-                progress(part.stop, len(out), f"tiles of {self.slide.name}")
+            progress.advance(part.stop, len(out), f"tiles of {self.slide.name}")
         if self._store:
             self._store.set_points(name, out)
         return out
@@ -379,7 +356,7 @@ class SlideEmbeddings:
 
 
 def _union(lists: list[list[NDArray[np.int64]]]) -> NDArray[np.int64]:
-    """Return all numbers in any of the lists, (n,) ascending."""
+    """Return the union of all lists, (n,) ascending."""
     return np.unique(np.concatenate([np.empty(0, np.int64), *(some for part in lists for some in part)]))
 
 
@@ -388,7 +365,7 @@ def _name_of(centres_xy: NDArray[np.float64]) -> str:
 
 
 def _means(rows: NDArray[np.float32], members: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-    """Return the means (n, d) of the `rows` (m, d) that each of n lists names; 0 for an empty list."""
+    """Return the means (n, d) over n lists of indices into `rows` (m, d); 0 for an empty list."""
     from scipy.sparse import csr_array
 
     counts = np.array([len(near) for near in members])

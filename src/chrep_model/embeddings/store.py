@@ -1,13 +1,13 @@
-"""Store one slide's embeddings on disk as zarr: written once, never changed, shared by processes.
+"""Store of one slide's embeddings on disk as zarr, which several processes can use at once.
 
-Rows come in segments, each a small group of its own that appears under its final name when it is complete.
-Nobody ever writes to what another may be reading, so that nothing has to be locked; the worst that two
-processes can do to each other is to encode the same tile twice. Checksums tell what was torn by a crash.
+Rows are stored in segments, each a zarr group that gets its final name when it is complete, and is never
+changed. So no locks are needed; at worst, two processes encode the same tile. Checksums detect segments that
+were damaged by a crash.
 
 ::
 
     STORE/
-        prepared.json         what the encoder remembers of the slide, and its standardisation
+        prepared.json         the encoder's state for the slide, and the standardisation
         grids/STRIDE/*/       segments: `indices` (n,) of grid tiles and `values` (n, dim)
         points/NAME/          embeddings `values` (n, dim) of one set of points
 """
@@ -32,13 +32,13 @@ from chrep_model.files import unwritable_told, write_atomically
 from chrep_model.zarr_check import open_group
 
 LAYOUT = 2
-"""Version of this layout; stores of another one are left alone until they are trimmed."""
+"""Version of this layout; stores of other versions are not used, and deleted by `trim_cache` in time."""
 
 CHUNK = 256
-"""Rows that are read at least; a segment is one shard of such chunks."""
+"""Smallest number of rows that is read; a segment is one shard of such chunks."""
 
 SEGMENT = 1024
-"""Rows that are collected before they are written; what a crash costs at most."""
+"""Number of rows that are written at once, and so the most that a crash can lose."""
 
 _UNWRITABLE = (
     ChrepError,
@@ -51,7 +51,7 @@ Indices = NDArray[np.int64]
 
 
 class _UnsafeError(ChrepError):
-    """The folder is no safe store of embeddings, see `check_zarr`."""
+    """Raised if the folder is not a safe store of embeddings, see `check_zarr`."""
 
 
 class Store:
@@ -60,14 +60,14 @@ class Store:
     Parameters
     ----------
     path : Path
-        Made where it is not there.
+        Folder of the store; created if missing.
     dim : int
-        Of an embedding.
+        Length of an embedding.
 
     Raises
     ------
     ChrepError
-        The store is damaged, or its disk full or not writable; in any method.
+        The store is damaged, or the disk is full or not writable; raised by any method.
     """
 
     def __init__(self, path: Path, dim: int) -> None:
@@ -75,7 +75,7 @@ class Store:
         with self.told():
             path.parent.mkdir(parents=True, exist_ok=True)
             zarr.open_group(path, mode="a")
-            os.utime(path)  # `trim_cache` goes by it
+            os.utime(path)  # `trim_cache` deletes the oldest stores
 
     def prepared(self) -> tuple[dict[str, Any], Rows, Rows] | None:
         """Return the encoder's slide state and the sample's mean and sd (dim,); None if not stored."""
@@ -87,9 +87,9 @@ class Store:
             return facts["state"], np.array(facts["mean"], np.float32), np.array(facts["sd"], np.float32)
 
     def set_prepared(self, state: dict[str, Any], mean: Rows, sd: Rows) -> None:
-        """Store what `prepared` returns."""
+        """Store the encoder's slide state and the sample's mean and sd (dim,)."""
         text = json.dumps({"state": state, "mean": mean.tolist(), "sd": sd.tolist()})
-        with self._appearing(self.path / "prepared.json") as part:
+        with self._new_path(self.path / "prepared.json") as part:
             part.write_text(text, encoding="utf-8")
 
     def points(self, name: str) -> Rows | None:
@@ -98,13 +98,13 @@ class Store:
         with self.told():
             try:
                 values: Rows | None = _read(folder, "values") if folder.is_dir() else None
-            except FileNotFoundError:  # being trimmed
+            except FileNotFoundError:  # being deleted by `trim_cache`
                 return None
         return None if values is None or np.isnan(values).any() else values
 
     def set_points(self, name: str, values: Rows) -> None:
         """Store the embeddings of a set of points."""
-        with self._appearing(self.path / "points" / name) as part:
+        with self._new_path(self.path / "points" / name) as part:
             _write(part, values=values)
 
     def segments(self, grid: str) -> list[str]:
@@ -137,21 +137,21 @@ class Store:
     def add_segment(self, grid: str, indices: Indices, values: Rows) -> str:
         """Store embeddings (n, dim) of tiles of a grid, and return the segment's name."""
         name = uuid.uuid4().hex
-        with self._appearing(self.path / "grids" / grid / name) as part:
-            zarr.open_group(self.path, mode="a")  # another process may have trimmed the whole store
+        with self._new_path(self.path / "grids" / grid / name) as part:
+            zarr.open_group(self.path, mode="a")  # another process may have deleted the store
             _write(part, indices=indices, values=values)
         return name
 
     @contextmanager
-    def _appearing(self, target: Path) -> Iterator[Path]:
-        """Yield a temporary path for writing; where another process was faster, its folder stays."""
+    def _new_path(self, target: Path) -> Iterator[Path]:
+        """Yield a temporary path, renamed to `target` afterwards unless another process was faster."""
         with self.told(), write_atomically(target, *_UNWRITABLE, about=self.path, once=True) as part:
             part.parent.mkdir(parents=True, exist_ok=True)
             yield part
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Turn errors of the disk and of zarr into a ChrepError for the user."""
+        """Convert errors of the disk and of zarr to a ChrepError for the user."""
         try:
             with unwritable_told(self.path, *_UNWRITABLE):
                 yield
@@ -170,8 +170,8 @@ def _write(folder: Path, **arrays: NDArray[Any]) -> None:
         shard = max(1, -(-len(values) // CHUNK)) * CHUNK
         array = group.create_array(
             name, shape=values.shape, dtype=values.dtype, chunks=(CHUNK, *rest), shards=(shard, *rest),
-            compressors=[Crc32cCodec()],  # numbers like these do not get smaller, but may get torn
-            fill_value=np.nan if values.dtype.kind == "f" else -1,  # of chunks that were trimmed
+            compressors=[Crc32cCodec()],  # embeddings hardly compress; checksums detect damage
+            fill_value=np.nan if values.dtype.kind == "f" else -1,  # for chunks that were deleted
         )  # fmt: skip
         array[...] = values
 

@@ -1,6 +1,6 @@
-"""Small image operators on batches of planes, as torch convolutions (CPU and GPU alike).
+"""Image filters for batches of planes, as torch convolutions on CPU and GPU.
 
-All of them take planes of shape (b, c, h, w), float32, and treat every plane alone.
+All take float32 planes (b, c, h, w) and treat each plane on its own.
 """
 
 from __future__ import annotations
@@ -12,61 +12,61 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROUNDING = 1e-4
-"""Differences of densities that say nothing; far above float32's own, which depend on the batch's size."""
+"""Optical density differences below this are ignored: float32 rounding depends on the batch size."""
 
 
 def _kernels(sigma: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Sampled Gaussian of width `sigma` (px) with its first and second derivative, each (2 r + 1,)."""
+    """Sample a Gaussian of width `sigma` (px) and its first and second derivative, each (2 r + 1,)."""
     radius = max(1, math.ceil(3.0 * sigma))
     t = torch.arange(-radius, radius + 1, dtype=torch.float64)
     g = torch.exp(-0.5 * (t / sigma) ** 2)
     g /= g.sum()
     first = -t / sigma**2 * g
     second = (t**2 / sigma**4 - 1 / sigma**2) * g
-    second -= second.mean()  # a constant plane must answer zero in spite of the truncation
+    second -= second.mean()  # so that a constant plane gives zero in spite of the truncation
     return g.float().to(device), first.float().to(device), second.float().to(device)
 
 
-def _along(planes: Tensor, kernel: Tensor, axis: int) -> Tensor:
+def _convolve(planes: Tensor, kernel: Tensor, axis: int) -> Tensor:
     b, c, h, w = planes.shape
     n, radius = b * c, kernel.numel() // 2
     pad = (radius, radius, 0, 0) if axis == 3 else (0, 0, radius, radius)
-    # Mirroring needs more pixels than the kernel reaches; tiny tiles repeat their border instead.
+    # torch can only mirror planes larger than the kernel's radius; smaller ones repeat their border.
     mode = "reflect" if radius < planes.shape[axis] else "replicate"
     padded = F.pad(planes.reshape(1, n, h, w), pad, mode=mode)
     shape = (1, 1, 1, -1) if axis == 3 else (1, 1, -1, 1)
-    # One group per plane: some thirty times faster on a CPU than planes as a batch of one channel.
+    # One group per plane is about thirty times faster on a CPU than a batch of planes with one channel.
     return F.conv2d(padded, kernel.view(shape).expand(n, -1, -1, -1), groups=n).reshape(b, c, h, w)
 
 
 def gaussian(planes: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of width `sigma` (px)."""
+    """Blur planes with a Gaussian of width `sigma` (px)."""
     g, _, _ = _kernels(sigma, planes.device)
-    return _along(_along(planes, g, 3), g, 2)
+    return _convolve(_convolve(planes, g, 3), g, 2)
 
 
 def gaussian_derivatives(planes: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale-normalised derivatives of the Gaussian-smoothed planes.
+    """Compute gradient and Laplacian of planes smoothed with a Gaussian of width `sigma` (px).
 
     Returns
     -------
     dy, dx, laplacian : Tensor
         Each (b, c, h, w): ``sigma * d/dy``, ``sigma * d/dx`` and ``sigma**2 * (d2/dy2 + d2/dx2)``
-        (Lindeberg's scale normalisation, so that answers at different scales compare).
+        (Lindeberg's scale normalisation, which makes results at different scales comparable).
     """
     g, first, second = _kernels(sigma, planes.device)
-    smooth_x, smooth_y = _along(planes, g, 3), _along(planes, g, 2)
-    dy = _along(smooth_x, first, 2) * -sigma
-    dx = _along(smooth_y, first, 3) * -sigma
-    laplacian = (_along(smooth_x, second, 2) + _along(smooth_y, second, 3)) * sigma**2
+    smooth_x, smooth_y = _convolve(planes, g, 3), _convolve(planes, g, 2)
+    dy = _convolve(smooth_x, first, 2) * -sigma
+    dx = _convolve(smooth_y, first, 3) * -sigma
+    laplacian = (_convolve(smooth_x, second, 2) + _convolve(smooth_y, second, 3)) * sigma**2
     return dy, dx, laplacian
 
 
 def structure_coherence(dy: Tensor, dx: Tensor, window: float) -> tuple[Tensor, Tensor]:
-    """How much the gradient points one way, locally and over the whole plane.
+    """Measure how uniform the direction of the gradient is, locally and over the whole plane.
 
-    From the double-angle vector of the structure tensor, so that opposite gradients agree and the result
-    does not change when the tile is rotated.
+    Computed from the double-angle vector of the structure tensor, so that opposite gradients count as one
+    direction and the result does not change when the tile is rotated.
 
     Parameters
     ----------
@@ -78,12 +78,12 @@ def structure_coherence(dy: Tensor, dx: Tensor, window: float) -> tuple[Tensor, 
     Returns
     -------
     local, overall : Tensor
-        Each (b, c), in [0, 1]: 0 = isotropic, 1 = one direction.
+        Each (b, c), in [0, 1]: 0 = no preferred direction, 1 = one direction only.
     """
     c = dy.shape[1]
     energy = dy**2 + dx**2
     parts = torch.cat([dx**2 - dy**2, 2 * dx * dy, energy], dim=1)
-    # The neighbourhood is wide and the answer is averaged: a quarter of the pixels says the same.
+    # The neighbourhood is wide and the result is averaged, so a quarter of the pixels is enough.
     parts = F.avg_pool2d(parts, 2)
     smooth = gaussian(parts, max(window / 2, 0.5))
     cos2, sin2, total = smooth.chunk(3, dim=1)
@@ -94,7 +94,9 @@ def structure_coherence(dy: Tensor, dx: Tensor, window: float) -> tuple[Tensor, 
 
 
 def uniform_patterns(plane: Tensor, radius: int) -> Tensor:
-    """Histogram of rotation-invariant uniform local binary patterns (Ojala et al. 2002, riu2), 8 neighbours.
+    """Compute the histogram of local binary patterns: 8 neighbours, rotation-invariant and uniform.
+
+    These are the patterns "riu2" of Ojala et al. 2002.
 
     Parameters
     ----------
@@ -106,7 +108,7 @@ def uniform_patterns(plane: Tensor, radius: int) -> Tensor:
     Returns
     -------
     Tensor
-        (b, 10), shares that sum to one: patterns with 0..8 set bits, and all non-uniform ones.
+        (b, 10), shares that sum to one: uniform patterns with 0..8 bits set, and all non-uniform patterns.
     """
     diagonal = max(1, round(radius / math.sqrt(2)))
     ring = [(0, radius), (diagonal, diagonal), (radius, 0), (diagonal, -diagonal)]
@@ -129,9 +131,9 @@ def uniform_patterns(plane: Tensor, radius: int) -> Tensor:
 
 
 def peaks(plane: Tensor, distance: int) -> Tensor:
-    """True where a pixel is the largest within `distance` px (a square window); (b, 1, h, w) bool.
+    """Find pixels that are the largest within `distance` px (a square window), (b, 1, h, w) bool.
 
-    Of equal ones it is the last, towards the lower right.
+    Among equal pixels the last counts, towards the lower right.
     """
     size = 2 * distance + 1
     down, right = (torch.arange(n, device=plane.device) for n in plane.shape[2:])
@@ -141,15 +143,15 @@ def peaks(plane: Tensor, distance: int) -> Tensor:
 
 
 def spread(planes: Tensor) -> Tensor:
-    """Standard deviation over the pixels of each plane, (b, c); faster than `Tensor.std` on a CPU."""
+    """Compute the standard deviation of each plane's pixels, (b, c); faster than `Tensor.std` on a CPU."""
     mean = planes.mean((2, 3), keepdim=True)
     return torch.sqrt(((planes - mean) ** 2).mean((2, 3)))
 
 
 def quantiles(planes: Tensor, shares: tuple[float, ...]) -> Tensor:
-    """Quantiles (nearest rank) of each plane, (b, c, len(shares)).
+    """Compute quantiles (nearest rank) of each plane's pixels, (b, c, len(shares)).
 
-    Of a large plane every fourth pixel gives them as well as all, and picking ranks is cheaper than sorting.
+    Of a large plane only every fourth pixel is used. Selecting ranks is faster than sorting.
     """
     step = 2 if planes.shape[2] >= 128 else 1
     flat = planes[:, :, ::step, ::step].flatten(2)

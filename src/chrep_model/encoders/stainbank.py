@@ -1,7 +1,7 @@
-"""The built-in encoder: what stain and texture say of a tile, in some 130 numbers and without weights.
+"""The built-in encoder: about 130 statistics of a tile's stain, texture and nuclei, without weights.
 
-Plain stain and texture statistics are hard to beat by networks trained on photographs, run anywhere, and
-each number can be named. All lengths are in µm, so that a tile means the same at any resolution.
+Networks trained on photographs are hardly better, and these statistics need no download and each has a name.
+All lengths are in µm, so that embeddings do not depend on the slide's resolution.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ STAINBANK = "stainbank"
 """Name of this encoder."""
 
 VERSION = 2
-"""Raised whenever a number changes its meaning: stored embeddings and bundles are keyed by it."""
+"""Increased whenever a number changes its meaning; stored embeddings and bundles are keyed by it."""
 
 SCALES_UM = (0.7, 1.4, 2.8, 5.6)
-"""Gaussian widths, an octave apart: chromatin, small nuclei, large nuclei, groups of cells."""
+"""Widths of the Gaussians, each twice the last: chromatin, small nuclei, large nuclei, groups of cells."""
 
 QUANTILES = (0.05, 0.25, 0.50, 0.75, 0.95)
 _STAINS = ("haematoxylin", "eosin", "residual")
 NUCLEUS_OCTAVES = (1, 2, 3)
-"""Those of `SCALES_UM` where nuclei are sought: a round one answers most at sigma = radius / sqrt(2)."""
+"""Indices of the `SCALES_UM` that detect nuclei: a disc responds most at sigma = radius / sqrt(2)."""
 
 
 class Stainbank(torch.nn.Module):
-    """Stain densities, multi-scale texture and nuclei of a tile.
+    """Statistics of a tile's stain densities, multi-scale texture and nuclei.
 
     Parameters
     ----------
     mpp : float
         µm per px of the tiles.
     unmix : Tensor
-        (3, 3) float: optical density (R, G, B) to densities of haematoxylin, eosin and residual, as fitted
-        on the slide.
+        (3, 3) float: matrix from optical density (R, G, B) to densities of haematoxylin, eosin and residual,
+        as fitted on the slide.
     strength : Tensor
-        (2,) float: the slide's own strong haematoxylin and eosin; densities are divided by them, so that a
-        pale scan and a dark one compare.
+        (2,) float: density of strongly stained haematoxylin and eosin on the slide; densities are divided by
+        it, so that pale and dark scans are comparable.
     """
 
     unmix: Tensor
@@ -71,7 +71,7 @@ class Stainbank(torch.nn.Module):
 
     @torch.inference_mode()
     def forward(self, tiles: Tensor) -> Tensor:
-        """Tiles (b, h, w, 3) uint8 to numbers (b, len(names())) float32."""
+        """Embed tiles (b, h, w, 3) uint8 as statistics (b, len(names())) float32."""
         rgb = tiles.permute(0, 3, 1, 2).float()
         density = -torch.log10((rgb + 1.0) / 256.0)
         stains = torch.einsum("bchw,cs->bshw", density, self.unmix) / self.scale.view(1, 3, 1, 1)
@@ -103,7 +103,7 @@ class Stainbank(torch.nn.Module):
         )  # fmt: skip
 
     def _texture(self, planes: Tensor) -> Tensor:
-        """Scale by scale on a pyramid: every octave halves the planes, one small kernel serves all."""
+        """Compute texture at all scales, on planes halved for each, so that one small kernel serves all."""
         parts: list[Tensor] = []
         blobs: list[Tensor] = []
         dark = gaussian(planes[:, :1], 2 * self.sigma) > 0.6
@@ -117,7 +117,7 @@ class Stainbank(torch.nn.Module):
             energy = torch.sqrt(dy**2 + dx**2)
             local, overall = structure_coherence(dy, dx, 3 * self.sigma)
             sharp = quantiles(-laplacian, (0.95,))[:, :, 0]
-            # Soft by a tenth: at a sharp limit rounding would decide, which depends on the batch's size.
+            # A soft threshold: at a sharp one rounding, which depends on the batch size, would decide.
             darkness = -laplacian / (contrast[:, :, None, None] + ROUNDING)
             share = (10 * (darkness - 1) + 0.5).clamp(0, 1).mean((2, 3))
             parts += [spread(smooth), contrast, sharp, share]
@@ -131,7 +131,7 @@ class Stainbank(torch.nn.Module):
         return torch.cat(parts, dim=1)
 
     def _nuclei(self, haematoxylin: Tensor, answers: list[Tensor]) -> Tensor:
-        """Nuclei as peaks of the LoG over scales: how many, how large, how dark, how crowded."""
+        """Detect nuclei as peaks of the LoG over scales; return their number, size, darkness and crowding."""
         size = haematoxylin.shape[2:]
         um = self.mpp * 2 ** NUCLEUS_OCTAVES[0]
         stack = torch.cat(
@@ -161,7 +161,7 @@ class Stainbank(torch.nn.Module):
 
 
 def names() -> list[str]:
-    """What each number is, in the order of `Stainbank`'s columns."""
+    """Return the name of each statistic, in the order of `Stainbank`'s columns."""
     stain = list(_STAINS)
     out = [f"{s} mean" for s in stain] + [f"{s} sd" for s in stain]
     out += [f"{s} q{round(100 * q)}" for s in stain for q in QUANTILES]
@@ -190,7 +190,7 @@ def names() -> list[str]:
 
 
 def _centre(planes: Tensor) -> Tensor:
-    """The middle half of each side: the tissue under a spot rather than beside it."""
+    """Cut out the central half of each side: the tissue under the spot, not beside it."""
     h, w = planes.shape[2:]
     return planes[:, :, h // 4 : h - h // 4, w // 4 : w - w // 4]
 

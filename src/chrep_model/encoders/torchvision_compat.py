@@ -1,10 +1,10 @@
-"""Let torchvision be imported where its compiled part does not fit the installed torch.
+"""Import of torchvision where its compiled extension does not match the installed torch.
 
-The torchvision wheel of the package index is built against a CUDA torch. Beside a CPU build of the same
-version its extension cannot be loaded, and the import stops because torchvision describes operators (``nms``,
-``qnms``) that nobody declared. timm imports torchvision, although the encoders use none of these operators.
-Declaring them is enough: image transforms and feature extraction then work, and calling a detection operator
-still raises.
+The torchvision wheel of the package index is built against a CUDA torch. With a CPU build of the same version
+its extension cannot be loaded, and the import fails because torchvision refers to operators (``nms``,
+``qnms``) that the extension would have declared. timm imports torchvision, although the encoders use none of
+these operators. Declaring them is enough: image transforms and feature extraction then work, and calling a
+detection operator still raises.
 
 Call `ensure_torchvision` before the first import of timm or torchvision.
 """
@@ -22,16 +22,15 @@ _SCHEMAS = {
 }
 _MISSING = re.compile(r"operator torchvision::(\w+) does not exist")
 
-# torch forgets the declarations of a Library that is garbage-collected.
+# Keeps the libraries alive: torch removes the declarations of a garbage-collected Library.
 _declared: dict[str, Any] = {}
 _lock = threading.Lock()
 
 
 def ensure_torchvision() -> None:
-    """Import torchvision, declaring the operators that its extension could not.
+    """Import torchvision; declare the operators of its extension if that cannot be loaded.
 
-    A torchvision that imports by itself is left as it is, and so is one that is not installed or fails in
-    any other way: the import that needs it says so best.
+    Nothing happens if torchvision is not installed: the import that needs it will report that.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How many tiles at a time, and compiled or not: measured on a machine once, and kept there."""
+"""Fastest batch size of an encoder, and whether to compile it: measured once per machine and stored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,43 +17,46 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from chrep_model.device import each_core
 from chrep_model.encoders.encoder import Encoder, SlideState
 from chrep_model.files import write_atomically
+from chrep_model.progress import SILENT, Progress
 
 SIZES = (8, 16, 32, 64, 128, 256, 512)
+"""Batch sizes to measure."""
+
 BATCHES = 3
-"""So many are timed; the fastest counts, as whatever else the machine does only slows them."""
+"""Number of timed batches per size; the fastest counts, since other programs can only slow one down."""
 
 GAIN = 1.03
-"""More tiles at a time have to bring more than this: they need memory, and maps grow in larger steps."""
+"""A larger batch must be faster by this factor, because it needs more memory and maps update less often."""
 
 LONG_ENOUGH_S = 20.0
-"""Larger batches are not tried once those of a size have taken so long."""
+"""Larger batches are not measured once the batches of one size have taken this many seconds."""
 
 NO_GAIN = 4
-"""Nor are those so many times as large as the best, where none between was better."""
+"""Batches this many times larger than the best so far are not measured."""
 
 SLIDE_TILES = 10_000
-"""Compiling has to save its own time within so many tiles, about a slide of 1.5 x 1.5 cm."""
+"""Compiling must pay off within this number of tiles, about a slide of 1.5 x 1.5 cm."""
 
 
 class Tuning(BaseModel):
-    """What was found to be fastest for an encoder on this machine.
+    """Fastest settings and measured speeds of an encoder on this machine.
 
     Attributes
     ----------
     batch_size : int
-        Tiles per call.
+        Fastest number of tiles per call.
     compiled : bool
-        Whether compiling pays for whole slides.
+        Whether compiling is faster for whole slides.
     tiles_per_s : dict
-        What each batch size does.
+        Speed at each batch size.
     each_core_tiles_per_s : float or None
-        What the chosen size does where every core of a CPU encodes batches of its own, as for whole slides.
+        Speed at `batch_size` when every CPU core encodes its own batches, as for whole slides; None on a GPU.
     compiled_tiles_per_s : float or None
-        What the chosen size does compiled; None where it cannot be compiled.
+        Speed of the compiled network at `batch_size`; None if it cannot be compiled.
     compile_s : float or None
-        How much longer the first compiled batch takes.
+        Additional seconds of the first compiled batch.
     not_compiled : str
-        Why it cannot be compiled; empty where it can.
+        Why the network cannot be compiled; empty if it can.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,43 +71,43 @@ class Tuning(BaseModel):
 
 
 def tuning_of(encoder: Encoder, cache: Path) -> Tuning | None:
-    """Return what `tune` found for an encoder on this machine before; None if it was never asked."""
+    """Return the stored result of `tune` for an encoder on this machine; None if there is none."""
     try:
         return Tuning.model_validate_json(_file(encoder, cache).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError):
         return None
 
 
-def tune(encoder: Encoder, cache: Path, report: Callable[[str], None] = lambda _: None) -> Tuning:
-    """Measure an encoder on tiles of noise, and keep what is fastest for `tuning_of`.
+def tune(encoder: Encoder, cache: Path, progress: Progress = SILENT) -> Tuning:
+    """Measure an encoder on tiles of noise, and store the fastest settings for `tuning_of`.
 
     Parameters
     ----------
     encoder : Encoder
-        Is left compiled, if it can be.
+        Encoder to measure; it is compiled afterwards, if it can be.
     cache : Path
-        Folder of the embeddings; the outcome is kept in there.
-    report : callable
-        Gets what is being measured.
+        Cache folder of the embeddings, where the result is stored.
+    progress : Progress
+        Receives a description of each measurement before it starts.
 
     Raises
     ------
     torch.OutOfMemoryError
-        The device has no room for the smallest batch.
+        The smallest batch does not fit into the device's memory.
     PredictionError
         The cache cannot be written.
     """
     px = encoder.spec.px
     tiles = np.random.default_rng(0).integers(0, 256, (SIZES[-1], px, px, 3), np.uint8)
     state = encoder.fit_slide(tiles[: SIZES[0]])
-    rates = _rates(encoder, tiles, state, report)
+    rates = _rates(encoder, tiles, state, progress)
     best = max(rates.values())
     chosen = min(size for size, rate in rates.items() if rate * GAIN >= best)
     plain = Tuning(
         batch_size=chosen, compiled=False, tiles_per_s=rates,
-        each_core_tiles_per_s=_each_core(encoder, tiles[:chosen], state, report),
+        each_core_tiles_per_s=_each_core(encoder, tiles[:chosen], state, progress),
     )  # fmt: skip
-    found = _compiled(encoder, tiles[:chosen], state, plain, report)
+    found = _compiled(encoder, tiles[:chosen], state, plain, progress)
     with write_atomically(_file(encoder, cache)) as part:
         part.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(found.model_dump_json(indent=1), encoding="utf-8")
@@ -113,13 +115,13 @@ def tune(encoder: Encoder, cache: Path, report: Callable[[str], None] = lambda _
 
 
 def _rates(
-    encoder: Encoder, tiles: NDArray[np.uint8], state: SlideState, report: Callable[[str], None]
+    encoder: Encoder, tiles: NDArray[np.uint8], state: SlideState, progress: Progress
 ) -> dict[int, float]:
-    """Tiles per second of each batch size that is worth trying."""
+    """Measure tiles per second for growing batch sizes, until larger ones no longer help."""
     rates: dict[int, float] = {}
     best = SIZES[0]
     for size in SIZES:
-        report(f"{size} tiles at a time")
+        progress.message(f"{size} tiles at a time")
         try:
             seconds = [_timed(encoder, tiles[:size], state) for _ in range(1 + BATCHES)]
         except torch.OutOfMemoryError:
@@ -135,16 +137,16 @@ def _rates(
 
 
 def _each_core(
-    encoder: Encoder, tiles: NDArray[np.uint8], state: SlideState, report: Callable[[str], None]
+    encoder: Encoder, tiles: NDArray[np.uint8], state: SlideState, progress: Progress
 ) -> float | None:
-    """Tiles per second of all cores of a CPU, each on batches of its own."""
+    """Measure tiles per second of all CPU cores together, each encoding its own batches; None on a GPU."""
     if encoder.device.type != "cpu":
         return None
-    report(f"{len(tiles)} tiles at a time on each core")
+    progress.message(f"{len(tiles)} tiles at a time on each core")
     batches = BATCHES * torch.get_num_threads()
     with each_core() as cores:
         seconds = []
-        for _ in range(2):  # the first time, memory is taken
+        for _ in range(2):  # the first time includes the allocation of memory
             started = time.perf_counter()
             for done in [cores.submit(encoder.encode, tiles, state) for _ in range(batches)]:
                 done.result()
@@ -157,16 +159,16 @@ def _compiled(
     tiles: NDArray[np.uint8],
     state: SlideState,
     plain: Tuning,
-    report: Callable[[str], None],
+    progress: Progress,
 ) -> Tuning:
-    """Measure the chosen number of tiles with a compiled network too."""
+    """Measure the compiled network at the chosen batch size, and decide whether compiling pays off."""
     size = len(tiles)
-    report(f"{size} tiles at a time, compiled")
+    progress.message(f"{size} tiles at a time, compiled")
     try:
         encoder.compile(size)
         first = _timed(encoder, tiles, state)
         seconds = min(_timed(encoder, tiles, state) for _ in range(BATCHES))
-    except Exception as error:  # no compiler, an operator that it does not know: it raises many kinds
+    except Exception as error:  # many kinds: a missing compiler, an unknown operator
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return plain.model_copy(update={"not_compiled": why})
     rate, extra = size / seconds, first - seconds

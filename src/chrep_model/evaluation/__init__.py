@@ -1,1 +1,1 @@
-"""Honest measurement: splits, metrics, benchmark, report."""
+"""Evaluation of methods on held-out sections: splits, leak guard, metrics, benchmark and report."""

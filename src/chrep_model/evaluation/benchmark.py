@@ -1,15 +1,15 @@
-"""Compare methods over folds and seeds under one protocol: same embeddings, genes and test sections."""
+"""Comparison of methods over folds and seeds, with the same embeddings, genes and test sections."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from pydantic import Field
 
 from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort
@@ -17,7 +17,6 @@ from chrep_model.cohorts.gene_lists import read_gene_list
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
 from chrep_model.device import choose_device
-from chrep_model.embeddings import Progress
 from chrep_model.errors import SettingsError
 from chrep_model.evaluation.fits import FitTask, JobStore, Plan, section_digest
 from chrep_model.evaluation.guard import check_distinct
@@ -28,8 +27,10 @@ from chrep_model.evaluation.splits import Fold, Split, make_folds
 from chrep_model.evaluation.summary import summarise, trusted_variants
 from chrep_model.evaluation.tables import Tables
 from chrep_model.files import make_writable, write_atomically
-from chrep_model.methods.registry import METHODS, MethodSettings, make_method
+from chrep_model.methods.method_settings import MethodSettings, make_method
+from chrep_model.methods.registry import names
 from chrep_model.pipeline import DEFAULT_GENES
+from chrep_model.progress import SILENT, Progress
 from chrep_model.training.features import EncoderSettings, section_features
 
 
@@ -39,18 +40,18 @@ class EvaluateSettings(EncoderSettings, MethodSettings):
     Attributes
     ----------
     methods : tuple of str
-        Of `methods.registry.METHODS`.
+        Names from `methods.registry.names`; all unless given.
     split : {"section", "patient"}
-        What is left out.
+        Whether each fold holds out one section or one patient.
     genes : int or Path
-        How many genes every fold chooses on its training sections, or a file that lists them.
+        Number of genes that every fold chooses on its training sections, or a file that lists them.
     seeds : int
-        Repeats, with seeds 0, 1, ...; a method without chance runs once.
+        Number of repeats, with seeds 0, 1, ...; deterministic methods run once.
     test_sections : tuple of str
-        Test these only.
+        Sections to test; all if empty.
     """
 
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = Field(default_factory=names)
     split: Split = "section"
     genes: int | Path = DEFAULT_GENES
     seeds: int = 1
@@ -58,23 +59,17 @@ class EvaluateSettings(EncoderSettings, MethodSettings):
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Result of an evaluation.
+class Summary(Tables):
+    """Result of an evaluation: its tables, and what they say together.
 
     Attributes
     ----------
-    scores, per_gene, intervals, maps : DataFrame
-        See `tables.Tables`.
     table : dict
-        As written to ``summary.json``.
+        Content of ``summary.json``.
     folder : Path
-        Where it lies.
+        Folder of the results.
     """
 
-    scores: pd.DataFrame
-    per_gene: pd.DataFrame
-    intervals: pd.DataFrame
-    maps: pd.DataFrame
     table: dict[str, Any]
     folder: Path
 
@@ -87,14 +82,12 @@ def evaluate(
     device: str = "auto",
     cache: Path | None = None,
     processes: int = 1,
-    progress: Progress | None = None,
-    warn: Callable[[str], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress = SILENT,
 ) -> Summary:
-    """FitTask every method on every fold's training sections, and score it on the section left out.
+    """Fit every method on every fold's training sections, and score it on the held-out section.
 
-    Every job, one method on one fold under one seed, is kept in ``out/jobs`` as soon as it is done; called
-    again, only what is missing or was asked for otherwise is done. Then ``scores.csv``, ``per_gene.parquet``,
+    The result of every job (one method on one fold with one seed) is stored in ``out/jobs`` at once; called
+    again, only jobs that are missing or have changed are run. Then ``scores.csv``, ``per_gene.parquet``,
     ``intervals.parquet``, ``maps.parquet``, ``summary.json`` and ``report.html`` are written to `out`.
 
     Parameters
@@ -102,51 +95,49 @@ def evaluate(
     cohort : Cohort
         All sections.
     settings : EvaluateSettings
-        What is compared.
+        Methods and protocol.
     out : path
-        Folder.
+        Output folder.
     device : str
         ``"auto"`` or a torch device, for the encoder.
     cache : Path, optional
-        Where embeddings are kept; `default_cache()` unless given.
+        Cache folder of the embeddings; `default_cache()` unless given.
     processes : int
-        How many jobs at a time; it changes the time and nothing else. More than 1 starts processes, for which
-        a script of one's own must guard its start by ``if __name__ == "__main__"``.
-    progress, cancelled : callable, optional
-        Tiles, then jobs done; asked between batches, between jobs, and between the parts of a fit.
-    warn : callable, optional
-        Called with lines about genes that sections did not measure.
+        Number of jobs at a time; it does not change the results. With more than 1, processes are started, so
+        that a script that calls this needs an ``if __name__ == "__main__"`` guard.
+    progress : Progress
+        Receives the tiles and jobs done and warnings about genes that sections did not measure; asked for
+        cancellation between batches, between jobs, and between the parts of a fit.
 
     Raises
     ------
     SettingsError
-        Unknown method, no seed, or no process.
+        A method is unknown, or the number of seeds or processes is 0.
     CohortError
-        Too few sections for the split.
+        There are too few sections for the split.
     LeakError
-        A method got to see something of a test section, or a section is in the cohort twice.
+        A method has read data of a test section, or the cohort holds a section twice.
     ChrepError
-        Of the job that failed first, with its name.
+        Error of the first job that failed, with the job's name.
     """
     _check(settings, processes)
     check_distinct(cohort.sections)
     folds = make_folds(cohort, settings.split, settings.test_sections)
     genes = settings.genes if isinstance(settings.genes, int) else read_gene_list(settings.genes)
-    if warn is not None:
-        panel = GenePanel.fit(cohort.sections, genes, warn=warn)
-        for line in panel.gaps(cohort.sections):
-            warn(line)
+    panel = GenePanel.fit(cohort.sections, genes, warn=progress.warn)
+    for line in panel.gaps(cohort.sections):
+        progress.warn(line)
     encoder = settings.open(choose_device(device))
     features = section_features(
         cohort.sections, encoder, settings.context_um, batch_size=settings.batch_size,
-        cache=cache or default_cache(), progress=progress, cancelled=cancelled,
+        cache=cache or default_cache(), progress=progress,
     )  # fmt: skip
     plan = Plan(
         {fold.name: fold.with_features(cohort, features) for fold in folds}, genes,
         settings, encoder.id, {s.name: section_digest(s, features[s.name]) for s in cohort},
     )  # fmt: skip
     jobs, store = _jobs(settings, folds), JobStore(Path(out) / "jobs")
-    do_jobs(plan, jobs, store, processes=processes, progress=progress, cancelled=cancelled)
+    do_jobs(plan, jobs, store, processes=processes, progress=progress)
     tables = Tables.of(jobs, [store.read(job) for job in jobs], plan.folds)
     facts = settings.model_dump(mode="json", exclude={"weights", "genes"})
     facts["genes"] = genes if isinstance(genes, int) else list(genes)
@@ -164,13 +155,13 @@ def _check(settings: EvaluateSettings, processes: int) -> None:
     if processes < 1:
         raise SettingsError("evaluating needs at least one process", remedy="Give --jobs 1 or more.")
     if not settings.methods:
-        raise SettingsError("no method is named", remedy=f"Choose from {', '.join(METHODS)}.")
+        raise SettingsError("no method is named", remedy=f"Choose from {', '.join(names())}.")
     for name in settings.methods:
         make_method(name, settings)
 
 
 def _jobs(settings: EvaluateSettings, folds: Sequence[Fold]) -> list[FitTask]:
-    """Return one job per method, fold and seed, always with those of the oracle."""
+    """Return one job per method, fold and seed, always including those of the oracle."""
     repeats = {
         name: settings.seeds if make_method(name, settings).random else 1
         for name in dict.fromkeys(settings.methods)
@@ -189,4 +180,4 @@ def _write(folder: Path, tables: Tables, summary: dict[str, Any], tested: Sequen
     with write_atomically(folder / "summary.json") as path:
         path.write_text(json.dumps(summary, indent=1, allow_nan=False), encoding="utf-8")
     with write_atomically(folder / "report.html") as path:
-        write_report(path, tables.scores, tables.per_gene, summary, tables.maps, tables.intervals, tested)
+        write_report(path, tables, summary, tested)

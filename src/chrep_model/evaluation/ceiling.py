@@ -1,13 +1,14 @@
-"""Estimate how well a gene can be predicted at best, given how few of its molecules were counted.
+"""Estimate of the best possible correlation with measured values, given the counting noise of each gene.
 
 The counts of the test section are split at random into halves, as if every spot had been sequenced twice to
-half the depth. What the halves share is signal, what they do not share is counting noise.
+half the depth. The correlation of the halves measures signal, the rest is counting noise.
 
-What this ignores: everything that both halves share counts as signal, though no image shows it (molecules
-that drifted to the next spot, spots that captured badly, batch). Spearman-Brown's formula holds for noise
-that is added; after a logarithm of small counts it is an approximation. On simulated counts with known rates
-the ceiling came out about .05 too high with one to four molecules of a gene in a spot, .04 too low with ten,
-and right with a hundred. It is no bound in a single section either: a lucky prediction can exceed it.
+Limitations: everything that both halves share counts as signal, also if an image cannot show it (molecules
+that diffused to the next spot, spots with low capture efficiency, batch effects). The Spearman-Brown formula
+holds for additive noise, and is an approximation for logarithms of small counts. On simulated counts with
+known rates the ceiling was about .05 too high with one to four molecules of a gene per spot, .04 too low with
+ten, and correct with a hundred. In a single section it is not a strict bound: a prediction can exceed it by
+chance.
 """
 
 from __future__ import annotations
@@ -22,29 +23,29 @@ from chrep_model.cohorts.section import Section
 from chrep_model.statistics import gene_correlations
 
 SPLITS = 10
-"""Splits whose correlations are averaged: one alone depends on its draw."""
+"""Number of random splits whose correlations are averaged."""
 
 
 def reliability(section: Section, panel: GenePanel, seed: int = 0) -> NDArray[np.float64]:
-    """Return the share of a gene's variance that is not counting noise, by splitting the counts.
+    """Estimate the share of each gene's variance that is not counting noise, by splitting the counts.
 
-    Each count is thinned, c' ~ Binomial(c, 1/2) and c'' = c - c', and both halves brought to log10-spot
-    values on their own. Their correlation r_half is the reliability at half the depth; that at full depth is
+    Each count is split, c' ~ Binomial(c, 1/2) and c'' = c - c', and both halves are converted to log10-spot
+    values. Their correlation r_half is the reliability at half the depth; that at full depth is
     2 r_half / (1 + r_half) (Spearman 1910, Brown 1910).
 
     Parameters
     ----------
     section : Section
-        With raw counts.
+        Section with raw counts.
     panel : GenePanel
-        Which genes.
+        Genes to estimate.
     seed : int
-        Of the splits.
+        Random seed of the splits.
 
     Returns
     -------
     ndarray
-        (genes,) float64 in [0, 1]; NaN where the gene was not measured or does not vary over the spots.
+        (genes,) float64 in [0, 1]; NaN if the gene was not measured or does not vary over the spots.
     """
     rng = np.random.default_rng(seed)
     part = _on_panel(section, panel)
@@ -52,7 +53,7 @@ def reliability(section: Section, panel: GenePanel, seed: int = 0) -> NDArray[np
     for _ in range(SPLITS):
         first, second = (panel.expression(half) for half in _split(part, rng))
         r = gene_correlations(first, second)
-        halves += np.nan_to_num(r) / SPLITS  # a half without the gene shows no signal
+        halves += np.nan_to_num(r) / SPLITS  # 0 for a half without counts of the gene
     shared = np.maximum(halves, 0.0)
     out: NDArray[np.float64] = 2 * shared / (1 + shared)
     truth = panel.expression(part)
@@ -70,21 +71,21 @@ def variance_explained(
 ) -> float:
     """Return the share of the explainable variance that a prediction explains, over all genes.
 
-    The sum over genes of var(truth) - var(truth - predicted), over the sum of reliability * var(truth). A
-    section's offset does not count, too large or too small a swing does; 0 says no more than a constant,
-    below 0 says less.
+    The sum over genes of var(truth) - var(truth - predicted), divided by the sum of reliability * var(truth).
+    A constant offset of the prediction does not count, but a wrong amplitude does. A constant prediction has
+    0, a worse one a negative value.
 
     Parameters
     ----------
     truth, predicted : ndarray
         (n, genes) log10-spot values.
     reliability : ndarray
-        (genes,) of `reliability`.
+        (genes,), see `reliability`.
 
     Returns
     -------
     float
-        NaN where nothing can be explained.
+        NaN if there is no explainable variance.
     """
     exact = np.asarray(truth, np.float64)
     total, left = exact.var(0), (exact - predicted).var(0)
@@ -94,7 +95,7 @@ def variance_explained(
 
 
 def _on_panel(section: Section, panel: GenePanel) -> Section:
-    """Return the section with the panel's genes alone; others do not matter, and can be many."""
+    """Return the section with the panel's genes only, to save time."""
     wanted = set(panel.genes)
     columns = [i for i, name in enumerate(section.genes) if name in wanted]
     facts = {field.name: getattr(section, field.name) for field in fields(Section)}

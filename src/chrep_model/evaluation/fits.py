@@ -1,13 +1,14 @@
-"""The parts of an evaluation: one method on one fold under one seed, done once and kept.
+"""The jobs of an evaluation (one method on one fold with one seed) and the store of their results.
 
-What a job found lies in a folder of its own, under a key that stands for all that decides it: the code, the
-libraries it computes with, the method with its settings, the genes asked for, and the data. A killed
-evaluation goes on where it was; whatever was changed is done again.
+The result of a job is stored in a folder, with a key computed from everything that decides it: the code, the
+libraries, the method with its settings, the genes and the data. So an interrupted evaluation can be
+continued, and only jobs whose inputs have changed are run again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -25,24 +26,26 @@ from pydantic import BaseModel
 import chrep_model
 from chrep_model.cohorts.gene_panel import GenePanel
 from chrep_model.cohorts.section import Section
+from chrep_model.errors import SettingsError
 from chrep_model.evaluation.guard import GuardStage, check_gallery
 from chrep_model.evaluation.oracle import ORACLE, LibrarySizeOracle
 from chrep_model.evaluation.scoring import FitScores, MeasuredSection, score_model, score_prediction
 from chrep_model.evaluation.splits import Fold
 from chrep_model.files import make_writable, write_atomically
+from chrep_model.methods.method_settings import MethodSettings, make_method
 from chrep_model.methods.model import fit_model
-from chrep_model.methods.registry import MethodSettings, make_method
-from chrep_model.training.run import SILENT, Run
+from chrep_model.progress import SILENT, Progress
+from chrep_model.training.run import Run
 
 _DECIDING = ("statistics", "cohorts", "networks", "training", "calibration", "methods", "evaluation")
-"""Units whose code decides what a job finds, given the features; the report is not among them."""
+"""Packages and modules whose code decides the result of a job, given the features."""
 
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "torch")
 
 
 @dataclass(frozen=True)
 class FitTask:
-    """One method, tested on one section, under one seed.
+    """One job of an evaluation: a method, a test section and a seed.
 
     Attributes
     ----------
@@ -59,7 +62,7 @@ class FitTask:
 
     @property
     def name(self) -> str:
-        """Name of its folder."""
+        """Name of the job's folder."""
         plain = re.sub(r"[^A-Za-z0-9._-]", "_", self.fold)
         if plain != self.fold:  # two sections must not share a folder
             plain += "-" + hashlib.sha256(self.fold.encode()).hexdigest()[:8]
@@ -71,18 +74,18 @@ class FitTask:
 
 @dataclass(frozen=True)
 class Plan:
-    """What all jobs of an evaluation share; it travels to the processes that do them.
+    """Data and settings shared by all jobs of an evaluation; sent to every process.
 
     Attributes
     ----------
     folds : mapping
         Test section -> fold, with features.
     genes : int or tuple of str
-        How many to choose, or which.
+        Number of genes to choose, or their names.
     methods : MethodSettings
         Settings of the methods.
     encoder_id : str
-        Of what the features were made with.
+        Id of the encoder of the features.
     digests : mapping
         Section -> `section_digest`.
     """
@@ -94,11 +97,11 @@ class Plan:
     digests: Mapping[str, str]
 
     def key(self, job: FitTask) -> str:
-        """Digest of all that decides what the job finds."""
+        """Return a digest of everything that decides the result of a job."""
         fold = self.folds[job.fold]
         facts = {
             "code": code_digest(),
-            "method": [job.method, {} if job.method == ORACLE else self._settings_of(job.method)],
+            "method": [job.method, *([] if job.method == ORACLE else self._facts_of(job.method))],
             "seed": job.seed,
             "genes": self.genes,
             "encoder": self.encoder_id,
@@ -108,20 +111,29 @@ class Plan:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _settings_of(self, name: str) -> dict[str, Any]:
-        return {
+    def _facts_of(self, name: str) -> tuple[dict[str, Any], str]:
+        """Return a method's settings, and the digest of its file, which may lie outside of this package."""
+        method = make_method(name, self.methods)
+        settings = {
             key: value.model_dump(mode="json") if isinstance(value, BaseModel) else repr(value)
-            for key, value in vars(make_method(name, self.methods)).items()
+            for key, value in vars(method).items()
         }
+        try:
+            file = Path(inspect.getfile(type(method)))
+        except (OSError, TypeError) as error:  # typed into a prompt or a notebook
+            raise SettingsError(
+                f"the method {name} is not in a file", remedy="Write its class into a .py file and import it."
+            ) from error
+        return settings, hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def do_job(plan: Plan, job: FitTask, run: Run = SILENT) -> FitScores:
-    """FitTask, predict and score, each stage seeing of the test section what it may.
+def do_job(plan: Plan, job: FitTask, progress: Progress = SILENT) -> FitScores:
+    """Fit, predict and score one job, and guard the test section in each stage.
 
     Raises
     ------
     LeakError
-        Something of the test section was read before its time, or is in the gallery.
+        Data of the test section were read too early, or are in the gallery.
     """
     fold, maps = plan.folds[job.fold], job.seed == 0
     if job.method == ORACLE:
@@ -130,7 +142,7 @@ def do_job(plan: Plan, job: FitTask, run: Run = SILENT) -> FitScores:
         with fold.test.during(GuardStage.SCORING) as test:
             return score_prediction(oracle.predict(test), MeasuredSection.of(test, panel), maps=maps)
     method = make_method(job.method, plan.methods)
-    model = fit_model(method, fold.train, fold.features, plan.genes, seed=job.seed, run=run)
+    model = fit_model(method, fold.train, fold.features, plan.genes, seed=job.seed, run=Run(progress))
     check_gallery(model.fitted.gallery, fold.train, fold.test, by_patient=fold.split == "patient")
     with fold.test.during(GuardStage.PREDICTING) as test:
         response = model.respond(test.features)
@@ -140,18 +152,18 @@ def do_job(plan: Plan, job: FitTask, run: Run = SILENT) -> FitScores:
 
 @dataclass(frozen=True)
 class JobStore:
-    """Folder of what the jobs found, one folder each.
+    """Store of the jobs' results, with one folder per job.
 
     Attributes
     ----------
     folder : Path
-        Made when the first job is kept.
+        Folder of the store, created with the first result.
     """
 
     folder: Path
 
     def has(self, job: FitTask, key: str) -> bool:
-        """Whether the job was done under this key."""
+        """Return whether the store has the job's result for this key."""
         try:
             facts = json.loads((self.folder / job.name / "job.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -159,7 +171,7 @@ class JobStore:
         return isinstance(facts, dict) and facts.get("key") == key
 
     def keep(self, job: FitTask, key: str, outcome: FitScores) -> None:
-        """Store an outcome as a whole or not at all.
+        """Store the result of a job atomically.
 
         Raises
         ------
@@ -176,15 +188,15 @@ class JobStore:
             (folder / "job.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     def read(self, job: FitTask) -> FitScores:
-        """Read what was kept."""
+        """Read the stored result of a job."""
         folder = self.folder / job.name
         return FitScores(*(pd.read_parquet(folder / f"{field.name}.parquet") for field in fields(FitScores)))
 
 
 def section_digest(section: Section, features: NDArray[np.float32]) -> str:
-    """Digest of what a section brings to a job: counts, spots, and its features.
+    """Return a digest of a section's counts, spots and features.
 
-    The features stand for the slide, the tiles and the encoder that they were computed from.
+    The features represent the slide, the tiles and the encoder from which they were computed.
     """
     digest = hashlib.sha256()
     counts = section.counts
@@ -199,7 +211,7 @@ def section_digest(section: Section, features: NDArray[np.float32]) -> str:
 
 @cache
 def code_digest() -> str:
-    """Digest of the code that decides what a job finds, and of the versions of its libraries."""
+    """Return a digest of the code that decides the result of a job, and of its libraries' versions."""
     digest = hashlib.sha256(json.dumps({name: version(name) for name in _LIBRARIES}).encode())
     root = Path(chrep_model.__file__).parent
     for unit in _DECIDING:

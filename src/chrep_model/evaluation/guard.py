@@ -1,7 +1,7 @@
-"""The leak guard: a test section opens step by step, and a gallery shows whom it holds.
+"""Leak guard: access to a test section is limited by stage, and galleries are checked for test spots.
 
-A fold's test section is closed while a method is fitted. For predicting, its pixels, positions and features
-open; its counts open when the prediction is there and is scored. A read out of turn raises.
+While a method is fitted, a fold's test section cannot be read. For predicting, its pixels, positions and
+features can be read; its counts only for scoring, after the prediction. Reading too early raises an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from chrep_model.errors import LeakError
 
 
 class GuardStage(IntEnum):
-    """What happens to a fold; each stage may see what the earlier ones may."""
+    """Stages of a fold, each with access to more of the test section than the one before."""
 
     FITTING = 0
     PREDICTING = 1
@@ -46,17 +46,16 @@ _DOING = {
 
 
 class HeldOutSection(Section):
-    """A test section that can only be read when its time has come.
+    """A test section whose data can only be read in the right stage.
 
-    Name, patient and scale are open throughout. It is closed (stage FITTING) but for the duration of
-    `during`.
+    Name, patient and scale can always be read. The stage is FITTING, except inside `during`.
 
     Parameters
     ----------
     section : Section
-        What is held out.
+        The held-out section.
     features : ndarray, optional
-        (n, d) float32 of its spots.
+        (n, d) float32 features of its spots.
     """
 
     features: NDArray[np.float32]
@@ -85,7 +84,7 @@ class HeldOutSection(Section):
 
     @contextmanager
     def during(self, stage: GuardStage) -> Iterator[HeldOutSection]:
-        """Open what `stage` may see, until the end of the ``with``."""
+        """Allow access to the data of a stage until the end of the ``with`` block."""
         object.__setattr__(self, "_stage", stage)
         try:
             yield self
@@ -94,24 +93,24 @@ class HeldOutSection(Section):
 
 
 def check_gallery(gallery: Gallery, train: tuple[Section, ...], test: Section, *, by_patient: bool) -> None:
-    """Refuse a gallery from which a test section could retrieve itself, or what belongs to it.
+    """Check that a gallery holds no spots of the test section or of other held-out sections.
 
     Parameters
     ----------
     gallery : Gallery
-        Of a method fitted on the fold.
+        Gallery of a method fitted on the fold.
     train : tuple of Section
         The fold's training sections.
     test : Section
         The fold's test section.
     by_patient : bool
-        Whether the test section's patient is left out as a whole.
+        Whether all sections of the test section's patient are held out.
 
     Raises
     ------
     LeakError
-        The gallery holds spots of the test section, of its patient where that is left out, or of a section
-        that the fold does not train on.
+        The gallery holds spots of the test section, of its held-out patient, or of a section that is not in
+        the fold's training sections.
     """
     patient_of = {section.name: section.patient for section in train}
     for number in np.unique(gallery.section):
@@ -131,7 +130,7 @@ def check_gallery(gallery: Gallery, train: tuple[Section, ...], test: Section, *
 
 
 def check_distinct(sections: Sequence[Section]) -> None:
-    """Refuse a cohort that holds a section twice: the copy would be trained on while the other is tested.
+    """Check that no section occurs twice, because one copy would be trained on while the other is tested.
 
     Raises
     ------

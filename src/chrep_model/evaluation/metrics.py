@@ -1,12 +1,12 @@
 """Metrics of a prediction, per gene and over genes.
 
-A gene that does not vary in the test section has no correlation and is left out; a gene that varies but is
-predicted as constant counts as zero, because leaving it out would reward saying nothing. A gene that the test
-section did not measure, NaN in the truth, takes part in no figure and is counted.
+A gene that does not vary in the test section has no correlation and is not included. A gene that varies but
+is predicted as constant has correlation 0, so that predicting constants is not rewarded. A gene that the test
+section did not measure (NaN in the truth) is not included in any metric; such genes are counted.
 
-Correlations, `relative_variance_distance` and the similarity of maps do not change when truth and prediction
-of a gene are shifted and scaled together: they are the same in both spaces, and stand under ``log10-spot``.
-Errors are given in both.
+Correlations, `relative_variance_distance` and the similarity of maps do not change if truth and prediction of
+a gene are shifted and scaled together. So they are the same in both spaces, and listed under ``log10-spot``.
+Errors are computed in both.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 from chrep_model.statistics import CONSTANT, gene_correlations, mean_of_known
 
 LOG10_SPOT, Z_TRAIN = "log10-spot", "z-train"
-"""The spaces: the panel's unit, and that unit divided by the gene's sd over the training spots."""
+"""Spaces of the metrics: the panel's unit, and that divided by the gene's sd over the training spots."""
 
 TOP = 50
-"""Genes in PCC(HEG50) and PCC(top 50)."""
+"""Number of genes in PCC(HEG50) and PCC(top 50)."""
 
 Figure = tuple[str, str, float]
-"""Space, metric, value."""
+"""A metric's space, name and value."""
 
 
 def relative_variance_distance(
     truth: NDArray[np.floating], predicted: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Return how far a prediction's variance over spots is from the truth's (over-smoothing).
+    """Return the relative difference between predicted and true variance over spots (over-smoothing).
 
     (var(predicted) - var(truth))^2 / var(truth)^2 per gene, the "relative variation distance" (RVD) of Stem
-    (Zhu et al., arXiv 2501.15598) and of work that followed. 0 for the truth, 1 for a constant.
+    (Zhu et al., arXiv 2501.15598) and later work: 0 for the truth, 1 for a constant prediction.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def relative_variance_distance(
     Returns
     -------
     ndarray
-        (genes,) float64; NaN where the truth is constant.
+        (genes,) float64; NaN if the truth is constant.
     """
     of_truth = np.asarray(truth, np.float64).var(0)
     of_truth[np.sqrt(of_truth) <= CONSTANT] = np.nan
@@ -50,16 +50,15 @@ def relative_variance_distance(
 
 
 def measured_columns(truth: NDArray[np.floating]) -> NDArray[np.int64] | slice:
-    """Return the columns of the measured genes; a full slice, which needs no copy, if all were."""
+    """Return the columns of the measured genes; a full slice (which avoids a copy) if all were measured."""
     missing = np.isnan(truth).any(0)
     return np.flatnonzero(~missing) if missing.any() else slice(None)
 
 
 def highly_expressed(truth: NDArray[np.floating], count: int = TOP) -> NDArray[np.int64]:
-    """Return the columns of the genes with the highest mean in log space; ties: the earlier gene.
+    """Return the columns of the genes with the highest mean in log space; ties go to the earlier gene.
 
-    Truth of the test section decides: that is the figure's definition, and the reason why nothing may be
-    tuned by it.
+    By the metric's definition the truth of the test section decides, so nothing may be tuned by this metric.
     """
     return np.argsort(-truth.mean(0), kind="stable")[:count].astype(np.int64)
 
@@ -74,15 +73,15 @@ def scores(
     truth, predicted : ndarray
         (n, genes) log10-spot values.
     sd : ndarray
-        (genes,) by which training standardised; errors in the space ``z-train`` are divided by it.
+        (genes,) sd over the training spots, by which errors in the space ``z-train`` are divided.
 
     Returns
     -------
     list of (space, metric, value)
         ``pcc_acg`` over all genes, ``pcc_heg50`` over the 50 with the highest mean truth, ``pcc_top50`` over
-        the 50 that are predicted best, ``mse``, ``mae``, ``rvd``, and how many genes were left out because
-        they do not vary (``genes_without_truth``) or were not measured (``genes_not_measured``), or counted
-        as zero (``genes_without_prediction``).
+        the 50 that are predicted best, ``mse``, ``mae``, ``rvd``, and the numbers of genes that do not vary
+        (``genes_without_truth``), were not measured (``genes_not_measured``), or are predicted as constant
+        (``genes_without_prediction``).
     """
     given, columns = len(sd), measured_columns(truth)
     truth, predicted, sd = truth[:, columns], predicted[:, columns], sd[columns]
@@ -92,7 +91,7 @@ def scores(
     z = error / sd
     flat = np.asarray(predicted, np.float64).std(0) <= CONSTANT
     return [
-        # the columns are chosen before NaN are dropped: dropping them first would shift every later column
+        # choose columns before NaN are removed, which would shift all later columns
         (LOG10_SPOT, "pcc_acg", mean_of_known(r)),
         (LOG10_SPOT, "pcc_heg50", mean_of_known(r[highly_expressed(truth)])),
         (LOG10_SPOT, "pcc_top50", mean_of_known(best)),
@@ -110,7 +109,7 @@ def scores(
 def interval_scores(
     truth: NDArray[np.float32], predicted: NDArray[np.float32], half_width: NDArray[np.float32]
 ) -> tuple[float, float]:
-    """Return the share of measured values within the interval, and its mean width.
+    """Return the share of measured values inside the intervals, and the intervals' mean width.
 
     Parameters
     ----------
@@ -122,7 +121,7 @@ def interval_scores(
     Returns
     -------
     coverage, width : float
-        Over all spots and all genes that were measured; the width, end to end, in log10-spot units.
+        Over all spots and measured genes; the full width in log10-spot units.
     """
     columns = measured_columns(truth)
     half_width = half_width[:, columns]
@@ -140,13 +139,13 @@ def mean_predictor_mse(
     truth : ndarray
         (n, genes) log10-spot values of a test section.
     mean, sd : ndarray
-        (genes,) of the training spots.
+        (genes,), of the training spots.
 
     Returns
     -------
     dict
-        Space -> mean over measured genes of ``var(truth) + (mean(truth) - mean)^2``, in ``z-train`` over
-        sd^2.
+        Space -> mean over measured genes of ``var(truth) + (mean(truth) - mean)^2``, divided by sd^2 for
+        ``z-train``.
     """
     columns = measured_columns(truth)
     exact = np.asarray(truth, np.float64)[:, columns]

@@ -1,9 +1,8 @@
-"""Compare a retrained model with the model in use, section by section, before it is replaced.
+"""Comparison of a retrained model with the model in use, section by section, before it is replaced.
 
-Every section is predicted by a model that was made in the new way without it, or without any section of its
-patient, and by the model in use. Where the model in use was trained on the section, its score flatters it,
-and the row says so. The model that is kept in the end is made of all sections; what it is worth on a new one,
-these scores tell.
+Every section is predicted by the model in use, and by a new model trained without that section, or without
+any section of its patient. If the model in use was trained on the section, its score is too good, and the row
+is marked. The final new model is trained on all sections; the scores estimate its accuracy on a new one.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ if TYPE_CHECKING:
     from chrep_model.bundle.card import Card
 
 LEAST = 2
-"""Sections that must be left when one is held out: training and calibrating hold one out themselves."""
+"""Fewest sections to train on when others are held out; training and calibration hold out one more."""
 
 FOLDS = 5
-"""Groups that are held out in turn, at most."""
+"""Largest number of groups that are held out in turn."""
 
 Look = Callable[[Bundle, Section], NDArray[np.float32]]
-"""Features of a section's spots, (n, d), as a bundle's encoder and context see them."""
+"""Function that returns the features of a section's spots, (n, d), for a bundle's encoder and context."""
 
 Fit = Callable[[Cohort, str], Bundle]
-"""Makes a bundle of a cohort in the new way; gets the name of what is held out."""
+"""Function that trains a new bundle on a cohort, given the name of the held-out group."""
 
 Seen = Literal["no", "patient", "section"]
 
@@ -49,7 +48,7 @@ class Score(_Facts):
     Attributes
     ----------
     pcc : float
-        Mean over the genes of their Pearson correlation over the spots.
+        Mean over genes of the Pearson correlation over spots.
     mse : float
         Mean squared error, log10-spot units.
     """
@@ -66,16 +65,16 @@ class SectionScores(_Facts):
     section, patient : str
     spots : int
     genes : int
-        Which both models know and the section measured; only these are scored.
+        Number of scored genes: those in both models that the section measured.
     seen : {"no", "patient", "section"}
-        What of it the model in use was trained on: nothing, another section of the patient, the section.
+        Whether the model in use was trained on this section, on another section of its patient, or neither.
     in_use : Score or None
-        None where the model in use has no gene in common with the new one, or with the section.
+        Score of the model in use; None if it has no gene in common with the new model or the section.
     new : Score
-        Of a model that was made without this section.
+        Score of a new model trained without this section.
     kept : bool
-        Whether the new model has heads that were trained on this section all the same: calibrating keeps
-        those of the model in use.
+        Whether the new model's heads were nevertheless trained on this section, because calibration keeps
+        the heads of the model in use.
     """
 
     section: str
@@ -94,9 +93,9 @@ class ModelComparison(_Facts):
     Attributes
     ----------
     rows : tuple of SectionScores
-        One per section that was held out; none where nothing could be held out.
+        One per held-out section; empty if no section could be held out.
     how : str
-        What was done, in sentences for the user.
+        Description of the comparison, in sentences for the user.
     """
 
     rows: tuple[SectionScores, ...]
@@ -125,22 +124,22 @@ def seen_by(card: Card, section: Section) -> Seen:
 
 
 def held_out_groups(cohort: Cohort, card: Card, most: int = FOLDS) -> list[tuple[str, ...]]:
-    """Return the names of sections that are held out together: one patient's, else one by one.
+    """Return groups of sections to hold out together: those of one patient, else single sections.
 
     Parameters
     ----------
     cohort : Cohort
         All sections.
     card : Card
-        Of the model in use: groups with sections that it has not seen come first, as only there the
-        comparison is fair to both.
+        Card of the model in use. Groups with sections that it was not trained on come first, because only
+        for these the comparison is fair.
     most : int
-        Groups at most.
+        Largest number of groups.
 
     Returns
     -------
     list of tuple of str
-        Empty where fewer than `LEAST` sections would be left.
+        Names of the sections in each group; empty if fewer than `LEAST` training sections would remain.
     """
     by_patient = [names for names in cohort.patients.values() if len(cohort) - len(names) >= LEAST]
     alone = [(name,) for name in cohort.names] if len(cohort) > LEAST else []
@@ -157,20 +156,19 @@ def compare(in_use: Bundle, cohort: Cohort, fit: Fit, look: Look, *, folds: int 
     in_use : Bundle
         The model that may be replaced.
     cohort : Cohort
-        On all of which the new model will be made.
+        Sections on which the final new model will be trained.
     fit : callable
-        Makes a bundle in the new way. It gets a cohort that lacks what is held out.
+        Trains a new bundle on a cohort without the held-out group.
     look : callable
         See `Look`.
     folds : int
-        So many groups are held out at most; 0 for no comparison.
+        Largest number of groups to hold out; 0 for no comparison.
 
     Returns
     -------
     ModelComparison
-        Genes that both models know and the section measured are scored, each model in its own units: counts
-        per spot are normalised
-        over the model's genes, which makes a difference where the two panels differ.
+        Scores of genes in both models that the section measured. Each model is scored in its own units, as
+        counts are normalised over the model's genes, which differ if the panels do.
     """
     groups = held_out_groups(cohort, in_use.card, folds)
     rows = []
@@ -187,7 +185,7 @@ def _row(in_use: Bundle, new: Bundle, section: Section, look: Look) -> SectionSc
     genes = common or measured or list(new.genes)
     try:
         old = _score(in_use, section, common, look) if common else None
-    except GeneError:  # the section names its genes otherwise
+    except GeneError:  # the section uses other gene names
         old = None
     return SectionScores(
         section=section.name, patient=section.patient, spots=len(section), genes=len(genes),

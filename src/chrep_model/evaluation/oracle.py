@@ -1,7 +1,7 @@
-"""Predict from sequencing depth alone: an oracle that no image gives, as a yardstick for correlations.
+"""Oracle that predicts genes from the spots' sequencing depth alone, as a reference for correlations.
 
-How many molecules a spot yielded correlates with many genes' values, more or less according to how these
-were normalised. A correlation that does not exceed this one may be no more than a guess of the depth.
+The depth of a spot correlates with the values of many genes, depending on their normalisation. A method whose
+correlation is not higher may have learned no more than the depth.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from chrep_model.statistics import gene_correlations
 from chrep_model.training.samples import groups
 
 ORACLE = "library_size_oracle"
-"""Its name among the methods; its only variant is ``raw``."""
+"""Name of the oracle in the tables; its only variant is ``raw``."""
 
 Normalisation = Literal["per-spot", "per-gene"]
 
 
 @dataclass(frozen=True)
 class LibrarySizeOracle:
-    """A linear fit from a spot's log library size to each gene, on training sections.
+    """Linear regression of each gene on a spot's log library size, fitted on training sections.
 
-    It reads the counts of the spots that it predicts, which no method may.
+    Unlike a method, it reads the counts of the spots that it predicts.
 
     Attributes
     ----------
     panel : GenePanel
-        Which genes; the library size is a spot's total over them.
+        Genes to predict; the library size is a spot's total over them.
     slope, offset : ndarray
         (genes,) float64.
     """
@@ -46,7 +46,7 @@ class LibrarySizeOracle:
 
     @classmethod
     def fit(cls, sections: Sequence[Section], panel: GenePanel) -> LibrarySizeOracle:
-        """Fit by least squares each gene over the training spots that measured it."""
+        """Fit each gene by least squares over the training spots that measured it."""
         every_size = np.concatenate([_log_size(panel.depth(s)) for s in sections])
         every_value = np.concatenate([panel.expression(s) for s in sections]).astype(np.float64)
         slope, offset = np.zeros(len(panel)), np.zeros(len(panel))
@@ -70,23 +70,23 @@ def oracle_correlations(
     """Return each gene's correlation with the log library size, under one of two normalisations.
 
     ``per-spot`` divides a count by its spot's total, which removes depth. ``per-gene`` divides it by its
-    gene's total over the section, as the benchmark matrices of the field do, which leaves depth in every
-    gene. Both then take log10(1 + 1e4 * share). The comparison says how much of a published correlation the
-    normalisation can account for.
+    gene's total over the section, as common benchmark data do, which keeps the depth in every gene. Both then
+    take log10(1 + 1e4 * share). The comparison shows how much of a published correlation may be due to the
+    normalisation.
 
     Parameters
     ----------
     section : Section
-        With raw counts.
+        Section with raw counts.
     genes : sequence of str
-        Whose totals make the library size.
+        Genes over which the library size is computed.
     normalisation : {"per-spot", "per-gene"}
-        Of the values.
+        Normalisation of the values.
 
     Returns
     -------
     ndarray
-        (genes,) float32; NaN where a gene does not vary.
+        (genes,) float32; NaN if a gene does not vary.
     """
     counts = counts_of(section, genes)
     total = counts.sum(1, keepdims=True) if normalisation == "per-spot" else counts.sum(0, keepdims=True)
@@ -96,7 +96,7 @@ def oracle_correlations(
 
 
 def counts_of(section: Section, genes: Sequence[str]) -> NDArray[np.float64]:
-    """Return raw counts (n, genes) in the order of `genes`; a gene the section does not list counts 0."""
+    """Return raw counts (n, genes) in the order of `genes`; 0 for genes that the section does not list."""
     column = {name: i for i, name in enumerate(section.genes)}
     listed = [i for i, name in enumerate(genes) if name in column]
     out = np.zeros((len(section), len(genes)))

@@ -1,7 +1,7 @@
-"""Run the jobs of an evaluation in parallel processes that compute on one thread each.
+"""Execution of an evaluation's jobs in parallel processes with one thread each.
 
-The number of processes changes nothing but the time: wherever a job is done, it is done on one thread, and
-the tables are put together in the order of the plan.
+The results do not depend on the number of processes, because each job runs on one thread, and the tables are
+assembled in the order of the plan.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -19,18 +19,17 @@ from multiprocessing import parent_process
 from multiprocessing.synchronize import Event
 from typing import NoReturn
 
-from chrep_model.embeddings import Progress
 from chrep_model.errors import Cancelled, ChrepError, JobError
 from chrep_model.evaluation.fits import FitTask, JobStore, Plan, do_job
-from chrep_model.pipeline import stopping
+from chrep_model.methods.registry import find
 from chrep_model.processes import spawning
-from chrep_model.training.run import SILENT
+from chrep_model.progress import SILENT, Progress
 
 _POLL_S = 0.2
 _GO_ON = "What is done is kept: the same command goes on from there."
 
 _FITS = "fits"
-"""What progress is told of: the same words throughout, so that a bar can tell the time that is left."""
+"""Label of the progress; constant, so that a progress bar can estimate the remaining time."""
 
 
 def usable_cores() -> int:
@@ -46,54 +45,52 @@ def do_jobs(
     store: JobStore,
     *,
     processes: int,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress = SILENT,
 ) -> None:
     """Run the jobs that have no stored result, and store their results.
 
     Parameters
     ----------
     plan : Plan
-        What they share.
+        Data and settings of all jobs.
     jobs : sequence of FitTask
-        All jobs; those that `store` has under their key are left as they are.
+        All jobs; those whose result is in `store` are skipped.
     store : JobStore
-        Where every job puts what it found as soon as it is done.
+        Store to which the result of each job is written.
     processes : int
-        How many at a time; with 1 they are done in this process.
-    progress, cancelled : callable, optional
-        Jobs done; asked all along.
+        Number of processes; with 1, jobs run in this process.
+    progress : Progress
+        Receives the number of finished jobs; asked for cancellation all the time.
 
     Raises
     ------
     Cancelled
-        `cancelled` said so.
+        `progress.cancelled` returned True.
     ChrepError
-        Of the first job that failed, with its name; `JobError` where the fault is not the user's.
+        Error of the first job that failed, with the job's name; `JobError` for internal errors.
     """
     keys = {job: plan.key(job) for job in jobs}
     pending = {job: key for job, key in keys.items() if not store.has(job, key)}
     done, processes = len(jobs) - len(pending), min(processes, len(pending))
     if processes > 1:
-        work = _side_by_side(plan, pending, store, processes, cancelled)
+        work = _side_by_side(plan, pending, store, processes, progress)
     else:
-        work = _in_turn(plan, pending, store, cancelled)
-    tell = progress or (lambda done, total, what: None)
-    tell(done, len(jobs), _FITS)
+        work = _in_turn(plan, pending, store, progress)
+    progress.advance(done, len(jobs), _FITS)
     with closing(work):
         for _ in work:
             done += 1
-            tell(done, len(jobs), _FITS)
+            progress.advance(done, len(jobs), _FITS)
 
 
 def _in_turn(
-    plan: Plan, jobs: Mapping[FitTask, str], store: JobStore, cancelled: Callable[[], bool] | None
+    plan: Plan, jobs: Mapping[FitTask, str], store: JobStore, progress: Progress
 ) -> Generator[FitTask]:
+    quiet = Progress(cancelled=progress.cancelled)  # the bar counts jobs, not what each of them does
     for job, key in jobs.items():
-        if cancelled is not None and cancelled():
-            raise Cancelled("cancelled")
+        progress.raise_if_cancelled()
         try:
-            _do(plan, job, key, store, cancelled)
+            _do(plan, job, key, store, quiet)
         except Exception as error:
             _blame(job, error)
         yield job
@@ -104,12 +101,13 @@ def _side_by_side(
     jobs: Mapping[FitTask, str],
     store: JobStore,
     processes: int,
-    cancelled: Callable[[], bool] | None,
+    progress: Progress,
 ) -> Generator[FitTask]:
     with spawning() as context:
         stop = context.Event()
+        methods = [find(job.method) for job in jobs]
         executor = ProcessPoolExecutor(
-            processes, context, initializer=_Worker.start, initargs=(plan, store, stop)
+            processes, context, initializer=_Worker.start, initargs=(plan, store, stop, methods)
         )
         try:
             running: dict[Future[None], FitTask] = {
@@ -117,15 +115,14 @@ def _side_by_side(
             }
             while running:
                 finished, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-                if cancelled is not None and cancelled():
-                    raise Cancelled("cancelled")
+                progress.raise_if_cancelled()
                 for future in finished:
                     job = running.pop(future)
                     if (error := future.exception()) is not None:
                         _blame(job, error)
                     yield job
         finally:
-            stop.set()  # jobs that are under way end at their next line or epoch
+            stop.set()  # running jobs end at their next message or epoch
             executor.shutdown(wait=True, cancel_futures=True)
 
 
@@ -134,21 +131,25 @@ class _Worker:
 
     plan: Plan
     store: JobStore
-    stopped: Callable[[], bool]
+    progress: Progress
 
     @classmethod
-    def start(cls, plan: Plan, store: JobStore, stop: Event) -> None:
-        """Set up the process; it ends when its parent is gone."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is told by `stop`
+    def start(cls, plan: Plan, store: JobStore, stop: Event, _methods: Sequence[object]) -> None:
+        """Set up the process, which ends when its parent process ends.
+
+        The classes of methods are not used: receiving them imports their modules, also those outside this
+        package, which registers the methods in this process.
+        """
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C arrives through `stop`
         if not sys.warnoptions:
-            warnings.simplefilter("ignore")  # they would be written across a progress bar
-        cls.plan, cls.store, cls.stopped = plan, store, stop.is_set
+            warnings.simplefilter("ignore")  # warnings would disturb the progress bar
+        cls.plan, cls.store, cls.progress = plan, store, Progress(cancelled=stop.is_set)
         threading.Thread(target=_leave_with_parent, daemon=True).start()
 
     @classmethod
     def work(cls, job: FitTask, key: str) -> None:
         """Run one job."""
-        _do(cls.plan, job, key, cls.store, cls.stopped)
+        _do(cls.plan, job, key, cls.store, cls.progress)
 
 
 def _leave_with_parent() -> None:
@@ -158,9 +159,9 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _do(plan: Plan, job: FitTask, key: str, store: JobStore, cancelled: Callable[[], bool] | None) -> None:
+def _do(plan: Plan, job: FitTask, key: str, store: JobStore, progress: Progress) -> None:
     with single_threaded():
-        store.keep(job, key, do_job(plan, job, stopping(SILENT, cancelled)))
+        store.keep(job, key, do_job(plan, job, progress))
 
 
 def _blame(job: FitTask, error: BaseException) -> NoReturn:
@@ -185,8 +186,8 @@ def _blame(job: FitTask, error: BaseException) -> NoReturn:
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Compute on one thread, so that the last bit of sums does not depend on the number of cores."""
-    # Loaded first, because a limit reaches only the libraries that are there.
+    """Limit all libraries to one thread, so that results do not depend on the number of cores."""
+    # Imported first, because a limit only applies to libraries that are loaded.
     import joblib
     import scipy.linalg  # noqa: F401
     import sklearn.ensemble  # noqa: F401

@@ -1,4 +1,4 @@
-"""Score one fitted model on one test section: every metric of every variant, as tables."""
+"""Scoring of one fitted model on one test section: all metrics of all variants, as tables."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from chrep_model.networks.graph import spot_graph
 from chrep_model.statistics import gene_correlations, mean_of_known
 
 SMOOTHED = "smoothed"
-"""Variant: the trusted one, averaged over every spot and its direct neighbours afterwards."""
+"""Name of an additional variant: the final one averaged over each spot and its direct neighbours."""
 
 TRUTH = "truth"
 HEADLINE_LEVEL = 0.9
 
 MAP_CANDIDATES = 64
-"""Genes whose predictions are kept spot by spot: the most reliably measured ones of the section."""
+"""Number of genes whose predictions are stored per spot: the section's most reliably measured ones."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class FitScores:
         Columns variant, level, coverage, width; no row for a method without intervals.
     maps : DataFrame
         Log10-spot values of `MAP_CANDIDATES` genes: columns variant, x_um, y_um and one per gene, a row per
-        spot; variant ``truth`` is what was measured.
+        spot; variant ``truth`` holds the measured values.
     """
 
     scores: pd.DataFrame
@@ -64,12 +64,12 @@ class FitScores:
 
 @dataclass(frozen=True)
 class MeasuredSection:
-    """Measured expression of a test section, and what is needed to score predictions of it.
+    """Measured expression of a test section, its reliability, and the spots' positions, for scoring.
 
     Attributes
     ----------
     panel : GenePanel
-        The fold's.
+        Gene panel of the fold.
     truth : ndarray
         (n, genes) float32, log10-spot; NaN for a gene that the section did not measure.
     reliability : ndarray
@@ -95,7 +95,7 @@ class MeasuredSection:
         )
 
     def figures(self, predicted: NDArray[np.float32]) -> tuple[list[Figure], pd.DataFrame]:
-        """Compute the metrics over genes, and the table per gene, of a prediction (n, genes)."""
+        """Compute the metrics over all genes and the table per gene for a prediction (n, genes)."""
         overall = scores(self.truth, predicted, self.panel.sd)
         columns = measured_columns(self.truth)
         truth, predicted, reliability = (
@@ -123,25 +123,25 @@ class MeasuredSection:
         return overall, genes
 
     def map_genes(self) -> NDArray[np.int64]:
-        """Return the columns of the genes whose maps are kept, in the panel's order; all measured."""
+        """Return the columns of the measured genes whose maps are stored, in the panel's order."""
         by_reliability = np.argsort(-np.nan_to_num(self.reliability, nan=-1.0), kind="stable")
         measured = ~np.isnan(self.truth[:, by_reliability]).any(0)
         return np.sort(by_reliability[measured][:MAP_CANDIDATES])
 
 
 def score_model(model: Model, response: Response, measured: MeasuredSection, *, maps: bool) -> FitScores:
-    """Score all variants of a model, and the one to trust also smoothed.
+    """Score all variants of a model, and its last variant also after smoothing.
 
     Parameters
     ----------
     model : Model
-        Fitted without the test section.
+        Model fitted without the test section.
     response : dict
-        What it said to the test section's features.
+        Its response to the test section's features.
     measured : MeasuredSection
-        The truth.
+        Measured values of the test section.
     maps : bool
-        Whether to keep the map candidates' values.
+        Whether to store values per spot, see `MAP_CANDIDATES`.
     """
     return _outcome(_answers(model, response, measured.position), measured, maps)
 
@@ -170,8 +170,8 @@ def _answers(model: Model, response: Response, position: NDArray[np.float64]) ->
 def smoothed(predicted: NDArray[np.float32], position: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the mean over every spot and its direct neighbours, (n, genes).
 
-    Where a prediction is noisy it gains correlation, where it was smooth already it loses detail; either way
-    that says nothing about the method, which is why it stands apart.
+    Smoothing improves noisy predictions and loses detail of smooth ones. As this does not depend on the
+    method, the smoothed variant is listed separately.
     """
     graph = spot_graph(position) + sp.identity(len(position), dtype=np.float32, format="csr")
     share = sp.diags_array(1 / np.asarray(graph.sum(1)).ravel()) @ graph

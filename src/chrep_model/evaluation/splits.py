@@ -1,4 +1,4 @@
-"""Which sections are held out together."""
+"""Folds of a cohort: which sections are trained on, and which one is tested."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Fold:
     Attributes
     ----------
     name : str
-        Of the test section.
+        Name of the test section.
     split : {"section", "patient"}
-        What was left out.
+        Whether the section or its whole patient is held out.
     train : tuple of Section
-        All that may be looked at while fitting.
+        Training sections.
     test : HeldOutSection
-        Closed until it is predicted, and its counts until it is scored.
+        Test section; readable from the prediction on, its counts only for scoring.
     features : mapping
-        Name of a training section -> (n, d) float32; those of the test section are its own.
+        Name of a training section -> (n, d) float32 features; `test` holds its own.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Fold:
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def with_features(self, cohort: Cohort, features: Mapping[str, NDArray[np.float32]]) -> Fold:
-        """Give the fold the features of its sections; `features` may hold those of others as well."""
+        """Return the fold with the features of its sections; `features` may hold those of others too."""
         return replace(
             self,
             test=HeldOutSection(cohort[self.name], features[self.name]),
@@ -51,22 +51,22 @@ class Fold:
 
 
 def make_folds(cohort: Cohort, split: Split, test_sections: Sequence[str] = ()) -> list[Fold]:
-    """One fold per test section: without that section, or without any of its patient's.
+    """Make one fold per test section, trained without that section or without its patient.
 
     Parameters
     ----------
     cohort : Cohort
         All sections.
     split : {"section", "patient"}
-        Leave one section out, or the whole patient. Sections of one patient are near-replicates: the first
-        asks for the next section of a known tumour, the second for a tumour never seen.
+        Hold out one section, or its whole patient. Sections of one patient are nearly replicates: the first
+        tests a new section of a known tumour, the second a new tumour.
     test_sections : sequence of str
-        Test these only; all unless given.
+        Sections to test; all unless given.
 
     Raises
     ------
     CohortError
-        Fewer than two training sections would be left, or a name is unknown.
+        Fewer than two training sections would remain, or a name is unknown.
     """
     wanted = cohort.only(test_sections).sections if test_sections else cohort.sections
     folds = []

@@ -1,4 +1,4 @@
-"""A gene as a map: spots on their array, and how alike two such maps are."""
+"""Maps of a gene's values on the array of spots, and the similarity (SSIM) of two maps."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW = 7
-"""Side of the windows that SSIM compares, in spots; scikit-image's own default."""
+"""Side of the windows that SSIM compares, in spots; scikit-image's default."""
 
 _NEAR = 1.25
-"""Neighbours on the array are at most this many nearest distances away; diagonally on a square it is 1.41."""
+"""Largest distance of array neighbours, in nearest distances; diagonal spots on a square have 1.41."""
 
 
 def array_positions(xy: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Row and column of every spot on its array, read off the positions.
+    """Compute row and column of every spot on its array from the positions.
 
-    The array may be square or hexagonal, stretched, and turned against the picture. The mean steps from spots
-    to their nearest neighbours along two directions are the array's axes; a spot's position in steps is then
-    rounded. Rows of a hexagonal array are half a spot out of line with each other, which is ignored.
+    The array may be square or hexagonal, stretched, and rotated against the picture. Its axes are the mean
+    steps from spots to their nearest neighbours in two directions; positions in units of these steps are
+    rounded. The shift of half a spot between rows of a hexagonal array is ignored.
 
     Parameters
     ----------
     xy : ndarray
-        (n, 2) positions, any one unit.
+        (n, 2) positions, in any unit.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def array_positions(xy: NDArray[np.floating]) -> NDArray[np.int64]:
     near = distance[:, 1:] < _NEAR * np.median(distance[:, 1])
     steps = (xy[index[:, 1:]] - xy[:, None])[near]
     angle = np.arctan2(steps[:, 1], steps[:, 0])
-    # Directions modulo a quarter (square) or a sixth (hexagonal) of a turn: whichever they agree on.
+    # Directions agree modulo a quarter turn on a square array, modulo a sixth on a hexagonal one.
     agreement = {fold: np.exp(1j * fold * angle).mean() for fold in (4, 6)}
     fold = max(agreement, key=lambda f: abs(agreement[f]))
     first = np.angle(agreement[fold]) / fold
@@ -50,13 +50,13 @@ def array_positions(xy: NDArray[np.floating]) -> NDArray[np.int64]:
     uv = uv - np.angle(np.exp(2j * np.pi * uv).mean(0)) / (2 * np.pi)
     column, row = np.rint(uv).astype(np.int64).T
     row = row - row.min()
-    if fold == 6:  # oblique axes: back to rows that start one below the other
+    if fold == 6:  # oblique axes: shift rows so that all start in the same column
         column = column + row // 2
     return np.stack([row, column - column.min()], axis=1)
 
 
 def _mean_step(steps: NDArray[np.floating], angle: float, within: float) -> NDArray[np.floating]:
-    """Mean of the steps along a direction, those the other way turned round."""
+    """Return the mean of the steps along a direction; steps in the opposite direction are reversed."""
     along = steps @ np.array([np.cos(angle), np.sin(angle)])
     chosen = np.abs(along) > np.hypot(*steps.T) * np.cos(within)
     if not chosen.any():
@@ -67,16 +67,16 @@ def _mean_step(steps: NDArray[np.floating], angle: float, within: float) -> NDAr
 
 @dataclass(frozen=True)
 class Raster:
-    """Where a section's spots lie on its array.
+    """Positions of a section's spots on its array, as cells of a grid.
 
     Attributes
     ----------
     cell : ndarray
         (n,) flat index of each spot's cell.
     shape : tuple of int
-        Rows and columns.
+        Number of rows and columns.
     source : ndarray
-        (rows * columns,) the spot whose value a cell shows: its own, in a hole that of the nearest spot.
+        (rows * columns,) index of the spot whose value a cell has: its own, or the nearest for empty cells.
     """
 
     cell: NDArray[np.int64]
@@ -85,22 +85,22 @@ class Raster:
 
     @classmethod
     def of(cls, xy: NDArray[np.floating]) -> Raster:
-        """Lay out spots at positions (n, 2)."""
+        """Build the raster of spots at positions (n, 2)."""
         from scipy.ndimage import distance_transform_edt
 
         row, column = array_positions(xy).T
         shape = (int(row.max()) + 1, int(column.max()) + 1)
         spot = np.full(shape, -1)
-        spot[row, column] = np.arange(len(xy))  # of two spots in one cell the later one is shown
+        spot[row, column] = np.arange(len(xy))  # of two spots in one cell the later one counts
         nearest = distance_transform_edt(spot < 0, return_distances=False, return_indices=True)
         return cls(row * shape[1] + column, shape, spot[tuple(nearest)].ravel())
 
     def similarity(self, truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:
-        """SSIM of every gene's predicted and true map (Wang et al. 2004, eq. 13), by scikit-image.
+        """Compute the SSIM of every gene's predicted and true map (Wang et al. 2004, eq. 13).
 
-        Both maps are scaled by the truth's minimum and range. Only cells with a spot count in the mean; where
-        a window reaches over a hole, each map shows there its own value of the nearest spot, so that holes
-        are no agreement. Windows are `WINDOW` spots wide, less where the section is smaller.
+        Both maps are scaled by the truth's minimum and range. Only cells with a spot count in the mean. Empty
+        cells have the value of the nearest spot in each map, so that they do not increase the similarity.
+        Windows are `WINDOW` spots wide, or less for small sections.
 
         Parameters
         ----------
@@ -110,7 +110,7 @@ class Raster:
         Returns
         -------
         ndarray
-            (genes,) float64; NaN where the truth is constant, or fewer than 3 rows or columns hold spots.
+            (genes,) float64; NaN if the truth is constant, or spots fill fewer than 3 rows or columns.
         """
         from skimage.metrics import structural_similarity as ssim
 

@@ -1,4 +1,4 @@
-"""What the scores say together: means, spreads, and paired comparisons over the test sections."""
+"""Summary of the scores: means, spreads and paired comparisons of methods over the test sections."""
 
 from __future__ import annotations
 
@@ -11,28 +11,26 @@ from numpy.typing import NDArray
 from chrep_model.evaluation.metrics import LOG10_SPOT
 from chrep_model.evaluation.oracle import ORACLE
 from chrep_model.evaluation.scoring import SMOOTHED
+from chrep_model.methods.registry import rivals
 
 HEADLINE = ("pcc_acg", "pcc_heg50", "mse", "mae")
 
-RIVALS = ("bleep", "mclstexp", "heclip", "hage_like")
-"""Methods that others published."""
-
 _ERRORS = ("mse", "mae")
-_FEWEST = 6
-"""Pairs below which no signed-rank test can come out under 0.05: the smallest two-sided p is 2 / 2^n."""
+FEWEST_PAIRS = 6
+"""Fewest pairs with which a signed-rank test can reach p < 0.05: its smallest two-sided p is 2 / 2^n."""
 
 
 def trusted_variants(table: pd.DataFrame) -> dict[str, str]:
-    """Method -> the variant to trust: the last that it gives, smoothing apart."""
+    """Return each method's final variant: the last one in the table without smoothing."""
     keys = dict.fromkeys(zip(table["method"], table["variant"], strict=True))
     return {method: variant for method, variant in keys if variant != SMOOTHED}
 
 
 def summarise(table: pd.DataFrame) -> dict[str, Any]:
-    """Means and spreads over folds, and paired differences between the methods.
+    """Compute means and spreads over folds, and paired differences between methods.
 
-    Seeds are averaged first: folds are what a method has to generalise over. The spread over seeds is given
-    on its own, as the root mean square over the folds of each fold's sd over seeds.
+    Seeds are averaged first, since methods are compared over folds. The spread over seeds is separate: the
+    root mean square over the folds of each fold's sd over seeds.
 
     Parameters
     ----------
@@ -43,7 +41,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
     -------
     dict
         ``scores``, a list with ``method, variant, space, metric, mean, sd, sd_seeds, median, q25, q75, folds,
-        seeds``; ``differences``, see `differences`. What cannot be said is None.
+        seeds``; ``differences``, see `differences`. Values that cannot be computed are None.
     """
     keys = ["method", "variant", "space", "metric"]
     by_fold = table.groupby([*keys, "fold"], sort=False)["value"]
@@ -65,17 +63,17 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def differences(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Paired over folds, of each method's trusted variant to that of others.
+    """Compare the final variants of methods by their differences, paired over folds.
 
-    Each method is held against ``ridge``, ``trees``, the best of `RIVALS` (``rival``) and the best of all
-    other methods (``best``), as far as they were run, in the `HEADLINE` figures. The oracle takes no part.
+    Each method is compared with ``ridge``, ``trees``, the best of the `rivals` (``rival``) and the best of
+    all other methods (``best``), if they were run, in the `HEADLINE` metrics. The oracle is not included.
 
     Returns
     -------
     list of dict
         ``method, metric, against, reference, mean, sd, ratio, folds_better, folds``; ``p``, two-sided, of
-        Wilcoxon's signed-rank test and ``p_t`` of the paired t test; ``note``, what keeps them from saying
-        more. They are not corrected for their number.
+        Wilcoxon's signed-rank test and ``p_t`` of the paired t test, not corrected for multiple tests;
+        ``note``, their limitations.
     """
     trusted = {m: v for m, v in trusted_variants(table).items() if m != ORACLE}
     patients = dict(zip(table["fold"], table["patient"], strict=True))
@@ -100,11 +98,11 @@ def differences(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _references(others: dict[str, float]) -> dict[str, str]:
-    """Against whom: name of the comparison -> method."""
-    rivals = {m: mean for m, mean in others.items() if m in RIVALS}
+    """Choose the methods to compare with: name of the comparison -> method."""
+    published = {m: others[m] for m in rivals() if m in others}
     found: dict[str, str] = {name: name for name in ("ridge", "trees") if name in others}
-    if rivals:
-        found["rival"] = max(rivals, key=lambda m: rivals[m])
+    if published:
+        found["rival"] = max(published, key=lambda m: published[m])
     if others:
         found["best"] = max(others, key=lambda m: others[m])
     return found
@@ -125,7 +123,7 @@ def _tests(own: pd.Series, other: pd.Series, patients: dict[str, str]) -> dict[s
     difference = (own - other).dropna()
     n, people = len(difference), len({patients[fold] for fold in difference.index})
     notes = []
-    if n < _FEWEST:
+    if n < FEWEST_PAIRS:
         notes.append(f"{n} section(s): no signed-rank p can be below {min(1.0, 2.0 / 2**n):.3g}")
     if people < n:
         notes.append(f"sections of {people} patient(s) are no independent samples")

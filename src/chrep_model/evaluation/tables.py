@@ -1,4 +1,4 @@
-"""What the jobs found, put together in the order of the plan: the files that an evaluation writes."""
+"""Tables of an evaluation, assembled from the results of its jobs in the order of the plan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INTERVAL_COLUMNS = ("method", "variant", "fold", "seed", "level", "coverage", "w
 MAP_COLUMNS = ("fold", "gene", "method", "variant", "x_um", "y_um", "truth", "value")
 
 MAPPED = 6
-"""Genes per test section that are shown spot by spot."""
+"""Number of genes per test section whose values are stored per spot."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Tables:
     Attributes
     ----------
     scores : DataFrame
-        One row per figure, `SCORE_COLUMNS`.
+        One row per metric, `SCORE_COLUMNS`.
     per_gene : DataFrame
         One row per gene, fold, method, variant and seed, `GENE_COLUMNS`.
     intervals : DataFrame
         Coverage and mean width (log10-spot) of prediction intervals by nominal level, `INTERVAL_COLUMNS`.
     maps : DataFrame
-        Truth and prediction (log10-spot) of a few genes, spot by spot, seed 0, `MAP_COLUMNS`: of every test
+        Truth and prediction (log10-spot) per spot for a few genes and seed 0, `MAP_COLUMNS`: in every test
         section the `MAPPED` genes with the highest mean correlation over the methods.
     """
 
@@ -51,7 +51,7 @@ class Tables:
 
     @classmethod
     def of(cls, jobs: Sequence[FitTask], outcomes: Sequence[FitScores], folds: Mapping[str, Fold]) -> Tables:
-        """Put together the outcomes of `jobs`, in that order."""
+        """Assemble the tables from the outcomes of `jobs`, in their order."""
 
         def collected(part: Callable[[FitScores], pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
             frames = [

@@ -1,1 +1,1 @@
-"""Predictions as files for other programs, and as figures."""
+"""Export of predictions to files for other programs, and to figures."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PERCENTILES = (1.0, 99.0)
-"""Of all values of a gene, raw and calibrated together: what the common colour scale spans."""
+"""Range of the common colour scale: percentiles of all values of a gene, raw and calibrated."""
 
 EXPRESSION_COLOURS, DIFFERENCE_COLOURS = "viridis", "RdBu_r"
 
@@ -40,27 +40,26 @@ def write_figure(prediction: Prediction, gene: str, path: Path) -> None:
     GeneError, PredictionError
         As in `draw_figure`, or the folder cannot be written.
     Cancelled
-        Somebody asked to stop, see `Prediction.within`; nothing is left behind.
+        The user asked to stop, see `Prediction.within`; no file is left.
     """
     figure = draw_figure(prediction, gene)
     with write_atomically(path) as part:
         figure.savefig(part, format=path.suffix[1:] if path.suffix in (".svg", ".pdf") else "png", dpi=_DPI)
-        prediction.check()
+        prediction.progress.raise_if_cancelled()
 
 
 def draw_figure(prediction: Prediction, gene: str) -> Figure:
-    """Draw one gene.
+    """Draw one gene over the slide: raw, calibrated and their difference.
 
-    Raw and calibrated share one perceptually uniform colour scale, so that they compare; the difference has
-    its own with white at zero. The slide lies over the maps as a shade, so
-    that what a value belongs to can be seen.
+    Raw and calibrated maps have one perceptually uniform colour scale, so that they are comparable; that of
+    the difference is white at zero. The slide is drawn over the maps as a shade, to show the tissue.
 
     Parameters
     ----------
     prediction : Prediction
-        With at least one tile.
+        A prediction with at least one tile.
     gene : str
-        Which gene.
+        Gene to draw.
 
     Raises
     ------
@@ -106,7 +105,7 @@ class _Page:
         self.figure = Figure(figsize=self.size, facecolor="white")
 
     def panel(self, number: int, title: str) -> Axes:
-        """Add a panel at this place, counted from the left."""
+        """Add a panel at position `number`, counted from the left."""
         ax = self._axes(self._left(number), _BELOW, self.width, self.height)
         ax.set_title(title, fontsize=12)
         return ax
@@ -176,7 +175,7 @@ class _View:
         level = max((i for i, down in enumerate(downsamples) if longest / down >= _PICTURE_PX), default=0)
         down = downsamples[level]
         picture = None
-        if longest / down > 4 * _PICTURE_PX:  # no coarse level here: not all of this at once
+        if longest / down > 4 * _PICTURE_PX:  # without a coarse level this would be too large
             picture, down = slide.thumbnail(round(_PICTURE_PX * max(slide.shape) / longest))
         top, left = math.floor(self.rect.y / down), math.floor(self.rect.x / down)
         height, width = math.ceil(self.rect.bottom / down) - top, math.ceil(self.rect.right / down) - left
@@ -194,7 +193,7 @@ class _View:
         self._draw(ax, self.picture)
 
     def shade(self, ax: Axes) -> None:
-        """Darken what is drawn by the slide's structure, without changing the colours."""
+        """Darken the panel by the structure of the slide, without changing hues."""
         shade = np.zeros((*self.picture.shape[:2], 4), np.uint8)
         shade[..., 3] = _SHADE * (255 - self.picture.mean(axis=2))
         self._draw(ax, shade)

@@ -1,4 +1,4 @@
-"""Write one row per tile: CSV for spreadsheets and R, parquet for pandas, polars and R's arrow."""
+"""Export of tables with one row per tile: CSV for spreadsheets and R, parquet for pandas and R's arrow."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 CSV_START = "x_px,y_px,x_um,y_um,row,col,gallery_distance"
 PARQUET_KEY = b"chrep"
-"""Of the metadata of a parquet file: where the values come from, as JSON."""
+"""Key in the metadata of a parquet file for the values' provenance, as JSON."""
 
-# So many values at once: between them a cancelled export stops.
+# Number of values written at once; a cancelled export stops after them.
 _VALUES_AT_ONCE = 2_000_000
 
 
@@ -29,10 +29,10 @@ def to_frame(prediction: Prediction, genes: tuple[str, ...]) -> pd.DataFrame:
     """Return a table with one row per tile, in the order of the grid.
 
     Columns: ``x_px, y_px`` (tile centre in level-0 px), ``x_um, y_um`` (the same in µm), ``row, col`` (of the
-    tile grid), ``gallery_distance``; then one named like each gene, the variant to trust (``calibrated``
-    where the model has it); then, with more than one variant, ``raw:GENE``. Log10-spot units. Where the
-    model says how far to trust it, ``unlike_training`` follows ``gallery_distance``, and half widths of
-    intervals stand last as ``interval_90:GENE``.
+    tile grid), ``gallery_distance``; then one named like each gene, with the last variant (``calibrated`` if
+    the model has it); then, with more than one variant, ``raw:GENE``. Log10-spot units. If the model has
+    intervals, ``unlike_training`` follows ``gallery_distance``, and the last columns are the half widths
+    ``interval_90:GENE``.
     """
     import pandas as pd
 
@@ -82,7 +82,7 @@ def harmless(name: str) -> str:
 
 
 def _without_twins(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give the frame back; PredictionError where a gene is called like another column."""
+    """Return the frame; PredictionError if a gene has the name of another column."""
     twins = frame.columns[frame.columns.duplicated()]
     if len(twins):
         raise PredictionError(
@@ -96,7 +96,7 @@ def _in_turn(prediction: Prediction, frame: pd.DataFrame) -> Iterator[pd.DataFra
     """Yield the rows in blocks; Cancelled if the user asks to stop."""
     step = max(1, _VALUES_AT_ONCE // frame.shape[1])
     for first in range(0, len(frame), step):
-        prediction.check()
+        prediction.progress.raise_if_cancelled()
         yield frame.iloc[first : first + step]
 
 

@@ -1,4 +1,4 @@
-"""Write maps as an OME-Zarr image: one channel for each gene and variant, one pixel for each tile."""
+"""Export of maps as an OME-Zarr image: one channel for each gene and variant, one pixel for each tile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chrep_model.prediction.table import INTERVAL_LAYER
 from chrep_model.zarr_check import open_group, read_metadata
 
 FACTS = "chrep"
-"""Attribute of the image that says where the values come from."""
+"""Attribute of the image with the values' provenance."""
 
 _CHUNK_PX = 512
 _PERCENTILES = (1.0, 99.0)
@@ -27,10 +27,10 @@ def to_ome_zarr(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> N
     """Write maps as OME-Zarr 0.4 (zarr 2), which Bio-Formats, QuPath and napari-ome-zarr read.
 
     One array (channel, row, col) float32, NaN where nothing was predicted. Channels are ``GENE calibrated``,
-    ``GENE raw`` (as far as the model has these variants) and, where it says how far to trust it,
-    ``GENE interval_90`` (half width); log10-spot units, only the first one is on at first. Scale and
-    translation are in µm and put the maps over a slide whose first pixel is centred on 0. There is no
-    pyramid: a tile is one pixel, and the mean of tiles would not be what the model says of any tissue.
+    ``GENE raw`` (if the model has these variants) and, if it has intervals, ``GENE interval_90`` (half
+    width); log10-spot units, only the first one is visible at first. Scale and translation are in µm and put
+    the maps over a slide whose first pixel is centred on 0. There is no pyramid, because means over tiles are
+    not predictions.
     """
     import zarr
     from numcodecs import Blosc
@@ -46,13 +46,13 @@ def to_ome_zarr(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> N
         chunks=(1, *(min(extent, _CHUNK_PX) for extent in grid.shape)),
         dtype="<f4",
         fill_value=np.nan,
-        # Bio-Formats knows Blosc, but not zarr's own default.
+        # Bio-Formats supports Blosc, but not zarr's default codec.
         compressors=Blosc(cname="zstd", clevel=5),
         chunk_key_encoding={"name": "v2", "separator": "/"},
     )
     described = []
     for place, (gene, variant) in enumerate(names):
-        prediction.check()
+        prediction.progress.raise_if_cancelled()
         values = _map(prediction, gene, variant)
         image[place] = values
         described.append(_channel(f"{gene} {variant}", values, on=place == 0))
@@ -80,7 +80,7 @@ def to_ome_zarr(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> N
 
 
 def channels(prediction: Prediction) -> tuple[str, ...]:
-    """Return the kinds of maps written for each gene, the one to trust first."""
+    """Return the kinds of maps written for each gene, starting with the last variant."""
     wanted = dict.fromkeys((prediction.variants[-1], "raw"))
     variants = tuple(variant for variant in wanted if variant in prediction.variants)
     return variants if prediction.bundle.trust is None else (*variants, INTERVAL_LAYER)
@@ -91,7 +91,7 @@ def is_ome_zarr(path: Path) -> bool:
     attributes = path / ".zattrs"
     try:
         said = read_metadata(attributes) if attributes.is_file() else {}
-    except (OSError, ValueError):  # we may not look into it, or it is damaged
+    except (OSError, ValueError):  # not readable, or damaged
         return False
     return isinstance(said, dict) and {FACTS, "omero"} <= said.keys()
 
@@ -103,13 +103,13 @@ class StoredMap:
     Attributes
     ----------
     gene, kind : str
-        Whose values, and which: a variant, or `INTERVAL_LAYER`.
+        The gene, and the kind of its values: a variant, or `INTERVAL_LAYER`.
     values : ndarray
         (rows, cols) float32, NaN where nothing was predicted.
     limits : (float, float)
-        Values that its colours span.
+        Range of the colour scale.
     visible : bool
-        Whether it is to be seen at first.
+        Whether viewers show the channel at first.
     """
 
     gene: str
@@ -126,11 +126,11 @@ class StoredMaps:
     Attributes
     ----------
     maps : tuple of StoredMap
-        In the order of the channels.
+        The maps in the order of the channels.
     scale, translate : (float, float)
-        (y, x) in µm: of a pixel, and of the centre of the first one.
+        (y, x) in µm: size of a pixel, and centre of the first one.
     facts : dict
-        Where the values come from, see `Prediction.facts`.
+        Provenance of the values, see `Prediction.facts`.
     """
 
     maps: tuple[StoredMap, ...]
@@ -145,7 +145,7 @@ def read_maps(path: Path) -> StoredMaps:
     Raises
     ------
     PredictionError
-        It is damaged, or not safe to open.
+        The image is damaged, or not safe to open.
     """
     with damage_told(PredictionError, "these maps are damaged", path, "Export them again."):
         group = open_group(path, PredictionError)
@@ -168,7 +168,7 @@ def check_installed() -> None:
     Raises
     ------
     SettingsError
-        It is not; the message says what to install.
+        The package is not installed; the message names it.
     """
     try:
         import ome_zarr  # noqa: F401

@@ -12,8 +12,8 @@ format         file                what for
 ``geojson``    ``NAME.geojson``    QuPath: tiles with measurements of a few genes
 =============  ==================  ======================================================================
 
-A file that is in the way is only replaced when it is an older prediction: the counts of a measured section
-have the same name and suffix as a prediction on it.
+An existing file is only replaced if it is an older prediction, because the counts of a measured section have
+the same name and suffix as a prediction on it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ SUFFIXES: dict[str, str] = {name: f".{name}" for name in FORMATS} | {
 }
 
 MOST_GENES = {"geojson": 20, "ome-zarr": 100}
-"""GeoJSON spells every number out for every tile, and viewers make a layer of every channel of OME-Zarr: with
-more genes QuPath takes minutes to open either."""
+"""Largest number of genes per format. GeoJSON is text, and viewers make a layer of every OME-Zarr channel, so
+that QuPath takes minutes to open files with more genes."""
 
 FIGURES = ("png", "svg", "pdf")
 """Formats of `figure.write_figure`, which shows one gene."""
@@ -57,7 +57,7 @@ TILES = "tiles"
 """Name of the tiles' shapes in a SpatialData store."""
 
 _H5AD_AROUND = 1 << 20
-"""Bytes of an h5ad file around its values: names, positions, facts."""
+"""Bytes of an h5ad file besides its values: names, positions, facts."""
 
 _TITLES = {"geojson": "GeoJSON", "ome-zarr": "OME-Zarr"}
 _GEOJSON_START = '{"type": "FeatureCollection", "chrep": '
@@ -74,9 +74,9 @@ def format_of(path: Path, format: str | None = None) -> str:
     Parameters
     ----------
     path : Path
-        Its name ends as in `SUFFIXES`, or in the name of a figure's format.
+        File whose name ends as in `SUFFIXES`, or in the name of a figure's format.
     format : str, optional
-        Which one; that of the file's name unless given.
+        The format; by default that of the file's name.
 
     Raises
     ------
@@ -108,12 +108,12 @@ def check_format(format: str, n_genes: int) -> None:
     format : str
         One of `FORMATS`.
     n_genes : int
-        How many genes would be written.
+        Number of genes to write.
 
     Raises
     ------
     SettingsError
-        Unknown format; too many genes for it; a package it needs is not installed.
+        The format is unknown, has too many genes, or needs a package that is not installed.
     """
     if format not in FORMATS:
         raise SettingsError(f"there is no format {format!r}", remedy=f"Choose from {', '.join(FORMATS)}.")
@@ -135,7 +135,7 @@ def check_target(path: Path) -> None:
     Raises
     ------
     PredictionError
-        Something else is there under this name.
+        The path exists and is not a prediction.
     """
     if path.exists() and not is_prediction(path):
         raise PredictionError(
@@ -161,7 +161,7 @@ def is_prediction(path: Path) -> bool:
             return False
         with path.open("rb") as stream:
             return stream.read(len(start)) == start.encode()
-    except Exception:  # damaged, or not ours: either way no prediction
+    except Exception:  # damaged, or not a prediction
         return False
 
 
@@ -173,23 +173,23 @@ def write_prediction(
     Parameters
     ----------
     prediction : Prediction
-        With at least one tile.
+        A prediction with at least one tile.
     path : Path
-        See `output_path`; its folder exists.
+        Output path, see `output_path`; its folder must exist.
     format : str
-        One of `FORMATS`; what is in them is said at `frames.to_frame`, `omezarr.to_ome_zarr`, `to_geojson`
-        and `to_spatialdata`.
+        One of `FORMATS`; described at `frames.to_frame`, `omezarr.to_ome_zarr`, `to_geojson` and
+        `to_spatialdata`.
     genes : tuple of str, optional
-        Which genes, in this order; all unless given.
+        Genes to write, in this order; all unless given.
 
     Raises
     ------
     GeneError
-        An unknown gene.
+        A gene is unknown.
     SettingsError, PredictionError
         See `check_format` and `check_target`; or the disk is full, or the folder cannot be written.
     Cancelled
-        Somebody asked to stop, see `Prediction.within`; nothing is left behind.
+        The user asked to stop, see `Prediction.within`; no file is left.
     """
     if not len(prediction):
         raise PredictionError("nothing is predicted that could be written", path=path)
@@ -208,19 +208,19 @@ def write_prediction(
     }[format]
     with write_atomically(path) as part:
         write(prediction, part, names)
-        prediction.check()
+        prediction.progress.raise_if_cancelled()
     places.remember(prediction.slide)
 
 
 def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:
     """Write tiles for QuPath (0.4 or later): squares in its pixels with measurements.
 
-    QuPath cuts slides to their scanned part, where OpenSlide knows it (MIRAX, SCN): so the origin is its top
-    left corner, which is level-0 pixel ``chrep["origin_px"]`` (x, y) of the slide.
+    QuPath crops slides to their scanned part if OpenSlide knows it (MIRAX, SCN), so the origin is the top
+    left corner of that part, which is level-0 pixel ``chrep["origin_px"]`` (x, y) of the slide.
 
-    Each tile has ``GENE calibrated`` and ``GENE raw`` (as far as the model has these variants) and
-    ``gallery_distance``; where the model says how far to trust it, ``GENE interval_90`` (half width) and
-    ``unlike_training``. The collection says under ``chrep`` where the values come from.
+    Each tile has ``GENE calibrated`` and ``GENE raw`` (if the model has these variants) and
+    ``gallery_distance``; if the model has intervals, also ``GENE interval_90`` (half width) and
+    ``unlike_training``. The entry ``chrep`` of the collection holds the values' provenance.
     """
     columns = prediction.bundle.panel.indices(genes)
     variants = [v for v in (prediction.variants[-1], "raw") if v in prediction.variants]
@@ -242,7 +242,7 @@ def to_geojson(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> No
     with path.open("w", encoding="utf-8") as stream:
         stream.write(f'{_GEOJSON_START}{json.dumps(facts, allow_nan=False)}, "features": [\n')
         for number, (row, square) in enumerate(zip(order, corners, strict=True)):
-            prediction.check()
+            prediction.progress.raise_if_cancelled()
             measured = {name: float(f"{values[row]:.6g}") for name, values in named}
             ring = np.round([*square, square[0]], 2).tolist()
             feature = {
@@ -297,13 +297,13 @@ def _write_h5ad(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> N
     spatial = spatial_facts(prediction.slide, prediction.grid.tile_px)
     arrays = [*table.layers.values(), *spatial["images"].values()]
     needed = _H5AD_AROUND + sum(np.asarray(array).nbytes for array in arrays)
-    # The HDF5 library does not get over a disk that fills up: the whole process may crash when it ends.
+    # Checked first, because the HDF5 library may crash the process later if the disk becomes full.
     if shutil.disk_usage(path.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     table.uns["spatial"] = {library_of(prediction.slide): spatial}
     table.write_h5ad(path)
     with h5py.File(path, "r+") as file:
-        file["X"] = file["layers"][prediction.variants[-1]]  # a second name for it: it is stored once
+        file["X"] = file["layers"][prediction.variants[-1]]  # a hard link: the values are stored once
 
 
 def _write_zarr(prediction: Prediction, path: Path, genes: tuple[str, ...]) -> None:

@@ -12,17 +12,18 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from chrep_model.calibration.gallery import Gallery, Neighbours
 from chrep_model.calibration.trust import Trust
 from chrep_model.errors import SettingsError
 from chrep_model.statistics import unit_rows
 from chrep_model.training.objective import Objective
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 Response = dict[str, NDArray[Any]]
@@ -31,6 +32,9 @@ Response = dict[str, NDArray[Any]]
 Arrays = dict[str, NDArray[Any]]
 Genes = NDArray[np.int64] | slice
 ALL = slice(None)
+
+Kind = Literal["baseline", "rival", "own"]
+"""What a method is here: something simple to beat, what others published, or the project's own."""
 
 REACH = 200
 """How many of the nearest gallery spots a response names: up to so many, any k can be tried later."""
@@ -60,6 +64,8 @@ class FittedMethod(ABC):
 
     Attributes
     ----------
+    name : str
+        Of its `Method`; `registry.register` sets it.
     variants : tuple of str
         Which predictions it can give, of ``raw | estimate | correction | literal | calibrated``; the last one
         is the one to trust.
@@ -177,26 +183,50 @@ class FittedMethod(ABC):
 
 
 class Method(ABC):
-    """A way to learn expression from features.
+    """A way to learn expression from features; `registry.register` makes it known.
 
     Attributes
     ----------
     name : str
-        By which it is asked for.
+        By which command line, settings files and bundles call it; a file of this folder has the same name.
+    title : str
+        How reports write it.
+    description : str
+        What it does, in one sentence.
+    kind : {"baseline", "rival", "own"}
+        Every method is held against the best rival.
+    reference : str
+        Where it was published, for the report's list of references.
+    fitted_class : type
+        What `fit` returns, and what a bundle of the method is read into.
+    settings_class : type or None
+        Settings that a user can give under the method's name.
     random : bool
         Whether the seed makes a difference.
+    streams : bool
+        Whether `fit` reads the features of a large table in parts instead of into memory.
+
+    Parameters
+    ----------
+    settings : BaseModel, optional
+        Of the `settings_class`; None for a method that has none, or that is to choose them itself.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
+    description: ClassVar[str]
+    kind: ClassVar[Kind]
+    reference: ClassVar[str] = ""
+    fitted_class: ClassVar[type[FittedMethod]]
+    settings_class: ClassVar[type[BaseModel] | None] = None
     random: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
 
-    @property
-    def streams(self) -> bool:
-        """Whether `fit` reads the features of a large table in parts instead of into memory."""
-        return False
+    def __init__(self, settings: Any = None) -> None:
+        self.settings = settings
 
     @abstractmethod
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedMethod:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedMethod:
         """Fit the method on training spots.
 
         The same table and seed give the same numbers on the same machine.

@@ -12,7 +12,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from chrep_model.methods.base import gallery_of
-from chrep_model.methods.inputs import Inputs
+from chrep_model.methods.network_inputs import Inputs
+from chrep_model.methods.registry import register
 from chrep_model.methods.retrieval import (
     FittedRetrieval,
     Paired,
@@ -53,13 +54,18 @@ class BleepNetwork(Paired):
 class FittedBleep(FittedRetrieval):
     """See `Bleep`."""
 
-    name: ClassVar[str] = "bleep"
 
-
+@register
 class Bleep(Retrieval):
     """BLEEP; see the module."""
 
-    name: ClassVar[str] = "bleep"
+    name = "bleep"
+    title = "BLEEP"
+    description = "Contrastive alignment of image and expression, then retrieval."
+    kind = "rival"
+    reference = "BLEEP: Xie et al., NeurIPS 2023, arXiv:2306.01859."
+    fitted_class = FittedBleep
+    settings_class = BleepSettings
     candidates: ClassVar[tuple[BleepSettings, ...]] = (
         BleepSettings(),
         BleepSettings(epochs=15),

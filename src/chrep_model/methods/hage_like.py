@@ -22,15 +22,16 @@ from torch import Tensor, nn
 
 from chrep_model.calibration.gallery import Gallery
 from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, Response, gallery_of
-from chrep_model.methods.inputs import Inputs
-from chrep_model.methods.search import choose
+from chrep_model.methods.network_inputs import Inputs
+from chrep_model.methods.registry import register
+from chrep_model.methods.settings_choice import choose_settings
 from chrep_model.networks.attention import GeneAttention
 from chrep_model.networks.heads import GeneEncoder
 from chrep_model.networks.losses import alignment_loss, squared_error, supervised_contrastive_loss
 from chrep_model.statistics import unit_rows
 from chrep_model.training.loop import train_objective
 from chrep_model.training.objective import Objective, SpotBatch
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 CLUSTERS = (8, 64)
@@ -174,8 +175,6 @@ def _block(values: NDArray[np.float32]) -> NDArray[np.float64]:
 class FittedHageLike(FittedMethod):
     """A fitted `HageLike`."""
 
-    name: ClassVar[str] = "hage_like"
-
     def __init__(self, inputs: Inputs, tokens: Tokens, attention: GeneAttention, gallery: Gallery) -> None:
         self.inputs, self.tokens, self.attention = inputs, tokens.eval(), attention.eval()
         self.gallery = gallery
@@ -217,6 +216,7 @@ class FittedHageLike(FittedMethod):
         return cls(Inputs.from_arrays(arrays), tokens, attention, gallery)
 
 
+@register
 class HageLike(Method):
     """The HAGE-like method; see the module.
 
@@ -226,8 +226,14 @@ class HageLike(Method):
         One of `candidates` is chosen on a held-out training section unless given.
     """
 
-    name: ClassVar[str] = "hage_like"
-    random: ClassVar[bool] = True
+    name = "hage_like"
+    title = "HAGE-like"
+    description = "Gene embeddings that attend to the image; built from the abstract of HAGE."
+    kind = "rival"
+    reference = "HAGE: MICCAI 2025. The row HAGE-like follows its abstract, not its code."
+    fitted_class = FittedHageLike
+    settings_class = HageLikeSettings
+    random = True
     candidates: ClassVar[tuple[HageLikeSettings, ...]] = (
         HageLikeSettings(),
         HageLikeSettings(hier=0.1, con=0.1),
@@ -236,11 +242,9 @@ class HageLike(Method):
         HageLikeSettings(hier=0.1, con=0.1, inputs=16),
         HageLikeSettings(hier=0.1, con=0.1, epochs=80),
     )
+    settings: HageLikeSettings | None
 
-    def __init__(self, settings: HageLikeSettings | None = None) -> None:
-        self.settings = settings
-
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedHageLike:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedHageLike:
         """Choose the settings and train."""
 
         def fit(s: HageLikeSettings, rows: SpotTable, run: Run) -> FittedHageLike:
@@ -254,7 +258,7 @@ class HageLike(Method):
             gallery = gallery_of(rows, unit_rows(rows.features))
             return FittedHageLike(inputs, network.tokens, network.attention, gallery)
 
-        return fit(self.settings or choose(self.candidates, fit, table, run), table, run)
+        return fit(self.settings or choose_settings(self.candidates, fit, table, run), table, run)
 
     def objective(self, inputs: int, genes: int) -> HageLikeNetwork:
         """Return its network."""

@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from chrep_model.methods.base import gallery_of
-from chrep_model.methods.inputs import Inputs
+from chrep_model.methods.network_inputs import Inputs
+from chrep_model.methods.registry import register
 from chrep_model.methods.retrieval import (
     Aligned,
     FittedRetrieval,
@@ -58,13 +59,18 @@ class HeclipNetwork(Aligned):
 class FittedHeclip(FittedRetrieval):
     """See `Heclip`."""
 
-    name: ClassVar[str] = "heclip"
 
-
+@register
 class Heclip(Retrieval):
     """HECLIP; see the module."""
 
-    name: ClassVar[str] = "heclip"
+    name = "heclip"
+    title = "HECLIP"
+    description = "Image-centric contrastive loss, then retrieval from image to image."
+    kind = "rival"
+    reference = "HECLIP: Bioinformatics 2025, btaf363, arXiv:2501.14948."
+    fitted_class = FittedHeclip
+    settings_class = HeclipSettings
     candidates: ClassVar[tuple[HeclipSettings, ...]] = (
         HeclipSettings(),
         HeclipSettings(epochs=15),

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from chrep_model.calibration.gallery import Gallery
 from chrep_model.methods.base import Arrays, Response, gallery_of
-from chrep_model.methods.inputs import Inputs
+from chrep_model.methods.network_inputs import Inputs
+from chrep_model.methods.registry import register
 from chrep_model.methods.retrieval import (
     FittedRetrieval,
     Paired,
@@ -91,8 +92,6 @@ class FittedMclstexp(FittedRetrieval):
         1 or 2.
     """
 
-    name: ClassVar[str] = "mclstexp"
-
     def __init__(
         self, inputs: Inputs, image: ResidualHead, gallery: Gallery, k: int,
         length: NDArray[np.float32], norm: int,
@@ -124,10 +123,17 @@ class FittedMclstexp(FittedRetrieval):
         return cls(base.inputs, base.image, gallery, base.k, arrays["length"], int(arrays["norm"][0]))
 
 
+@register
 class Mclstexp(Retrieval):
     """mclSTExp; see the module."""
 
-    name: ClassVar[str] = "mclstexp"
+    name = "mclstexp"
+    title = "mclSTExp"
+    description = "Contrastive learning with spatial context on the expression side."
+    kind = "rival"
+    reference = "mclSTExp: Briefings in Bioinformatics 25(6), bbae551 (2024)."
+    fitted_class = FittedMclstexp
+    settings_class = MclstexpSettings
     candidates: ClassVar[tuple[MclstexpSettings, ...]] = (
         MclstexpSettings(),
         MclstexpSettings(k=50),

@@ -15,7 +15,7 @@ from chrep_model.geometry import px_to_um
 from chrep_model.mapped_arrays import temporary_array, write_rows
 from chrep_model.methods.base import FittedMethod, Genes, Method, Response
 from chrep_model.statistics import divisors
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 from chrep_model.training.streamed import LARGE, Streamed, stacked
 
@@ -150,7 +150,7 @@ def fit_model(
     genes: int | Sequence[str],
     *,
     seed: int,
-    run: Run = SILENT,
+    run: Run = SILENT_RUN,
 ) -> Model:
     """Fit panel, feature scale and method on training sections, and nothing else.
 

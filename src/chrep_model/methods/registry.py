@@ -1,81 +1,61 @@
-"""The methods by name, and the settings of those that have some; a new one is a file and two lines here."""
+"""Look up methods by name; each registers itself in its own file.
+
+No file of a method is imported before one is asked for: the command line knows the names at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+if TYPE_CHECKING:
+    from chrep_model.methods.base import Method
 
-from chrep_model.errors import SettingsError
-from chrep_model.methods.base import FittedMethod, Method
-from chrep_model.methods.baselines import FittedKnn, FittedMean, Knn, Mean
-from chrep_model.methods.bleep import Bleep, BleepSettings, FittedBleep
-from chrep_model.methods.chrep import Chrep, ChrepSettings, FittedChrep
-from chrep_model.methods.hage_like import FittedHageLike, HageLike, HageLikeSettings
-from chrep_model.methods.heclip import FittedHeclip, Heclip, HeclipSettings
-from chrep_model.methods.mclstexp import FittedMclstexp, Mclstexp, MclstexpSettings
-from chrep_model.methods.ridge import FittedRidge, Ridge
-from chrep_model.methods.trees import FittedTrees, Trees
+BUILT_IN = ("mean", "knn", "ridge", "trees", "bleep", "mclstexp", "heclip", "hage_like", "chrep")
+"""Methods of this folder, each in a file of its name, in the order in which tables list them."""
 
+_REGISTERED: dict[str, type[Method]] = {}
+_REQUIRED = ("name", "title", "description", "kind", "fitted_class")
 
-class MethodSettings(BaseModel):
-    """Settings of the methods, each under its name; a method without a field has none to give.
-
-    Those that are not given are chosen on a held-out training section, see `methods.search`.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    bleep: BleepSettings | None = None
-    mclstexp: MclstexpSettings | None = None
-    heclip: HeclipSettings | None = None
-    hage_like: HageLikeSettings | None = None
-    chrep: ChrepSettings | None = None
+M = TypeVar("M", bound="Method")
 
 
-_MAKE: dict[str, Callable[[MethodSettings], Method]] = {
-    "mean": lambda _: Mean(),
-    "knn": lambda _: Knn(),
-    "ridge": lambda _: Ridge(),
-    "trees": lambda _: Trees(),
-    "bleep": lambda settings: Bleep(settings.bleep),
-    "mclstexp": lambda settings: Mclstexp(settings.mclstexp),
-    "heclip": lambda settings: Heclip(settings.heclip),
-    "hage_like": lambda settings: HageLike(settings.hage_like),
-    "chrep": lambda settings: Chrep(settings.chrep),
-}
-_FITTED: dict[str, type[FittedMethod]] = {
-    cls.name: cls
-    for cls in (
-        FittedMean,
-        FittedKnn,
-        FittedRidge,
-        FittedTrees,
-        FittedBleep,
-        FittedMclstexp,
-        FittedHeclip,
-        FittedHageLike,
-        FittedChrep,
-    )
-}
-METHODS = tuple(_MAKE)
-
-
-def make_method(name: str, settings: MethodSettings | None = None) -> Method:
-    """Return a method by name, under its own of the `settings`.
+def register(method: type[M]) -> type[M]:
+    """Make a method known by its name everywhere: the decorator of its class.
 
     Raises
     ------
-    SettingsError
-        There is no such method.
+    TypeError
+        The class lacks an attribute of `Method`, or another method has its name or its fitted class.
     """
-    if name not in _MAKE:
-        raise SettingsError(
-            f"there is no method called {name!r}", remedy=f"Choose from {', '.join(METHODS)}."
-        )
-    return _MAKE[name](settings or MethodSettings())
+    if missing := [attribute for attribute in _REQUIRED if not hasattr(method, attribute)]:
+        raise TypeError(f"the method {method.__name__} lacks {', '.join(missing)}")
+    if method.name in _REGISTERED:
+        raise TypeError(f"there is a method called {method.name} already")
+    if "name" in vars(method.fitted_class):
+        raise TypeError(f"{method.fitted_class.__name__} belongs to the method {method.fitted_class.name}")
+    method.fitted_class.name = method.name
+    _REGISTERED[method.name] = method
+    return method
 
 
-def fitted_class(name: str) -> type[FittedMethod]:
-    """Class that reads a bundle of the method; KeyError for an unknown one."""
-    return _FITTED[name]
+def names() -> tuple[str, ...]:
+    """Return the names of all methods: those built in, then others in the order of their registration."""
+    return tuple(dict.fromkeys([*BUILT_IN, *_REGISTERED]))
+
+
+def find(name: str) -> type[Method] | None:
+    """Return a method by its name; None if there is no such method."""
+    if name in BUILT_IN:
+        import_module(f"chrep_model.methods.{name}")
+    return _REGISTERED.get(name)
+
+
+def every_method() -> list[type[Method]]:
+    """Return all methods in the order of `names`."""
+    return [method for name in names() if (method := find(name))]
+
+
+def rivals() -> tuple[str, ...]:
+    """Return the names of the methods that others published."""
+    return tuple(method.name for method in every_method() if method.kind == "rival")

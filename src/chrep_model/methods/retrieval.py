@@ -17,13 +17,13 @@ from torch import Tensor
 
 from chrep_model.calibration.gallery import Gallery, mean_of
 from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, Response
-from chrep_model.methods.inputs import Inputs
-from chrep_model.methods.search import choose
+from chrep_model.methods.network_inputs import Inputs
+from chrep_model.methods.settings_choice import choose_settings
 from chrep_model.networks.heads import ResidualHead
 from chrep_model.statistics import unit_rows
 from chrep_model.training.loop import train_objective
 from chrep_model.training.objective import Objective
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 INPUTS = 64
@@ -85,7 +85,6 @@ class FittedRetrieval(FittedMethod):
         How many are asked.
     """
 
-    name: ClassVar[str]
     k: int
 
     def __init__(self, inputs: Inputs, image: ResidualHead, gallery: Gallery, k: int) -> None:
@@ -136,13 +135,11 @@ class Retrieval(Method):
         One of `candidates` is chosen on a held-out training section unless given.
     """
 
-    random: ClassVar[bool] = True
+    random = True
     candidates: ClassVar[tuple[Any, ...]]
+    settings: RetrievalSettings | None
 
-    def __init__(self, settings: RetrievalSettings | None = None) -> None:
-        self.settings = settings
-
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedRetrieval:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedRetrieval:
         """Choose the settings, train, and store the training spots in the gallery by their codes."""
 
         def fit(settings: RetrievalSettings, rows: SpotTable, run: Run) -> FittedRetrieval:
@@ -155,7 +152,7 @@ class Retrieval(Method):
             )  # fmt: skip
             return self.fitted(network, inputs, rows, settings)
 
-        return fit(self.settings or choose(self.candidates, fit, table, run), table, run)
+        return fit(self.settings or choose_settings(self.candidates, fit, table, run), table, run)
 
     def objective(self, inputs: int, genes: int) -> Aligned:
         """Return its network."""

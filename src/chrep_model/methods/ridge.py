@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
@@ -19,8 +17,9 @@ from chrep_model.methods.base import (
     gallery_of,
     leave_section_out,
 )
+from chrep_model.methods.registry import register
 from chrep_model.statistics import unit_rows
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 PENALTIES = tuple(float(10.0**e) for e in np.arange(0.0, 6.51, 0.5))
@@ -123,8 +122,6 @@ def choose_penalty(table: SpotTable) -> float:
 class FittedRidge(FittedMethod):
     """A fitted `Ridge`."""
 
-    name: ClassVar[str] = "ridge"
-
     def __init__(self, w: NDArray[np.float32], b: NDArray[np.float32], gallery: Gallery) -> None:
         self.w, self.b, self.gallery = w, b, gallery
 
@@ -146,12 +143,17 @@ class FittedRidge(FittedMethod):
         return cls(arrays["w"], arrays["b"], gallery)
 
 
+@register
 class Ridge(Method):
     """Linear regression of all genes with one L2 penalty, each on the spots that measured it."""
 
-    name: ClassVar[str] = "ridge"
+    name = "ridge"
+    title = "ridge"
+    description = "Linear regression with an L2 penalty on the encoder's features."
+    kind = "baseline"
+    fitted_class = FittedRidge
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedRidge:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedRidge:
         """Choose the penalty on held-out training sections, then fit on all; `seed` has no effect."""
         w, b = TableSolver(table).weights(choose_penalty(table))
         return FittedRidge(w, b, gallery_of(table, unit_rows(table.features)))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.calibration.gallery import Gallery
 from chrep_model.methods.base import ALL, Arrays, FittedMethod, Genes, Method, Response, gallery_of
-from chrep_model.methods.components import principal_components
+from chrep_model.methods.expression_components import principal_components
+from chrep_model.methods.registry import register
 from chrep_model.methods.ridge import choose_penalty, filled_in
 from chrep_model.statistics import unit_rows
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import SpotTable
 
 TREES = 300
@@ -120,8 +121,6 @@ def fit_forest(
 class FittedTrees(FittedMethod):
     """A fitted `Trees`."""
 
-    name: ClassVar[str] = "trees"
-
     def __init__(
         self, forest: Forest, directions: NDArray[np.float32], mean: NDArray[np.float32], gallery: Gallery
     ) -> None:
@@ -146,16 +145,21 @@ class FittedTrees(FittedMethod):
         return cls(forest, arrays["directions"], arrays["mean"], gallery)
 
 
+@register
 class Trees(Method):
     """300 extremely randomised trees that predict the first 30 principal components.
 
     Components need all genes of all spots: see `ridge.filled_in` for those that a section did not measure.
     """
 
-    name: ClassVar[str] = "trees"
-    random: ClassVar[bool] = True
+    name = "trees"
+    title = "trees"
+    description = "Forest of randomised trees on the encoder's features."
+    kind = "baseline"
+    fitted_class = FittedTrees
+    random = True
 
-    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT) -> FittedTrees:
+    def fit(self, table: SpotTable, *, seed: int, run: Run = SILENT_RUN) -> FittedTrees:
         """Fit the forest with `seed`."""
         targets = table.targets if table.measured is None else filled_in(table, choose_penalty(table))
         mean = targets.mean(0)

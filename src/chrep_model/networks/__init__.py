@@ -1,1 +1,1 @@
-"""Building blocks in plain torch."""
+"""Network layers, losses and spot graphs, in plain torch."""

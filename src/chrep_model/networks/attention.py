@@ -1,4 +1,4 @@
-"""Attention among the spots of a section (mclSTExp), and of genes to the tokens of a tile (HAGE-like)."""
+"""Attention layers: between spots of a section (mclSTExp), and from genes to a tile's tokens (HAGE-like)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 from torch import Tensor, nn
 
 POSITIONS = 128
-"""Rows and columns that have a position embedding of their own."""
+"""Number of position embeddings for rows, and for columns."""
 
 
 class SpotTransformer(nn.Module):
-    """Expression with its place on the section to a context-aware expression, the spot encoder of mclSTExp.
+    """Spot encoder of mclSTExp: a transformer over the expression and positions of a section's spots.
 
-    h_i = g_i + Ex[x_i] + Ey[y_i], then pre-norm transformer blocks over the spots. Spots attend to those of
-    their own section alone, so that a spot's code does not depend on what else is in the batch.
+    h_i = g_i + Ex[x_i] + Ey[y_i], then pre-norm transformer blocks over the spots. Spots attend only to spots
+    of their own section, so that a spot's code does not depend on the other sections of the batch.
 
     Parameters
     ----------
     genes : int
-        Width throughout, as published.
+        Number of genes, which is the width of all layers, as published.
     blocks, heads, head_dim : int
-        2 blocks of 8 heads of 64 as published.
+        Number of blocks, heads per block and width of a head; as published by default.
     """
 
     def __init__(self, genes: int, blocks: int = 2, heads: int = 8, head_dim: int = 64) -> None:
@@ -38,9 +38,9 @@ class SpotTransformer(nn.Module):
         expression : Tensor
             (b, genes).
         position : Tensor
-            (b, 2) in [0, 1] within the section, (x, y).
+            (b, 2), (x, y) scaled to [0, 1] within the section.
         section : Tensor
-            (b,) int.
+            (b,) int, section of each spot.
 
         Returns
         -------
@@ -77,17 +77,17 @@ class _Block(nn.Module):
 
 
 class GeneAttention(nn.Module):
-    """Gene-type embeddings read a tile's tokens by cross-attention, and each gene is read out of what it got.
+    """Predict genes from a tile's tokens by cross-attention, with one learned query per gene.
 
     With queries q_g of the gene embeddings E_g, and keys and values of the tokens,
     C_bg = E_g + O sum_p softmax_p(q_g . k_bp / sqrt(e)) v_bp over the heads, and w_g . C_bg + b_g is the
-    prediction. As the queries are the same for all tiles, the values are multiplied by O and w_g first, and
-    the (tiles, genes, dim) array C is never made.
+    prediction. As all tiles have the same queries, the values are multiplied by O and w_g first; the
+    (tiles, genes, dim) array C is never computed.
 
     Parameters
     ----------
     genes, dim, heads : int
-        Number of genes, width of all embeddings, heads.
+        Number of genes, width of all embeddings and number of heads.
     """
 
     def __init__(self, genes: int, dim: int, heads: int) -> None:
@@ -101,14 +101,14 @@ class GeneAttention(nn.Module):
         self.bias = nn.Parameter(torch.zeros(genes))
 
     def forward(self, tokens: Tensor, genes: slice | Tensor = slice(None)) -> tuple[Tensor, Tensor]:
-        """Predict genes of tiles.
+        """Predict the expression of genes in tiles.
 
         Parameters
         ----------
         tokens : Tensor
-            (b, p, dim).
+            (b, p, dim), p tokens per tile.
         genes : slice or Tensor
-            Which.
+            Genes to predict.
 
         Returns
         -------

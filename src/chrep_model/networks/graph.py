@@ -1,4 +1,4 @@
-"""Which spots are neighbours on the tissue, and over how many steps."""
+"""Graph of neighbouring spots on the tissue, and its multi-hop adjacency."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 HOPS = 3
-"""H, the reach of A_topo; the paper gives none."""
+"""H, the number of hops of A_topo; the paper gives no value."""
 
 
 def spot_graph(xy: NDArray[np.floating], neighbours: int = 8) -> sp.csr_matrix:
-    """Connect every spot of one section to its nearest ones.
+    """Connect every spot of one section to its nearest neighbours.
 
-    A neighbour more than 1.6 median distances away is none: the tissue has a hole or an end there. On a
-    hexagonal array this leaves 6 of the 8 candidates, on a square one all of them.
+    Spots more than 1.6 median distances apart are not connected, since the tissue has a hole or an edge
+    between them. On a hexagonal array 6 of the 8 candidates are connected, on a square array all.
 
     Parameters
     ----------
     xy : ndarray
-        (n, 2) positions, any one unit.
+        (n, 2) positions, in any unit.
     neighbours : int
-        Candidates per spot.
+        Number of candidates per spot.
 
     Returns
     -------
     csr_matrix
-        (n, n) symmetric 0/1, no self loops.
+        (n, n) symmetric 0/1, without self loops.
     """
     n = len(xy)
     if n < 2:
@@ -44,18 +44,19 @@ def spot_graph(xy: NDArray[np.floating], neighbours: int = 8) -> sp.csr_matrix:
 
 
 def topology(graph: sp.csr_matrix, hops: int = HOPS, rows: NDArray[np.int64] | None = None) -> sp.csr_matrix:
-    """A_topo = sum over h of alpha_h A^(h), A^(h)_ij = 1 iff the shortest path from i to j has h steps.
+    """Compute the multi-hop adjacency A_topo, in which closer spots of the graph have larger weights.
 
-    alpha_h is proportional to 2^-(h-1) and sums to one.
+    A_topo is the sum over h of alpha_h A^(h), where A^(h)_ij = 1 iff the shortest path from i to j has h
+    steps; alpha_h is proportional to 2^-(h-1) and sums to one.
 
     Parameters
     ----------
     graph : csr_matrix
         (n, n) symmetric 0/1 adjacency.
     hops : int
-        H.
+        H, the largest number of steps.
     rows : ndarray, optional
-        (m,) of which nodes; of all n unless given.
+        (m,) nodes to compute; all n unless given.
 
     Returns
     -------

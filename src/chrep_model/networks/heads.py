@@ -1,4 +1,4 @@
-"""Small networks on embeddings: the parts of CHRep's first phase, and the residual head of its rivals."""
+"""Small networks on embeddings: parts of CHRep's first phase, and the projection head of other methods."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from torch import Tensor, nn
 
 
 class Adapter(nn.Module):
-    """Frozen embedding to the morphology feature F_H: a linear map plus a gated non-linear residual.
+    """Map a frozen embedding to the morphology feature F_H by a linear layer plus a non-linear residual.
 
-    The linear map carries what a ridge regression would find; the residual starts at zero, so training
-    adds to that only where it pays.
+    The residual is zero before training, so that the adapter starts as a linear model.
 
     Parameters
     ----------
     dim_in, dim : int
         Length of the embedding and of F_H.
     dropout : float
-        Share of embedding entries hidden in training.
+        Share of embedding entries set to zero in training.
     """
 
     def __init__(self, dim_in: int, dim: int, dropout: float) -> None:
@@ -33,14 +32,14 @@ class Adapter(nn.Module):
         self.residual = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, dim_in) to (b, dim)."""
+        """Map embeddings (b, dim_in) to features (b, dim)."""
         feature = self.norm(self.linear(self.hide(x)))
         out: Tensor = feature + self.residual(feature)
         return out
 
 
 class RegressionHead(nn.Module):
-    """F_H to standardised expression: LN, Linear, GELU, Dropout, Linear."""
+    """Predict standardised expression from F_H: LN, Linear, GELU, Dropout, Linear."""
 
     def __init__(self, dim: int, hidden: int, genes: int, dropout: float = 0.1) -> None:
         super().__init__()
@@ -48,13 +47,13 @@ class RegressionHead(nn.Module):
         self.readout = nn.Linear(hidden, genes)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """(b, dim) to (b, genes)."""
+        """Map features (b, dim) to expression (b, genes)."""
         out: Tensor = self.readout(self.body(feature))
         return out
 
 
 class CoordinateBranch(nn.Module):
-    """Spot position in [0, 1]^2 to F_C through Fourier features (16 frequencies an axis)."""
+    """Map a spot's position in [0, 1]^2 to the feature F_C through Fourier features."""
 
     waves: Tensor
 
@@ -64,14 +63,14 @@ class CoordinateBranch(nn.Module):
         self.body = nn.Sequential(nn.Linear(4 * frequencies, 256), nn.GELU(), nn.Linear(256, dim))
 
     def forward(self, position: Tensor) -> Tensor:
-        """(b, 2) to (b, dim)."""
+        """Map positions (b, 2) to features (b, dim)."""
         angle = (position[:, :, None] * self.waves).flatten(1)
         out: Tensor = self.body(torch.cat([angle.sin(), angle.cos()], dim=1))
         return out
 
 
 class Fusion(nn.Module):
-    """F_M = LN(F_H + W [F_H; F_C]), the coordinate-guided morphology feature."""
+    """Combine morphology and position to the feature F_M = LN(F_H + W [F_H; F_C])."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -79,13 +78,13 @@ class Fusion(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, feature: Tensor, coordinate: Tensor) -> Tensor:
-        """(b, dim), (b, dim) to (b, dim)."""
+        """Combine features F_H and F_C, both (b, dim), to F_M (b, dim)."""
         out: Tensor = self.norm(feature + self.mix(torch.cat([feature, coordinate], dim=1)))
         return out
 
 
 class GeneEncoder(nn.Module):
-    """Standardised expression to F_G: Linear, LN, GELU, Dropout, Linear."""
+    """Map standardised expression to the feature F_G: Linear, LN, GELU, Dropout, Linear."""
 
     def __init__(self, genes: int, dim: int, hidden: int = 512, dropout: float = 0.1) -> None:
         super().__init__()
@@ -98,13 +97,13 @@ class GeneEncoder(nn.Module):
         )
 
     def forward(self, expression: Tensor) -> Tensor:
-        """(b, genes) to (b, dim)."""
+        """Map expression (b, genes) to features (b, dim)."""
         out: Tensor = self.body(expression)
         return out
 
 
 class ResidualHead(nn.Module):
-    """Residual projection head of BLEEP, HECLIP and mclSTExp: u = W x, then LN(u + Dropout(W' GELU(u)))."""
+    """Projection head of BLEEP, HECLIP and mclSTExp: LN(u + Dropout(W' GELU(u))) with u = W x."""
 
     def __init__(self, dim_in: int, dim: int, dropout: float = 0.1) -> None:
         super().__init__()
@@ -113,15 +112,15 @@ class ResidualHead(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, dim_in) to (b, dim)."""
+        """Project embeddings (b, dim_in) to (b, dim)."""
         u = self.first(x)
         out: Tensor = self.norm(u + self.second(u))
         return out
 
 
 class Projection(ResidualHead):
-    """The same, then unit length."""
+    """Residual head whose outputs are scaled to unit length."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, dim_in) to (b, dim), rows of length one."""
+        """Project embeddings (b, dim_in) to unit vectors (b, dim)."""
         return nn.functional.normalize(super().forward(x), dim=1)

@@ -1,4 +1,4 @@
-"""The losses of CHRep (arXiv 2604.21573): regression, alignment and topology; and those of other methods.
+"""Losses of CHRep (arXiv 2604.21573) for regression, alignment and topology, and those of other methods.
 
 All are computed in float32; expression is standardised per gene.
 """
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def pearson_by_section(predicted: Tensor, truth: Tensor, section: Tensor) -> Tensor:
-    """Return the mean gene-wise Pearson correlation, per section of the batch, then over sections.
+    """Return the mean Pearson correlation over genes, computed within each section, averaged over sections.
 
-    Within sections, because a correlation over pooled sections rewards guessing the section's offset. A gene
-    that a section did not measure has a constant truth there and is left out of that section.
+    Sections are not pooled, because a pooled correlation rewards predicting only each section's mean. A gene
+    that a section did not measure has a constant truth there and does not count in that section.
 
     Parameters
     ----------
@@ -61,19 +61,19 @@ def regression_loss(
     pcc: float,
     measured: Tensor | None = None,
 ) -> Tensor:
-    """Return L_reg = MSE + mae * MAE + pcc * (1 - PCC), eq. of the regression term.
+    """Return the regression loss L_reg = MSE + mae * MAE + pcc * (1 - PCC).
 
     Parameters
     ----------
     predicted, truth : Tensor
         (b, genes) float.
     section : Tensor
-        (b,) int.
+        (b,) int, section of each spot.
     mae, pcc : float
-        Weights.
+        Weights of the terms.
     measured : Tensor, optional
-        (b, genes) bool, where the truth was measured, and constant within a section elsewhere; all of it
-        unless given. Nothing else counts.
+        (b, genes) bool, which entries of `truth` were measured; all unless given. Entries that were not
+        measured must be constant within a section, and do not count.
     """
     p, t = predicted.float(), truth.float()
     loss = squared_error(p, t, measured) + mae * F.l1_loss(*_measured(p, t, measured))
@@ -83,18 +83,18 @@ def regression_loss(
 
 
 def alignment_loss(image: Tensor, gene: Tensor, temperature: Tensor) -> Tensor:
-    """Symmetric InfoNCE between unit rows m_i (image) and q_i (gene): L_con = (L_{M->G} + L_{G->M}) / 2."""
+    """Return the symmetric InfoNCE loss of unit image and gene features, (L_{M->G} + L_{G->M}) / 2."""
     logits = image.float() @ gene.float().T / temperature
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def topology_loss(feature: Tensor, adjacency: Tensor, section: Tensor) -> Tensor:
-    """Return L_spa = || S~(F_G) - A~ ||_F^2: distance of feature similarities from the spatial graph.
+    """Return the squared distance of the features' similarities from the spatial graph, L_spa.
 
-    S holds the positive cosines of features centred within their section, A the multi-hop adjacency; both
-    without diagonal and without pairs across sections, and both scaled to unit Frobenius norm. The value lies
-    in [0, 2] whatever the batch size.
+    L_spa = || S~(F_G) - A~ ||_F^2. S holds the positive cosines of features centred within their section, A
+    the multi-hop adjacency; both without diagonal and without pairs across sections, and both scaled to unit
+    Frobenius norm. The value lies in [0, 2] for any batch size.
 
     Parameters
     ----------
@@ -103,12 +103,12 @@ def topology_loss(feature: Tensor, adjacency: Tensor, section: Tensor) -> Tensor
     adjacency : Tensor
         (b, b) float, A_topo of the batch's spots.
     section : Tensor
-        (b,) int.
+        (b,) int, section of each spot.
 
     Returns
     -------
     Tensor
-        Scalar; 0 for a batch without an edge, where the loss says nothing.
+        Scalar; 0 for a batch without edges.
     """
     same = section[:, None] == section[None, :]
     share = same.float() / same.sum(1, keepdim=True)
@@ -125,17 +125,17 @@ def topology_loss(feature: Tensor, adjacency: Tensor, section: Tensor) -> Tensor
 
 
 def soft_alignment_loss(image: Tensor, spot: Tensor, temperature: float) -> Tensor:
-    """Return the contrastive loss of BLEEP (arXiv 2306.01859), its targets softened by similarity.
+    """Return the contrastive loss of BLEEP (arXiv 2306.01859), whose targets are softened by similarity.
 
     Z = q m^T / tau (rows: spots), W = softmax over each row of (m m^T + q q^T) / (2 tau), and the loss is the
-    mean of the cross entropies of Z with W and of Z^T with W^T. W takes part in the gradient.
+    mean of the cross entropies of Z with W and of Z^T with W^T. Gradients flow through W too.
 
     Parameters
     ----------
     image, spot : Tensor
         (b, d) rows m_i and q_i.
     temperature : float
-        tau.
+        Temperature tau.
     """
     m, q = image.float(), spot.float()
     logits = q @ m.T / temperature
@@ -144,17 +144,17 @@ def soft_alignment_loss(image: Tensor, spot: Tensor, temperature: float) -> Tens
 
 
 def image_centric_loss(image: Tensor, spot: Tensor, temperature: float) -> Tensor:
-    """Return the contrastive loss of HECLIP (arXiv 2501.14948): image to spot only.
+    """Return the contrastive loss of HECLIP (arXiv 2501.14948), from images to spots only.
 
     Z = v t^T / tau (rows: images), W = softmax over each row of v v^T / tau, and the loss is
-    -(1/b) sum_ij W_ji log softmax_j(Z_ij). W takes part in the gradient.
+    -(1/b) sum_ij W_ji log softmax_j(Z_ij). Gradients flow through W too.
 
     Parameters
     ----------
     image, spot : Tensor
         (b, d) rows v_i and t_i.
     temperature : float
-        tau.
+        Temperature tau.
     """
     v, t = image.float(), spot.float()
     target = F.softmax(v @ v.T / temperature, dim=1)
@@ -162,10 +162,11 @@ def image_centric_loss(image: Tensor, spot: Tensor, temperature: float) -> Tenso
 
 
 def supervised_contrastive_loss(feature: Tensor, label: Tensor, temperature: float) -> Tensor:
-    """Return a loss that attracts rows of one label and repels others (Khosla 2020, eq. 2).
+    """Return a loss that attracts rows with the same label and repels the others (Khosla 2020, eq. 2).
 
-    Mean over the rows i that share their label with others of
-    -mean over those p of log(exp(r_i.r_p / tau) / sum over a != i of exp(r_i.r_a / tau)).
+    Mean, over the rows i with a label that occurs more than once, of
+    -mean over the other rows p with that label of
+    log(exp(r_i.r_p / tau) / sum over a != i of exp(r_i.r_a / tau)).
 
     Parameters
     ----------
@@ -174,7 +175,7 @@ def supervised_contrastive_loss(feature: Tensor, label: Tensor, temperature: flo
     label : Tensor
         (b,) int.
     temperature : float
-        tau.
+        Temperature tau.
 
     Returns
     -------

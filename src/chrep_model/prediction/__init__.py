@@ -1,1 +1,1 @@
-"""From a bundle and a slide to a prediction, and stored predictions read back."""
+"""Prediction of gene expression on a slide with a bundle, and reading of stored predictions."""

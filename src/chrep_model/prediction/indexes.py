@@ -1,14 +1,13 @@
-"""Indexes of large galleries: made once for a bundle, kept in the cache, used by later predictions.
+"""Search indexes of large galleries: computed once per gallery, stored in the cache, used by predictions.
 
-An index belongs to a gallery's files by their hash, so that it serves every bundle with that gallery, under
-any name. The file with its facts is written last, and none is used without them.
+An index is stored under the hash of the gallery's files, so that all bundles with that gallery use it. The
+file with its facts is written last, and an index without that file is not used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,17 +15,18 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from chrep_model.files import write_atomically
+from chrep_model.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
     from chrep_model.calibration.index import IndexFacts
 
 LAYOUT = 1
-"""Version of how indexes are made; those of another one are not used."""
+"""Version of the indexes; those of other versions are not used."""
 
 
 def kept(bundle: Bundle, cache: Path) -> IndexFacts | None:
-    """Return the facts of the index that is used for a bundle on a CPU; None where there is none."""
+    """Return the facts of the stored index for a bundle, which is used on a CPU; None if there is none."""
     from chrep_model.calibration.index import IndexFacts, available
 
     lists, facts = _files(bundle, cache)
@@ -39,7 +39,7 @@ def kept(bundle: Bundle, cache: Path) -> IndexFacts | None:
 
 
 def use(bundle: Bundle, cache: Path) -> None:
-    """Have a bundle's model look for neighbours in the index that is kept for it, if there is one."""
+    """Let a bundle's model search neighbours with the stored index, if there is one."""
     if (facts := kept(bundle, cache)) is None:
         return
     from chrep_model.calibration.index import Index
@@ -47,27 +47,27 @@ def use(bundle: Bundle, cache: Path) -> None:
     fitted = bundle.model.fitted
     try:
         index = Index.open(_files(bundle, cache)[0], facts)
-    except RuntimeError:  # damaged: all spots are looked at, as before there was an index
+    except RuntimeError:  # damaged: search all spots, as without an index
         return
     fitted.gallery = replace(fitted.gallery, index=index)
 
 
-def make(bundle: Bundle, cache: Path, report: Callable[[str], None] = lambda _: None) -> IndexFacts | None:
-    """Make and keep an index of a bundle's gallery; a former one is replaced, or removed if it does not pay.
+def make(bundle: Bundle, cache: Path, progress: Progress = SILENT) -> IndexFacts | None:
+    """Compute and store an index of a bundle's gallery; it is removed if it does not make search faster.
 
     Parameters
     ----------
     bundle : Bundle
         The model.
     cache : Path
-        Folder of the embeddings.
-    report : callable
-        Gets what is being done.
+        Cache folder of the embeddings.
+    progress : Progress
+        Receives messages about the work.
 
     Returns
     -------
     IndexFacts or None
-        None where an index does not pay, see `index_making.make_index`.
+        None if an index is not faster, see `index_making.make_index`.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def make(bundle: Bundle, cache: Path, report: Callable[[str], None] = lambda _: 
     lists, facts = _files(bundle, cache)
     facts.unlink(missing_ok=True)
     fitted = bundle.model.fitted
-    index = make_index(fitted.gallery, max(fitted.k or 0, REACH), report=report)
+    index = make_index(fitted.gallery, max(fitted.k or 0, REACH), progress=progress)
     if index is None:
         lists.unlink(missing_ok=True)
         return None
@@ -93,7 +93,7 @@ def make(bundle: Bundle, cache: Path, report: Callable[[str], None] = lambda _: 
 
 
 def _files(bundle: Bundle, cache: Path) -> tuple[Path, Path]:
-    """Where an index's lists and facts are kept."""
+    """Return the paths of an index's lists and facts."""
     facts = [LAYOUT, bundle.card.files.get("gallery.zarr")]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
     return cache / "indexes" / f"{name}.faiss", cache / "indexes" / f"{name}.json"

@@ -1,4 +1,4 @@
-"""The batches of a prediction: few in memory, many in temporary files."""
+"""The batches of a prediction: the last ones in memory, all others in temporary files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from chrep_model.methods.base import Response
 
 BLOCK = 2048
-"""Tiles that are put into a file together, at some kB each. Were they left in memory as they come, the memory
-between them could also not be used again for anything larger."""
+"""Number of tiles, of some kB each, that are moved to a file together. Many small arrays left in memory would
+also fragment it."""
 
 
 @dataclass(frozen=True)
@@ -35,29 +35,29 @@ class PredictionPart:
     response: Response
 
     def rows(self, which: slice | NDArray[Any]) -> PredictionPart:
-        """Return some of its tiles."""
+        """Return some of the part's tiles."""
         response = {name: np.asarray(values[which]) for name, values in self.response.items()}
         return PredictionPart(self.indices[which], response)
 
 
 class Parts:
-    """Parts in the order in which they came; one thread may add to them while others read."""
+    """Parts in the order of arrival; one thread may add parts while others read."""
 
     def __init__(self) -> None:
-        # Never changed, but replaced: who reads keeps what it sees.
+        # Replaced, never changed in place, so that readers keep a consistent tuple.
         self._parts: tuple[PredictionPart, ...] = ()
-        self._on_disk = 0  # how many of them, the first
-        self._in_memory = 0  # tiles of the others
+        self._on_disk = 0  # number of parts in files, the first ones
+        self._in_memory = 0  # number of tiles of the other parts
 
     def __iter__(self) -> Iterator[PredictionPart]:
-        """Give those that are there by now; pages of files that were read are handed back behind each."""
+        """Yield the current parts; memory pages of each file are released after its part was read."""
         for part in self._parts:
             yield part
             for values in part.response.values():
                 release_pages(values)
 
     def add(self, part: PredictionPart) -> None:
-        """Add one behind the others."""
+        """Append a part."""
         parts = (*self._parts, part)
         self._in_memory += len(part.indices)
         if self._in_memory >= BLOCK:
@@ -66,7 +66,7 @@ class Parts:
         self._parts = parts
 
     def indices(self) -> NDArray[np.int64]:
-        """Return the tiles of all, (n,)."""
+        """Return the tiles of all parts, (n,)."""
         return np.concatenate([np.empty(0, np.int64), *(part.indices for part in self._parts)])
 
     def column(self, name: str) -> NDArray[Any]:
@@ -76,6 +76,6 @@ class Parts:
 
 def _block(parts: Sequence[PredictionPart]) -> PredictionPart:
     whole = {name: np.concatenate([part.response[name] for part in parts]) for name in parts[0].response}
-    # A single number per tile is little, and is wanted of all tiles at a time.
+    # Arrays with one number per tile stay in memory: they are small, and read for all tiles at once.
     wide = move_to_disk({name: values for name, values in whole.items() if values.ndim > 1})
     return PredictionPart(np.concatenate([part.indices for part in parts]), whole | wide)

@@ -1,7 +1,7 @@
-"""Remember where predicted slides lie on this computer, so that predictions need no machine paths.
+"""Paths of predicted slides on this computer, stored in the cache so that prediction files need none.
 
-A prediction is handed on to others, and folders tell names. So its file names the slide and its content, and
-the folder is kept beside the embeddings of this user.
+Prediction files are passed on to others, and folder names may reveal people. So a file only names the slide
+and its fingerprint, and the path is stored in this user's cache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{16,128}")
 
 
 def remember(slide: Slide) -> None:
-    """Store the path of a slide; without effect if it cannot be written."""
+    """Store the path of a slide in the cache; errors of writing are ignored."""
     if isinstance(slide, AbsentSlide):
         return
     place = _place(slide.fingerprint)
@@ -30,8 +30,8 @@ def remember(slide: Slide) -> None:
 
 
 def recall(fingerprint: str) -> Path | None:
-    """Return the path that a slide of this content had when predicted here; None if it never was."""
-    if _FINGERPRINT.fullmatch(fingerprint) is None:  # it is part of a file name, and comes from outside
+    """Return the path that a slide with this fingerprint had when it was predicted here; None if unknown."""
+    if _FINGERPRINT.fullmatch(fingerprint) is None:  # untrusted, and used as a file name
         return None
     try:
         return Path(_place(fingerprint).read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """The prediction of one slide; the values of each gene are computed on request.
 
-A prediction keeps what does not depend on the gene (hidden layers, neighbours, weights) for every tile;
-one gene's values are computed when asked for, and nothing of the size tiles x genes exists before an export.
+A prediction stores everything that does not depend on the gene (hidden layers, neighbours, weights) for every
+tile. The values of a gene are computed on request, so that no array of all tiles and genes is needed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chrep_model.calibration.trust import UNLIKE_SHARE
-from chrep_model.errors import Cancelled, PredictionError
+from chrep_model.errors import PredictionError
 from chrep_model.prediction.parts import Parts, PredictionPart
 from chrep_model.prediction.table import INTERVAL_LAYER, library_of, spatial_facts, table_of_tiles
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid
 
@@ -30,30 +31,31 @@ if TYPE_CHECKING:
 
 ALL_TILES = slice(None)
 LOWEST = 0.0
-"""No expression is below it: the unit is log10(1 + x) of a share of counts."""
+"""Smallest possible expression, since the unit is log10(1 + x) of a share of counts."""
 
 
 def within_unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the values with those below `LOWEST`, which a model's sum can reach, raised to it.
+    """Raise values below `LOWEST`, which a model's weighted sum can reach, to `LOWEST`.
 
-    Maps, files and explanations all show values that went through here; the scores of an evaluation are those
-    of the model's sums.
+    Applied to all values in maps, files and explanations, but not to those scored in an evaluation.
     """
     return np.maximum(values, np.float32(LOWEST))
 
 
 @dataclass
 class Prediction:
-    """Predicted tiles of one slide, with what is needed to compute any gene's values.
+    """Predicted tiles of one slide, from which the values of any gene are computed.
 
     Parameters
     ----------
     bundle : Bundle
         The model.
     grid : TileGrid
-        Where the tiles lie.
+        Grid of the tiles.
     slide : Slide
-        The slide; only its facts are read.
+        The slide; its pixels are only read for the picture in an export.
+    progress : Progress
+        Asked for cancellation while values are read or written to a file.
     """
 
     bundle: Bundle
@@ -61,7 +63,11 @@ class Prediction:
     slide: Slide
     _parts: Parts = field(default_factory=Parts)
     _known: set[int] = field(default_factory=set)
-    _cancelled: Callable[[], bool] | None = None
+    progress: Progress = SILENT
+
+    def __repr__(self) -> str:
+        what = f"{len(self)} tiles, {len(self.genes)} genes, by {self.bundle.card.name}"
+        return f"<Prediction of {self.slide.name!r}: {what}>"
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -70,12 +76,12 @@ class Prediction:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Names of the variants of a value; the last one is the one to trust."""
+        """Names of the variants of a value; the last one is the final prediction."""
         return tuple(self.bundle.card.variants)
 
     @property
     def indices(self) -> NDArray[np.int64]:
-        """(n,) int64 flat indices of the predicted tiles, in the order they came."""
+        """Flat indices of the predicted tiles, (n,) int64, in the order of prediction."""
         return self._parts.indices()
 
     def __len__(self) -> int:
@@ -89,45 +95,38 @@ class Prediction:
         return np.array([i for i in indices if int(i) not in self._known], np.int64)
 
     def add(self, part: PredictionPart) -> None:
-        """Add a batch of tiles; those already predicted stay as they are."""
+        """Add a batch of tiles; tiles that are already predicted are not replaced."""
         new = np.array([int(i) not in self._known for i in part.indices], bool)
         if new.any():
             self._parts.add(part if new.all() else part.rows(new))
             self._known.update(int(i) for i in part.indices[new])
 
-    def within(
-        self, area: Rect | Region | None, *, cancelled: Callable[[], bool] | None = None
-    ) -> Prediction:
+    def within(self, area: Rect | Region | None, *, progress: Progress = SILENT) -> Prediction:
         """Return the tiles predicted so far in an area, as a copy that no longer grows.
 
         Parameters
         ----------
         area : Rect, Region or None
             Tiles that overlap the rectangle (level-0 px), or whose centres lie in the region; None for all.
-        cancelled : callable, optional
-            Once it is true, reading values of what is returned, or writing it to a file, ends in Cancelled.
+        progress : Progress
+            Of what is returned.
 
         Returns
         -------
         Prediction
-            Without any tile where nothing of the area is predicted.
+            Without tiles if none in the area is predicted.
         """
         indices = self.indices
-        return self.only(indices[self.grid.is_in(area, indices)], cancelled=cancelled)
+        return self.only(indices[self.grid.is_in(area, indices)], progress=progress)
 
-    def only(self, indices: NDArray[np.int64], *, cancelled: Callable[[], bool] | None = None) -> Prediction:
-        """Return the given tiles as far as they are predicted, as a copy; see `within`."""
-        chosen = Prediction(self.bundle, self.grid, self.slide, _cancelled=cancelled)
+    def only(self, indices: NDArray[np.int64], *, progress: Progress = SILENT) -> Prediction:
+        """Return those of the given tiles that are predicted, as a copy; see `within`."""
+        chosen = Prediction(self.bundle, self.grid, self.slide, progress=progress)
         wanted = np.zeros(self.grid.size, bool)
         wanted[indices] = True
         for part in self._parts:
             chosen.add(part.rows(wanted[part.indices]))
         return chosen
-
-    def check(self) -> None:
-        """Check that nobody asked to stop; else Cancelled, see `within`."""
-        if self._cancelled is not None and self._cancelled():
-            raise Cancelled("cancelled")
 
     def response(self, index: int) -> Response:
         """Return the method's response for one tile, a single row.
@@ -149,7 +148,7 @@ class Prediction:
         Parameters
         ----------
         name : str
-            Gene.
+            Name of the gene.
         variant : str, optional
             One of `variants`; the last one unless given.
 
@@ -172,7 +171,7 @@ class Prediction:
     ) -> NDArray[np.float32]:
         """Return values (number of tiles, number of genes) float32 for columns of the panel; see `gene`.
 
-        `tiles` are places in `indices`, from a start to a stop without gaps.
+        `tiles` is a slice of `indices`, without a step.
         """
         variant = variant or self.variants[-1]
         if variant not in self.variants:
@@ -185,21 +184,21 @@ class Prediction:
         )
 
     def interval(self, name: str, level: float = 0.9) -> NDArray[np.float32] | None:
-        """Return the half width of the intervals around `gene`'s values of the variant to trust.
+        """Return the half width of the intervals around a gene's values of the last variant.
 
         The interval of a value is from ``max(LOWEST, value - half width)`` to ``value + half width``.
 
         Parameters
         ----------
         name : str
-            Gene.
+            Name of the gene.
         level : float
-            Share of the measured values that the intervals hold, of `calibration.trust.LEVELS`.
+            Share of measured values inside the intervals, one of `calibration.trust.LEVELS`.
 
         Returns
         -------
         ndarray or None
-            (n,) float32, log10-spot units, in the order of `indices`; None where the model does not say.
+            (n,) float32, log10-spot units, in the order of `indices`; None if the model has no intervals.
 
         Raises
         ------
@@ -219,7 +218,7 @@ class Prediction:
 
         def half(response: Response) -> NDArray[np.float32]:
             width = self.bundle.model.interval(response, trusted, genes, level)
-            assert width is not None  # noqa: S101  (of the trusted variant of a model with trust)
+            assert width is not None  # noqa: S101  (the last variant of a model with intervals)
             return width
 
         return self._over_parts(half, genes, tiles)
@@ -233,9 +232,9 @@ class Prediction:
         """Compute values batch by batch, and return one array (number of tiles, number of genes)."""
         first, last, _ = tiles.indices(len(self))
         out = np.empty((max(0, last - first), len(np.arange(len(self.genes))[genes])), np.float32)
-        place = 0  # of the batch, among all tiles
+        place = 0  # position of the batch among all tiles
         for part in self._parts:
-            self.check()
+            self.progress.raise_if_cancelled()
             begin, end = max(first - place, 0), min(last - place, len(part.indices))
             if begin < end:
                 some = part.rows(slice(begin, end))
@@ -248,21 +247,17 @@ class Prediction:
         return self.on_grid(self.gene(name, variant))
 
     def distance(self) -> NDArray[np.float32]:
-        """Return 1 - cosine to the most similar gallery spot, (n,) float32: unlikeness to training."""
+        """Return each tile's distance (1 - cosine) from the most similar gallery spot, (n,) float32."""
         return self._parts.column("distance") if len(self) else np.empty(0, np.float32)
 
-    def distance_map(self) -> NDArray[np.float32]:
-        """Return `distance` on the tile grid, (rows, cols) float32 with NaN."""
-        return self.on_grid(self.distance())
-
     def unlike(self) -> NDArray[np.float32] | None:
-        """Return for each tile the share of held-out training spots that were nearer to the gallery.
+        """Return, for each tile, the share of held-out training spots nearer to the gallery.
 
         Returns
         -------
         ndarray or None
-            (n,) float32 in [0, 1], in the order of `indices`; near 1 for a tile like nothing in the training.
-            None where the model does not say.
+            (n,) float32 in [0, 1], in the order of `indices`; near 1 for a tile unlike all training tissue.
+            None if the model does not provide it.
         """
         trust = self.bundle.trust
         return None if trust is None else trust.unlike(self.distance())
@@ -274,7 +269,7 @@ class Prediction:
 
     @property
     def is_unlike(self) -> bool:
-        """Whether the slide is too unlike the training slides for its values to be relied on."""
+        """Whether the slide is too unlike the training slides for reliable values."""
         return (self.unlike_share() or 0.0) > UNLIKE_SHARE
 
     def on_grid(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -286,22 +281,22 @@ class Prediction:
     def to_anndata(self, genes: tuple[str, ...] | None = None) -> anndata.AnnData:
         """Return tiles x genes as AnnData, ready for scanpy and squidpy.
 
-        ``X`` holds the values to trust, those of the last variant; ``layers`` hold every variant;
+        ``X`` holds the final values, those of the last variant; ``layers`` hold every variant;
         ``obsm["spatial"]`` the tile centres, (x, y) in level-0 px; ``uns["spatial"]`` under the slide's name
         a reduced picture with its scale factors, see `table.spatial_facts`; ``uns["chrep"]`` the `facts`.
         ``var["training_mean"]`` and ``var["training_sd"]`` are those of the genes over the training spots.
-        Where the model says how far to trust it also ``layers["interval_90"]`` (half widths, log10-spot; an
-        interval starts at ``max(0, value - half width)``), ``obs["unlike_training"]`` (see `unlike`),
-        ``var["accuracy"]`` (correlation to expect on a new section), ``var["predictable"]`` and
+        If the model has intervals, also ``layers["interval_90"]`` (half widths, log10-spot; an interval
+        starts at ``max(0, value - half width)``), ``obs["unlike_training"]`` (see `unlike`),
+        ``var["accuracy"]`` (expected correlation on a new section), ``var["predictable"]`` and
         ``uns["chrep"]["unlike_share"]``.
 
         Parameters
         ----------
         genes : tuple of str, optional
-            Which genes; all unless given. GeneError for an unknown one.
+            Genes to include; all unless given. GeneError for an unknown one.
         """
         table = self.to_layers(genes)
-        table.X = table.layers[self.variants[-1]].copy()  # not shared: scanpy changes X in place
+        table.X = table.layers[self.variants[-1]].copy()  # a copy, because scanpy changes X in place
         table.uns["spatial"] = {library_of(self.slide): spatial_facts(self.slide, self.grid.tile_px)}
         return table
 
@@ -346,16 +341,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Preview:
-    """A rough map of all tiles of a request, from predictions of a few of them.
+    """A coarse map of all requested tiles, from predictions of a few of them.
 
     Attributes
     ----------
     prediction : Prediction
-        Of the few. Their neighbourhoods are not looked at as a whole, so their values are rough as well.
+        Prediction of the few tiles; approximate, as their neighbourhoods are only partly encoded.
     tiles : ndarray
-        (n,) int64 flat indices of all tiles of the request.
+        (n,) int64 flat indices of all requested tiles.
     stand_in : ndarray
-        (n,) int64, for each of them the place of its stand-in in the prediction's order.
+        (n,) int64, for each of these the position of the predicted tile whose value is shown for it.
     """
 
     prediction: Prediction
@@ -363,7 +358,7 @@ class Preview:
     stand_in: NDArray[np.int64]
 
     def fill(self, values: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Write the few tiles' `values` into a map (rows, cols), wherever it is still NaN."""
+        """Write the values of the predicted tiles into a map (rows, cols) wherever it is NaN."""
         flat = out.reshape(-1)
         open_ = np.isnan(flat[self.tiles])
         flat[self.tiles[open_]] = values[self.stand_in[open_]]

@@ -1,9 +1,9 @@
-"""A bundle and a slide, batch by batch, to a prediction."""
+"""Prediction of a slide with a bundle, batch by batch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ from scipy.spatial import cKDTree
 from chrep_model.bundle import Bundle
 from chrep_model.cache import default_cache
 from chrep_model.device import choose_device
-from chrep_model.embeddings import Progress, SlideEmbeddings
+from chrep_model.embeddings import SlideEmbeddings
 from chrep_model.errors import Cancelled, PredictionError
 from chrep_model.geometry import Rect
 from chrep_model.prediction import indexes
 from chrep_model.prediction.parts import PredictionPart
 from chrep_model.prediction.prediction import Prediction, Preview
+from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.region import Region
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileGrid
@@ -30,19 +31,19 @@ if TYPE_CHECKING:
     from chrep_model.encoders.encoder import Precision
 
 PREVIEW_TILES = 64
-"""So many tiles stand for all of a request in its preview; two batches."""
+"""Number of tiles that are predicted for a preview; two batches."""
 
 
 @dataclass(frozen=True)
 class SlideContext:
-    """A slide made ready for one model.
+    """A slide prepared for prediction with one model.
 
     Attributes
     ----------
     slide : Slide
         The slide.
     embeddings : SlideEmbeddings
-        Its embeddings, with the slide's stain and standardisation.
+        Embeddings of the slide, with its stain and standardisation.
     grid : TileGrid
         The tiles to predict; with a stride of 1 those of the embeddings.
     tissue : ndarray
@@ -55,7 +56,7 @@ class SlideContext:
     tissue: NDArray[np.int64]
 
     def tiles(self, area: Rect | Region | None = None) -> NDArray[np.int64]:
-        """Tissue tiles in an area (see `TileGrid.is_in`; None for the whole slide), centre outwards."""
+        """Return the tissue tiles in an area (None for the whole slide), sorted from its centre outwards."""
         rows, cols = self.slide.shape
         around = area.bounds if isinstance(area, Region) else area
         centre = around.centre if around is not None else (cols / 2, rows / 2)
@@ -63,24 +64,24 @@ class SlideContext:
 
 
 class Predictor:
-    """Runs a bundle over slides.
+    """Predictor of slides with one bundle.
 
     Parameters
     ----------
     bundle : Bundle
         The model.
     device : str
-        ``"auto"`` (a GPU where there is one), or a torch device.
+        ``"auto"`` (a GPU if there is one), or a torch device.
     batch_size : int, optional
-        Tiles per batch; unless given, what `tune` found to be fastest here, else `DEFAULT_BATCH`. What comes
-        out does not depend on it beyond rounding.
+        Tiles per batch; by default the fastest found by `tune`, else `DEFAULT_BATCH`. Predictions do not
+        depend on it, up to rounding.
     cache_dir : Path, optional
-        Where embeddings are kept; `default_cache()` unless given.
+        Cache folder of the embeddings; `default_cache()` unless given.
     precision : str
-        In what the encoder computes, ``"fp32"`` or ``"bf16"``.
+        Precision of the encoder, ``"fp32"`` or ``"bf16"``.
     whole_slides : bool
-        Whether so many tiles are to come that the first may take longer: each core of a CPU then encodes
-        batches of its own, or the network is compiled, where `tune` found that it pays.
+        Whether whole slides are predicted, so that total speed matters more than the time until the first
+        tiles: each CPU core then encodes its own batches, or the network is compiled, if that is faster.
     """
 
     def __init__(
@@ -115,27 +116,26 @@ class Predictor:
         slide: Slide,
         *,
         stride: float = 1.0,
-        progress: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> SlideContext:
-        """Find the tissue and look at the slide's sample of tiles; takes seconds.
+        """Find the tissue, and encode the slide's sample of tiles; takes seconds.
 
         Parameters
         ----------
         stride : float
-            Distance of neighbouring tiles as a share of a tile.
+            Distance between neighbouring tiles, as a fraction of the tile.
 
         Raises
         ------
         ScaleError
             The slide's µm per px are unknown or too coarse for the model.
         SlideError
-            It cannot be read or holds no tissue.
+            The slide cannot be read or has no tissue.
         """
         embeddings = SlideEmbeddings(
             slide, self.encoder, cache=self.cache_dir, batch_size=self.batch_size, in_bulk=self._in_bulk
         )
-        embeddings.prepare(progress, cancelled)
+        embeddings.prepare(progress)
         if stride == 1.0:
             return SlideContext(slide, embeddings, embeddings.grid, embeddings.tissue)
         grid = TileGrid(slide.shape, embeddings.mpp, self.bundle.spec, stride)
@@ -146,19 +146,19 @@ class Predictor:
         context: SlideContext,
         indices: NDArray[np.int64] | Iterator[NDArray[np.int64]],
         *,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> Iterator[PredictionPart]:
-        """Predict tiles in the given order, one part per batch; ends early once `cancelled` says so.
+        """Predict tiles in the given order, one part per batch; ends early once cancelled.
 
         Parameters
         ----------
         indices : ndarray or iterator of ndarray
-            (n,) int64 flat indices of the grid; or the batches themselves, each taken when there is room to
-            read ahead.
+            (n,) int64 flat indices of the grid, or an iterator of batches, which is advanced when there is
+            room to read ahead.
         """
         parts = _batches(indices, self.batch_size) if isinstance(indices, np.ndarray) else indices
         features = context.embeddings.stream(
-            parts, self.bundle.context_um, stride=context.grid.stride, cancelled=cancelled
+            parts, self.bundle.context_um, stride=context.grid.stride, progress=progress
         )
         with suppress(Cancelled):
             for part, rows in features:
@@ -169,9 +169,9 @@ class Predictor:
         context: SlideContext,
         indices: NDArray[np.int64],
         *,
-        cancelled: Callable[[], bool] | None = None,
+        progress: Progress = SILENT,
     ) -> Preview | None:
-        """Predict a few tiles, spread evenly over those asked for; what is encoded serves `stream` as well.
+        """Predict a few tiles, spread evenly over `indices`; `stream` uses their embeddings again.
 
         Parameters
         ----------
@@ -181,14 +181,14 @@ class Predictor:
         Returns
         -------
         Preview or None
-            None once `cancelled` says so, and where the first batch of `stream` comes as soon.
+            None once cancelled, and where the first batch of `stream` comes as soon.
         """
         first = context.grid.centres(indices[: self.batch_size])
         if context.embeddings.missing(first, self.bundle.context_um, on_grid=True) <= PREVIEW_TILES:
             return None
         few = spread_evenly(context.grid, indices, PREVIEW_TILES)
         try:
-            features = context.embeddings.rough(few, self.bundle.context_um, cancelled=cancelled)
+            features = context.embeddings.rough(few, self.bundle.context_um, progress=progress)
         except Cancelled:
             return None
         prediction = Prediction(self.bundle, context.grid, context.slide)
@@ -202,17 +202,19 @@ class Predictor:
         rect: Rect | None = None,
         *,
         stride: float = 1.0,
-        progress: Progress | None = None,
+        progress: Progress = SILENT,
     ) -> Prediction:
-        """Predict the tissue in `rect` (level-0 px), or all of it.
+        """Predict the tissue of a slide, or of the rectangle `rect` (level-0 px).
 
         Raises
         ------
         PredictionError
             There is no tissue in `rect`.
+        Cancelled
+            `progress.cancelled` returned True.
         """
         context = self.prepare(slide, stride=stride, progress=progress)
-        indices = context.grid.scan_order(context.tiles(rect))  # nobody looks on: as reading is fastest
+        indices = context.grid.scan_order(context.tiles(rect))  # the order in which reading is fastest
         if not len(indices):
             raise PredictionError(
                 "there is no tissue in this region",
@@ -220,10 +222,10 @@ class Predictor:
                 remedy="Choose one that overlaps the tissue.",
             )
         prediction = Prediction(self.bundle, context.grid, slide)
-        for part in self.stream(context, indices):
+        for part in self.stream(context, indices, progress=progress):
             prediction.add(part)
-            if progress is not None:
-                progress(len(prediction), len(indices), f"predicting {slide.name}")
+            progress.advance(len(prediction), len(indices), f"predicting {slide.name}")
+        progress.raise_if_cancelled()  # `stream` just ends then
         return prediction
 
 
@@ -232,7 +234,7 @@ def _batches(indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64
 
 
 def spread_evenly(grid: TileGrid, indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many of the tiles, on the finest square lattice that holds no more; at least one."""
+    """Select at most `most` tiles, and at least one, on the finest possible square lattice."""
     rows, cols = np.divmod(indices, grid.shape[1])
     for step in range(max(1, math.isqrt(len(indices) // most)), max(grid.shape) + 1):
         chosen = (rows % step == step // 2) & (cols % step == step // 2)

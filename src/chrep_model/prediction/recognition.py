@@ -1,4 +1,4 @@
-"""Recognise the tables of predictions that were written before: h5ad, zarr and SpatialData."""
+"""Recognition of files with stored predictions: h5ad, zarr and SpatialData."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_table(path: Path) -> bool:
     Raises
     ------
     Exception
-        Any, where the file is damaged.
+        Any error, if the file is damaged.
     """
     if path.is_dir():
         return any(path.glob("uns/chrep")) or any(path.glob("tables/*/uns/chrep"))

@@ -1,11 +1,12 @@
-"""Read a prediction back from the file it was written to, to view it without the model.
+"""Reading of stored predictions, to view them without the model.
 
-What comes back is a `Prediction` like any other. Its bundle holds the table of the file in place of networks,
-so that it gives the values that were written and no others.
+The result is a `Prediction` whose bundle holds the file's table instead of networks, and so returns the
+stored values.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,36 +40,36 @@ if TYPE_CHECKING:
 _LEVEL = 0.9
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StoredBundle(Bundle):
     """Facts of a bundle as stored in the file of a prediction; it cannot predict.
 
     Attributes
     ----------
     table : AnnData
-        As `Prediction.to_anndata` made it.
+        Table as written by `Prediction.to_anndata`.
     """
 
     table: AnnData = field(repr=False)
 
     @property
     def hash(self) -> str:
-        """Hash of its own, different from the bundle's, which can predict."""
+        """Hash of the table, different from that of the bundle, which can predict."""
         return f"{self.card.seal} in {self.path}"
 
     @property
     def recall(self) -> float:
-        """Recall of the gallery search that the predictions were made with."""
+        """Recall of the gallery search used for the prediction."""
         return float(self.table.uns["chrep"].get("search_recall", 1.0))
 
     @cached_property
     def trust(self) -> Any:
-        """The stored `StoredTrust`; None if the file has none."""
+        """Reliability as stored in the file (`StoredTrust`); None if it has none."""
         return StoredTrust.of(self.table) if INTERVAL_LAYER in self.table.layers else None
 
     @cached_property
     def model(self) -> Any:
-        """The `StoredModel`, which reads values from the table instead of computing them."""
+        """Replacement for the model (`StoredModel`), which reads values from the table."""
         return StoredModel(self)
 
     def encoder(self, device: str = "cpu", precision: Precision = "fp32") -> NoReturn:
@@ -85,7 +86,7 @@ class StoredBundle(Bundle):
 
 
 class StoredModel:
-    """A stand-in for a model that reads its values from a stored table."""
+    """Replacement for a model that reads values from a stored table."""
 
     def __init__(self, bundle: StoredBundle) -> None:
         self._bundle = bundle
@@ -115,7 +116,7 @@ class StoredModel:
         Raises
         ------
         SettingsError
-            Another level than the one that is written.
+            The level is not the stored one.
         """
         if level != _LEVEL:
             raise SettingsError(f"the file has intervals of {_LEVEL:.0%} only")
@@ -124,7 +125,7 @@ class StoredModel:
 
 @dataclass(frozen=True)
 class StoredTrust:
-    """Likeness to training tissue and accuracy of genes, as stored in a file.
+    """Similarity to training tissue and accuracy of genes, as stored in a file.
 
     Attributes
     ----------
@@ -163,27 +164,28 @@ def is_stored(path: Path) -> bool:
     """Return whether a path is a stored prediction as AnnData or SpatialData; never raises."""
     try:
         return _table_path(path) is not None and is_table(path)
-    except Exception:  # damaged, or not ours: either way no prediction
+    except Exception:  # damaged, or not a prediction
         return False
 
 
-def read_prediction(path: Path, slides: Iterable[Slide] = ()) -> Prediction:
+def read_prediction(path: str | os.PathLike[str], slides: Iterable[Slide] = ()) -> Prediction:
     """Read a prediction that `write_prediction` wrote as h5ad, zarr or spatialdata.
 
     Parameters
     ----------
-    path : Path
+    path : path
         The file or folder.
     slides : iterable of Slide
-        Slides that are open: the one that was predicted is found among them by its content. Else it is
-        looked for where it lay when it was predicted on this computer, beside the file, and in the folder
-        above. For one that is not found stands an `AbsentSlide`.
+        Open slides, among which the predicted one is recognised by its fingerprint. Otherwise it is searched
+        for at its former path on this computer, beside the file, and in the folder above. If it is not found,
+        an `AbsentSlide` replaces it.
 
     Raises
     ------
     PredictionError
-        There is no such prediction, or it is damaged, or written by an older version.
+        The file is not a prediction, is damaged, or was written by an older version.
     """
+    path = Path(path)
     where = _table_path(path)
     if where is None:
         what = "this is no prediction as AnnData or SpatialData"
@@ -227,7 +229,7 @@ def _table_path(path: Path) -> Path | None:
             places = (path, path / "tables" / TABLE)
             return next((place for place in places if (place / "uns" / "chrep").is_dir()), None)
         return path if path.suffix.lower() == ".h5ad" and path.is_file() else None
-    except OSError:  # a folder that we may not look into
+    except OSError:  # no permission to read the folder
         return None
 
 
@@ -235,7 +237,7 @@ def _read(path: Path) -> AnnData:
     import anndata
 
     table = read_table(path, PredictionError) if path.is_dir() else anndata.read_h5ad(path)
-    del table.X  # the values of one of the layers again
+    del table.X  # a copy of one of the layers
     return table
 
 
@@ -252,19 +254,19 @@ def _bundle(path: Path, table: AnnData, facts: Mapping[str, Any]) -> StoredBundl
         "chrep_version": str(facts["chrep_version"]), "seal": str(facts["bundle_hash"]).split(" in ")[0],
         "sections": [], "settings": {}, "files": {},
     }  # fmt: skip
-    card = Card.model_construct(**known)  # of what is not known, nothing is claimed
+    card = Card.model_construct(**known)  # without validation, since some fields are unknown
     training = (table.var[f"training_{name}"].to_numpy() for name in ("mean", "sd"))
     return StoredBundle(path, card, GenePanel(tuple(map(str, table.var_names)), *training), table)
 
 
 def _slide(path: Path, facts: Mapping[str, Any], mpp: Mpp, slides: Iterable[Slide]) -> Slide | None:
-    """Find the predicted slide by its content; None if it is in none of the known places."""
+    """Find the predicted slide by its fingerprint; None if it is in none of the known places."""
     fingerprint, name = str(facts["slide_fingerprint"]), Path(str(facts["slide"])).name
     for slide in slides:
         if slide.mpp is not None and slide.mpp.value == mpp.value and slide.fingerprint == fingerprint:
             return slide
     known = recall(fingerprint)
-    if known is None and "slide_path" in facts:  # as earlier versions wrote it
+    if known is None and "slide_path" in facts:  # in files of earlier versions
         known = Path(str(facts["slide_path"]))
     for place in (known, path.parent / name, path.parent.parent / name):
         if place is None:
@@ -281,10 +283,10 @@ def _slide(path: Path, facts: Mapping[str, Any], mpp: Mpp, slides: Iterable[Slid
 
 
 def _absent(table: AnnData, facts: Mapping[str, Any], mpp: Mpp) -> AbsentSlide:
-    """Return a stand-in for a slide that was not found, with the picture stored in the file."""
+    """Return a replacement for a slide that was not found, with the picture stored in the file."""
     rows, cols = (int(n) for n in facts["slide_shape"])
     picture = None
-    for library in table.uns.get("spatial", {}).values():  # of one slide; older files have none
+    for library in table.uns.get("spatial", {}).values():  # at most one; older files have none
         picture = library["images"].get("hires")
     name, fingerprint = Path(str(facts["slide"])).name, str(facts["slide_fingerprint"])
     return AbsentSlide(Path(name), (rows, cols), fingerprint, mpp, picture, facts.get("slide_scene", ""))

@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from chrep_model.slides.tiles import TileGrid
 
 INTERVAL_LAYER = "interval_90"
-"""Layer of an exported table: half width of the interval that holds 90 % of the measured values."""
+"""Layer of an exported table with the half widths of the 90 % intervals."""
 
 PICTURE_PX, PICTURE_UM = 2000, 4.0
-"""The picture in a table has at most so many pixels a side, none of which is smaller than so many µm."""
+"""Longest side in pixels, and smallest pixel size in µm, of the picture in a table."""
 
 
 def table_of_tiles(
     grid: TileGrid, indices: NDArray[np.int64], panel: GenePanel, columns: NDArray[np.int64]
 ) -> AnnData:
-    """Return tiles x genes without values: where the tiles lie, and what the model knows of the genes.
+    """Create an AnnData of tiles and genes without values: positions of the tiles, statistics of the genes.
 
     Parameters
     ----------
     grid : TileGrid
-        Of the tiles.
+        Grid of the tiles.
     indices : ndarray
         (n,) int64 flat indices of the tiles on the grid.
     panel : GenePanel
         The model's genes.
     columns : ndarray
-        Which of them, by their number.
+        Indices of the genes to include.
     """
     import anndata
     import pandas as pd
@@ -55,8 +55,8 @@ def table_of_tiles(
 
 
 def library_of(slide: Slide) -> str:
-    """Return the name under which ``uns["spatial"]`` has the slide: its own, without what parts folders."""
-    return slide.name.replace("/", "_")  # scenes may have it; it would make groups within groups
+    """Return the slide's name for ``uns["spatial"]``, which must not contain a slash."""
+    return slide.name.replace("/", "_")  # names of scenes may have one, which would create nested groups
 
 
 def spatial_facts(slide: Slide, tile_px: float) -> dict[str, Any]:
@@ -65,16 +65,16 @@ def spatial_facts(slide: Slide, tile_px: float) -> dict[str, Any]:
     Parameters
     ----------
     slide : Slide
-        Its µm per pixel are known.
+        Slide with known µm per pixel.
     tile_px : float
-        Edge of a tile in level-0 px.
+        Side of a tile in level-0 px.
 
     Returns
     -------
     dict
-        ``images``: ``hires``, uint8 (rows, cols, 3), or nothing where the slide cannot be read;
+        ``images``: ``hires``, uint8 (rows, cols, 3), or nothing if the slide cannot be read;
         ``scalefactors``: ``tissue_hires_scalef`` (pixels of the picture per level-0 px; 1 without a picture)
-        and ``spot_diameter_fullres`` (edge of a tile in level-0 px); ``metadata``.
+        and ``spot_diameter_fullres`` (side of a tile in level-0 px); ``metadata``.
     """
     mpp = slide.require_mpp()
     finest = math.ceil(max(slide.shape) / max(um_to_px(PICTURE_UM, mpp), 1.0))
@@ -82,7 +82,7 @@ def spatial_facts(slide: Slide, tile_px: float) -> dict[str, Any]:
     try:
         picture, downsample = slide.thumbnail(min(PICTURE_PX, finest))
         images, scale = {"hires": picture}, 1 / downsample
-    except SlideError:  # it is not where it was when it was predicted
+    except SlideError:  # the slide was moved since its prediction
         pass
     return {
         "images": images,

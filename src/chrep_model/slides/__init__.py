@@ -1,1 +1,1 @@
-"""Where pixels come from: slides, their pyramids, tissue, tiles and stain."""
+"""Slides and their pixels: file formats, pyramids, tissue detection, tiles and stain."""

@@ -1,4 +1,4 @@
-"""A stand-in for a slide that was not found: its facts are known, its pixels are not."""
+"""A replacement for a slide that was not found: size and scale are known, pixels are not."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from chrep_model.slides.slide import Mpp, Slide
 
 
 class AbsentSlide(Slide):
-    """Stand-in for a slide that was not found; reading from it is an error.
+    """Replacement for a slide that was not found; reading pixels from it is an error.
 
     Parameters
     ----------
     path
-        Where it was.
+        Former path of the slide.
     shape
-        (rows, cols) of its level 0.
+        (rows, cols) of level 0.
     fingerprint
-        Hex digest of its content.
+        Hex digest of the slide's content.
     mpp
-        Its µm per pixel.
+        µm per pixel.
     picture
-        uint8 (rows, cols, 3), the whole slide reduced; None where none was kept.
+        uint8 (rows, cols, 3), a stored thumbnail of the slide; None if there is none.
     scene
-        Which picture of a file that holds several.
+        Name of the picture in a file that holds several.
     """
 
     def __init__(
@@ -38,25 +38,25 @@ class AbsentSlide(Slide):
         picture: RgbArray | None = None,
         scene: str = "",
     ) -> None:
-        super().__init__(_Absent(path, shape, fingerprint, scene), mpp)
+        super().__init__(_AbsentBackend(path, shape, fingerprint, scene), mpp)
         self._picture = picture
 
     def thumbnail(self, max_px: int = 1024) -> tuple[RgbArray, float]:
-        """Return the stored picture, whatever its size, and its downsample.
+        """Return the stored thumbnail, in its stored size, and its downsample.
 
         Raises
         ------
         SlideError
-            None was kept.
+            No thumbnail was stored.
         """
         if self._picture is None:
             return super().thumbnail(max_px)
         return self._picture, max(self.shape) / max(self._picture.shape[:2])
 
 
-class _Absent(Backend):
+class _AbsentBackend(Backend):
     def __init__(self, path: Path, shape: tuple[int, int], fingerprint: str, scene: str) -> None:
-        self.part, self.scenes = scene, (scene,) if scene else ()  # the others are not known
+        self.part, self.scenes = scene, (scene,) if scene else ()  # other scenes of the file are unknown
         self.path, self.shapes, self.chunks = path, (shape,), ((512, 512),)
         self.mpp_xy, self.properties = None, {}
         self._fingerprint = fingerprint

@@ -1,4 +1,4 @@
-"""A region that somebody drew on a slide."""
+"""A region of a slide, drawn as polygons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chrep_model.geometry import FloatArray, Rect
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """What one polygon or several cover together.
+    """The area covered by one or several polygons.
 
     Parameters
     ----------
@@ -24,8 +24,8 @@ class Region:
     Raises
     ------
     SettingsError
-        There is no polygon; one has fewer than three corners, or crosses itself, so that it would be unclear
-        what is inside.
+        There is no polygon, or one has fewer than three corners or crosses itself, so that its inside is
+        ambiguous.
     """
 
     polygons: Sequence[FloatArray]
@@ -47,13 +47,13 @@ class Region:
 
     @property
     def bounds(self) -> Rect:
-        """The smallest rectangle around it, in level-0 pixels."""
+        """Smallest rectangle around the region, in level-0 pixels."""
         corners = np.concatenate(list(self.polygons))
         (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
         return Rect(float(x0), float(y0), float(x1 - x0), float(y1 - y0))
 
     def contains(self, xy: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Tell which of the points (n, 2), (x, y) in level-0 pixels, lie inside; (n,) bool."""
+        """Return which of the points (n, 2), (x, y) in level-0 pixels, lie inside; (n,) bool."""
         points = np.asarray(xy, np.float64).reshape(-1, 2)
         inside = np.zeros(len(points), bool)
         for polygon in self.polygons:
@@ -62,7 +62,7 @@ class Region:
 
 
 def _inside(polygon: FloatArray, points: FloatArray) -> npt.NDArray[np.bool_]:
-    """Tell whether a ray from each point to the right passes an odd number of edges."""
+    """Return which points are inside: a ray to the right crosses an odd number of edges."""
     x, y = points.T
     odd = np.zeros(len(points), bool)
     for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
@@ -72,7 +72,7 @@ def _inside(polygon: FloatArray, points: FloatArray) -> npt.NDArray[np.bool_]:
 
 
 def _crosses_itself(polygon: FloatArray) -> bool:
-    """Tell whether two edges cross in their middle; edges that touch do no harm."""
+    """Return whether two edges of a polygon cross; edges that only touch do not count."""
     starts, ends = polygon, np.roll(polygon, -1, axis=0)
     for number in range(len(polygon) - 2):
         start, end = starts[number], ends[number]
@@ -85,6 +85,6 @@ def _crosses_itself(polygon: FloatArray) -> bool:
 
 
 def _side(start: FloatArray, end: FloatArray, point: FloatArray) -> FloatArray:
-    """Sign of where points lie: 1 on one side of the line from start to end, -1 on the other, 0 on it."""
+    """Return the side of the line from start to end on which points lie: 1, -1, or 0 on the line."""
     along, to = end - start, point - start
     return np.sign(along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0])

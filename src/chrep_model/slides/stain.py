@@ -1,4 +1,4 @@
-"""How a slide is stained: the colours of its haematoxylin and eosin, and how strong they are."""
+"""Stain of a slide: colours and strengths of its haematoxylin and eosin."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StainFit:
     strength : ndarray
         (2,) float32: 99th percentiles of the haematoxylin and eosin densities over the tissue.
     source : str
-        ``"macenko"`` where the fit held, ``"ruifrok"`` where the standard colours had to serve.
+        ``"macenko"`` for fitted colours, ``"ruifrok"`` for the standard colours if the fit failed.
     """
 
     unmix: NDArray[np.float32]
@@ -46,7 +46,7 @@ def fit_stains(tiles: NDArray[np.uint8]) -> StainFit:
 
     Notes
     -----
-    Tissue stained with one dye, or none, has no two colours to be found; the standard ones serve there.
+    If the tissue is stained with one dye or none, no two colours can be fitted, and standard ones are used.
     """
     pixels = tiles.reshape(-1, 3)
     pixels = pixels[:: max(1, len(pixels) // _PIXELS)]
@@ -62,7 +62,7 @@ def fit_stains(tiles: NDArray[np.uint8]) -> StainFit:
 
 
 def optical_density(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Optical density, log10, of uint8 colours; 0 for white. Shape as given."""
+    """Compute the optical density (log10) of uint8 colours, an array of the same shape; 0 for white."""
     return -np.log10((rgb.astype(np.float32) + 1.0) / 256.0)
 
 
@@ -82,13 +82,13 @@ def _macenko(pixels: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> tuple[NDAr
         )
         try:
             fit = sq.experimental.im.fit_stain_reference(sdata, "tiles", method="macenko", max_angle_deg=35.0)
-        except RuntimeError:  # squidpy's own check: the colours found are not those of haematoxylin and eosin
+        except RuntimeError:  # squidpy's check: the fitted colours are not those of haematoxylin and eosin
             return RUIFROK, "ruifrok"
     return np.asarray(fit.stain_matrix)[:, :2].T, "macenko"
 
 
 def _unmixing(colours: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Inverse of the rows haematoxylin, eosin and what is orthogonal to both."""
+    """Invert the matrix with the rows haematoxylin, eosin, and the colour orthogonal to both."""
     rows = np.vstack([colours, np.cross(colours[0], colours[1])])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return np.linalg.inv(rows).astype(np.float32)

@@ -1,8 +1,8 @@
-"""Tiles: how large they are, where they lie, and their pixels.
+"""Tiles of a slide: their size, their positions on a grid, and reading of their pixels.
 
-A model asks for tiles in µm (`TileSpec`). The grid of tiles hangs on the corner of the slide and not on what
-is in view (`TileGrid`), so that everybody who looks at a place computes the same tile. `TileReader` cuts
-tiles out of the nearest finer level and resamples them; a tile depends on its centre alone, not on its batch.
+A model defines the size of its tiles in µm (`TileSpec`). The grid of tiles starts at the slide's top left
+corner (`TileGrid`), not at that of the view, so that tiles are always the same. `TileReader` reads tiles from
+the nearest finer level and resamples them; a tile's pixels depend only on its centre, not on its batch.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from chrep_model.slides.slide import Slide
 if TYPE_CHECKING:
     from chrep_model.slides.tissue import TissueMask
 
-# A slide may be this much coarser than a model asks for; beyond, tiles would lack the detail it learned from.
+# A slide may be coarser than the model's tiles by this factor; at more, tiles would lack detail.
 MAX_UPSAMPLING = 1.10
-# Levels are rarely exact multiples (4.00012); one this close to what is asked for is as good as it.
+# A level coarser by less than this factor counts as equal; levels are rarely exact multiples (4.00012).
 _SAME_SCALE = 1.01
 
-# Threads that read tiles: one for each core, and no more than a disk serves.
+# Number of threads that read tiles: one per core, up to a number that a disk can serve.
 THREADS = min(8, os.cpu_count() or 2)
 
-# Tiles across a strip of a scan: what the threads come back to in its next row is still decoded.
+# Width of a strip in tiles: the file's tiles stay in the cache until the next row of the strip is read.
 STRIP = 32
 
 Indices = npt.NDArray[np.int64]
@@ -47,7 +47,7 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TileSpec:
-    """What a model sees: a square of `px` pixels at `mpp` µm per pixel."""
+    """Size of a model's tiles: squares of `px` pixels at `mpp` µm per pixel."""
 
     mpp: float
     px: int
@@ -59,7 +59,7 @@ class TileSpec:
 
     @classmethod
     def from_um(cls, tile_um: float, px: int) -> TileSpec:
-        """Return the tile that is `tile_um` µm wide in `px` pixels."""
+        """Return the size of tiles that are `tile_um` µm wide in `px` pixels."""
         return cls(tile_um / px, px) if px > 0 else cls(tile_um, px)
 
     @property
@@ -69,10 +69,10 @@ class TileSpec:
 
 
 class TileGrid:
-    """The regular grid of tiles over a slide, anchored to its top left corner.
+    """Regular grid of tiles over a slide, starting at its top left corner.
 
     Tile (row, col) covers ``[col * step, col * step + tile)`` across and the same with row down, in level-0
-    pixels. It is in the grid when its centre lies inside the slide. Flat indices count along the rows.
+    pixels. The grid holds all tiles whose centre is inside the slide. Flat indices count along the rows.
 
     Parameters
     ----------
@@ -81,16 +81,17 @@ class TileGrid:
     slide_mpp
         µm per level-0 pixel.
     spec
-        The tile.
+        Size of the tiles.
     stride
-        Distance of neighbouring tiles as a fraction of a tile: 1 side by side, 0.5 half overlapping, 2 gaps.
+        Distance between neighbouring tiles as a fraction of a tile: 1 for adjacent tiles, 0.5 for tiles that
+        overlap by half, 2 for gaps.
 
     Attributes
     ----------
     shape
         (rows, cols) of the grid.
     step_px, tile_px
-        Distance and side of tiles in level-0 pixels, not rounded.
+        Distance between neighbouring tiles and side of a tile in level-0 pixels, not rounded.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class TileGrid:
         self.slide_shape, self.spec, self.stride = slide_shape, spec, stride
         self.tile_px = um_to_px(spec.um, slide_mpp)
         self.step_px = self.tile_px * stride
-        # Centres are at k * step + tile / 2; those below the extent are counted.
+        # Centres are at k * step + tile / 2; count those inside the slide.
         rows, cols = (max(0, math.ceil((n - self.tile_px / 2) / self.step_px)) for n in slide_shape)
         self.shape = (rows, cols)
 
@@ -117,7 +118,7 @@ class TileGrid:
         return self.shape[0] * self.shape[1]
 
     def centres(self, indices: npt.ArrayLike | None = None) -> Points:
-        """Return centres as float64 (n, 2), (x, y) in level-0 pixels; of all tiles without `indices`."""
+        """Return the centres of tiles (all by default) as float64 (n, 2), (x, y) in level-0 pixels."""
         flat = np.arange(self.size) if indices is None else np.asarray(indices, np.int64)
         if flat.size and (flat.min() < 0 or flat.max() >= self.size):
             raise IndexError(f"tile {flat.min()} to {flat.max()} of a grid with {self.size}")
@@ -127,28 +128,28 @@ class TileGrid:
     def index_at(self, x: float, y: float) -> int | None:
         """Return the flat index of the tile whose centre is nearest to (x, y) in level-0 pixels.
 
-        It is the tile that a heatmap with one pixel per tile shows there; None outside of the grid.
+        A heatmap with one pixel per tile shows this tile there. None outside the grid.
         """
         (index,) = self.indices_at([(x, y)])
         return None if index < 0 else int(index)
 
     def indices_at(self, xy: npt.ArrayLike) -> Indices:
-        """Return `index_at` of points (n, 2), (x, y), as int64 (n,); -1 outside of the grid."""
+        """Return the flat indices of the tiles at points (n, 2), (x, y); int64 (n,), -1 outside the grid."""
         cols, rows = np.floor((np.asarray(xy, np.float64) - self.tile_px / 2) / self.step_px + 0.5).T
         inside = (rows >= 0) & (rows < self.shape[0]) & (cols >= 0) & (cols < self.shape[1])
         return np.where(inside, rows * self.shape[1] + cols, -1).astype(np.int64)
 
     def indices_in(self, rect: Rect) -> Indices:
-        """Return the flat indices, ascending, of tiles that share area with a rectangle in level-0 pixels."""
+        """Return the flat indices, ascending, of tiles that overlap a rectangle in level-0 pixels."""
         rows = self._overlapping(self.shape[0], rect.y, rect.bottom)
         cols = self._overlapping(self.shape[1], rect.x, rect.right)
         return (rows[:, None] * self.shape[1] + cols).ravel()
 
     def is_in(self, area: Rect | Region | None, indices: Indices) -> npt.NDArray[np.bool_]:
-        """Tell which of these tiles are in an area, (n,) bool.
+        """Return which tiles are in an area, (n,) bool.
 
-        That is: share area with a rectangle in level-0 pixels, have their centre in a region, or, for None,
-        all of them.
+        Tiles are in a rectangle (level-0 pixels) if they overlap it, and in a region if their centre is
+        inside; for None, all tiles are.
         """
         if area is None:
             return np.ones(len(indices), bool)
@@ -161,36 +162,36 @@ class TileGrid:
         return np.flatnonzero((edges < stop) & (edges + self.tile_px > start)).astype(np.int64)
 
     def order_from(self, xy: tuple[float, float], indices: npt.ArrayLike) -> Indices:
-        """Return `indices` by distance of their centres from (x, y), nearest first; ties keep their order."""
+        """Sort `indices` by the distance of their centres from (x, y), nearest first, with a stable sort."""
         flat = np.asarray(indices, np.int64)
         distance = ((self.centres(flat) - np.asarray(xy, np.float64)) ** 2).sum(axis=1)
         return flat[np.argsort(distance, kind="stable")]
 
     def scan_order(self, indices: npt.ArrayLike) -> Indices:
-        """Return `indices` row by row in strips down the slide, so that few tiles of the file serve many."""
+        """Sort `indices` row by row in vertical strips, so that a tile of the file is decoded only once."""
         flat = np.asarray(indices, np.int64)
         rows, cols = np.divmod(flat, max(self.shape[1], 1))
         return flat[np.lexsort((cols, rows, cols // STRIP))]
 
     def tissue(self, mask: TissueMask, min_fraction: float = 0.25) -> Indices:
-        """Return the flat indices, ascending, of the tiles that are tissue to at least `min_fraction`."""
+        """Return the flat indices, ascending, of tiles of which at least `min_fraction` is tissue."""
         return np.flatnonzero(mask.fraction(self.centres(), self.tile_px) >= min_fraction).astype(np.int64)
 
 
 class TileReader:
-    """Reads tiles around given centres.
+    """Reader of a slide's tiles around given centres.
 
     Parameters
     ----------
     slide
-        The slide; its µm per pixel have to be known.
+        The slide; its µm per pixel must be known.
     spec
-        The tile.
+        Size of the tiles.
 
     Attributes
     ----------
     level
-        The level that is read: the coarsest that is at least as fine as `spec`.
+        Level from which tiles are read: the coarsest that is at least as fine as `spec`.
 
     Raises
     ------
@@ -210,15 +211,15 @@ class TileReader:
         fine = [i for i, lv in enumerate(slide.levels) if mpp * lv.downsample <= spec.mpp * _SAME_SCALE]
         self.level = fine[-1] if fine else 0
         self._downsample = slide.levels[self.level].downsample
-        self._side = um_to_px(spec.um, mpp) / self._downsample  # of a tile, in pixels of the level
-        # The filter reaches this far beyond the tile, so that its border is as good as its middle.
+        self._side = um_to_px(spec.um, mpp) / self._downsample  # side of a tile in pixels of the level
+        # The filter needs this many pixels beyond the tile's border.
         self._margin = math.ceil(max(self._side / spec.px, 1.0)) + 1
 
     def read(self, centres_xy: npt.ArrayLike) -> RgbArray:
-        """Return uint8 tiles (n, px, px, 3) around centres (n, 2), (x, y) in level-0 pixels.
+        """Read tiles, uint8 (n, px, px, 3), around centres (n, 2), (x, y) in level-0 pixels.
 
-        Resampled from the level to `spec` with a triangle filter that averages when it reduces; the position
-        is kept to fractions of a pixel. White outside the slide. A tile depends on nothing but its centre.
+        Tiles are resampled from the level to `spec` with a triangle filter, which averages pixels when it
+        reduces, at positions that need not be whole pixels. Pixels outside the slide are white.
 
         Raises
         ------
@@ -230,11 +231,11 @@ class TileReader:
         return out
 
     def blank(self, n: int) -> RgbArray:
-        """Return room for n tiles, (n, px, px, 3) uint8."""
+        """Return an uninitialised array for n tiles, (n, px, px, 3) uint8."""
         return np.empty((n, self.spec.px, self.spec.px, 3), np.uint8)
 
     def fill(self, out: RgbArray, corners: Points, stopped: threading.Event | None = None) -> None:
-        """Read the tiles at `corners` (n, 2) into `out`; of no more than one once it has `stopped`."""
+        """Read the tiles at `corners` (n, 2) into `out`; end after the current tile if `stopped` is set."""
         for tile, (x, y) in zip(out, corners, strict=True):
             if stopped is not None and stopped.is_set():
                 return
@@ -252,20 +253,20 @@ class TileReader:
         batch_size
             Tiles per batch; the last may be smaller.
         threads
-            How many threads read.
+            Number of reading threads.
         prefetch
-            How many batches are read ahead of the one that was last handed out.
+            Number of batches that are read ahead.
 
         Yields
         ------
         slice
-            Which of the centres.
+            Slice of the centres in the batch.
         uint8 array (b, px, px, 3)
             Their tiles, equal to those of `read`.
 
         Notes
         -----
-        Closing the iterator, or dropping it, stops the threads within a tile.
+        Closing or deleting the iterator stops the threads after their current tile.
         """
         if batch_size < 1 or threads < 1 or prefetch < 0:
             raise SettingsError(
@@ -287,7 +288,7 @@ class TileReader:
 
     @contextmanager
     def ahead(self, threads: int = THREADS) -> Iterator[ReadAhead]:
-        """Read batches of tiles in threads; at the end of the block they stop within a tile."""
+        """Context manager for reading batches of tiles in threads, which stop when the block ends."""
         ahead = ReadAhead(self, threads)
         try:
             yield ahead
@@ -295,11 +296,11 @@ class TileReader:
             ahead.close()
 
     def corners(self, centres_xy: npt.ArrayLike) -> Points:
-        """Return the top left corners of tiles in continuous pixels of the level."""
+        """Convert centres of tiles to their top left corners in continuous pixels of the level."""
         return base_to_level(centres_xy, self._downsample) - self._side / 2
 
     def tile(self, x: float, y: float) -> RgbArray:
-        """Return the tile (px, px, 3) with its top left corner at (x, y), continuous pixels of the level."""
+        """Read the tile (px, px, 3) with its top left corner at (x, y), in continuous pixels of the level."""
         if self._side == self.spec.px and x.is_integer() and y.is_integer():  # nothing to resample
             return self.slide.read(int(y), int(x), self.spec.px, self.spec.px, level=self.level)
         left, top = math.floor(x) - self._margin, math.floor(y) - self._margin
@@ -312,14 +313,14 @@ class TileReader:
 
 
 class ReadAhead:
-    """Batches of tiles that threads read while their user is busy with others; see `TileReader.ahead`.
+    """Queue of batches of tiles that threads read in the background; see `TileReader.ahead`.
 
     Parameters
     ----------
     reader
-        What reads a tile.
+        Reader of the tiles.
     threads
-        How many threads read.
+        Number of reading threads.
     """
 
     def __init__(self, reader: TileReader, threads: int) -> None:
@@ -329,27 +330,27 @@ class ReadAhead:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="chrep-tiles")
 
     def __len__(self) -> int:
-        """Return how many batches were asked for and not taken yet."""
+        """Return the number of batches that were requested with `ask` and not taken with `get` yet."""
         return len(self._under_way)
 
     def ask(self, centres_xy: npt.ArrayLike) -> None:
-        """Ask for a batch of tiles around centres (n, 2), (x, y) in level-0 pixels."""
+        """Start reading a batch of tiles around centres (n, 2), (x, y) in level-0 pixels."""
         corners = self._reader.corners(centres_xy)
         out = self._reader.blank(len(corners))
-        # All threads work on one batch, the first is there sooner than if each took its own; each on tiles
-        # that follow one another, which mostly lie in other tiles of the file than those of the others.
+        # All threads share one batch, so that the first batch is complete sooner than if each read its own.
+        # Each reads consecutive tiles, so that threads rarely need the same tile of the file.
         count = min(self._threads, len(out)) or 1
         parts = zip(np.array_split(out, count), np.array_split(corners, count), strict=True)
         jobs = [self._pool.submit(self._reader.fill, *part, self._stop) for part in parts]
         self._under_way.append((out, jobs))
 
     def finish(self) -> None:
-        """Wait until everything that was asked for is read; what fails is raised by `get`."""
+        """Wait until all requested batches are read; errors are raised by `get`."""
         for _, jobs in self._under_way:
             wait(jobs)
 
     def get(self) -> RgbArray:
-        """Return the tiles (n, px, px, 3) of the first batch not taken yet, once they are there.
+        """Wait for the first batch not taken yet, and return its tiles (n, px, px, 3).
 
         Raises
         ------
@@ -362,6 +363,6 @@ class ReadAhead:
         return out
 
     def close(self) -> None:
-        """Stop within a tile."""
+        """Stop the threads after their current tile."""
         self._stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)

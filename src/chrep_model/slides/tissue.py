@@ -1,9 +1,8 @@
-"""Find the tissue of a slide on a thumbnail.
+"""Detection of tissue on a thumbnail of a slide, mainly by the local variation of optical density.
 
-What tells tissue from glass on real sections is not how dark or how pink it is: dried eosin washes the glass
-of many slides in the colour of pale tissue, printed frames are darker than it, and cut-outs lie on black. It
-is that tissue has structure (nuclei, fibres, gaps) where a wash, a shadow or a cut-out has none. So the local
-variation of the optical density decides, and colour only helps.
+Darkness and colour do not separate tissue from glass on real slides: dried eosin gives the glass the colour
+of pale tissue, printed frames are darker than tissue, and some pictures have a black background. But tissue
+has structure (nuclei, fibres, gaps), while stained glass, shadows and backgrounds have none.
 """
 
 from __future__ import annotations
@@ -25,32 +24,32 @@ from chrep_model.slides.slide import Slide
 Plane = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-_MAX_PX = 640  # a side, where nothing is known about the scale
-_MAX_PX_SCALED = 8192  # a side, whatever the size of the slide
+_MAX_PX = 640  # longest side of the thumbnail if the scale is unknown
+_MAX_PX_SCALED = 8192  # longest side of the thumbnail for any slide
 _WINDOW = 5  # pixels over which variation is measured: 80 µm, a few cells
 _DISK = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), _WINDOW // 2)
 
-# Standard deviation of optical density over the window. Washed glass stays below 0.007 and the palest tissue
-# above 0.012 on sections of several laboratories. Otsu's threshold adapts within these bounds; without them
-# it would split a picture full of tissue, or the noise of an empty one.
+# Bounds of the threshold on the standard deviation of optical density over the window. On sections of several
+# laboratories stained glass has less than 0.007 and the palest tissue more than 0.012. Otsu's threshold alone
+# would split a picture full of tissue, or the noise of an empty one.
 _TEXTURE = (0.008, 0.018)
 
-_BLACK = 1.2  # optical density in every channel: nothing shines through, so no section
-_DARK = 64  # grey values: what is below in every channel from the border inwards is a canvas, be it noisy
-_STAINED = 0.15  # optical density over the glass: certainly stained, be it as smooth as colloid or a clot
+_BLACK = 1.2  # optical density; pixels above it in every channel are opaque, so not tissue
+_DARK = 64  # grey value; pixels below it in every channel, connected to the border, are background
+_STAINED = 0.15  # optical density over that of the glass; above it is stained tissue, even without structure
 _STAIN_HUE = (
-    0.012  # green minus blue optical density over the glass; stains absorb green most, grey dirt does not
+    0.012  # green minus blue optical density, relative to glass; stains absorb green most, grey dirt does not
 )
 _SMALLEST_UM, _HOLE_UM = 160.0, 250.0  # side of the smallest piece kept, and of the largest gap closed
-_UNSCALED_UM = 16.0  # taken for a pixel of the thumbnail where nothing is known
+_UNSCALED_UM = 16.0  # assumed pixel size of the thumbnail if the scale is unknown
 
 _DENSITY = -np.log10((np.arange(256) + 1) / 256)  # optical density of each grey value
-_STRIP = 512  # rows whose floating-point numbers are in memory at a time; a thumbnail may have 8192
+_STRIP = 512  # rows processed at once, to limit memory; a thumbnail may have 8192
 
 
 @dataclass(frozen=True)
 class TissueMask:
-    """Tissue of a slide at low resolution.
+    """Mask of a slide's tissue at low resolution.
 
     Attributes
     ----------
@@ -64,7 +63,7 @@ class TissueMask:
     downsample: float
 
     def fraction(self, centres_xy: npt.ArrayLike, size_px: float) -> npt.NDArray[np.float32]:
-        """Return the fraction of each square that is tissue.
+        """Return the fraction of tissue in squares around given centres.
 
         Parameters
         ----------
@@ -76,7 +75,7 @@ class TissueMask:
         Returns
         -------
         float32 (n,)
-            From 0 to 1 of the whole area of each square; what lies outside the slide is no tissue.
+            Fraction of each square's whole area, 0 to 1; the part outside the slide counts as no tissue.
         """
         centres = base_to_level(centres_xy, self.downsample)
         size = max(size_px / self.downsample, 1e-9)
@@ -116,7 +115,7 @@ def tissue_mask(slide: Slide, um_per_px: float = 16.0) -> TissueMask:
     Returns
     -------
     TissueMask
-        All False where nothing on the slide looks like tissue.
+        All False if nothing on the slide looks like tissue.
 
     Raises
     ------
@@ -134,7 +133,7 @@ def tissue_mask(slide: Slide, um_per_px: float = 16.0) -> TissueMask:
 
 
 def find_tissue(image: RgbArray, um_per_px: float) -> Mask:
-    """Return where a picture of a whole section, uint8 (rows, cols, 3), shows tissue, bool (rows, cols)."""
+    """Find the tissue in a picture of a whole section, uint8 (rows, cols, 3); return bool (rows, cols)."""
     brightest = image.max(axis=2)
     seen = (_DENSITY[brightest] < _BLACK) & ~_canvas(brightest < _DARK)
     del brightest
@@ -146,12 +145,12 @@ def find_tissue(image: RgbArray, um_per_px: float) -> Mask:
     structured = seen & (texture > np.clip(10**otsu, low, high))
     del texture
     smooth = seen & ~structured
-    # The glass of this slide, washed and lit as it is; a picture full of tissue shows none.
+    # Optical density of this slide's glass; 0 if the picture is full of tissue.
     glass = [np.median(_DENSITY[image[..., c][smooth]]) if smooth.mean() > 0.05 else 0.0 for c in range(3)]
     green, blue = (_DENSITY - glass[c] for c in (1, 2))
-    hue_of = green[:, None] - blue  # by the values of green and blue
+    hue_of = green[:, None] - blue  # indexed by the grey values of green and blue
     stained = seen & (green > _STAINED)[image[..., 1]] & (hue_of > _STAIN_HUE)[image[..., 1], image[..., 2]]
-    # The window sees structure from a little outside of it: take that margin back.
+    # The window extends structure beyond the tissue's edge by its radius: undo that.
     mask = ndimage.binary_erosion(structured, _DISK, border_value=1) | stained
     mask = ndimage.binary_closing(np.pad(mask, 4), _DISK)[4:-4, 4:-4] & seen
     mask = remove_small_holes(mask, max_size=round(um_to_px(_HOLE_UM, um_per_px) ** 2)) & seen
@@ -159,18 +158,18 @@ def find_tissue(image: RgbArray, um_per_px: float) -> Mask:
 
 
 def _canvas(dark: Mask) -> Mask:
-    """Return the dark pixels that are a canvas under the pictures: those connected to the border."""
+    """Return the dark pixels that are background: those connected to the picture's border."""
     edge = np.zeros(dark.shape, bool)
     edge[[0, -1]] = edge[:, [0, -1]] = True
     if not (dark & edge).any():
         return edge & False
-    # Single brighter pixels of its noise belong to it.
+    # Closing includes single brighter pixels (noise) of the background.
     closed = ndimage.binary_closing(np.pad(dark, 4, mode="edge"), iterations=2)[4:-4, 4:-4]
     return ndimage.binary_propagation(closed & edge, mask=closed)
 
 
 def _variation(image: RgbArray, seen: Mask) -> npt.NDArray[np.float32]:
-    """Return the standard deviation of density over seen pixels in a window around each pixel."""
+    """Compute the sd of optical density over the `seen` pixels in a window around each pixel."""
     out, margin = np.empty(seen.shape, np.float32), _WINDOW // 2
     for rows in slices(len(seen), _STRIP):
         above = min(rows.start, margin)
@@ -184,7 +183,7 @@ def _variation(image: RgbArray, seen: Mask) -> npt.NDArray[np.float32]:
 
 
 def _pieces_of_tissue(mask: Mask, image: RgbArray, hue_of: Plane, smallest: float) -> Mask:
-    """Drop pieces that are too small, or grey: dust, printed frames, bubbles, hair."""
+    """Remove pieces that are too small or grey: dust, printed frames, bubbles, hair."""
     numbered, count = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.zeros(count + 1, np.int64)
     for rows in slices(len(numbered), _STRIP):
@@ -192,7 +191,7 @@ def _pieces_of_tissue(mask: Mask, image: RgbArray, hue_of: Plane, smallest: floa
     kept = np.zeros(mask.shape, bool)
     places = ndimage.find_objects(numbered)
     for number in np.flatnonzero(sizes >= smallest):
-        if number == 0:  # what is no piece
+        if number == 0:  # not part of a piece
             continue
         place = places[number - 1]
         piece = numbered[place] == number
@@ -202,7 +201,7 @@ def _pieces_of_tissue(mask: Mask, image: RgbArray, hue_of: Plane, smallest: floa
 
 
 def _median_hue(image: RgbArray, piece: Mask, hue_of: Plane) -> float:
-    """Return the median hue over a piece's pixels, from the counts of each green and blue."""
+    """Return the median hue over a piece's pixels, from the histogram of their green and blue values."""
     counts = np.zeros(hue_of.size, np.int64)
     for rows in slices(len(piece), _STRIP):
         green, blue = image[rows][piece[rows]].T[1:].astype(np.int64)

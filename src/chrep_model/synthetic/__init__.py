@@ -1,7 +1,8 @@
-"""The generator behind the sample data: synthetic H&E pictures and counts that belong together.
+"""Generator of the sample data: synthetic H&E pictures with matching spot counts.
 
-Everything that it writes is named SYNTHETIC. A section is planned (`Blueprint`), laid out in compartments
-(`tissue`), filled with nuclei (`cells`), drawn in optical density (`render`) and measured (`counts`).
+The name of every file it writes begins with SYNTHETIC. A section is planned (`Blueprint`), divided into
+compartments (`layout`), filled with nuclei (`place_cells`), drawn in optical density (`render`) and measured
+(`counts`).
 """
 
 from .blueprint import NEW_PATIENT, PATIENTS, SCANNERS, Blueprint, Patient, Scanner

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 
+from chrep_model.progress import Progress
+
 from .write import write_sample_data
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+    """Run the command line that writes the sample data.
 
     Parameters
     ----------
     arguments
-        Those of the command line when None.
+        Command line arguments; `sys.argv[1:]` if None.
 
     Returns
     -------
@@ -29,11 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     quiet = not sys.stderr.isatty()
 
-    def tell(share: float, what: str) -> None:
+    def advance(done: int, total: int, what: str) -> None:
         if not quiet:
-            sys.stderr.write(f"{share:5.0%}  {what}\n")
+            sys.stderr.write(f"{done / total:5.0%}  {what}\n")
 
-    write_sample_data(options.folder, options.seed, tell)
+    write_sample_data(options.folder, options.seed, Progress(advance=advance))
     return 0
 
 

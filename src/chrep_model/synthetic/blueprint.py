@@ -1,4 +1,4 @@
-"""What is to be made: patients, scanners and sections. Numbers only, nothing is drawn here."""
+"""Descriptions of the synthetic patients, scanners and sections, as numbers; nothing is drawn here."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scanner:
-    """How a laboratory stains, scans and sequences.
+    """Stain colours, scanner optics and sequencing depth of one laboratory.
 
     Attributes
     ----------
     name
-        Shown in the files.
+        Name that the written files carry.
     haematoxylin, eosin, blood
-        Optical density (base 10) in red, green and blue of one unit of stain; normalised where they are used.
+        Optical density (base 10) in red, green and blue of one unit of stain; normalised on use.
     strength
-        Multiplies haematoxylin and eosin.
+        Factors on the amounts of haematoxylin and eosin.
     white
-        Colour of the glass, 0..255.
+        Colour of the empty glass (red, green, blue), 0..255.
     blur_um
         Standard deviation of the optical blur in µm.
     grain
@@ -43,18 +43,18 @@ class Scanner:
 
 @dataclass(frozen=True)
 class Patient:
-    """What a tumour is like.
+    """Composition of one patient's tumour tissue.
 
     Attributes
     ----------
     name
-        Shown in the files.
+        Name that the written files carry.
     tumour, adipose, lymphoid, necrosis, glands
-        How much there is of each, 1 = usual.
+        Amount of each tissue, 1 = usual.
     nest_um
-        Size of the tumour's nests.
+        Size of the tumour's nests in µm.
     pleomorphism
-        Spread of the size and outline of tumour nuclei, 1 = usual.
+        Variation in size and outline of tumour nuclei, 1 = usual.
     her2
         Strength of the ERBB2 amplicon, 1 = usual.
     """
@@ -72,24 +72,24 @@ class Patient:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """One section to be made.
+    """Description of one section to generate.
 
     Attributes
     ----------
     name
         Name of the section and stem of its files; begins with SYNTHETIC.
     patient, scanner
-        Whose tissue, and where it was stained, scanned and sequenced.
+        Patient of the tissue, and laboratory that stained, scanned and sequenced it.
     shape
         (rows, cols) of the picture in pixels.
     mpp
         µm per pixel.
     seed
-        Of this section. Sections of one patient share `patient`, not the seed.
+        Random seed of this section. Sections of one patient share `patient`, not the seed.
     spot_um, pitch_um
-        Diameter and distance of the spots.
+        Diameter of the spots and distance between neighbouring centres, in µm.
     genes
-        Symbols to count; empty = all of `genes.GENES`.
+        Symbols of the genes to count; empty = all of `gene_programmes.GENES`.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Blueprint:
 
     @property
     def size_um(self) -> tuple[float, float]:
-        """(height, width) in µm."""
+        """Height and width in µm."""
         return self.shape[0] * self.mpp, self.shape[1] * self.mpp
 
 
@@ -160,4 +160,4 @@ PATIENTS = (
 """The patients of the sample cohort."""
 
 NEW_PATIENT = Patient("SYNTHETIC-3", adipose=1.1, lymphoid=1.5, necrosis=1.3, glands=1.6, nest_um=60)
-"""The patient of the slide to explore, who is not in the cohort."""
+"""The patient of the slide without counts; not part of the cohort."""

@@ -1,4 +1,4 @@
-"""Nuclei and red cells of a section: where they lie, what shape and chromatin they have."""
+"""Positions, shapes and stain of a section's nuclei and red blood cells."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ KINDS = (
     "red cell",
     "plasma",
 )
-"""`Cells.kind` is an index into this."""
+"""Kinds of cells; `Cells.kind` is an index into this tuple."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Nuclei (and red cells), one row for each; every array is (n,).
+    """Nuclei and red blood cells, one array entry per cell; every array is (n,).
 
     Attributes
     ----------
@@ -39,17 +39,17 @@ class Cells:
     angle
         Direction of the long axis in radians, x towards y.
     bumpy
-        Amplitude of the outline's harmonics as a share of the radius.
+        Irregularity of the outline: amplitude of its harmonics as a fraction of the radius.
     dark
-        Haematoxylin of the body.
+        Amount of haematoxylin in the body of the nucleus.
     rim
-        Additional haematoxylin of the nuclear membrane.
+        Additional amount of haematoxylin in the nuclear membrane.
     clump
         Contrast of the chromatin.
     nucleolus
-        Haematoxylin of the nucleoli; 0 = none.
+        Amount of haematoxylin in the nucleoli; 0 = no nucleoli.
     key
-        uint32 that decides everything else that is random about the nucleus.
+        uint32 seed of the nucleus's other random properties.
     """
 
     x: Array
@@ -69,5 +69,5 @@ class Cells:
         return len(self.x)
 
     def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Cells:
-        """Choose some of the cells."""
+        """Return the cells of an index array or a mask."""
         return Cells(*(getattr(self, f.name)[which] for f in fields(self)))

@@ -1,4 +1,4 @@
-"""Counts of a synthetic section: negative binomial, means following the compartments under each spot."""
+"""Negative binomial counts of a synthetic section, with means that follow the tissue under each spot."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from .tissue import COMPARTMENTS, Tissue
 
 Array = NDArray[np.float64]
 
-_NOISE_SHARE = 0.012  # of all counts, for each undriven gene's relative weight
-_SHAPE = 6.0  # the negative binomial's size: variance = mean + mean² / shape
+_NOISE_SHARE = (
+    0.012  # share of all counts per unit of relative weight, for each gene of the programme "noise"
+)
+_SHAPE = 6.0  # of the negative binomial: variance = mean + mean² / shape
 
 
 @dataclass(frozen=True)
 class Spots:
-    """Spots of one section.
+    """Positions of one section's spots and the tissue under each.
 
     Attributes
     ----------
     xy_um
-        float64 (n, 2) centres in µm from the picture's corner.
+        float64 (n, 2) centres (x, y) in µm from the picture's top left corner.
     grid
-        int64 (n, 2), column and row of the array.
+        int64 (n, 2), column and row in the array of spots.
     fractions
-        float64 (n, number of compartments).
+        float64 (n, number of compartments), share of each compartment under the spot.
     fields
-        Name -> float64 (n,): means of the smooth fields and densities of cells (per mm²).
+        Name -> float64 (n,): means of the smooth fields, and densities of cells per mm².
     """
 
     xy_um: Array
@@ -44,7 +46,7 @@ class Spots:
 
 
 def place_spots(plan: Blueprint, tissue: Tissue, cells: Cells) -> Spots:
-    """Lay a hexagonal array of spots over a section; keep those with half of their area or more on tissue."""
+    """Place a hexagonal array of spots on a section; keep those with at least half their area on tissue."""
     height, width = plan.size_um
     pitch, drop = plan.pitch_um, plan.pitch_um * np.sqrt(3) / 2
     rng = np.random.default_rng([plan.seed, 5])
@@ -71,14 +73,14 @@ def place_spots(plan: Blueprint, tissue: Tissue, cells: Cells) -> Spots:
 
 
 def _count_in_discs(xy: Array, points: Array, radius: float) -> Array:
-    """Points within `radius` of every centre, float64 (n,)."""
+    """Count the points within `radius` of every centre, float64 (n,)."""
     if not len(points):
         return np.zeros(len(xy))
     return np.asarray(cKDTree(points).query_ball_point(xy, radius, return_length=True), np.float64)
 
 
 def activities(plan: Blueprint, spots: Spots) -> dict[str, Array]:
-    """How active each programme is in every spot, 0..about 2, float64 (n,) each."""
+    """Compute the activity of each gene programme in every spot: 0 to about 2, float64 (n,) each."""
     share = dict(zip(COMPARTMENTS, spots.fractions.T, strict=True))
     f, patient = spots.fields, plan.patient
     tumour, stroma, lymphoid = share["tumour"], share["stroma"], share["lymphoid"]
@@ -111,15 +113,15 @@ def activities(plan: Blueprint, spots: Spots) -> dict[str, Array]:
 
 
 def _gene_rng(gene: str, salt: int) -> np.random.Generator:
-    """Numbers that belong to a gene whatever the section, the seed and the other genes are."""
+    """Random generator of one gene, the same in all sections, seeds and gene lists."""
     return np.random.default_rng([zlib.crc32(gene.encode()), salt])
 
 
 def expected_shares(plan: Blueprint, spots: Spots, genes: tuple[str, ...]) -> Array:
-    """Share of each gene among a spot's counts.
+    """Compute each gene's expected share of a spot's counts.
 
-    A gene has its own level, follows its programme with its own steepness, is shifted a little for the
-    patient, and takes a little from a second programme. Undriven genes have one constant share.
+    A gene has its own level, follows its programme with its own steepness, differs slightly between patients
+    and depends slightly on a second programme. Genes of the programme "noise" have a constant share.
 
     Returns
     -------
@@ -145,7 +147,7 @@ def expected_shares(plan: Blueprint, spots: Spots, genes: tuple[str, ...]) -> Ar
 
 
 def draw_counts(plan: Blueprint, spots: Spots) -> sparse.csr_matrix:
-    """Draw the counts of a section.
+    """Draw random counts for all spots of a section.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Smooth random fields and the resampling that takes them from a coarse map to pixels."""
+"""Smooth random fields on coarse maps, and their resampling to the picture's pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import fft
 Field = NDArray[np.float32]
 
 MAP_UM = 2.0
-"""µm per pixel of the maps."""
+"""Pixel size of the maps in µm."""
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], scale: float | tuple[float, float]) -> Field:
@@ -40,7 +40,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], scale: float | tuple
 
 
 def coarse_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> Field:
-    """Draw noise like `noise`, not periodic, computed on a coarser grid where `scale` allows it.
+    """Draw Gaussian noise as `noise` does, but not periodic, and on a coarser grid where `scale` allows it.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def coarse_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float)
 def resample(
     field: Field, shape: tuple[int, int], box: tuple[float, float, float, float], *, smooth: bool = False
 ) -> Field:
-    """Resample a part of a field.
+    """Resample a rectangle of a field to another size.
 
     Parameters
     ----------
@@ -66,9 +66,9 @@ def resample(
     shape
         (rows, cols) of the result.
     box
-        (left, top, right, bottom) of the part, in pixels of `field`; fractions count.
+        (left, top, right, bottom) of the rectangle in pixels of `field`; need not be whole numbers.
     smooth
-        Bicubic instead of bilinear.
+        Bicubic instead of bilinear interpolation.
 
     Returns
     -------
@@ -76,14 +76,14 @@ def resample(
     """
     method = Image.Resampling.BICUBIC if smooth else Image.Resampling.BILINEAR
     image = Image.fromarray(field)  # mode F for float32
-    # A band that ends with the picture may stick out of the map by a rounding error.
+    # The last band of the picture may reach beyond the map by a rounding error.
     left, top = max(box[0], 0.0), max(box[1], 0.0)
     right, bottom = min(box[2], field.shape[1]), min(box[3], field.shape[0])
     return np.asarray(image.resize((shape[1], shape[0]), method, box=(left, top, right, bottom)))
 
 
 def step(value: Field, low: float, high: float) -> Field:
-    """Rise smoothly from 0 at `low` to 1 at `high` (or fall, where high < low)."""
+    """Map values smoothly from 0 at `low` to 1 at `high`; `high` may be the smaller one."""
     t = np.clip((value - np.float32(low)) / np.float32(high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -91,18 +91,18 @@ def step(value: Field, low: float, high: float) -> Field:
 def upsampled(
     values: Field, top: int, rows: int, cols: int, mpp: float, *, smooth: bool = False, map_um: float = MAP_UM
 ) -> Field:
-    """Bring the part of a map that lies under a band of pixels to the picture's resolution.
+    """Resample a horizontal band of a map to the picture's resolution.
 
     Parameters
     ----------
     values
-        The map.
+        The whole map.
     top, rows, cols
         First row and size of the band, in pixels of the picture.
     mpp
         µm per pixel of the picture.
     smooth
-        Bicubic instead of bilinear.
+        Bicubic instead of bilinear interpolation.
     map_um
         µm per pixel of the map.
 

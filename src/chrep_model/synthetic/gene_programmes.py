@@ -1,6 +1,6 @@
-"""The genes of the synthetic cohort, in programmes that rise and fall together.
+"""Genes of the synthetic cohort, grouped in programmes of genes that are expressed together.
 
-Symbols are real and stand where breast tissue expresses them; the numbers that go with them are invented.
+Symbols are real, and so is their grouping by breast tissue; all numbers are invented.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ _LISTS = {
 }
 
 PROGRAMMES: dict[str, tuple[str, ...]] = {name: tuple(genes.split()) for name, genes in _LISTS.items()}
-"""Programme -> genes. The last one, "noise", has the same expectation in every spot: unpredictable."""
+"""Programme -> genes. Those of the last, "noise", have the same mean in every spot: unpredictable."""
 
 GENES: tuple[str, ...] = tuple(gene for genes in PROGRAMMES.values() for gene in genes)
 """All genes in the order of `PROGRAMMES`."""
 
 PROGRAMME_OF: dict[str, str] = {gene: name for name, genes in PROGRAMMES.items() for gene in genes}
-"""Gene -> programme."""
+"""Gene -> name of its programme."""
 
 FEW_GENES: tuple[str, ...] = tuple(
     gene for name, genes in PROGRAMMES.items() for gene in genes[: 5 if name == "noise" else 3]
 )
-"""A subset of about sixty that has some of every programme, for small cohorts."""
+"""About sixty genes, some of every programme, for small cohorts."""
 
 ABUNDANCE: dict[str, float] = {
     "her2": 1.6,
@@ -82,4 +82,4 @@ ABUNDANCE: dict[str, float] = {
     "housekeeping": 3.2,
     "noise": 1.6,
 }
-"""Usual level of a programme's genes, relative to each other."""
+"""Typical expression of each programme's genes, relative to the other programmes."""

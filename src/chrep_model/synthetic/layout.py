@@ -1,4 +1,4 @@
-"""Lays a section out: where tumour, stroma, fat and the rest go, decided by noise, blobs and a few rules."""
+"""Layout of a section: random maps of tumour, stroma, fat and the other compartments."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .points import draw_points
 from .tissue import COMPARTMENTS, Ring, Tissue
 
 USUAL_UM = 2200.0
-"""Side of a section for which the sizes of regions below are meant; smaller sections get smaller regions."""
+"""Side in µm of a section with regions of the sizes given below; smaller sections have smaller regions."""
 
 
 class _Layout:
-    """Fields that share a random generator, a shape and a scale while a section is laid out."""
+    """Random generator, map size and coordinates shared by all functions that lay out one section."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.plan = blueprint
@@ -34,18 +34,18 @@ class _Layout:
         self.warp = (self.noise(70 * self.scale), self.noise(70 * self.scale))
 
     def noise(self, scale_um: float) -> Field:
-        """Smooth noise, standard normal, on the maps' grid."""
+        """Draw a map of smooth, standard normal noise."""
         return coarse_noise(self.rng, self.shape, scale_um / MAP_UM)
 
     def blob(self, x: float, y: float, radius: float, rough: float = 0.18) -> Field:
-        """Signed distance in µm from the edge of an irregular blob, positive inside."""
+        """Draw an irregular blob as a map of signed distances from its edge in µm, positive inside."""
         dx = self.x - x + self.warp[1] * radius * rough
         dy = self.y - y + self.warp[0] * radius * rough
         return (radius - np.hypot(dx, dy)).astype(np.float32)
 
 
 def _outline(layout: _Layout) -> Field:
-    """Signed distance from the tissue's edge, positive inside: a rounded block cut on one side."""
+    """Draw the tissue's outline, a rounded block cut on one side, as signed distance, positive inside."""
     rng, scale = layout.rng, layout.scale
     cx, cy = layout.width / 2, layout.height / 2
     u, v = (layout.x - cx) / (0.455 * layout.width), (layout.y - cy) / (0.455 * layout.height)
@@ -58,7 +58,7 @@ def _outline(layout: _Layout) -> Field:
 
 
 def _fibres(layout: _Layout) -> tuple[Field, Field]:
-    """Coordinates in µm along and across the fibres, which run in one main direction and wander."""
+    """Draw collagen fibres: maps of the coordinates along and across them in µm."""
     rng = layout.rng
     angle = rng.uniform(0, np.pi)
     bend, sway = layout.noise(260 * layout.scale) * 110 * layout.scale, layout.noise(60) * 14
@@ -76,7 +76,7 @@ def _rings(
     bumps: tuple[float, float, float],
     clear: float = 1.3,
 ) -> tuple[Ring, ...]:
-    """Choose places inside `where` for ducts or vessels that keep clear of its border and of each other."""
+    """Place ducts or vessels inside `where`, at a distance from its border and from each other."""
     rng = layout.rng
     room = ndimage.distance_transform_edt(where) * MAP_UM
     found: list[Ring] = []
@@ -95,7 +95,7 @@ def _rings(
 
 
 def _ducts(layout: _Layout, stroma: NDArray[np.bool_], glands: float) -> tuple[Ring, ...]:
-    """Ducts, and lobules of small acini, in the stroma outside of the tumour."""
+    """Place ducts and lobules of small acini in the stroma outside the tumour."""
     ducts = _rings(layout, stroma, round(4 * glands), (34, 70), (15, 22), (0.2, 0.08, 0.05))
     free = stroma.copy()
     for duct in ducts:
@@ -108,7 +108,7 @@ def _ducts(layout: _Layout, stroma: NDArray[np.bool_], glands: float) -> tuple[R
 
 
 def _stamp_rings(layout: _Layout, labels: NDArray[np.uint8], rings: tuple[Ring, ...], value: int) -> None:
-    """Write the discs of ducts or vessels into the map of labels."""
+    """Write the discs of ducts or vessels into the label map."""
     for ring in rings:
         reach = ring.radius * 1.6
         rows = slice(max(int((ring.y - reach) / MAP_UM), 0), int((ring.y + reach) / MAP_UM) + 1)
@@ -119,14 +119,14 @@ def _stamp_rings(layout: _Layout, labels: NDArray[np.uint8], rings: tuple[Ring, 
 
 
 def _unit(values: Field) -> Field:
-    """Squeeze standard normal values into 0..1."""
+    """Map standard normal values to 0..1."""
     return (1 / (1 + np.exp(-1.7 * values))).astype(np.float32)
 
 
 def _nests(layout: _Layout, along: Field, across: Field, margin: Field, necrosis: Field) -> Field:
-    """Signed distance (about µm) from the edge of the tumour's nests, positive inside."""
+    """Draw the tumour's nests as signed distance from their edge (about µm), positive inside."""
     size = layout.plan.patient.nest_um * np.sqrt(layout.scale)
-    # Noise in the fibres' own coordinates: nests come out longer along the fibres than across.
+    # Noise in the fibres' coordinates makes nests longer along the fibres than across.
     span = [int(np.ptp(f) / MAP_UM) + 8 for f in (across, along / 1.6)]
     rows = (across - across.min()) / MAP_UM
     cols = (along - along.min()) / 1.6 / MAP_UM
@@ -141,7 +141,7 @@ def _nests(layout: _Layout, along: Field, across: Field, margin: Field, necrosis
     # Thin septa with vessels run through solid tumour: the zero lines of another field, of uneven width.
     septum = np.abs(flowing(size * 0.55)) * size * 0.75 - 5 - 4 * layout.noise(40)
     nest = np.minimum(nest, septum)
-    # Single cells and short cords leave the tumour for the stroma around it.
+    # Single cells and short cords of tumour lie in the stroma around it.
     cords = (flowing(7) - 2.0 - np.clip(-margin / (90 * layout.scale), 0, 9)) * 9
     nest = np.maximum(nest, np.where(margin < 40, cords, -99))
     shell = necrosis + 65 * np.sqrt(layout.scale) + layout.noise(25) * 14
@@ -149,7 +149,7 @@ def _nests(layout: _Layout, along: Field, across: Field, margin: Field, necrosis
 
 
 def _aggregates(layout: _Layout, inside: Field, margin: Field, interferon: Field) -> Field:
-    """Signed distance from the edge of lymphoid aggregates at the tumour's margin."""
+    """Draw lymphoid aggregates at the tumour's margin as signed distance from their edge."""
     rng, scale = layout.rng, layout.scale
     result = np.full(layout.shape, -1e4, np.float32)
     rows, cols = np.nonzero((np.abs(margin + 30 * scale) < 70 * scale) & (inside > 110 * scale))
@@ -164,11 +164,11 @@ def _aggregates(layout: _Layout, inside: Field, margin: Field, interferon: Field
 
 
 def _fat_cells(layout: _Layout, fat: NDArray[np.bool_], inside: Field) -> tuple[NDArray[np.bool_], Field]:
-    """Pack round cells into the region of fat; the region's outline becomes that of whole cells.
+    """Fill the fat region with round fat cells; only whole cells are kept.
 
     Returns
     -------
-    Where fat cells are, and the distance in µm from the wall to the next cell (0 outside).
+    Mask of the fat cells, and each pixel's distance in µm from the nearest cell wall (0 outside).
     """
     gap = np.zeros(layout.shape, np.float32)
     taken = np.zeros(layout.shape, bool)
@@ -182,7 +182,7 @@ def _fat_cells(layout: _Layout, fat: NDArray[np.bool_], inside: Field) -> tuple[
     xy = np.stack([(cols + 0.5) * MAP_UM, (rows + 0.5) * MAP_UM], axis=1)
     distance, which = cKDTree(centres).query(xy, k=2)
     taken[rows, cols] = whole[which[:, 0]] & (distance[:, 0] < 46)
-    # Far from their centre cells give way: corners where three of them meet are a little rounded.
+    # Round the corners where three cells meet.
     between = (distance[:, 1] - distance[:, 0]) * 0.5 - np.maximum(distance[:, 0] - 30, 0) * 0.10
     edge = ndimage.distance_transform_edt(taken) * MAP_UM
     gap[rows, cols] = np.minimum(np.minimum(between, edge[rows, cols]), 12)
@@ -190,7 +190,7 @@ def _fat_cells(layout: _Layout, fat: NDArray[np.bool_], inside: Field) -> tuple[
 
 
 def _necrosis(layout: _Layout, x: float, y: float, radius: float) -> Field:
-    """Signed distance from the edge of necrosis around the core of the tumour, positive inside."""
+    """Draw necrosis around the tumour's core as signed distance from its edge, positive inside."""
     rng, patient = layout.rng, layout.plan.patient
     result = np.full(layout.shape, -1e4, np.float32)
     for _ in range(max(1, round(3 * patient.necrosis))):
@@ -201,7 +201,7 @@ def _necrosis(layout: _Layout, x: float, y: float, radius: float) -> Field:
 
 
 def _regions(layout: _Layout) -> tuple[Field, Field, Field, Field]:
-    """Lay out what is large: signed distances of tumour region, fat and necrosis, and interferon."""
+    """Draw the large regions: signed distances of tumour, fat and necrosis, and the interferon gradient."""
     rng, patient, scale = layout.rng, layout.plan.patient, layout.scale
     half = min(layout.width, layout.height) / 2
     cx, cy = layout.width / 2, layout.height / 2
@@ -218,15 +218,15 @@ def _regions(layout: _Layout) -> tuple[Field, Field, Field, Field]:
 
 
 def make_tissue(blueprint: Blueprint) -> Tissue:
-    """Lay out a section.
+    """Lay out the compartments of a section at random.
 
-    The tumour's region has nests that follow the fibres, necrosis in its core and lymphoid aggregates at its
-    margin, most of them on the side that interferon comes from; fat lies on the side away from the tumour.
+    The tumour has nests along the fibres, necrosis in its core and lymphoid aggregates at its margin, most of
+    them where interferon is high; fat lies on the side opposite the tumour.
 
     Parameters
     ----------
     blueprint
-        Size, seed and patient.
+        Size, seed and patient of the section.
     """
     layout = _Layout(blueprint)
     scale = layout.scale

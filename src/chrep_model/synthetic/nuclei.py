@@ -1,4 +1,4 @@
-"""Nuclei as small patches of optical density, drawn many at a time and laid over a band of the picture."""
+"""Drawing of nuclei and red blood cells: small patches of stain, blended into a band of the picture."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _BATCH_PIXELS = 1_500_000
 _RED = KINDS.index("red cell")
 _OPACITY = {"ghost": 0.55, "plasma": 0.85}
 _EOSIN_LEFT = {"red cell": 0.0, "plasma": 1.0, "ghost": 0.9}
-"""Share of the eosin below that shows through; 0.45 for the others."""
+"""Share of the eosin under a nucleus that stays visible; 0.45 for other kinds."""
 
 
 def _random(key: NDArray[np.uint32], salt: int) -> NDArray[np.float32]:
-    """Uniform numbers in 0..1 that depend on the nucleus alone, so that two bands draw it alike."""
+    """Uniform numbers in 0..1 that depend on the nucleus alone, so that all bands draw it alike."""
     mixed = (key.astype(np.uint64) + np.uint64(salt) * np.uint64(0x9E3779B9)) & np.uint64(0xFFFFFFFF)
     for _ in range(2):
         mixed = ((mixed ^ (mixed >> np.uint64(16))) * np.uint64(0x45D9F3B)) & np.uint64(0xFFFFFFFF)
@@ -26,11 +26,11 @@ def _random(key: NDArray[np.uint32], salt: int) -> NDArray[np.float32]:
 def _patches(
     cells: Cells, left: NDArray[np.int64], top: NDArray[np.int64], size: int, mpp: float, grain: Field
 ) -> tuple[Field, Field]:
-    """Opacity and stain of one batch of nuclei.
+    """Draw one batch of nuclei as patches of opacity and stain.
 
     Returns
     -------
-    float32 (n, size, size) each: share of the pixel that the nucleus covers, and its density of stain.
+    float32 (n, size, size) each: share of the pixel that the nucleus covers, and its stain density.
     """
     index = np.arange(size, dtype=np.float32)
     px = (left[:, None] + index + 0.5) * np.float32(mpp) - cells.x[:, None]
@@ -47,7 +47,7 @@ def _patches(
         weight = (0.4 + _random(cells.key, 10 + order)) / (0.6 * order)
         waves = (waves + (weight * np.exp(1j * phase)).astype(np.complex64)[:, None, None]) * direction
     outline = 1 + cells.bumpy[:, None, None] * (waves * direction).real
-    inward = (outline - rho) * np.sqrt(cells.a * cells.b)[:, None, None]  # about µm inside of the outline
+    inward = (outline - rho) * np.sqrt(cells.a * cells.b)[:, None, None]  # about µm inside the outline
     cover = np.clip(inward / np.float32(0.6) + np.float32(0.5), 0, 1)
     n = grain.shape[0]
     rows = (np.arange(size) + (cells.key % 997)[:, None].astype(np.int64)) % n
@@ -71,20 +71,20 @@ def _patches(
 def draw(
     cells: Cells, top: int, haematoxylin: Field, eosin: Field, blood: Field, mpp: float, grain: Field
 ) -> None:
-    """Lay nuclei over a band of the picture, in place, in the order of the list.
+    """Draw nuclei into a band of the picture, in place, in the order of the list.
 
     Parameters
     ----------
     cells
-        In µm from the picture's corner; those that do not touch the band are skipped.
+        All cells of the section; those outside the band are skipped.
     top
         First row of the band in pixels.
     haematoxylin, eosin, blood
-        float32 (rows, cols): amount of each stain in the band, changed in place.
+        float32 (rows, cols): amount of each stain in the band.
     mpp
         µm per pixel.
     grain
-        Square periodic noise for the chromatin, at the picture's resolution.
+        Square periodic noise for the chromatin texture, at the picture's resolution.
     """
     rows = haematoxylin.shape[0]
     reach = np.maximum(cells.a, cells.b) * np.float32(1.3) + 1
@@ -111,7 +111,7 @@ def _lay(
     mpp: float,
     grain: Field,
 ) -> None:
-    """Draw one batch of equally large patches and lay them over the band."""
+    """Draw one batch of equally large patches and blend them into the band."""
     rows, cols = haematoxylin.shape
     left = np.floor(cells.x / mpp).astype(np.int64) - size // 2
     above = np.floor(cells.y / mpp).astype(np.int64) - size // 2
@@ -129,8 +129,6 @@ def _lay(
         inner = (slice(r1 - r0, r2 - r0), slice(c1 - c0, c2 - c0))
         a = cover[i][inner]
         part = target[r1:r2, c1:c2]
-        part += a * (
-            stain[i][inner] - part * np.float32(0.8)
-        )  # a nucleus below still shines through a little
+        part += a * (stain[i][inner] - part * np.float32(0.8))  # a nucleus underneath stays slightly visible
         pink = eosin[r1:r2, c1:c2]
         pink *= 1 - a * np.float32(1 - eosin_left)

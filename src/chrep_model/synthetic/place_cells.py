@@ -1,4 +1,4 @@
-"""Puts nuclei and red cells where a section's compartments want them."""
+"""Random nuclei and red blood cells for each compartment of a section."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .tissue import Ring, Tissue
 
 
 class _Placer:
-    """Collects cells of one section."""
+    """Random generator and tissue maps of one section, and the list of cells placed so far."""
 
     def __init__(self, tissue: Tissue, rng: np.random.Generator) -> None:
         self.tissue = tissue
@@ -88,7 +88,7 @@ def _tumour(placer: _Placer, plan: Blueprint) -> None:
     n = len(xy)
     ratio = np.exp(-np.abs(rng.normal(0.25, 0.18, n)))
     vesicular = rng.random(n) < 0.30 + 0.4 * grade - 0.3 * hypoxia
-    # Neighbours in a nest lean the same way.
+    # Neighbouring nuclei of a nest have similar directions.
     lean = placer.at(placer.flow, xy) + 0.9 * rng.standard_normal(n)
     placer.add(
         "tumour",
@@ -141,7 +141,7 @@ def _immune(placer: _Placer) -> None:
     tissue, rng = placer.tissue, placer.rng
     stroma, tumour = (tissue.mask(name).astype(np.float32) for name in ("stroma", "tumour"))
     near = np.exp(-np.abs(tissue.margin) / 250).astype(np.float32)
-    # Aggregates fray: lymphocytes thin out over some 40 µm beyond their edge.
+    # Aggregates have no sharp border: lymphocytes thin out over some 40 µm beyond their edge.
     frayed = np.exp(np.minimum(tissue.lymphoid, 0) / 35)
     lonely = stroma * (60 + 3200 * tissue.interferon**2 * near + 15000 * frayed)
     lonely += tumour * (700 * tissue.interferon**3 + 3000 * frayed)
@@ -161,7 +161,7 @@ def _immune(placer: _Placer) -> None:
         rim=0.2,
         clump=0.35,
     )
-    # Plasma cells: round dark nucleus, drawn upon its own purple cytoplasm, off its middle.
+    # Plasma cells: a round dark nucleus, off centre on a purple cytoplasm.
     xy = placer.points((stroma * near * tissue.interferon * 700).astype(np.float32), 9)
     n = len(xy)
     turn = rng.uniform(0, 2 * np.pi, n)
@@ -203,7 +203,7 @@ def _necrosis(placer: _Placer) -> None:
         rim=0.05,
         clump=0.4,
     )
-    # Dust of broken nuclei is thickest next to the living cells.
+    # Debris of nuclei is densest next to living cells.
     shore = ndimage.distance_transform_edt(where).astype(np.float32) * MAP_UM
     xy = placer.points(where * (2500 + 9000 * np.exp(-shore / 25)), 0)
     n = len(xy)
@@ -241,7 +241,7 @@ def _fat(placer: _Placer) -> None:
 def _around(
     ring: Ring, share: float, spacing: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], ...]:
-    """Points (n, 2) along a ring at a share of its radius, and the direction outwards (n,)."""
+    """Place points (n, 2) along a ring, at a share of its radius; also return the outward angle (n,)."""
     count = max(4, int(2 * np.pi * ring.radius * share / spacing))
     angle = (np.arange(count) + rng.uniform(-0.4, 0.4, count)) * 2 * np.pi / count
     r = ring.outline(angle) * ring.radius * share
@@ -311,17 +311,17 @@ def _red_cells(placer: _Placer, vessel: Ring) -> None:
 
 
 def make_cells(plan: Blueprint, tissue: Tissue) -> Cells:
-    """Put all nuclei and red cells of a section where its compartments want them.
+    """Place all nuclei and red blood cells of a section.
 
     Parameters
     ----------
     plan
-        Says how pleomorphic the tumour is and gives the seed.
+        Seed, and pleomorphism of the tumour.
     tissue
-        The maps.
+        Maps of the section's compartments.
     """
     placer = _Placer(tissue, np.random.default_rng([plan.seed, 2]))
-    # The order is the order in which they are drawn: later ones lie above earlier ones.
+    # Cells are drawn in this order: later ones lie above earlier ones.
     _necrosis(placer)
     _fat(placer)
     _stroma(placer)

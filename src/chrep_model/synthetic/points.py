@@ -1,4 +1,4 @@
-"""Random points on a map that keep a distance."""
+"""Random points on a map, at a minimum distance from each other."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .fields import MAP_UM, Field
 def spread_out(
     xy: NDArray[np.float64], distance: float | NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Choose points so that none is closer to another than the mean of their two distances.
+    """Choose a subset of points in which any two are at least the mean of their `distance` apart.
 
-    Random sequential packing in parallel: in each round a point stays when it comes before all undecided
-    neighbours in a random order, and removes them.
+    Random sequential packing in parallel: in each round, a point that precedes all undecided neighbours in a
+    random order is kept, and these neighbours are removed.
 
     Returns
     -------
@@ -46,14 +46,14 @@ def spread_out(
 
 
 def draw_points(density: Field, spacing: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw points on a map.
+    """Draw random points on a map.
 
     Parameters
     ----------
     density
-        Expected number of points per mm² before packing, (rows, cols) of `MAP_UM`.
+        Expected number of points per mm² before packing, a map (rows, cols) with pixels of `MAP_UM`.
     spacing
-        Least distance in µm; 0 = none.
+        Minimum distance between points in µm; 0 = any.
     rng
         Source of randomness.
 

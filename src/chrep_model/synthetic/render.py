@@ -1,8 +1,7 @@
-"""The picture of a synthetic section: stains in optical density, then light, blur and grain."""
+"""Picture of a synthetic section: stains in optical density, then illumination, blur and camera noise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +18,12 @@ _BAND = 384
 _HALO = 8
 _TILE = 1024  # side of the periodic noise in pixels
 _MOSAIC_UM = 1.0
-_FIBRE_UM = (0.35, 1.0)  # size of a pixel of the fibres' texture across and along them
+_FIBRE_UM = (0.35, 1.0)  # pixel size of the fibres' texture in µm, across and along the fibres
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """All that the bands of one picture share: maps of `MAP_UM` and periodic textures."""
+    """Maps (pixel size `MAP_UM`) and periodic textures used by all bands of one picture."""
 
     plan: Blueprint
     tissue: Tissue
@@ -44,7 +43,7 @@ class _Stage:
 
 
 def _mosaic(tissue: Tissue, cells: Cells, rng: np.random.Generator) -> Field:
-    """Tint of each epithelial cell's cytoplasm and its borders, about -1..1, on a grid of `_MOSAIC_UM`."""
+    """Draw a random tint for each epithelial cell, with cell borders: about -1..1, pixels of `_MOSAIC_UM`."""
     shape = tuple(int(side * MAP_UM / _MOSAIC_UM) for side in tissue.labels.shape)
     epithelial = cells.take(np.isin(cells.kind, [KINDS.index("tumour"), KINDS.index("epithelium")]))
     free = np.ones(shape, bool)
@@ -99,20 +98,20 @@ def _tiled(texture: Field, top: int, rows: int, cols: int, shift: int = 0) -> Fi
 
 
 def _stroma(stage: _Stage, top: int, rows: int, medium: Field) -> tuple[Field, Field]:
-    """Haematoxylin and eosin of collagen: wavy bundles of fibrils with clefts between them."""
+    """Draw collagen, wavy bundles of fibrils with clefts between them; return haematoxylin and eosin."""
     tissue, mpp, cols = stage.tissue, stage.plan.mpp, stage.plan.shape[1]
     along, across, dense, kink = (
         upsampled(values, top, rows, cols, mpp, smooth=True)
         for values in (tissue.along, tissue.across, tissue.density, stage.kink)
     )
-    # Crimp: fibres are wavy, here more and there less, and neighbouring bundles not quite in step.
+    # Crimp: fibres are wavy, more in some places than in others, with a phase shift between neighbours.
     crimp = np.sin(along * np.float32(2 * np.pi / 31) + np.float32(2.2) * kink + np.float32(0.035) * across)
     across = across + crimp * (np.float32(1.1) + np.float32(0.7) * kink) + np.float32(0.35) * medium
     r = np.floor(across / np.float32(_FIBRE_UM[0])).astype(np.int32) % stage.fibrils.shape[0]
     c = np.floor(along / np.float32(_FIBRE_UM[1])).astype(np.int32) % stage.fibrils.shape[1]
     bundles, fibrils, clefts = (texture[r, c] for texture in (stage.bundles, stage.fibrils, stage.clefts))
     loose = 1 - dense
-    # Clefts lie along the zero lines of their texture; in loose stroma they open to wide pale spaces.
+    # Clefts lie along the zero lines of their texture and are wider in loose stroma.
     width = np.float32(0.05) + np.float32(0.85) * loose * loose
     open_ = np.exp(-((clefts / width) ** 2)) * (np.float32(0.50) + np.float32(0.45) * loose)
     body = (0.17 + 0.17 * dense) * (1 + 0.17 * fibrils + 0.24 * np.tanh(bundles))
@@ -124,7 +123,7 @@ def _stroma(stage: _Stage, top: int, rows: int, medium: Field) -> tuple[Field, F
 def _epithelium(
     stage: _Stage, top: int, rows: int, medium: Field, fine: Field
 ) -> dict[str, tuple[Field, Field]]:
-    """Haematoxylin and eosin of the cytoplasm of tumour and of glands."""
+    """Draw the cytoplasm of tumour and of glands; return haematoxylin and eosin of each."""
     mpp, cols = stage.plan.mpp, stage.plan.shape[1]
     hypoxia = upsampled(stage.tissue.hypoxia, top, rows, cols, mpp)
     grade = upsampled(stage.tissue.grade, top, rows, cols, mpp)
@@ -140,7 +139,7 @@ def _epithelium(
 
 
 def _necrosis(medium: Field, fine: Field, large: Field) -> tuple[Field, Field]:
-    """Haematoxylin and eosin of dead tissue: smudges, grains and a few cracks."""
+    """Draw dead tissue, smudged and grainy with a few cracks; return haematoxylin and eosin."""
     crack = step(-large + 0.35 * medium, 1.5, 2.0)
     eosin = (0.235 + 0.050 * np.tanh(large) + 0.035 * medium + 0.030 * fine) * (1 - 0.75 * crack)
     haem = 0.035 + 0.045 * step(large - 0.4 * medium, 0.4, 1.8)
@@ -148,7 +147,7 @@ def _necrosis(medium: Field, fine: Field, large: Field) -> tuple[Field, Field]:
 
 
 def _background(stage: _Stage, top: int, rows: int) -> tuple[Field, Field, Field, Field]:
-    """Haematoxylin, eosin and blood of a band without its nuclei, and how much of it is tissue."""
+    """Draw a band without nuclei; return haematoxylin, eosin, blood and the share of tissue per pixel."""
     tissue, mpp, cols = stage.tissue, stage.plan.mpp, stage.plan.shape[1]
     fine = _tiled(stage.fine, top, rows, cols)
     medium = _tiled(stage.medium, top, rows, cols, 311)
@@ -170,7 +169,7 @@ def _background(stage: _Stage, top: int, rows: int) -> tuple[Field, Field, Field
     present = step(upsampled(stage.inside, top, rows, cols, mpp) + wobble, 0.35, 0.65)
     haem, eosin = _stroma(stage, top, rows, medium)
     left_over = np.clip(1 - drawn, 0, 1)
-    # Nests shrink away from the stroma here and there.
+    # Some nests are separated from the stroma by a thin gap.
     rim = np.exp(-(((share["tumour"] - 0.42) / 0.3) ** 2)) * step(large, 0.2, 1.2) * (share["tumour"] < 0.99)
     left_over *= 1 - 0.9 * rim * (share["tumour"] > 0.01)
     haem, eosin = haem * left_over, eosin * left_over
@@ -186,7 +185,7 @@ def _background(stage: _Stage, top: int, rows: int) -> tuple[Field, Field, Field
 
 
 def _open_lumens(stage: _Stage, top: int, eosin: Field, haem: Field, large: Field) -> None:
-    """Empty the lumens of ducts and vessels in a band, in place; some ducts hold a little secretion."""
+    """Clear the lumens of ducts and vessels in a band, in place; some ducts contain a little secretion."""
     mpp = stage.plan.mpp
     rows, cols = eosin.shape
     for number, ring in enumerate((*stage.tissue.ducts, *stage.tissue.vessels)):
@@ -209,7 +208,7 @@ def _open_lumens(stage: _Stage, top: int, eosin: Field, haem: Field, large: Fiel
 def _expose(
     scanner: Scanner, stains: tuple[Field, Field, Field], mpp: float, rng: np.random.Generator, light: Field
 ) -> NDArray[np.float32]:
-    """Beer-Lambert: amounts of stain to grey levels (rows, cols, 3), blurred, before the camera's noise."""
+    """Turn amounts of stain into blurred grey levels (rows, cols, 3) by the Beer-Lambert law."""
     vectors = np.array([scanner.haematoxylin, scanner.eosin, scanner.blood], np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors[:2] *= np.array(scanner.strength, np.float32)[:, None]
@@ -222,20 +221,16 @@ def _expose(
     return out
 
 
-def render(
-    plan: Blueprint, tissue: Tissue, cells: Cells, progress: Callable[[float], None] | None = None
-) -> NDArray[np.uint8]:
-    """Draw a section.
+def render(plan: Blueprint, tissue: Tissue, cells: Cells) -> NDArray[np.uint8]:
+    """Draw the picture of a section.
 
-    The picture is drawn in horizontal bands with a halo, so that memory stays small; every band is a function
-    of the maps and of the cells alone, apart from the camera's noise.
+    The picture is drawn in horizontal bands that overlap, so that it needs little memory; apart from camera
+    noise a band depends only on the maps and the cells.
 
     Parameters
     ----------
     plan, tissue, cells
-        What to draw.
-    progress
-        Called with the share that is done, 0..1.
+        Size and scanner of the picture, and maps and cells of the section.
 
     Returns
     -------
@@ -257,6 +252,4 @@ def render(
         seen = _expose(plan.scanner, stains, plan.mpp, rng, light)[start - top : stop - top]
         seen += plan.scanner.grain * rng.standard_normal(seen.shape, dtype=np.float32)
         picture[start:stop] = np.clip(np.rint(seen), 0, 255)
-        if progress is not None:
-            progress(stop / height)
     return picture

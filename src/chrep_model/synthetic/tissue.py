@@ -1,4 +1,4 @@
-"""Where each compartment of a section lies: maps of 2 µm that both the picture and the counts read."""
+"""Maps of a section's compartments with pixels of 2 µm, the common source of picture and counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .fields import MAP_UM, Field
 
 COMPARTMENTS = ("tumour", "stroma", "lymphoid", "adipose", "necrosis", "gland", "vessel")
-"""Compartment i has the value i + 1 in `Tissue.labels`; 0 is glass."""
+"""Names of the compartments; number i has the value i + 1 in `Tissue.labels`, and 0 is glass."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Ring:
     radius, lumen
         Outer radius of the wall and radius of the lumen, in µm.
     bumps
-        (3, 2) amplitude and phase of the outline's 2nd to 4th harmonic.
+        (3, 2) amplitude and phase of the 2nd to 4th harmonic of the outline.
     """
 
     x: float
@@ -34,7 +34,7 @@ class Ring:
     bumps: NDArray[np.float64]
 
     def outline(self, angle: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Distance of the outline from the centre as a multiple of the mean radius."""
+        """Return the outline's distance from the centre at these angles, as a multiple of the mean radius."""
         orders = np.arange(2, 5)[:, None]
         amplitude, phase = self.bumps[:, :1], self.bumps[:, 1:]
         waves = amplitude * np.cos(orders * angle.ravel()[None, :] + phase)
@@ -43,23 +43,23 @@ class Ring:
 
 @dataclass(frozen=True)
 class Tissue:
-    """A section before it is cut into cells: float32 maps (rows, cols) of `MAP_UM`.
+    """Maps of one section's tissue, float32 (rows, cols) with pixels of `MAP_UM`.
 
     Attributes
     ----------
     labels
-        uint8; 0 = glass, else index into `COMPARTMENTS` plus 1.
+        uint8: 0 = glass, otherwise index into `COMPARTMENTS` plus 1.
     along, across
         Coordinates in µm along and across the collagen fibres.
     hypoxia, interferon, grade, her2, density
-        0..1: distance from the oxygen supply, the smooth gradient from one side, the tumour's grade, the
-        amplicon's strength and how dense the collagen is.
+        Fields in 0..1: lack of oxygen, interferon (a smooth gradient from one side), grade of the tumour,
+        strength of the ERBB2 amplicon and density of the collagen.
     margin, lymphoid
-        Signed distance in µm from the edge of the tumour's region, of lymphoid aggregates; positive inside.
+        Signed distance in µm from the edge of the tumour and of lymphoid aggregates; positive inside.
     fat_gap
-        Distance in µm from the wall between neighbouring fat cells; 0 outside of fat.
+        Distance in µm from the wall between neighbouring fat cells; 0 outside fat.
     ducts, vessels
-        What was drawn from a list and not from a map.
+        Outlines of the ducts and vessels, from which `labels` was drawn.
     """
 
     labels: NDArray[np.uint8]
@@ -77,22 +77,22 @@ class Tissue:
     vessels: tuple[Ring, ...]
 
     def mask(self, name: str) -> NDArray[np.bool_]:
-        """Where a compartment is."""
+        """Return the mask of the compartment `name`, bool (rows, cols)."""
         return self.labels == COMPARTMENTS.index(name) + 1
 
     def mean_under(
         self, values: Field, xy_um: NDArray[np.float64], diameter_um: float
     ) -> NDArray[np.float64]:
-        """Mean of a map over discs.
+        """Compute the mean of a map over discs.
 
         Parameters
         ----------
         values
-            (rows, cols) of `MAP_UM`.
+            Map (rows, cols) with pixels of `MAP_UM`.
         xy_um
             (n, 2) centres of the discs in µm.
         diameter_um
-            Of the discs.
+            Diameter of the discs in µm.
 
         Returns
         -------
@@ -108,7 +108,7 @@ class Tissue:
         return values[rows, cols].mean(axis=1, dtype=np.float64)
 
     def fractions(self, xy_um: NDArray[np.float64], diameter_um: float) -> NDArray[np.float64]:
-        """Share of each compartment under discs; the rest is glass.
+        """Compute the share of each compartment under discs; the remaining share is glass.
 
         Returns
         -------

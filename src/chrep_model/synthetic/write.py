@@ -1,4 +1,4 @@
-"""Synthetic sections in memory and on disk."""
+"""Generation of synthetic sections, and the files they are written to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 import os
 import string
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from scipy import sparse
 
 from chrep_model.errors import CohortError
 from chrep_model.files import write_atomically
+from chrep_model.progress import SILENT, Progress
 
 from .blueprint import NEW_PATIENT, PATIENTS, SCANNERS, Blueprint
 from .counts import Spots, draw_counts, place_spots
@@ -31,9 +32,6 @@ from .tissue import COMPARTMENTS
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Progress = Callable[[float, str], None]
-"""Called with the share that is done, 0..1, and with what is being made."""
-
 NOTE = (
     "SYNTHETIC: picture, spots and counts were drawn by a program from one random seed. No patient, no tissue"
     " and no measurement is behind them; gene symbols are real, their values are invented."
@@ -42,20 +40,20 @@ NOTE = (
 
 @dataclass(frozen=True)
 class SyntheticSection:
-    """A section in memory.
+    """Picture, spots and counts of one synthetic section.
 
     Attributes
     ----------
     plan
-        What was asked for.
+        Description from which the section was generated.
     picture
-        uint8 (rows, cols, 3).
+        RGB image, uint8 (rows, cols, 3).
     counts
         int32 CSR (spots, genes).
     genes
-        Symbols of the columns.
+        Gene symbols of the columns of `counts`.
     spots
-        Where the spots are and what lies under them.
+        Positions of the spots and the tissue under each.
     """
 
     plan: Blueprint
@@ -66,25 +64,23 @@ class SyntheticSection:
 
     @property
     def xy(self) -> NDArray[np.float64]:
-        """(x, y) of the spot centres in pixels, float64 (n, 2)."""
+        """Spot centres (x, y) in pixels, float64 (n, 2)."""
         return self.spots.xy_um / self.plan.mpp
 
 
-def make_section(plan: Blueprint, progress: Callable[[float], None] | None = None) -> SyntheticSection:
-    """Make one section: tissue, cells, picture, spots and counts.
+def make_section(plan: Blueprint) -> SyntheticSection:
+    """Generate one section: tissue, cells, picture, spots and counts.
 
     Parameters
     ----------
     plan
-        What to make.
-    progress
-        Called with the share that is done, 0..1.
+        Description of the section.
     """
     tissue = make_tissue(plan)
     cells = make_cells(plan, tissue)
     spots = place_spots(plan, tissue, cells)
     counts = draw_counts(plan, spots)
-    picture = render(plan, tissue, cells, progress)
+    picture = render(plan, tissue, cells)
     return SyntheticSection(plan, picture, counts, plan.genes or GENES, spots)
 
 
@@ -96,13 +92,13 @@ def write_section(
     Parameters
     ----------
     section
-        What to write.
+        Section to write.
     folder
-        Made when it is missing.
+        Output folder; created if missing.
     quality
-        Of the JPEG compression, in either format.
+        JPEG quality, 1..100, for both formats.
     suffix
-        ".jpg", or ".tif" for a TIFF of JPEG tiles.
+        ".jpg", or ".tif" for a TIFF with JPEG tiles.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,16 +113,16 @@ def write_section(
 
 
 def write_slide(plan: Blueprint, folder: str | os.PathLike[str], quality: int = 76) -> None:
-    """Write NAME.ome.tif, a pyramidal tiled OME-TIFF, without spots or counts.
+    """Draw a section and write it as the pyramidal OME-TIFF NAME.ome.tif, without spots or counts.
 
     Parameters
     ----------
     plan
-        What to draw.
+        Description of the section.
     folder
-        Made when it is missing.
+        Output folder; created if missing.
     quality
-        Of the JPEG compression.
+        JPEG quality, 1..100.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +133,7 @@ def write_slide(plan: Blueprint, folder: str | os.PathLike[str], quality: int = 
 
 
 def _write_tiff(path: Path, picture: NDArray[np.uint8], mpp: float, quality: int, name: str = "") -> None:
-    """Write a TIFF of JPEG tiles; with a name it becomes an OME-TIFF with coarser levels as SubIFDs."""
+    """Write a TIFF with JPEG tiles; given a name, an OME-TIFF with coarser levels as SubIFDs."""
     levels = [picture]
     while name and max(levels[-1].shape[:2]) > 1024:
         levels.append(_halved(levels[-1]))
@@ -145,7 +141,7 @@ def _write_tiff(path: Path, picture: NDArray[np.uint8], mpp: float, quality: int
     if name:
         size: dict[str, object] = {"PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
         units: dict[str, object] = {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
-        # A UUID of its own content instead of a random one: the same seed gives the same file.
+        # The UUID is computed from the content, so that the same seed gives the same file.
         unique = uuid.uuid5(uuid.NAMESPACE_URL, hashlib.sha256(picture.tobytes()).hexdigest())
         metadata = {"UUID": str(unique), "axes": "YXS", "Name": name, "Description": NOTE, **size, **units}
     with tifffile.TiffWriter(path, ome=bool(name)) as tiff:
@@ -168,7 +164,7 @@ def _write_tiff(path: Path, picture: NDArray[np.uint8], mpp: float, quality: int
 
 
 def _halved(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Average 2 x 2 pixels; an odd last row or column is left out."""
+    """Average blocks of 2 x 2 pixels; an odd last row or column is dropped."""
     rows, cols = picture.shape[0] // 2, picture.shape[1] // 2
     blocks = picture[: 2 * rows, : 2 * cols].reshape(rows, 2, cols, 2, 3)
     total = blocks.sum(axis=(1, 3), dtype=np.uint16)
@@ -176,7 +172,7 @@ def _halved(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _table(section: SyntheticSection) -> AnnData:
-    """Put a section's counts and what is known about its spots in one AnnData."""
+    """Collect a section's counts and spots in one AnnData."""
     import anndata
     import pandas as pd
 
@@ -206,7 +202,7 @@ def _table(section: SyntheticSection) -> AnnData:
 
 
 def _plan(number: int, seed: int, size_px: int, mpp: float) -> Blueprint:
-    """Plan the n-th section of a cohort; each patient meets each scanner."""
+    """Describe section `number` of a cohort, such that each patient is combined with each scanner."""
     patient, scanner = number % 2, (number + number // 2) % 2
     name = f"SYNTHETIC_P{patient + 1}{string.ascii_uppercase[number // 2]}"
     return Blueprint(
@@ -217,16 +213,16 @@ def _plan(number: int, seed: int, size_px: int, mpp: float) -> Blueprint:
 def write_tiny_cohort(
     folder: str | os.PathLike[str], seed: int = 0, n_sections: int = 3, size_px: int = 768, mpp: float = 0.7
 ) -> None:
-    """Write a cohort that is small enough for a test: two patients, about 50 spots and 60 genes a section.
+    """Write a small cohort for tests: two patients, about 50 spots and 60 genes per section.
 
     Parameters
     ----------
     folder
-        Made when it is missing.
+        Output folder; created if missing.
     seed
-        Decides everything.
+        Random seed; the same seed gives the same files.
     n_sections
-        Patients take turns, and so do the scanners.
+        Number of sections; patients and scanners alternate.
     size_px, mpp
         Side of the square pictures and µm per pixel.
     """
@@ -235,10 +231,8 @@ def write_tiny_cohort(
         write_section(make_section(plan), folder)
 
 
-def write_sample_data(
-    folder: str | os.PathLike[str], seed: int = 0, progress: Progress | None = None
-) -> None:
-    """Write the sample data: a cohort of four sections, and a slide of a third patient to explore.
+def write_sample_data(folder: str | os.PathLike[str], seed: int = 0, progress: Progress = SILENT) -> None:
+    """Write the sample data: a cohort of four sections, and a slide of a third patient without counts.
 
     Sections of the first scanner are JPEG at 0.68 µm per pixel, those of the second tiled TIFF at 0.5; the
     slide is a pyramidal OME-TIFF.
@@ -246,21 +240,19 @@ def write_sample_data(
     Parameters
     ----------
     folder
-        Made when it is missing.
+        Output folder; created if missing.
     seed
-        Decides everything.
+        Random seed; the same seed gives the same files.
     progress
-        Called with the share that is done and the name of what is made next.
+        Receives the share of the work that is done, and the name of the file in work.
     """
-    tell = progress or (lambda share, what: None)
     slide = Blueprint("SYNTHETIC_slide", NEW_PATIENT, SCANNERS[1], (6144, 6400), 0.5, seed * 1000 + 900)
-    work = np.cumsum([0.0, 12, 16, 16, 12, 39])
-    work /= work[-1]
+    *work, total = accumulate((0, 12, 16, 16, 12, 39))
     for number in range(4):
         first = (number + number // 2) % 2 == 0
         plan = _plan(number, seed, 3400 if first else 3800, 0.68 if first else 0.5)
-        tell(float(work[number]), plan.name)
+        progress.advance(work[number], total, plan.name)
         write_section(make_section(plan), folder, suffix=".jpg" if first else ".tif")
-    tell(float(work[4]), slide.name)
+    progress.advance(work[4], total, slide.name)
     write_slide(slide, folder)
-    tell(1.0, "done")
+    progress.advance(total, total, "done")

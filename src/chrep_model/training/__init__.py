@@ -1,1 +1,1 @@
-"""How anything is fitted: spots as arrays, batches, epochs."""
+"""Training of networks: spots as arrays, batches, losses, epochs, checkpoints and fine-tuning."""

@@ -1,4 +1,4 @@
-"""What a tile may look like and still be the same tissue: turned, mirrored, stained a little otherwise."""
+"""Random augmentation of training tiles: rotation, mirroring and variation of the stain."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _DARKEST = 1 / 255
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One random change for each tile of a batch.
+    """Random changes for a batch of tiles, one per tile.
 
     Attributes
     ----------
     turn : Tensor
-        (n,) int in 0 to 7: quarter turns, and from 4 on a mirror image after them.
+        (n,) int in 0 to 7: number of quarter turns, modulo 4; tiles with 4 or more are then mirrored.
     gain : Tensor
-        (n, 3) float: factors of the optical density of red, green and blue.
+        (n, 3) float: factors on the optical density of red, green and blue.
     """
 
     turn: Tensor
@@ -27,18 +27,18 @@ class Augmentation:
 
     @classmethod
     def draw(cls, n: int, jitter: float) -> Augmentation:
-        """Draw for `n` tiles by torch's generator of the CPU; gains are uniform in 1 ± jitter."""
+        """Draw changes for `n` tiles with torch's CPU generator; gains are uniform in 1 ± jitter."""
         return cls(torch.randint(8, (n,)), 1 + jitter * (2 * torch.rand(n, 3) - 1))
 
     def part(self, rows: slice) -> Augmentation:
-        """Those of some tiles of the batch."""
+        """Return the changes of some tiles of the batch."""
         return Augmentation(self.turn[rows], self.gain[rows])
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Change pixels (n, 3, px, px) in [0, 1]; white stays white.
+        """Apply the changes to pixels (n, 3, px, px) in [0, 1]; white stays white.
 
-        By Beer and Lambert's law the optical density -log(pixel) is proportional to the amount of stain, so
-        that a factor of the density is a power of the pixel.
+        By the Beer-Lambert law the optical density -log(pixel) is proportional to the amount of stain, so
+        that a factor on the density is an exponent of the pixel.
         """
         gain = self.gain.to(pixels.device)[:, :, None, None]
         out = pixels.clamp_min(_DARKEST) ** gain

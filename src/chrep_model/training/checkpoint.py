@@ -1,8 +1,8 @@
-"""Half-finished networks on disk: what a training that was killed goes on from.
+"""Checkpoints of networks in training, from which an interrupted training is resumed.
 
-A checkpoint is one safetensors file per network: weights, optimiser and random states as tensors, the place
-in the schedule and the epochs so far as JSON in its header. Loading one runs no code. It holds the hash of
-everything that decides the fit (`identity`), and what is not of this very fit is left alone.
+A checkpoint is one safetensors file per network: weights, optimiser and random states as tensors, the
+position in the schedule and past epochs as JSON in its header. Loading one runs no code. It holds a hash of
+everything that decides the fit (`identity`), and is ignored if it belongs to another fit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from chrep_model.training.run import Run
 from chrep_model.training.streamed import Streamed
 
 EVERY_S = 20.0
-"""An epoch of a small network takes less time than writing it down: at most so often."""
+"""Least seconds between two checkpoints; an epoch of a small network is faster than writing one."""
 
 _FACTS = "chrep"
 """Key of the JSON in the file's metadata."""
@@ -38,20 +38,20 @@ _FACTS = "chrep"
 
 @dataclass
 class State:
-    """All that changes while a network is trained.
+    """State of a training: network, optimiser, random generator and past epochs.
 
     Attributes
     ----------
     module, optimiser
-        Trained in place.
+        Network and its optimiser, trained in place.
     rng : Generator
-        Of the batches.
+        Random generator of the batches.
     step : int
-        Batches so far; with it the place in the schedule.
+        Number of batches so far, which gives the position in the schedule.
     history : list of (float, float or None)
         Mean loss and PCC on the held-out sections of every epoch so far.
     best : dict
-        Weights at the best epoch on the held-out sections, by name; empty where they are not kept.
+        Weights of the best epoch on the held-out sections, by name; empty if they are not stored.
     """
 
     module: nn.Module
@@ -63,24 +63,24 @@ class State:
 
     @property
     def since_best(self) -> int:
-        """Epochs after the one with the highest PCC on the held-out sections, the first of equals."""
+        """Number of epochs since the first with the highest PCC on the held-out sections."""
         scores = [-math.inf if score is None or math.isnan(score) else score for _, score in self.history]
         best = max(scores, default=-math.inf)
         return 0 if best == -math.inf else len(scores) - 1 - scores.index(best)
 
     def keep_best(self) -> None:
-        """Keep the weights where the last epoch is the best one yet."""
+        """Store the weights if the last epoch is the best one so far."""
         if self.since_best == 0:
             self.best = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
 
     def take_best(self) -> None:
-        """Go back to the weights of the best epoch, where there is one."""
+        """Restore the weights of the best epoch, if they were stored."""
         if self.best:
             self.module.load_state_dict(self.best)
             self.best = {}
 
     def tensors(self, complete: bool) -> dict[str, Tensor]:
-        """Everything that is a tensor; of a complete network only what is left of its training."""
+        """Return all tensors to store; for a completed training only those of the trained network."""
         out = {f"module.{k}": v for k, v in self.module.state_dict().items()}
         out |= {f"random.{k}": v for k, v in _random_states().items()}
         if not complete:
@@ -90,11 +90,11 @@ class State:
         return {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in out.items()}
 
     def facts(self) -> dict[str, Any]:
-        """Everything else, for JSON."""
+        """Return all other values to store, for JSON."""
         return {"step": self.step, "history": self.history, "rng": self.rng.bit_generator.state}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take on what `tensors` and `facts` gave."""
+        """Restore the state from the results of `tensors` and `facts`."""
         self.module.load_state_dict(_part(tensors, "module"))
         self.best = _part(tensors, "best")
         self.step = int(facts["step"])
@@ -107,16 +107,16 @@ class State:
 
 
 class Checkpoint:
-    """The file of one network.
+    """Checkpoint file of one network.
 
     Parameters
     ----------
     run : Run
-        Names the folder and the network; without a folder nothing is kept.
+        Names the folder and the network; without a folder nothing is stored.
     identity : callable
-        Gives the hash of everything that decides the fit, see `identity`.
+        Returns the hash of everything that decides the fit, see `identity`.
     ranks : Ranks
-        The first process reads and writes.
+        Processes that train together; the first one reads and writes.
     """
 
     def __init__(self, run: Run, identity: Callable[[], str], ranks: Ranks) -> None:
@@ -126,16 +126,16 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def restore(self, state: State) -> bool:
-        """Bring `state` to where the file is; tells whether the training is complete."""
-        content = self.ranks.broadcast(self._own() if self.ranks.first else b"")
+        """Restore `state` from the file; return whether the training is complete."""
+        content = self.ranks.broadcast(self._matching_content() if self.ranks.first else b"")
         if not content:
             return False
         facts = _facts(content)
         state.restore(load(content), facts)
         return bool(facts["complete"])
 
-    def _own(self) -> bytes:
-        """Content of the file where it is of this fit, else nothing."""
+    def _matching_content(self) -> bytes:
+        """Return the content of the file if it belongs to this fit, else nothing."""
         if self.path is None or not self.path.exists():
             return b""
         try:
@@ -146,13 +146,13 @@ class Checkpoint:
             reason = "it was made with other data, settings or versions"
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             reason = "it cannot be read"
-        self.run.warn(f"{self.path}: this half-finished network is not gone on with: {reason}")
+        self.run.progress.warn(f"{self.path}: this half-finished network is not gone on with: {reason}")
         return b""
 
     def save(self, state: State, *, complete: bool = False) -> None:
-        """Write the file: always when the training is complete, and else every `EVERY_S` seconds.
+        """Write the file if the training is complete, or if the last one is older than `EVERY_S` seconds.
 
-        A disk that is full does not end the training; it is said.
+        If it cannot be written, such as on a full disk, training continues with a warning.
         """
         due = complete or time.monotonic() - self._written >= EVERY_S
         if self.path is None or not self.ranks.first or not due:
@@ -163,23 +163,23 @@ class Checkpoint:
                 part.parent.mkdir(parents=True, exist_ok=True)
                 part.write_bytes(save(state.tensors(complete), {_FACTS: json.dumps(facts)}))
         except TrainingError as error:
-            self.run.warn(f"{error.path}: {error.what}")
+            self.run.progress.warn(f"{error.path}: {error.what}")
         self._written = time.monotonic()
 
 
 def identity(module: nn.Module, plan: Sequence[float | int | None], data: Sequence[Any]) -> str:
-    """Hash (hex) of everything that decides a fit: first weights, architecture, plan, data and versions.
+    """Hash everything that decides a fit: initial weights, architecture, plan, data and versions.
 
     Parameters
     ----------
     module : Module
-        Before training; settings that its ``repr`` shows count.
+        Network before training, including the settings in its ``repr``.
     plan : sequence of numbers
-        Epochs, rates, seed.
+        Epochs, learning rates and seed.
     data : sequence of ndarray, Streamed or str
-        What it is trained on, and settings that show nowhere else.
+        Training data, and settings that the other arguments do not show.
     """
-    # Functions are shown with their address, which is another one in every process.
+    # A function's repr contains its address, which differs between processes.
     shown = re.sub(r" at 0x[0-9a-f]+", "", repr(module))
     digest = hashlib.sha256(json.dumps([__version__, torch.__version__, shown, list(plan)]).encode())
     for name, value in module.state_dict().items():
@@ -194,13 +194,13 @@ def identity(module: nn.Module, plan: Sequence[float | int | None], data: Sequen
 
 
 def file_name(part: str) -> str:
-    """Name of the file of a network: readable, and another one for every part."""
+    """Return the file name of a network's checkpoint: readable, and unique for every part."""
     readable = re.sub(r"[^\w-]+", "-", part)[:80]
     return f"{readable}.{hashlib.sha256(part.encode()).hexdigest()[:8]}.safetensors"
 
 
 def _facts(content: bytes) -> dict[str, Any]:
-    """Our JSON in a safetensors file: eight bytes of length, then the header with the metadata."""
+    """Read the JSON from a safetensors file's metadata: eight bytes of length, then the header."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     facts: dict[str, Any] = json.loads(header["__metadata__"][_FACTS])
     return facts
@@ -216,7 +216,7 @@ def _optimiser_state(flat: dict[str, Tensor], optimiser: torch.optim.Optimizer) 
     for key, value in flat.items():
         number, _, name = key.partition(".")
         like = parameters[int(number)]
-        if value.shape == like.shape:  # in the parameter's own memory layout, for the very same arithmetic
+        if value.shape == like.shape:  # in the parameter's memory layout, for bitwise equal results
             value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
         out.setdefault(int(number), {})[name] = value
     return out

@@ -1,10 +1,10 @@
-"""One fit on several processes, as ``torchrun`` starts them.
+"""Training on several processes, as started by ``torchrun``.
 
-Every process draws the same batches by the one seed and computes the same loss on the whole batch: the
-contrastive and the topology loss compare every spot with every other. What is worth dividing is the encoder
-before it. Each process embeds its share of a batch (`Ranks.share`), the shares are put together
-(`Ranks.gather`), and the gradients of all processes are averaged (`Ranks.average`); up to rounding the result
-is that of a single process. On frozen features there is nothing to divide, and all processes do the same.
+Every process draws the same batches from the same seed, and computes the same loss on the whole batch,
+because the contrastive and the topology loss compare all spots with each other. Only the encoder's work is
+divided: each process embeds its share of a batch (`Ranks.share`), the shares are gathered (`Ranks.gather`),
+and the gradients of all processes are averaged (`Ranks.average`). Up to rounding the result is that of a
+single process. On frozen features nothing is divided.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 _PATIENCE = timedelta(days=7)
-"""How long the others wait while the first process does alone what cannot be divided."""
+"""Longest time that processes wait for work that only the first one does."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train a network together, seen by one of them.
+    """Rank of this process among those that train a network together, and communication between them.
 
     Attributes
     ----------
     rank : int
-        Which one this is, from 0.
+        Number of this process, from 0.
     size : int
-        How many there are.
+        Number of processes.
     """
 
     rank: int = 0
@@ -41,29 +41,29 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes files and tells the user."""
+        """Whether this is the process that writes files and reports to the user."""
         return self.rank == 0
 
     def share(self, n: int, rank: int | None = None) -> slice:
-        """Which of `n` items are a process's own (this one's unless `rank` is given); in order, all taken."""
+        """Return a process's slice of `n` items (this one's by default); slices cover all items in order."""
         rank = self.rank if rank is None else rank
         return slice(n * rank // self.size, n * (rank + 1) // self.size)
 
     def gather(self, share: Tensor, n: int) -> Tensor:
-        """Put the shares of `n` rows together on every process; gradients flow back to the own share.
+        """Combine the shares of `n` rows on every process; gradients flow back to this process's share.
 
         Parameters
         ----------
         share : Tensor
             (rows of this process, d) float.
         n : int
-            Rows of all.
+            Total number of rows.
 
         Returns
         -------
         Tensor
-            (n, d), the same everywhere. The own share's gradient is scaled by the number of processes, so
-            that `average` gives the gradient of the whole batch, for what lies before and behind alike.
+            (n, d), the same on all processes. The gradient of this process's share is multiplied by the
+            number of processes, so that `average` gives the gradient of the whole batch for all parameters.
         """
         if self.size == 1:
             return share
@@ -82,7 +82,7 @@ class Ranks:
             gradient.copy_(part.view_as(gradient))
 
     def broadcast(self, content: bytes) -> bytes:
-        """Give what the first process has to all."""
+        """Send the first process's content to all processes."""
         if self.size == 1:
             return content
         length = torch.tensor([len(content)])
@@ -94,9 +94,9 @@ class Ranks:
         return out.numpy().tobytes()
 
     def wait(self) -> None:
-        """Wait for the others."""
+        """Wait until all processes have reached this call."""
         if self.size > 1:
-            dist.all_reduce(torch.zeros(1))  # on the CPU: a barrier by NCCL would keep the GPU busy
+            dist.all_reduce(torch.zeros(1))  # on the CPU, because a barrier of NCCL would keep the GPU busy
 
 
 ALONE = Ranks()
@@ -104,10 +104,10 @@ ALONE = Ranks()
 
 @contextmanager
 def process_group() -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` started; `ALONE` where there are no others.
+    """Join the processes started by ``torchrun``; yields `ALONE` if there are no others.
 
-    NCCL for tensors on a GPU, each process its own, and gloo for those on the CPU. A group that exists is
-    used and left as it is.
+    Tensors are sent by NCCL between GPUs (one per process), and by gloo between CPUs. An existing process
+    group is used and not closed.
     """
     if dist.is_available() and dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size())
@@ -129,7 +129,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, share: Tensor, n: int, ranks: Ranks) -> Tensor:
-        """Own rows (b, d) to all rows (n, d)."""
+        """Combine this process's rows (b, d) with those of the others to all rows (n, d)."""
         ctx.n, ctx.ranks = n, ranks
         shares = [ranks.share(n, rank) for rank in range(ranks.size)]
         lengths = [s.stop - s.start for s in shares]
@@ -141,6 +141,6 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        """The own rows' gradient; every process holds that of all rows, because all compute the same loss."""
+        """Return the gradient of this process's rows; all processes have that of all rows (the same loss)."""
         own = ctx.ranks.share(ctx.n)
         return gradients[0][own] * ctx.ranks.size, None, None

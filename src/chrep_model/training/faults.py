@@ -1,4 +1,4 @@
-"""Numbers that are none: what is at fault in a batch, and whose spots it is."""
+"""Detection of NaN and infinite values in training, with messages that name the spots."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import Tensor, nn
 from chrep_model.errors import TrainingError
 
 _LISTED = 5
-"""Rows that a message names per section."""
+"""Largest number of rows that a message lists per section."""
 
 Whose = Callable[[NDArray[np.int64]], str]
-"""Rows of the training table in words."""
+"""Function that describes rows of the training table."""
 
 _LOOK = "Look at the tiles and counts of these spots, or exclude the section."
 _LOWER = "Lower the learning rate."
 
 
-class NotFinite(Exception):  # noqa: N818 - inside of training; `during` makes the error that users meet
-    """Something in a batch is NaN or infinite.
+class NotFinite(Exception):  # noqa: N818 - internal; `during` converts it to the error for users
+    """Raised if values in a batch are NaN or infinite.
 
     Attributes
     ----------
     what, remedy : str
-        As for `ChrepError`.
+        Message and advice, as for `ChrepError`.
     """
 
     def __init__(self, what: str, remedy: str) -> None:
@@ -35,7 +35,7 @@ class NotFinite(Exception):  # noqa: N818 - inside of training; `during` makes t
         self.what, self.remedy = what, remedy
 
     def during(self, part: str, epoch: int, batch: int) -> TrainingError:
-        """The error for users: which network, which epoch and which batch."""
+        """Return the error for users, which names the network, the epoch and the batch."""
         of = f" of {part}" if part else ""
         return TrainingError(
             f"training{of} stopped at epoch {epoch}, batch {batch}: {self.what}", remedy=self.remedy
@@ -43,21 +43,21 @@ class NotFinite(Exception):  # noqa: N818 - inside of training; `during` makes t
 
 
 def require_finite(rows: NDArray[np.int64], whose: Whose, **values: Tensor) -> None:
-    """Check what a batch is made of before a loss mixes it.
+    """Check that the inputs and targets of a batch are finite, while values still belong to single spots.
 
     Parameters
     ----------
     rows : ndarray
         (b,) rows of the training table.
     whose : callable
-        Says them in words.
+        Function that describes rows.
     **values : Tensor
-        (b, ...), by what they are, such as ``inputs`` and ``targets``.
+        Values to check, (b, ...), by their names in the message, such as ``inputs`` and ``targets``.
 
     Raises
     ------
     NotFinite
-        Some are not finite; the spots are named.
+        Some values are not finite; the message names their spots.
     """
     for name, value in values.items():
         if not bool(torch.isfinite(value).all()):
@@ -66,7 +66,7 @@ def require_finite(rows: NDArray[np.int64], whose: Whose, **values: Tensor) -> N
 
 
 def require_finite_loss(value: Tensor, rows: NDArray[np.int64], whose: Whose) -> None:
-    """Check the loss of a batch whose inputs and targets are finite."""
+    """Check that the loss of a batch with finite inputs and targets is finite."""
     if not bool(torch.isfinite(value)):
         what = f"the loss of {whose(rows)} is {float(value.detach())}, its inputs and targets are finite"
         raise NotFinite(what, _LOWER)
@@ -78,7 +78,7 @@ def clip_finite(module: nn.Module, most: float, rows: NDArray[np.int64], whose: 
     Raises
     ------
     NotFinite
-        A gradient is not finite; the parameters are named.
+        A gradient is not finite; the message names the parameters.
     """
     try:
         nn.utils.clip_grad_norm_(module.parameters(), most, error_if_nonfinite=True)
@@ -93,12 +93,12 @@ def _has_bad_gradient(parameter: nn.Parameter) -> bool:
 
 
 def rows_in_words(rows: NDArray[np.int64]) -> str:
-    """Say rows of a training table."""
+    """Describe rows of a training table by their numbers."""
     return f"rows {_first(np.sort(rows))}"
 
 
 def spots_in_words(rows: NDArray[np.int64], section: NDArray[np.int64], names: Sequence[str] = ()) -> str:
-    """Say rows of a training table, section by section.
+    """Describe rows of a training table, section by section.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def spots_in_words(rows: NDArray[np.int64], section: NDArray[np.int64], names: S
     section : ndarray
         (n,) section number of every row of the table.
     names : sequence of str, optional
-        Names behind the numbers.
+        Names of the sections, by their numbers.
     """
     return " and ".join(
         f"section {names[s] if names else s} ({rows_in_words(rows[section[rows] == s])})"

@@ -1,21 +1,20 @@
-"""Fine-tuning: phase 1 with the encoder in it.
+"""Fine-tuning of a timm encoder together with the objective of a method's first phase.
 
-A method's objective is put behind a timm encoder and both are trained on the tiles of the training spots.
-What is left is a file of weights; all that follows (features, fit, bundle) goes the way of a frozen encoder,
-on the new weights.
+Encoder and objective are trained on the tiles of the training spots. Only the encoder's weights are kept, in
+a file; the following steps (features, fit, bundle) use them like those of a frozen encoder.
 
-As on that way, features are standardised per section: by their mean and sd over the section's own spots, seen
-without augmentation before every epoch. Batch norm and dropout of the encoder stay in eval mode. Its running
-statistics then remain those of its pretraining, a tile's features do not depend on its batch, and several
-processes can share a batch (see `distributed`).
+Features are standardised per section, as with a frozen encoder: by the mean and sd over the section's spots,
+computed without augmentation before every epoch. The encoder's batch norm and dropout stay in eval mode, so
+that its running statistics remain those of its pretraining, a tile's features do not depend on its batch, and
+several processes can share a batch (see `distributed`).
 
-On CUDA the encoder runs in bfloat16 and the losses in float32; that has been written but not yet been run on
-a GPU. On the CPU everything is float32, and the same seed gives the same weights.
+On CUDA the encoder runs in bfloat16 and the losses in float32; this has not been run on a GPU yet. On the CPU
+everything is float32, and the same seed gives the same weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,49 +26,50 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from chrep_model.cohorts.section import Section
-from chrep_model.embeddings import CLIP, Progress
+from chrep_model.embeddings import CLIP
 from chrep_model.encoders.timm_encoder import TimmEncoder
-from chrep_model.errors import Cancelled, SettingsError, TrainingError
+from chrep_model.errors import SettingsError, TrainingError
 from chrep_model.files import write_atomically
 from chrep_model.mapped_arrays import temporary_array
+from chrep_model.progress import SILENT, Progress
 from chrep_model.training.augmentation import Augmentation
 from chrep_model.training.distributed import ALONE, Ranks
 from chrep_model.training.faults import require_finite, spots_in_words
 from chrep_model.training.loop import Task, held_out_pcc, run_epochs
 from chrep_model.training.objective import Objective
-from chrep_model.training.run import SILENT, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import NeighbourBatches, SpotTable
 
 IN_MEMORY = 4 << 30
-"""Bytes of tiles that are held in memory; more are kept in a temporary file, read as they are needed."""
+"""Largest number of bytes of tiles in memory; more are stored in a temporary file and read when needed."""
 
 LOOKED_AT = 128
-"""Spots per section whose features give its mean and sd."""
+"""Number of spots per section from which the mean and sd of its features are computed."""
 
 _CHUNK = 64
 
 
 class FinetuneSettings(BaseModel):
-    """How an encoder is fine-tuned; all values are ours.
+    """Settings of fine-tuning; the defaults are this project's.
 
     Attributes
     ----------
     epochs : int
-        At most.
+        Largest number of epochs.
     lr, head_lr : float
-        Of the encoder's last layer, and of the objective behind it.
+        Learning rates of the encoder's last layer, and of the objective.
     layer_decay : float
-        Every layer learns at this fraction of the rate of the next one.
+        Learning rate of each layer as a fraction of that of the next layer.
     weight_decay : float
-        Of both.
+        Weight decay of encoder and objective.
     sections_per_batch, spots_per_section : int
         See `NeighbourBatches`; memory grows with their product.
     jitter : float
-        Of the stain, see `Augmentation`.
+        Variation of the stain, see `Augmentation`.
     held_out : str or None
-        Training section that decides when to stop; the last one unless named.
+        Training section used for early stopping; the last one by default.
     patience : int
-        Epochs without a better PCC there after which training stops.
+        Training stops after this number of epochs without a better PCC on that section.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -95,44 +95,41 @@ def finetune(
     out: Path,
     *,
     seed: int,
-    run: Run = SILENT,
+    run: Run = SILENT_RUN,
     ranks: Ranks = ALONE,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
 ) -> None:
     """Train an encoder in place together with an objective, and write its weights.
 
     Parameters
     ----------
     encoder : TimmEncoder
-        Where to start from; its `id` is no longer true afterwards.
+        Encoder to start from; its `id` is not valid afterwards.
     objective : Objective
-        Reads features (n, encoder.dim).
+        Network and loss on features (n, encoder.dim).
     sections : sequence of Section
-        Training sections, at least two: one of them decides when to stop.
+        Training sections, at least two, one of which is used for early stopping.
     table : SpotTable
-        Their spots in the same order; its features are not read.
+        Their spots in the same order; its features are not used.
+    settings : FinetuneSettings
     out : Path
-        File for `open_encoder`; appears when it is complete.
+        Weights file for `open_encoder`, written when training is complete.
     seed : int
-        Of batches, dropout and augmentation.
+        Random seed of batches, dropout and augmentation.
     run : Run
-        Gets every epoch, and keeps a checkpoint.
+        Receives tiles, batches and epochs, may cancel between them; stores a checkpoint.
     ranks : Ranks
         Processes that share the encoder's work; the first one writes.
-    progress, cancelled : callable, optional
-        Tiles and batches done; asked between them.
 
     Raises
     ------
     SettingsError
-        The section to be held out is not among them.
+        The section to hold out is not among the sections.
     TrainingError
         See `run_epochs`; or `out` cannot be written.
     Cancelled
-        `cancelled` said so.
+        `run.progress.cancelled` returned True.
     """
-    tuning = _Tuning(encoder, objective, sections, table, settings, ranks, progress, cancelled)
+    tuning = _Finetuning(encoder, objective, sections, table, settings, ranks, run.progress)
     torch.manual_seed(seed)
     run_epochs(
         tuning.task(), epochs=settings.epochs, lr=settings.lr, weight_decay=settings.weight_decay, seed=seed,
@@ -145,7 +142,7 @@ def finetune(
 
 
 def _held_out(settings: FinetuneSettings, table: SpotTable) -> int:
-    """Number of the section that decides when to stop."""
+    """Return the number of the section used for early stopping."""
     numbers = [int(s) for s in np.unique(table.section)]
     names = [table.section_names[s] for s in numbers]
     name = settings.held_out or names[-1]
@@ -157,21 +154,21 @@ def _held_out(settings: FinetuneSettings, table: SpotTable) -> int:
     return numbers[names.index(name)]
 
 
-class _Behind(nn.Module):
-    """An encoder with an objective behind it; the encoder is trained in eval mode."""
+class _EncoderWithObjective(nn.Module):
+    """Encoder followed by an objective; the encoder always stays in eval mode."""
 
     def __init__(self, encoder: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.encoder, self.objective = encoder, objective
 
-    def train(self, mode: bool = True) -> _Behind:
+    def train(self, mode: bool = True) -> _EncoderWithObjective:
         super().train(mode)
         self.encoder.eval()
         return self
 
 
-class _Tuning:
-    """Tiles to features to the loss, for one fit."""
+class _Finetuning:
+    """Data and functions of one fine-tuning: from tiles to features to the loss."""
 
     def __init__(
         self,
@@ -181,12 +178,10 @@ class _Tuning:
         table: SpotTable,
         settings: FinetuneSettings,
         ranks: Ranks,
-        progress: Progress | None,
-        cancelled: Callable[[], bool] | None,
+        progress: Progress,
     ) -> None:
         self.encoder, self.objective, self.settings = encoder, objective.to(encoder.device), settings
-        self.sections, self.table, self.ranks = sections, table, ranks
-        self.progress, self.cancelled = progress, cancelled
+        self.sections, self.table, self.ranks, self.progress = sections, table, ranks, progress
         scored = table.section == _held_out(settings, table)
         self.trained, self.scored = np.flatnonzero(~scored), np.flatnonzero(scored)
         self.batches = NeighbourBatches(
@@ -199,48 +194,49 @@ class _Tuning:
     def task(self) -> Task:
         """Describe the fit to `run_epochs`."""
         return Task(
-            _Behind(self.encoder.model, self.objective), self.loss, self.batches.epoch,
+            _EncoderWithObjective(self.encoder.model, self.objective), self.loss, self.batches.epoch,
             self.batches.per_epoch, data=self._data(), whose=self.whose, before_epoch=self.before_epoch,
             held_out=self.held_out, groups=self._groups(),
         )  # fmt: skip
 
     @cached_property
     def tiles(self) -> NDArray[np.uint8]:
-        """(n, px, px, 3), read when they are first needed: not for a fit that is complete."""
-        return read_tiles(self.sections, self.encoder, self.progress, self.cancelled)
+        """Tiles of all spots, (n, px, px, 3), read on first use, so not for a fit that is complete."""
+        return read_tiles(self.sections, self.encoder, self.progress)
 
     def loss(self, rows: NDArray[np.int64]) -> Tensor:
-        """Loss of a batch of augmented tiles."""
+        """Compute the loss of a batch of augmented tiles."""
         batch = self.batches.batch(rows).to(self.encoder.device)
         augmentation = Augmentation.draw(len(rows), self.settings.jitter)
         features = self._embed(self.trained[rows], augmentation)
         require_finite(rows, self.whose, inputs=features, targets=batch.targets)
-        self._tell(self.batches.per_epoch)
+        self._done += 1
+        self.progress.advance(self._done, self.batches.per_epoch, "fine-tuning: batches of the epoch")
         return self.objective.loss(self._standardised(features, batch.section), batch)
 
     def before_epoch(self) -> None:
-        """Standardise anew, and show the objective all spots where it wants to see them."""
+        """Recompute the standardisation, and pass all spots to the objective if it uses them."""
         self._done = 0
         wants_all = type(self.objective).before_epoch is not Objective.before_epoch
-        features = self._look(self.trained if wants_all else _spread(self.trained, self.table.section))
+        features = self._features(self.trained if wants_all else _spread(self.trained, self.table.section))
         if wants_all:
             self.objective.before_epoch(features, self.batches.targets.to(self.encoder.device))
 
     def held_out(self) -> float | None:
-        """PCC on the held-out section."""
+        """Compute the PCC on the held-out section."""
         targets, section = (
             torch.from_numpy(a[self.scored]).to(self.encoder.device)
             for a in (self.table.targets, self.table.section)
         )
-        return held_out_pcc(self.objective, self._look(self.scored), targets, section)
+        return held_out_pcc(self.objective, self._features(self.scored), targets, section)
 
     def whose(self, rows: NDArray[np.int64]) -> str:
-        """Say rows of the trained spots in words."""
+        """Describe rows of the training spots."""
         return spots_in_words(self.trained[rows], self.table.section, self.table.section_names)
 
     @torch.no_grad()
-    def _look(self, rows: NDArray[np.int64]) -> Tensor:
-        """Features of these spots without augmentation, standardised by their own mean and sd per section."""
+    def _features(self, rows: NDArray[np.int64]) -> Tensor:
+        """Compute features of spots without augmentation, standardised per section by mean and sd."""
         parts = np.split(rows, range(_CHUNK, len(rows), _CHUNK))
         features = torch.cat([self._embed(part) for part in parts])
         section = torch.from_numpy(self.table.section[rows]).to(features.device)
@@ -254,11 +250,10 @@ class _Tuning:
         return ((features - self._mean[section]) / self._sd[section]).clamp(-CLIP, CLIP)
 
     def _embed(self, rows: NDArray[np.int64], augmentation: Augmentation | None = None) -> Tensor:
-        """Features (len(rows), dim) float32 of rows of the table; every process embeds its share."""
-        if self.cancelled is not None and self.cancelled():
-            raise Cancelled("cancelled")
+        """Compute features (len(rows), dim) float32 of the table's rows; every process embeds a share."""
+        self.progress.raise_if_cancelled()
         own = self.ranks.share(len(rows))
-        seen = slice(own.start, max(own.stop, own.start + 1))  # a model may not like a batch of nothing
+        seen = slice(own.start, max(own.stop, own.start + 1))  # never empty, which a model may not support
         pixels = self.encoder.pixels(self.tiles[rows[seen]])
         if augmentation is not None:
             pixels = augmentation.part(seen)(pixels)
@@ -268,7 +263,7 @@ class _Tuning:
         return self.ranks.gather(features[: own.stop - own.start].float(), len(rows))
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Parameters with the rates of their layers."""
+        """Return parameter groups with the learning rates of their layers."""
         from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 
         s, model = self.settings, self.encoder.model
@@ -285,7 +280,7 @@ class _Tuning:
         ]
 
     def _data(self) -> list[Any]:
-        """What a checkpoint must have been made of; slides by their content, so that no tile is read."""
+        """Return the data that identify a checkpoint; slides by their fingerprint, without reading tiles."""
         slides = []
         for section in self.sections:
             with section.open_slide() as slide:
@@ -293,28 +288,22 @@ class _Tuning:
         facts = [repr(self.settings), self.encoder.id, *slides, *(s.xy for s in self.sections)]
         return [*facts, *self.table.arrays()]
 
-    def _tell(self, of: int) -> None:
-        self._done += 1
-        if self.progress is not None:
-            self.progress(self._done, of, "fine-tuning: batches of the epoch")
-
 
 def read_tiles(
     sections: Sequence[Section],
     encoder: TimmEncoder,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress = SILENT,
 ) -> NDArray[np.uint8]:
     """Read the tiles around all spots, (n, px, px, 3), section after section.
 
     Raises
     ------
     Cancelled
-        `cancelled` said so.
+        `progress.cancelled` returned True.
     SlideError
         Pixels cannot be read.
     SettingsError
-        There is no room for the temporary file of many tiles.
+        The disk has no space for the temporary file of many tiles.
     """
     from chrep_model.slides.tiles import TileReader
 
@@ -326,17 +315,15 @@ def read_tiles(
     for section in sections:
         with section.open_slide() as slide:
             for part, tiles in TileReader(slide, encoder.spec).batches(section.xy, _CHUNK):
-                if cancelled is not None and cancelled():
-                    raise Cancelled("cancelled", path=slide.path)
+                progress.raise_if_cancelled()
                 out[start + part.start : start + part.stop] = tiles
-                if progress is not None:
-                    progress(part.stop, len(section), f"tiles of {section.name}")
+                progress.advance(part.stop, len(section), f"tiles of {section.name}")
         start += len(section)
     return out
 
 
 def _spread(rows: NDArray[np.int64], section: NDArray[np.int64]) -> NDArray[np.int64]:
-    """At most `LOOKED_AT` of every section's rows, evenly spread."""
+    """Select at most `LOOKED_AT` rows of every section, evenly spread."""
     kept = []
     for s in np.unique(section[rows]):
         own = rows[section[rows] == s]

@@ -1,4 +1,4 @@
-"""Epochs: optimiser, warm-up and cosine, gradient clipping, early stop, resume, one seed."""
+"""Training loop: AdamW with warm-up and cosine schedule, gradient clipping, early stopping and resuming."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from chrep_model.training.faults import (
     spots_in_words,
 )
 from chrep_model.training.objective import Objective
-from chrep_model.training.run import SILENT, Epoch, Run
+from chrep_model.training.run import SILENT_RUN, Run
 from chrep_model.training.samples import NeighbourBatches, SpotBatches, SpotTable
 from chrep_model.training.streamed import Streamed, kept
 
@@ -34,34 +34,35 @@ WARM_UP = 0.05
 CLIP_NORM = 1.0
 
 Batches = Callable[[np.random.Generator], Iterator[NDArray[np.int64]]]
-"""One epoch's row numbers, batch by batch."""
+"""Function that yields the row numbers of one epoch's batches, given a random generator."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A network, and what an epoch of its training consists of.
+    """A network to train, with its loss, batches and data.
 
     Attributes
     ----------
     module : Module
-        Trained in place.
+        Network, trained in place.
     loss : callable
-        Rows of the training table to a scalar; raises `NotFinite` where they hold what is no number.
+        Returns the scalar loss for rows of the training table; raises `NotFinite` if their values are not
+        finite.
     batches : callable
-        Random generator to the batches of an epoch.
+        Yields the batches of an epoch, given a random generator.
     steps : int
-        Batches per epoch.
+        Number of batches per epoch.
     data : sequence of ndarray or str
-        What decides the result beside the module, so that a checkpoint is known to be of the same fit.
+        Everything besides the module that decides the result, to identify checkpoints of the same fit.
     whose : callable
-        Says rows in words.
+        Describes rows in messages.
     before_epoch : callable, optional
         Called before each epoch.
     held_out : callable, optional
-        PCC on the held-out sections, asked for after each epoch with the module in eval mode.
+        Returns the PCC on the held-out sections; called after each epoch with the module in eval mode.
     groups : list of dict, optional
-        Parameters with learning rates and weight decays of their own, as for torch's optimisers; all
-        parameters under the common ones unless given.
+        Parameter groups with their own learning rates and weight decays, as for torch's optimisers; by
+        default all parameters have the common ones.
     """
 
     module: nn.Module
@@ -83,36 +84,36 @@ def run_epochs(
     weight_decay: float,
     seed: int,
     patience: int | None = None,
-    run: Run = SILENT,
+    run: Run = SILENT_RUN,
     ranks: Ranks = ALONE,
 ) -> None:
-    """Train `task.module` in place with AdamW; leaves it in eval mode.
+    """Train `task.module` in place with AdamW, and leave it in eval mode.
 
-    A training that was killed goes on from its checkpoint and ends at the same bits on the same machine; a
-    complete one is loaded. Its epochs are told again, for a whole curve.
+    An interrupted training is resumed from its checkpoint, with the same result to the bit on the same
+    machine; a completed one is loaded. Past epochs are reported again, for complete curves.
 
     Parameters
     ----------
     task : Task
-        What is trained.
+        Network, loss and data.
     epochs : int
-        Length; the schedule is 5 % warm-up and a cosine down to zero.
+        Number of epochs; the schedule is 5 % warm-up and a cosine down to zero.
     lr, weight_decay : float
-        Of AdamW.
+        Learning rate and weight decay of AdamW.
     seed : int
-        Of the batches; that of torch is the caller's affair.
+        Random seed of the batches; the caller sets that of torch.
     patience : int, optional
-        Epochs without a new best PCC on the held-out sections after which training stops; it then ends at
-        the best epoch's weights. Without it all epochs are run, and the last weights stay.
+        Training stops after this number of epochs without a new best PCC on the held-out sections, and the
+        best epoch's weights are restored. If not given, all epochs are run and the last weights are kept.
     run : Run
-        Gets every epoch, keeps checkpoints, and may say that it is enough where there is patience.
+        Receives every epoch, stores checkpoints, and may stop a training that has `patience`.
     ranks : Ranks
         Processes that train together.
 
     Raises
     ------
     TrainingError
-        Inputs, targets, the loss or a gradient are no longer numbers; says which and whose.
+        Inputs, targets, the loss or a gradient are not finite; the message says which, and of which spots.
     """
     plan = (epochs, task.steps, lr, weight_decay, seed, patience)
     optimiser = torch.optim.AdamW(task.groups or task.module.parameters(), lr=lr, weight_decay=weight_decay)
@@ -122,24 +123,24 @@ def run_epochs(
     checkpoint = Checkpoint(run, lambda: identity(task.module, plan, task.data), ranks)
     complete = checkpoint.restore(state)
     for number, epoch in enumerate(state.history, start=1):
-        run.on_epoch(Epoch(run.part, number, epochs, *epoch))
+        run.epoch(number, epochs, *epoch)
     while not complete:
         loss = _epoch(task, state, epochs, run, ranks)
         task.module.eval()
         state.history.append((loss, None if task.held_out is None else task.held_out()))
         if patience is not None:
             state.keep_best()
-        tired = patience is not None and (state.since_best >= patience or run.enough())
+        tired = patience is not None and (state.since_best >= patience or run.progress.enough())
         complete = len(state.history) == epochs or tired
         if complete:
             state.take_best()
         checkpoint.save(state, complete=complete)
-        run.on_epoch(Epoch(run.part, len(state.history), epochs, *state.history[-1]))
+        run.epoch(len(state.history), epochs, *state.history[-1])
     task.module.eval()
 
 
 def _epoch(task: Task, state: State, epochs: int, run: Run, ranks: Ranks) -> float:
-    """One pass over the batches; gives the mean loss."""
+    """Train on all batches once; return the mean loss."""
     task.module.train()
     if task.before_epoch is not None:
         task.before_epoch()
@@ -166,7 +167,7 @@ def _step(task: Task, optimiser: torch.optim.Optimizer, rows: NDArray[np.int64],
 
 
 def _set_rates(state: State, total: int) -> None:
-    """Warm-up and cosine: every group's rate for the coming step of `total`."""
+    """Set every parameter group's learning rate for the next step, by the warm-up and cosine schedule."""
     warm = max(1.0, WARM_UP * total)
     share = min(1.0, (state.step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * min(1.0, state.step / total)))
     for group in state.optimiser.param_groups:
@@ -188,7 +189,7 @@ def train_objective(
     held_out: Sequence[int] = (),
     patience: int | None = None,
     watched: tuple[NDArray[np.float32], SpotTable] | None = None,
-    run: Run = SILENT,
+    run: Run = SILENT_RUN,
     ranks: Ranks = ALONE,
 ) -> None:
     """Train a method's network in place on frozen features.
@@ -198,8 +199,8 @@ def train_objective(
     objective : Objective
         Network and loss.
     x : ndarray
-        (n, d) float32, what it reads of the table's spots. Of a `Streamed` every batch is read for itself,
-        and `objective.before_epoch`, which looks at all spots, is not called.
+        (n, d) float32 input features of the table's spots. A `Streamed` is read batch by batch, and
+        `objective.before_epoch`, which needs all spots, is then not called.
     table : SpotTable
         Training spots.
     epochs, lr, weight_decay, seed, patience, run, ranks
@@ -207,11 +208,11 @@ def train_objective(
     sections_per_batch, spots_per_section : int
         See `NeighbourBatches`.
     batch_size : int, optional
-        Spots of a batch at random from all sections, instead of patches of neighbours.
+        Number of spots per batch, drawn at random from all sections instead of patches of neighbours.
     held_out : sequence of int
-        Numbers of training sections that are not trained on, for the curve and for `patience`.
+        Numbers of sections in the table that are not trained on, for the curve and for `patience`.
     watched : (ndarray, SpotTable), optional
-        What it reads of spots that are not in the table, and these: for the curve alone.
+        Input features and table of other held-out spots, used only for the curve.
     """
     seen = ~np.isin(table.section, held_out)
     part, features = table.rows(seen), kept(x, seen)
@@ -255,14 +256,14 @@ def _scored_on(
 
 @torch.no_grad()
 def held_out_pcc(objective: Objective, x: Tensor, targets: Tensor, section: Tensor) -> float | None:
-    """Mean gene-wise PCC of what the objective predicts from `x` (n, d), within sections; None if nothing."""
+    """Return the mean gene-wise PCC within sections of predictions from `x` (n, d); None without any."""
     predicted = objective.predict(x)
     return None if predicted is None else float(pearson_by_section(predicted, targets, section))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep torch to one CPU thread: for networks on frozen features, threads cost more than they bring."""
+    """Limit torch to one CPU thread, because small networks on frozen features are slower with more."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -272,7 +273,7 @@ def one_thread() -> Iterator[None]:
 
 
 def random_batches(n: int, size: int) -> tuple[Batches, int]:
-    """All rows once an epoch in random order; gives the batches and how many there are."""
+    """Split all rows into random batches, new for each epoch; return the batches and their number."""
 
     def epoch(rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         order = rng.permutation(n)

@@ -1,4 +1,4 @@
-"""A network with its training loss, used on frozen features and behind a trained encoder alike."""
+"""Interface of a network with its training loss, for frozen features and for fine-tuning alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class SpotBatch:
-    """A batch of training spots as a loss sees it: everything but the features.
+    """Input of a loss for a batch of training spots, without the features.
 
     Attributes
     ----------
@@ -23,13 +23,13 @@ class SpotBatch:
     targets : Tensor
         (b, genes) float32, standardised expression.
     section : Tensor
-        (b,) int64.
+        (b,) int64, section of each spot.
     position : Tensor
         (b, 2) float32 in [0, 1], scaled per section.
     adjacency : Tensor
         (b, b) float32, A_topo among the batch's spots (see `networks.graph.topology`).
     measured : Tensor or None
-        (b, genes) bool, where `targets` were measured; None where all of them were. See `SpotTable`.
+        (b, genes) bool, which `targets` were measured; None if all were. See `SpotTable`.
     """
 
     rows: NDArray[np.int64]
@@ -52,7 +52,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
-        """Return the scalar loss of features `x` (b, d) float32 and what was measured there."""
+        """Return the scalar loss of features `x` (b, d) float32, given the measurements of their spots."""
 
     def before_epoch(self, x: Tensor, targets: Tensor) -> None:
         """Receive all training spots before each epoch: features (n, d) and targets (n, genes)."""
@@ -60,12 +60,12 @@ class Objective(nn.Module, ABC):
     def predict(self, x: Tensor) -> Tensor | None:
         """Return standardised expression (n, genes) of features (n, d), to score a held-out section.
 
-        None, and then nothing is scored, where the network alone says nothing about expression.
+        Returns None if the network alone does not predict expression; held-out sections are then not scored.
         """
         return None
 
     def extra_repr(self) -> str:
-        """Return the settings as text: a checkpoint made under others is not resumed."""
+        """Return the settings as text, so that checkpoints of other settings are not resumed."""
         plain = (bool, int, float, str, tuple, BaseModel)
         own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
         return ", ".join(f"{k}={v!r}" for k, v in own.items() if isinstance(v, plain))

@@ -1,85 +1,55 @@
-"""How a fit talks to whoever started it: lines of text, curves, checkpoints."""
+"""Context of a fit besides its data and settings: progress, name and folder of checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from chrep_model.progress import SILENT, Epoch, Progress
 
 if TYPE_CHECKING:
     from chrep_model.training.samples import SpotTable
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One epoch of one network, for a curve.
-
-    Attributes
-    ----------
-    part : str
-        Which of a fit's networks, as ``"without C2/member 1"``.
-    number, of : int
-        From 1.
-    loss : float
-        Mean over the batches.
-    held_out : float or None
-        PCC on the held-out training section, where one is held out or watched.
-    """
-
-    part: str
-    number: int
-    of: int
-    loss: float
-    held_out: float | None = None
-
-
-def _nothing(_: object) -> None:
-    pass
-
-
-def _never() -> bool:
-    return False
-
-
-@dataclass(frozen=True)
 class Run:
-    """What a fit tells, and where it keeps what it has.
+    """Context of a running fit, or of a part of one.
 
     Attributes
     ----------
-    say : callable
-        Called with a line of what is being done; may raise Cancelled.
-    on_epoch : callable
-        Called with every `Epoch`; may raise Cancelled.
+    progress : Progress
+        Receives messages and epochs, and tells whether to stop.
     checkpoints : Path or None
-        Folder of half-finished networks; a fit that finds its own there goes on from it.
+        Folder of checkpoints, from which an interrupted fit is resumed.
     part : str
-        Name of what is being fitted, parts of parts divided by slashes; no two networks of a fit share one.
-    warn : callable
-        Called with a line that the user should see even where nobody is shown what is being done.
-    enough : callable
-        Asked after every epoch of a fit that keeps its best weights: whether it should stop there.
+        Name of the part, with slashes between nested parts; unique for every network of a fit.
     watched : SpotTable or None
-        Spots of a training section that is held out: every epoch's PCC on them goes into its `Epoch`, and
-        nowhere else.
+        Spots of a held-out training section; their PCC is reported in every `Epoch`, and not used otherwise.
     """
 
-    say: Callable[[str], None] = _nothing
-    on_epoch: Callable[[Epoch], None] = _nothing
+    progress: Progress = SILENT
     checkpoints: Path | None = None
     part: str = ""
-    warn: Callable[[str], None] = _nothing
-    enough: Callable[[], bool] = _never
     watched: SpotTable | None = None
 
+    def message(self, text: str) -> None:
+        """Report the current step; Cancelled if the fit should stop."""
+        self.progress.raise_if_cancelled()
+        self.progress.message(text)
+
+    def epoch(self, number: int, of: int, loss: float, held_out: float | None) -> None:
+        """Report an epoch of this part, see `Epoch`; Cancelled if the fit should stop."""
+        self.progress.raise_if_cancelled()
+        self.progress.epoch(Epoch(self.part, number, of, loss, held_out))
+
     def within(self, part: str) -> Run:
-        """Give the run of a part."""
+        """Return the context of a part of this fit."""
         return replace(self, part=f"{self.part}/{part}" if self.part else part)
 
     def watching(self, spots: SpotTable) -> Run:
-        """Give the run that scores every epoch on these spots."""
+        """Return this context with spots on which every epoch is scored."""
         return replace(self, watched=spots)
 
 
-SILENT = Run()
+SILENT_RUN = Run()

@@ -1,4 +1,4 @@
-"""Training spots as arrays, and batches that keep neighbours together."""
+"""Training spots as arrays (`SpotTable`), and batches of neighbouring spots."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Columns = NDArray[np.int64] | slice
 def complete_is_none(
     measured: NDArray[np.bool_] | None, section: NDArray[np.int64]
 ) -> NDArray[np.bool_] | None:
-    """Return `measured` (sections, genes), or None if these spots' sections measured every gene."""
+    """Return `measured` (sections, genes), or None if all sections of these spots measured every gene."""
     return None if measured is None or measured[np.unique(section)].all() else measured
 
 
@@ -38,7 +38,7 @@ def groups(measured: NDArray[np.bool_] | None, section: NDArray[np.int64]) -> li
     measured : ndarray or None
         (sections, genes) bool.
     section : ndarray
-        (n,) int, number of every spot's section.
+        (n,) int, section number of every spot.
     """
     if measured is None:
         return [(slice(None), slice(None))]
@@ -58,20 +58,20 @@ class SpotTable:
     Attributes
     ----------
     features : ndarray
-        (n, d) float32 embeddings, standardised per slide; of a large table a `Streamed`.
+        (n, d) float32 embeddings, standardised per slide; a `Streamed` for large tables.
     targets : ndarray
-        (n, genes) float32 expression, standardised on the training sections. Where a section did not measure
-        a gene it is 0, the mean of the training spots.
+        (n, genes) float32 expression, standardised on the training sections. If a section did not measure a
+        gene, it is 0, the mean of the training spots.
     section, patient : ndarray
         (n,) int, numbers of the section and of its patient.
     position : ndarray
-        (n, 2) float64, spot centres in µm, per section from its own origin.
+        (n, 2) float64, spot centres in µm from the section's own origin.
     section_names : tuple of str
-        Names behind the numbers in `section`.
+        Names of the sections, by their numbers in `section`.
     depth : ndarray
-        (n,) float32, counts of the spot over all genes of the panel.
+        (n,) float32, total counts of the spot over all genes of the panel.
     measured : ndarray or None
-        (sections, genes) bool, which section, by its number, measured which gene; None where every section
+        (sections, genes) bool, which section, by its number, measured which gene; None if every section
         measured every gene.
     """
 
@@ -94,7 +94,7 @@ class SpotTable:
     def rows(self, keep: NDArray[np.bool_]) -> SpotTable:
         """Return the table of the spots for which the mask `keep`, (n,) bool, is true."""
         if keep.all():
-            return self  # not a second time in the memory
+            return self  # without a copy in memory
         return SpotTable(
             kept(self.features, keep),
             self.targets[keep],
@@ -112,20 +112,21 @@ class SpotTable:
         Returns
         -------
         list of (rows, columns)
-            The spots of the sections, and the genes that these alone measured. A gene that no section of the
-            table measured is in no group. A single pair of full slices where nothing is missing.
+            The spots of a set of sections, and the genes that exactly these sections measured. A gene that no
+            section measured is in no group. A single pair of full slices if every section measured every
+            gene.
         """
         return groups(self.measured, self.section)
 
     def learnable(self) -> NDArray[np.bool_] | None:
-        """Return for each section which genes both it and at least one other section measured.
+        """Return, for each section, the genes that both it and at least one other section measured.
 
-        Only for these can what was learned on the other sections be tested on this one.
+        Only for these genes can a model trained on the other sections be tested on this one.
 
         Returns
         -------
         ndarray or None
-            (sections, genes) bool; None where every section measured every gene.
+            (sections, genes) bool; None if every section measured every gene.
         """
         if self.measured is None:
             return None
@@ -142,7 +143,7 @@ class SpotTable:
         Raises
         ------
         SettingsError
-            They are more than this machine has memory.
+            The features are larger than this machine's memory.
         """
         if not isinstance(self.features, Streamed):
             return self
@@ -158,7 +159,7 @@ class SpotTable:
     def reliability(self) -> NDArray[np.float32]:
         """Return the weight of a spot's values, (n,) in [0, 1], by its sequencing depth.
 
-        A spot of `_HALF` times the median depth counts half as much as one that was counted without end.
+        A spot with `_HALF` times the median depth has half the weight of one with infinite depth.
         """
         half = _HALF * max(float(np.median(self.depth)), 1.0)
         return (self.depth / (self.depth + half)).astype(np.float32)
@@ -187,7 +188,7 @@ class SpotTable:
 
 
 class SpotBatches:
-    """Random batches of training spots; an epoch has every spot once.
+    """Random batches of training spots, with every spot once per epoch.
 
     Parameters
     ----------
@@ -199,7 +200,7 @@ class SpotBatches:
 
     def __init__(self, table: SpotTable, size: int) -> None:
         self.graph = table.graph()
-        # All of A_topo is some forty numbers per spot: of a large table each batch gets its own rows.
+        # A_topo has about forty numbers per spot; for large tables it is computed batch by batch.
         self.topology = topology(self.graph) if len(table) <= LARGE else None
         if self.topology is None:
             self.graph = self.graph.astype(bool)
@@ -211,11 +212,11 @@ class SpotBatches:
         self.per_epoch = max(1, len(table) // size)
 
     def epoch(self, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        """Yield the row numbers of each batch; spots left over are spread over the batches."""
+        """Yield the row numbers of each batch; batches are of nearly equal size, without a small last one."""
         yield from np.array_split(rng.permutation(len(self.section)), self.per_epoch)
 
     def batch(self, rows: NDArray[np.int64]) -> SpotBatch:
-        """Return everything but the features that a loss may need for these rows."""
+        """Return the input of a loss for these rows, without the features."""
         return SpotBatch(
             rows=rows,
             targets=self.targets[rows],
@@ -234,22 +235,22 @@ class SpotBatches:
 class NeighbourBatches(SpotBatches):
     """Batches of several sections, with a patch of neighbouring spots from each.
 
-    Random batches hold almost no edge of the spot graph, and the topology loss would say nothing; a patch
-    grown breadth-first around a random seed spot keeps its edges.
+    Random batches have almost no edges of the spot graph, which the topology loss needs; a patch grown
+    breadth-first around a random spot keeps its edges.
 
     Parameters
     ----------
     table : SpotTable
         The training spots.
     sections, spots : int
-        Sections per batch, and spots per section.
+        Number of sections per batch, and of spots per section.
     """
 
     def __init__(self, table: SpotTable, sections: int = 4, spots: int = 64) -> None:
         self.members = [np.flatnonzero(table.section == s) for s in np.unique(table.section)]
         self.sections, self.spots = min(sections, len(self.members)), spots
         super().__init__(table, self.sections * spots)
-        # A search through a graph costs what the whole graph does, also where it ends in a corner of it.
+        # One graph per section, because the time of a search grows with the size of the whole graph.
         self.graphs = [self.graph[rows][:, rows] for rows in self.members]
         self.per_epoch = max(1, round(len(table) / self.size))
 
@@ -266,7 +267,7 @@ class NeighbourBatches(SpotBatches):
         seed = np.searchsorted(members, rng.choice(members))
         order = sp.csgraph.breadth_first_order(self.graphs[section], seed, return_predecessors=False)
         patch = members[order[: self.spots]]
-        if len(patch) < self.spots:  # an island smaller than the batch: fill up from elsewhere on the section
+        if len(patch) < self.spots:  # a connected part smaller than the patch: add other spots of the section
             rest = np.setdiff1d(members, patch)
             patch = np.concatenate([patch, rng.choice(rest, self.spots - len(patch), replace=False)])
         return patch.astype(np.int64)

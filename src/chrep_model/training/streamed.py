@@ -1,4 +1,4 @@
-"""Features of more spots than the memory holds: read from their arrays a batch at a time."""
+"""Features of more spots than fit into memory, read from files batch by batch."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from numpy.typing import NDArray
 from chrep_model.mapped_arrays import read_rows, slices
 
 LARGE = 2**18
-"""Tables of more spots than this are streamed, whether their features are in memory or on the disk.
+"""Tables with more spots than this are streamed, also if their features are in memory.
 
-So that where they are makes no difference to a result: sums in parts are rounded otherwise than those of the
-whole.
+The result then does not depend on where the features are; sums over parts differ in rounding from sums over
+the whole.
 """
 
 BLOCK = 4096
-"""Rows that a pass over all of them reads at once."""
+"""Number of rows read at once in a pass over all rows."""
 
 Change = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""From some rows to as many others."""
+"""Function that changes rows, such as a standardisation; returns as many rows."""
 
 
 class Streamed:
-    """Rows of several arrays one after the other, changed as they are read; nothing of them is kept.
+    """Concatenated rows of several arrays, read from their files on each access and changed after reading.
 
-    It is asked as an array is, by a slice, by row numbers or by a mask, and what it gives is one.
+    Indexed like an array, by a slice, row numbers or a mask, it returns an array.
 
     Parameters
     ----------
     parts : sequence of array-like
         (n_i, d) float32 arrays or memory maps.
     changes : sequence of callable
-        Applied in turn to rows that were read.
+        Functions applied in turn to the rows after reading.
     chosen : ndarray, optional
-        (n,) int64 numbers of the rows that it consists of; all unless given.
+        (n,) int64 numbers of the rows to use; all unless given.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Streamed:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows, and numbers per row."""
+        """Number of rows and of values per row."""
         return len(self), self._changed(np.zeros((1, self.parts[0].shape[1]), np.float32)).shape[1]
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> NDArray[np.float32]:
@@ -58,26 +58,26 @@ class Streamed:
             wanted = np.arange(*rows.indices(len(self)))
         else:
             wanted = np.flatnonzero(rows) if rows.dtype == bool else rows
-        return self._changed(self._raw(wanted if self.chosen is None else self.chosen[wanted]))
+        return self._changed(self._read(wanted if self.chosen is None else self.chosen[wanted]))
 
     def changed(self, change: Change) -> Streamed:
-        """Give the same rows, with one more change."""
+        """Return the same rows with one more change."""
         return Streamed(self.parts, (*self.changes, change), self.chosen)
 
     def only(self, keep: NDArray[np.bool_]) -> Streamed:
-        """Give the rows where `keep`, (n,) bool, is true."""
+        """Return the rows for which `keep`, (n,) bool, is true."""
         chosen = np.flatnonzero(keep) if self.chosen is None else self.chosen[keep]
         return Streamed(self.parts, self.changes, chosen)
 
     def pieces(self) -> Iterator[NDArray[np.float32]]:
-        """Give all rows in their order, `BLOCK` of them at a time."""
+        """Yield all rows in order, `BLOCK` at a time."""
         return (self[block] for block in slices(len(self), BLOCK))
 
     def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean (d,) and covariance (d, d) of the rows, in one pass.
+        """Compute mean (d,) and covariance (d, d) of the rows in one pass.
 
-        Sums are in double precision; features are standardised, so that the squares of their means do not
-        drown what is left.
+        Sums are in double precision. Features are standardised, so their means are small and the difference
+        E[x x'] - mean mean' is accurate.
         """
         total: Any = 0.0
         gram: Any = 0.0
@@ -88,7 +88,7 @@ class Streamed:
         mean = total / len(self)
         return mean, gram / len(self) - np.outer(mean, mean)
 
-    def _raw(self, wanted: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _read(self, wanted: NDArray[np.int64]) -> NDArray[np.float32]:
         out = np.empty((len(wanted), self.parts[0].shape[1]), np.float32)
         of = np.searchsorted(self._ends, wanted, side="right")
         for number in np.unique(of):
@@ -107,10 +107,10 @@ class Streamed:
 
 
 def stacked(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Put features (n_i, d) of sections together: an array, or a `Streamed` where there are many spots.
+    """Concatenate features (n_i, d) of sections to an array, or to a `Streamed` if there are many spots.
 
-    The type says array: a `Streamed` passes for one where rows are asked for, and those that ask for more
-    (see `Method.streams`) are never given one.
+    The return type is an array, because a `Streamed` can be indexed like one; methods that need more than
+    rows (see `Method.streams`) never receive one.
     """
     if sum(len(part) for part in parts) <= LARGE:
         return np.concatenate(parts)
@@ -118,7 +118,7 @@ def stacked(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def kept(features: NDArray[np.float32], keep: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Give the rows of features where `keep`, (n,) bool, is true; streamed ones stay so."""
+    """Return the rows of features for which `keep`, (n,) bool, is true; streamed features stay streamed."""
     if isinstance(features, Streamed):
         return cast("NDArray[np.float32]", features.only(keep))
     return features[keep]

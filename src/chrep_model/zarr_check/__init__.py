@@ -1,8 +1,8 @@
-"""Open zarr folders of unknown origin: they are checked first, so that no file in them runs code.
+"""Safe opening of zarr folders of unknown origin: they are checked first, so that no file in them runs code.
 
-Zarr names in its metadata the codecs that decode its chunks, and some codecs run code (pickle) or fill the
-memory. `check_zarr` walks a folder and lets through what images and tables are made of, by lists of what is
-allowed. Every file of this project that reads a zarr opens it with `open_group` or `read_table`.
+The metadata of a zarr name the codecs that decode its chunks, and some codecs run code (pickle) or fill the
+memory. `check_zarr` walks a folder and only allows codecs and types that images and tables use. All code of
+this project opens zarr folders with `open_group` or `read_table`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
-"""Names of the files that zarr takes for metadata."""
+"""Names of zarr's metadata files."""
 
 MAX_METADATA_BYTES = 16 * 2**20
 MAX_NODES = 20_000
 MAX_DEPTH = 32
-# Of a store that is read into memory as a whole: decoded bytes for each stored byte. Constant columns
-# compress to almost nothing, so small stores are free.
+# Largest ratio of decoded to stored bytes in a store that is read into memory, and decoded bytes that are
+# always allowed, because constant columns compress to almost nothing.
 _MAX_RATIO, _FREE_BYTES = 1100, 256 * 2**20
 
 _REMEDY = (
@@ -56,7 +56,7 @@ _OF_PATHS = ("multiscales", "plate", "well")
 def open_group(
     path: Path, error: type[ChrepError], *, whole: bool = True, metadata_only: bool = False
 ) -> zarr.Group:
-    """Check a zarr folder, and open its group for reading.
+    """Check that a zarr folder is safe, and open its group for reading.
 
     Parameters
     ----------
@@ -66,28 +66,28 @@ def open_group(
     Raises
     ------
     ChrepError
-        Of the kind `error`: see `check_zarr`; or it is no group.
+        An error of type `error`: see `check_zarr`; or the folder is not a group.
     OSError
-        It cannot be read.
+        The folder cannot be read.
     """
     import zarr
 
     check_zarr(path, error, whole=whole, metadata_only=metadata_only)
-    # What is consolidated may be out of date: elements of SpatialData are added and removed.
+    # Consolidated metadata may be out of date, as elements are added to and removed from SpatialData stores.
     return zarr.open_group(path, mode="r", use_consolidated=False)
 
 
 def read_table(path: Path, error: type[ChrepError]) -> AnnData:
-    """Check a zarr folder, and read it as AnnData; raises like `open_group`."""
+    """Check that a zarr folder is safe, and read it as AnnData; raises like `open_group`."""
     import anndata
 
     return anndata.read_zarr(open_group(path, error))
 
 
 def read_spatialdata(path: Path, error: type[ChrepError]) -> SpatialData:
-    """Check a zarr folder, and open it as SpatialData, whose images are read lazily.
+    """Check that a zarr folder is safe, and open it as SpatialData, whose images are read lazily.
 
-    Raises like `open_group`; ImportError where the package spatialdata is not installed.
+    Raises like `open_group`; ImportError if the package spatialdata is not installed.
     """
     import spatialdata
 
@@ -98,27 +98,28 @@ def read_spatialdata(path: Path, error: type[ChrepError]) -> SpatialData:
 def check_zarr(
     path: Path, error: type[ChrepError], *, whole: bool = True, metadata_only: bool = False
 ) -> None:
-    """Check by metadata and kinds of files that a zarr folder (version 2 or 3) is safe to open.
+    """Check that a zarr folder (version 2 or 3) is safe to open, by its metadata and the types of its files.
 
     Parameters
     ----------
     path : Path
         The folder.
     error : type
-        Kind of `ChrepError` to raise.
+        Type of `ChrepError` to raise.
     whole : bool
-        Whether it will be read into memory as a whole: its size is then weighed against what is stored.
+        Whether the folder will be read into memory as a whole; its decoded size is then compared with the
+        size of its files.
     metadata_only : bool
-        Whether only metadata will be read: chunks are then not looked for, which is fast.
+        Whether only metadata will be read; chunks are then not checked, which is fast.
 
     Raises
     ------
     ChrepError
-        Of the kind `error`: codecs, filters, data types or fill values that are not on the lists of what is
-        allowed, sizes beyond the limits, links, pipes and devices, paths that lead out of the folder, or
-        metadata that cannot be read.
+        An error of type `error`, for codecs, filters, data types or fill values that are not allowed, sizes
+        beyond the limits, links, pipes and devices, paths that lead out of the folder, or metadata that
+        cannot be read.
     OSError
-        It cannot be read.
+        The folder cannot be read.
     """
     try:
         store = _Store(Path(path), whole and not metadata_only, metadata_only)
@@ -138,9 +139,9 @@ def read_metadata(file: Path) -> Any:
     Raises
     ------
     ValueError
-        It is none.
+        The file is not such a file.
     OSError
-        It cannot be read.
+        The file cannot be read.
     """
     found = file.lstat()
     if not stat.S_ISREG(found.st_mode):
@@ -167,7 +168,7 @@ class _Store:
     stored: int = 0
 
     def walk(self) -> None:
-        """Check every file of the folder, metadata before the files beside it."""
+        """Check every file of the folder, and metadata before other files."""
         waiting = [(str(self.root), 0, False)]
         while waiting:
             folder, depth, blosc = waiting.pop()
@@ -183,7 +184,7 @@ class _Store:
                 ]
 
     def weigh(self) -> None:
-        """Check that arrays do not decode to far more memory than their files can hold."""
+        """Check that arrays do not decode to far more bytes than their files can hold."""
         if self.declared > max(_FREE_BYTES, self.stored * _MAX_RATIO):
             raise RefusedError(
                 f"its arrays would take {size_text(self.declared)} of memory, "
@@ -203,7 +204,7 @@ class _Store:
         return False
 
     def _node(self, folder: Path) -> Array | None:
-        """Check the metadata in a folder, and return its array, if it is one."""
+        """Check the metadata in a folder; return its array, or None if it is not an array."""
         name = folder.relative_to(self.root).as_posix()
         array = None
         where = "" if name == "." else f" (in {name})"
@@ -224,7 +225,7 @@ class _Store:
         """Check the content of one metadata file; `folder` is None for consolidated metadata."""
         if not isinstance(found, Mapping):
             raise DamagedError(f"{file} is no list of names and values")
-        if not found:  # which is nothing to zarr
+        if not found:  # zarr ignores empty metadata
             return None
         if file == ".zattrs":
             _check_paths(found)

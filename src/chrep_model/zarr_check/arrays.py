@@ -1,4 +1,4 @@
-"""Check an array in a zarr folder: its codecs, data type, sizes and fill value, by lists and limits."""
+"""Check of one array in a zarr folder: its codecs, data type, sizes and fill value."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 MAX_CHUNK_BYTES = 2 * 2**30
-"""Decoded bytes of one chunk or shard."""
+"""Largest number of decoded bytes in one chunk or shard."""
 
 _MAX_CHUNKS = 2**26
 _MAX_ELEMENTS = 2**44
 _BLOSC_HEADER = 16
 
-# Compression and checksums. What changes types (astype, categorize) or decodes objects (pickle, json2,
-# msgpack, vlen-array) is left out.
+# Allowed codecs: compression and checksums, but none that changes types (astype, categorize) or decodes
+# objects (pickle, json2, msgpack, vlen-array).
 _PLAIN = {"blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "shuffle"}
 _PLAIN |= {"crc32", "crc32c", "adler32", "fletcher32"}
 _TEXT = "vlen-utf8"
@@ -41,16 +41,16 @@ _V3_TIMES = {"numpy.datetime64", "numpy.timedelta64"}
 
 
 class RefusedError(ValueError):
-    """A folder is unsafe to open; the message is the reason."""
+    """Raised for a folder that is unsafe to open; the message is the reason."""
 
 
 class DamagedError(RefusedError):
-    """A part of a folder cannot be understood."""
+    """Raised for a folder with damaged metadata."""
 
 
 @dataclass
 class Array:
-    """The checked facts of an array's metadata; `chunks` are the shards if there are any."""
+    """Checked metadata of an array; `chunks` is the shape of its shards if it has any."""
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
@@ -66,7 +66,7 @@ class Array:
 
 
 def v2_array(found: Mapping[str, Any]) -> Array:
-    """Check the content of a ``.zarray``; raises `RefusedError`, or any other error if damaged."""
+    """Check the metadata in a ``.zarray`` file; raises `RefusedError`, or any other error if damaged."""
     filters = [_codec_name(codec, "id") for codec in found.get("filters") or ()]
     compressor = found.get("compressor")
     codecs = [*filters, *([_codec_name(compressor, "id")] if compressor is not None else [])]
@@ -99,7 +99,7 @@ def _v2_itemsize(dtype: Any) -> int:
 
 
 def v3_array(found: Mapping[str, Any]) -> Array:
-    """Check the content of a ``zarr.json`` of an array; raises like `v2_array`."""
+    """Check the metadata in an array's ``zarr.json`` file; raises like `v2_array`."""
     if found.get("node_type") != "array":
         raise RefusedError(f"it is of the kind {shown(found.get('node_type'))}")
     if found.get("storage_transformers"):
@@ -132,7 +132,7 @@ def _v3_itemsize(dtype: Any) -> int:
 
 
 def _check_v3_codecs(codecs: Any, chunks: tuple[int, ...], text: bool, depth: int = 0) -> bool:
-    """Check a list of codecs, also inside of shards; return whether chunks are uncompressed."""
+    """Check a list of codecs, including those inside shards; return whether chunks are uncompressed."""
     plain = True
     if not isinstance(codecs, list) or not 0 < len(codecs) <= 16 or depth > 2:
         raise RefusedError("its list of codecs is damaged")
@@ -181,7 +181,7 @@ def _lengths(values: Any, least: int = 0) -> tuple[int, ...]:
 
 
 def check_sizes(array: Array, folder: Path | None) -> None:
-    """Check an array against the limits; one plain chunk may be as large as its file in `folder`."""
+    """Check an array's sizes against the limits; an uncompressed chunk may be as large as its file."""
     if len(array.shape) != len(array.chunks):
         raise RefusedError(f"its shape {array.shape} and its chunks {array.chunks} do not fit together")
     if math.prod(array.shape) > _MAX_ELEMENTS:
@@ -195,7 +195,7 @@ def check_sizes(array: Array, folder: Path | None) -> None:
 
 
 def _is_there(folder: Path, dimensions: int, size: int) -> bool:
-    """Return whether the first chunk of an array has its full size, as in memory-mapped galleries."""
+    """Return whether the first chunk of an array has its full size on disk, as in memory-mapped galleries."""
     try:
         return folder.joinpath("c", *["0"] * dimensions).lstat().st_size == size
     except OSError:
@@ -216,16 +216,16 @@ def _check_fill(value: Any) -> None:
 
 
 def check_blosc(file: Path) -> None:
-    """Check that a chunk has exactly the length in its Blosc header.
+    """Check that a chunk has exactly the length stated in its Blosc header.
 
-    Blosc believes the header: from a chunk that is cut short it returns what lies behind it in memory.
+    Blosc does not check this: for a truncated chunk it returns memory beyond the chunk's end.
 
     Raises
     ------
     ValueError
-        The chunk is not whole.
+        The chunk is not complete.
     OSError
-        It cannot be read.
+        The chunk cannot be read.
     """
     with file.open("rb") as stream:
         head = stream.read(_BLOSC_HEADER)

@@ -16,7 +16,6 @@ from chrep_model.geometry import rowcol_to_xy
 from chrep_model.slides.region import Region
 from chrep_model.slides.slide import Slide
 from napari_chrep.canvas.viewport import slide_mpp
-from napari_chrep.state.session import PerViewer
 
 #: Shapes that have an inside.
 _AREAS = ("rectangle", "polygon", "ellipse")
@@ -57,7 +56,7 @@ class Drawing:
         return None
 
     def region(self, slide: Slide) -> Region:
-        """What the rectangles, polygons and ellipses of the layer cover of a slide.
+        """Return the region of a slide that the layer's rectangles, polygons and ellipses cover.
 
         Raises
         ------
@@ -101,7 +100,3 @@ def _ellipse(corners: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     across, down = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
     points: npt.NDArray[np.float64] = corners.mean(0) + np.cos(angle) * across + np.sin(angle) * down
     return points
-
-
-#: The drawing of each viewer: ``drawings.of(viewer)``.
-drawings: PerViewer[Drawing] = PerViewer(Drawing)

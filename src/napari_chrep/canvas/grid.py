@@ -8,8 +8,6 @@ from typing import Any
 
 from psygnal import Signal
 
-from napari_chrep.state.session import PerViewer
-
 #: Sizes of titles in points, and with how many cells beside each other the usual one fits a 13-inch screen.
 _TITLE, _NARROW_TITLE, _WIDE_COLUMNS = 10.0, 7.0, 2
 
@@ -95,7 +93,3 @@ class SideBySide:
                     layer.opacity = opacity
         self.fit()
         self.toggled.emit()
-
-
-#: The grid of each viewer: ``side_by_side.of(viewer)``.
-side_by_side: PerViewer[SideBySide] = PerViewer(SideBySide)

@@ -21,17 +21,18 @@ from chrep_model.geometry import overlay_transform
 from napari_chrep.canvas.maps import (
     CLOSE,
     KINDS,
-    PAIR,
+    MAIN_KINDS,
     FloatMap,
     Limits,
     MapMaker,
-    Subject,
-    all_limits,
+    MapSubject,
     close,
-    pair,
-    why_not,
+    limits_of_maps,
+    main_kinds,
+    why_unavailable,
 )
-from napari_chrep.state.session import PerViewer, Session, sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 #: Key of a heatmap's ``metadata`` under which its kind lies.
 VARIANT_KEY = "chrep_variant"
@@ -72,9 +73,7 @@ class Heatmaps:
     Parameters
     ----------
     viewer : napari.Viewer
-        Only a weak reference is kept.
-    session : Session
-        Whose prediction, gene and signature are shown.
+        Its session's prediction, gene and signature are shown. Only a weak reference is kept.
 
     Attributes
     ----------
@@ -84,8 +83,8 @@ class Heatmaps:
 
     changed = Signal()
 
-    def __init__(self, viewer: Any, session: Session) -> None:
-        self.session = session
+    def __init__(self, viewer: Any) -> None:
+        self.session = session = kept_for(viewer, Session)
         self._viewer = weakref.ref(viewer)
         self._shown: dict[str, HeatmapLayer] = {}
         self._asked: set[str] = set()
@@ -112,7 +111,7 @@ class Heatmaps:
         session.preview_changed.connect(self._on_grown)
         session.run_ended.connect(self._on_run_ended)
         session.gene_changed.connect(self._refresh)
-        session.second_changed.connect(self._on_choice)
+        session.second_gene_changed.connect(self._on_choice)
         session.signature_changed.connect(self._on_choice)
         viewer.layers.events.removed.connect(self._on_removed)
 
@@ -165,13 +164,15 @@ class Heatmaps:
         """Whether there is anything to make a map of."""
         return self._subject() is not None
 
-    def _subject(self) -> Subject | None:
+    def _subject(self) -> MapSubject | None:
         session = self.session
         if session.prediction is None or session.gene is None:
             return None
         if not len(session.prediction) and session.preview is None:
             return None
-        return Subject(session.prediction, session.gene, session.second, session.signature, session.preview)
+        return MapSubject(
+            session.prediction, session.gene, session.second_gene, session.signature, session.preview
+        )
 
     def _on_grown(self) -> None:
         self._growing = True
@@ -207,7 +208,7 @@ class Heatmaps:
 
     def _why_not(self, kind: str) -> str:
         session = self.session
-        return why_not(kind, session.bundle, session.signature, session.second)
+        return why_unavailable(kind, session.bundle, session.signature, session.second_gene)
 
     def _refresh(self) -> None:
         """Write what there is now into the layers; once per batch and once per choice of a gene.
@@ -219,13 +220,13 @@ class Heatmaps:
             self._blank()
         if viewer is None or subject is None:
             return
-        wanted = dict.fromkeys((*pair(self.session.bundle), *self._shown, *sorted(self._asked)))
+        wanted = dict.fromkeys((*main_kinds(self.session.bundle), *self._shown, *sorted(self._asked)))
         kinds = [kind for kind in wanted if not self._why_not(kind)]
         if not self._maker.advance(kinds, subject):
             self._again.start(0)
             return
         maps = self._maker.maps(kinds, subject)
-        limits = all_limits(maps)
+        limits = limits_of_maps(maps)
         new = [kind for kind in maps if kind not in self._shown]
         for kind in maps.keys() - new:
             self._write(kind, maps[kind], limits[kind], subject)
@@ -241,7 +242,7 @@ class Heatmaps:
             shown.layer.data[...] = np.nan
             shown.layer.refresh(highlight=False, extent=False)
 
-    def _write(self, kind: str, values: FloatMap, limits: Limits, subject: Subject) -> None:
+    def _write(self, kind: str, values: FloatMap, limits: Limits, subject: MapSubject) -> None:
         shown = self._shown[kind]
         layer = shown.layer
         other = shown.about != subject.of(kind)
@@ -284,7 +285,7 @@ class Heatmaps:
         shown.limits = limits
         self._writing = False
 
-    def _add(self, viewer: Any, kind: str, values: FloatMap, limits: Limits, subject: Subject) -> None:
+    def _add(self, viewer: Any, kind: str, values: FloatMap, limits: Limits, subject: MapSubject) -> None:
         layer = Image(
             values.copy(),
             name=subject.title(kind),
@@ -294,7 +295,7 @@ class Heatmaps:
             blending=KINDS[kind].blending,
             interpolation2d="nearest",
             units=("um", "um"),
-            visible=kind in self._asked or (kind == pair(self.session.bundle)[-1] and not self.visible),
+            visible=kind in self._asked or (kind == main_kinds(self.session.bundle)[-1] and not self.visible),
             metadata={VARIANT_KEY: kind},
             **self._placement(),
         )
@@ -338,7 +339,7 @@ class Heatmaps:
 
     def _on_limits(self, event: Any) -> None:
         """Give raw the limits that the user gave to calibrated, or the other way round: colours compare."""
-        pair_ = [shown.layer for kind, shown in self._shown.items() if kind in PAIR]
+        pair_ = [shown.layer for kind, shown in self._shown.items() if kind in MAIN_KINDS]
         if self._writing or event.source not in pair_:
             return
         limits = tuple(event.source.contrast_limits)
@@ -361,7 +362,3 @@ def _range(limits: Limits) -> Limits:
     """Give the contrast slider room on both sides."""
     margin = limits[1] - limits[0]
     return limits[0] - margin, limits[1] + margin
-
-
-#: The heatmaps of each viewer: ``heatmaps.of(viewer)``.
-heatmaps: PerViewer[Heatmaps] = PerViewer(lambda viewer: Heatmaps(viewer, sessions.of(viewer)))

@@ -31,7 +31,7 @@ MIN_STEP = 32
 
 
 @dataclass(frozen=True)
-class Kind:
+class MapKind:
     """How one kind of map is shown.
 
     Attributes
@@ -60,33 +60,35 @@ _BLENDED = "Two genes at once: the one on show in magenta, the other in green, b
 
 #: Every kind of map, bottom to top.
 KINDS = {
-    "raw": Kind("viridis", "log10", "What the model reads from the picture alone"),
-    "calibrated": Kind(
+    "raw": MapKind("viridis", "log10", "What the model reads from the picture alone"),
+    "calibrated": MapKind(
         "viridis", "log10", "The same, corrected by the most similar measured spots: the one to use"
     ),
-    "difference": Kind("coolwarm", "log10", "Calibrated minus raw: what the measured spots changed"),
-    "interval": Kind("magma", "± log10", "Half width of the interval that holds 90 % of the measured values"),
-    "unlike": Kind(
+    "difference": MapKind("coolwarm", "log10", "Calibrated minus raw: what the measured spots changed"),
+    "interval": MapKind(
+        "magma", "± log10", "Half width of the interval that holds 90 % of the measured values"
+    ),
+    "unlike": MapKind(
         "cividis",
         "share",
         "How unlike the training tissue: the share of the training spots that were nearer to the gallery",
     ),
-    "signature": Kind(
+    "signature": MapKind(
         "viridis", "mean z", "Mean of a list of genes, each in sd above its average over the training spots"
     ),
-    "first": Kind("magenta", "log10", _BLENDED, opacity=0.8),
-    "second": Kind("green", "log10", _BLENDED, "additive", opacity=0.8),
+    "first": MapKind("magenta", "log10", _BLENDED, opacity=0.8),
+    "second": MapKind("green", "log10", _BLENDED, "additive", opacity=0.8),
 }
 
 #: The two that every gene is shown as where the model has both; they share their limits.
-PAIR = ("raw", "calibrated")
+MAIN_KINDS = ("raw", "calibrated")
 
 #: The two that lie over each other.
 BLEND = ("first", "second")
 
 
 @dataclass(frozen=True)
-class Subject:
+class MapSubject:
     """What the maps are about.
 
     Attributes
@@ -124,7 +126,7 @@ class Subject:
         return f"{words} [{KINDS[kind].unit}]"
 
 
-def why_not(
+def why_unavailable(
     kind: str, bundle: Bundle | None, signature: Signature | None = None, second: str | None = None
 ) -> str:
     """Say in a sentence why there cannot be such a map; empty where there can.
@@ -144,7 +146,7 @@ def why_not(
         return "Choose a model first."
     if kind in ("interval", "unlike") and bundle.trust is None:
         return "This model does not say how far to trust it."
-    needed = {"raw": ("raw",), "calibrated": ("calibrated",), "difference": PAIR}.get(kind, ())
+    needed = {"raw": ("raw",), "calibrated": ("calibrated",), "difference": MAIN_KINDS}.get(kind, ())
     absent = [variant for variant in needed if variant not in bundle.card.variants]
     if absent:
         return f"This model, made by the method {bundle.card.method}, has no {absent[0]} prediction."
@@ -155,19 +157,19 @@ def why_not(
     return ""
 
 
-def pair(bundle: Bundle | None) -> tuple[str, ...]:
-    """Return those of `PAIR` that a model has."""
-    return tuple(kind for kind in PAIR if not why_not(kind, bundle))
+def main_kinds(bundle: Bundle | None) -> tuple[str, ...]:
+    """Return those of `MAIN_KINDS` that a model has."""
+    return tuple(kind for kind in MAIN_KINDS if not why_unavailable(kind, bundle))
 
 
-def all_limits(maps: dict[str, FloatMap]) -> dict[str, Limits]:
+def limits_of_maps(maps: dict[str, FloatMap]) -> dict[str, Limits]:
     """Return the contrast limits of the maps of one subject.
 
     Raw and calibrated share theirs, so that their colours compare; those of the difference are symmetric
     around zero; those of a share are 0 and 1.
     """
-    together = shared_limits([maps[kind] for kind in PAIR if kind in maps])
-    limits = {kind: together for kind in PAIR if kind in maps}
+    together = shared_limits([maps[kind] for kind in MAIN_KINDS if kind in maps])
+    limits = {kind: together for kind in MAIN_KINDS if kind in maps}
     for kind in maps.keys() - limits.keys():
         if kind == "unlike":
             limits[kind] = (0.0, 1.0)
@@ -224,7 +226,7 @@ class MapMaker:
         self._kept: dict[Source, FloatMap] = {}
         self._rough: dict[Source, FloatMap] = {}
 
-    def advance(self, kinds: Iterable[str], subject: Subject, most: int = STEP) -> bool:
+    def advance(self, kinds: Iterable[str], subject: MapSubject, most: int = STEP) -> bool:
         """Compute values of at most so many tiles more; True once there is nothing left to do."""
         self._follow(kinds, subject)
         for source, kept in self._kept.items():
@@ -236,13 +238,13 @@ class MapMaker:
                 break
         return all(len(kept) == len(subject.prediction) for kept in self._kept.values())
 
-    def maps(self, kinds: Iterable[str], subject: Subject) -> dict[str, FloatMap]:
+    def maps(self, kinds: Iterable[str], subject: MapSubject) -> dict[str, FloatMap]:
         """Return maps by kind, each (rows, cols) float32, NaN where there is neither prediction nor preview.
 
         Raises
         ------
         ValueError
-            The model has no such map, see `why_not`.
+            The model has no such map, see `why_unavailable`.
         """
         kinds = tuple(kinds)
         while not self.advance(kinds, subject):
@@ -256,7 +258,7 @@ class MapMaker:
                 subject.preview.fill(_combined(rough), made[kind])
         return made
 
-    def _follow(self, kinds: Iterable[str], subject: Subject) -> None:
+    def _follow(self, kinds: Iterable[str], subject: MapSubject) -> None:
         """Forget what is no longer asked for."""
         if subject.prediction is not self._prediction:
             self._prediction, self._kept = subject.prediction, {}
@@ -276,17 +278,17 @@ class MapMaker:
 Source = tuple[str, Any]
 
 
-def _sources(kind: str, subject: Subject) -> list[Source]:
-    """What a map is made of."""
+def _sources(kind: str, subject: MapSubject) -> list[Source]:
+    """Return the properties that decide a map's pixels."""
     if kind == "difference":
-        return [(variant, subject.gene) for variant in reversed(PAIR)]
+        return [(variant, subject.gene) for variant in reversed(MAIN_KINDS)]
     if kind in BLEND:
         return [(subject.prediction.variants[-1], subject.of(kind))]
     return [(kind, subject.signature if kind == "signature" else subject.of(kind))]
 
 
 def _combined(values: list[FloatMap]) -> FloatMap:
-    """The difference of two, or the only one."""
+    """Return the difference of two maps' values, or the values of a single map."""
     first, *others = values
     return first - others[0] if others else first
 

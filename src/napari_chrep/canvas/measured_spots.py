@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +13,10 @@ import numpy.typing as npt
 from chrep_model.cohorts.matching import matched
 from chrep_model.cohorts.probe import probe
 from chrep_model.cohorts.section import Section, read_section
-from chrep_model.errors import ChrepError, GeneError
+from chrep_model.errors import GeneError
 from chrep_model.geometry import um_to_px, xy_to_rowcol
 from chrep_model.statistics import gene_correlations
-from napari_chrep.canvas.maps import PAIR, FloatMap
+from napari_chrep.canvas.maps import MAIN_KINDS, FloatMap
 
 if TYPE_CHECKING:
     from chrep_model.bundle import Bundle
@@ -76,29 +76,39 @@ class MeasuredSpots:
         return self.expression is not None and gene is not None and gene not in self.listed
 
 
-def reading(
+def read_measured_spots(
     slide: Slide, counts: Path | None, section: Section | None, panel: GenePanel | None, bundle: str
-) -> Iterator[MeasuredSpots | ChrepError]:
-    """Read the spots of a slide and bring them onto a panel; yields them, why not, or nothing without any."""
-    try:
-        if section is None:
-            counts = counts or beside(slide)
-            if not counts.is_file():
-                return
-            probe([counts])
-            mpp = None if slide.mpp is None else slide.mpp.value
-            section = read_section(slide.path, counts, um_per_px=mpp)
-    except ChrepError as error:
-        yield error
-        return
+) -> MeasuredSpots | None:
+    """Read the spots of a slide and bring them onto a panel; None where there are none.
+
+    Parameters
+    ----------
+    counts : Path or None
+        The h5ad with the spots; None for the one beside the slide.
+    section : Section or None
+        The spots, if they are read already.
+    panel, bundle
+        Genes and hash of the model; None and empty without one.
+
+    Raises
+    ------
+    ChrepError
+        The h5ad cannot be read, or does not belong to the slide.
+    """
+    if section is None:
+        counts = counts or beside(slide)
+        if not counts.is_file():
+            return None
+        probe([counts])
+        mpp = None if slide.mpp is None else slide.mpp.value
+        section = read_section(slide.path, counts, um_per_px=mpp)
     if panel is None:
-        yield MeasuredSpots(section)
-        return
+        return MeasuredSpots(section)
     section = matched(section, panel.genes, panel.ids, "the model")
     try:
-        yield MeasuredSpots(section, bundle, panel.expression(section), frozenset(section.genes))
+        return MeasuredSpots(section, bundle, panel.expression(section), frozenset(section.genes))
     except GeneError as error:
-        yield MeasuredSpots(section, bundle, trouble=str(error))
+        return MeasuredSpots(section, bundle, trouble=str(error))
 
 
 def beside(slide: Slide) -> Path:
@@ -176,7 +186,7 @@ def agreement(
     if truth is None or not len(prediction):
         return f"{gene} was not measured on this section." if measured.lacks(gene) else ""
     tiles = prediction.grid.indices_at(measured.section.xy)
-    maps = {kind: values_of(kind) for kind in reversed(PAIR)}
+    maps = {kind: values_of(kind) for kind in reversed(MAIN_KINDS)}
     on_spots = {kind: held.ravel()[tiles] for kind, held in maps.items() if held is not None}
     if not on_spots:
         return ""

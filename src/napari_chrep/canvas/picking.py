@@ -13,8 +13,9 @@ from napari.layers import Image
 from psygnal import Signal
 
 from chrep_model.errors import PredictionError
-from napari_chrep.canvas.grid import side_by_side
+from napari_chrep.canvas.grid import SideBySide
 from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
     from chrep_model.prediction.prediction import Prediction
@@ -74,7 +75,7 @@ class Clicks:
 
 
 @dataclass(frozen=True)
-class Pick:
+class PickedTile:
     """A tile that was clicked.
 
     Attributes
@@ -97,12 +98,12 @@ class Pick:
         x, y = self.prediction.grid.centres(np.array([self.tile]))[0]
         return float(x), float(y)
 
-    def is_tile_of(self, other: Pick | None) -> bool:
+    def is_tile_of(self, other: PickedTile | None) -> bool:
         """Tell whether another pick is of the same tile."""
         return other is not None and other.prediction is self.prediction and other.tile == self.tile
 
 
-def pick(session: Session, world: Sequence[float]) -> Pick:
+def pick_tile(session: Session, world: Sequence[float]) -> PickedTile:
     """Find the predicted tile at a place.
 
     Parameters
@@ -128,7 +129,7 @@ def pick(session: Session, world: Sequence[float]) -> Pick:
     if tile is None or not (0 <= row < rows and 0 <= col < cols):
         raise PredictionError("this is outside of the slide", remedy="Click on a tile of the heatmap.")
     if tile in prediction:
-        return Pick(prediction, layer, tile)
+        return PickedTile(prediction, layer, tile)
     if tile in context.tissue:
         raise PredictionError(
             "this tissue is not predicted yet", remedy="Predict the view, then click again."
@@ -165,7 +166,7 @@ class Frame:
         viewer = self._viewer()
         if viewer is None:
             return
-        if side_by_side.of(viewer).enabled:  # there it would take a cell of its own
+        if kept_for(viewer, SideBySide).enabled:  # there it would take a cell of its own
             self.remove()
             return
         if self._layer is None or self._layer not in viewer.layers:

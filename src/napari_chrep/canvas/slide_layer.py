@@ -6,8 +6,8 @@ from typing import Any
 
 from chrep_model.slides.slide import Slide
 from napari_chrep.canvas.slide_pixels import SlidePixels
-from napari_chrep.state.scales import with_remembered_scale
 from napari_chrep.state.session import SLIDE_KEY
+from napari_chrep.state.settings import with_remembered_scale
 
 #: One layer for napari: data, keyword arguments, kind of layer.
 LayerData = tuple[Any, dict[str, Any], str]

@@ -15,41 +15,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from napari.layers import Points
-from napari.qt.threading import create_worker
 from napari.utils.colormaps import ensure_colormap
-from napari.utils.notifications import show_error
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from chrep_model.errors import ChrepError
-from napari_chrep.canvas.heatmaps import Heatmaps, heatmaps
-from napari_chrep.canvas.maps import KINDS, Limits, pair, shared_limits
+from napari_chrep.background.runner import TaskRunner, in_words, show
+from napari_chrep.canvas.heatmaps import Heatmaps
+from napari_chrep.canvas.maps import KINDS, Limits, main_kinds, shared_limits
 from napari_chrep.canvas.measured_spots import (
     AT_REST_KEY,
     SECTION_KEY,
     MeasuredSpots,
     agreement,
-    reading,
+    read_measured_spots,
     spots_layer_data,
 )
-from napari_chrep.state.session import PerViewer, Session, sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
     from chrep_model.cohorts.section import Section
     from chrep_model.slides.slide import Slide
 
 
-class Truth:
-    """Keeps the measured spots of one viewer in step with its session.
+class SpotsLayer:
+    """The layer of the measured spots of one viewer, kept in step with its session.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        Only a weak reference is kept.
-    session : Session
-        Whose slide, model and gene it follows.
-    maps : Heatmaps
-        Whose colours the spots take, and whose values are compared with theirs.
+        Only a weak reference is kept. The spots take the colours of its heatmaps, and are compared with them.
 
     Attributes
     ----------
@@ -57,8 +52,6 @@ class Truth:
         The spots of the slide that is looked at.
     trouble : str
         Why a file could not be used; empty where there is none, or all is well.
-    busy : bool
-        Whether a file is being read.
     agreement : str
         How well the maps of the gene on show agree with the spots, in words; empty without both.
     changed : Signal
@@ -67,18 +60,18 @@ class Truth:
 
     changed = Signal()
 
-    def __init__(self, viewer: Any, session: Session, maps: Heatmaps) -> None:
-        self.session, self.maps = session, maps
+    def __init__(self, viewer: Any) -> None:
+        self.session = session = kept_for(viewer, Session)
+        self.maps = maps = kept_for(viewer, Heatmaps)
         self.measured: MeasuredSpots | None = None
         self.trouble = self.agreement = ""
-        self.busy = False
+        self._tasks = TaskRunner()
         self._viewer = weakref.ref(viewer)
         self._layer: Points | None = None
         self._own = False  # else it came with a sample, and stays when another slide is looked at
         self._title = ""  # that it was given; another one is the user's
         self._painted: tuple[str, Limits, str] | None = None
         self._chosen: dict[Path, Path] = {}  # the h5ad that the user opened for a slide
-        self._generation = 0
         self._followed: Any = None  # the map whose colours the spots take
         self._later = QTimer()  # a change of gene comes as several events: paint once
         self._later.setSingleShot(True)
@@ -91,6 +84,11 @@ class Truth:
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         self._on_slide()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a file is being read."""
+        return self._tasks.busy
 
     @property
     def layer(self) -> Points | None:
@@ -139,7 +137,7 @@ class Truth:
     def _drop(self) -> None:
         """Forget the spots and remove their layer, unless it was opened as a sample."""
         self.measured, self.trouble, self.agreement = None, "", ""
-        self._generation += 1
+        self._tasks.drop()
         viewer, layer, own = self._viewer(), self._layer, self._own
         self._take(None)
         if own and viewer is not None and layer in viewer.layers:
@@ -154,16 +152,15 @@ class Truth:
         section = None if self.measured is None else self.measured.section
         if section is None and slide.path not in self._chosen:
             section = self._adopt(viewer, slide)
-        self._generation += 1
+        counts = self._chosen.get(slide.path)
         panel, bundle_hash = (None, "") if bundle is None else (bundle.panel, bundle.hash)
-        worker = create_worker(
-            reading, slide, self._chosen.get(slide.path), section, panel, bundle_hash, _start_thread=False
+        self._tasks.run(
+            lambda _task: read_measured_spots(slide, counts, section, panel, bundle_hash),
+            on_result=self._on_read,
+            on_error=partial(self._on_error, tell),
+            on_end=self.changed.emit,
         )
-        worker.yielded.connect(partial(self._on_read, self._generation, tell))
-        worker.finished.connect(partial(self._on_finished, self._generation))
-        self.busy = True
         self.changed.emit()
-        worker.start()
 
     def _adopt(self, viewer: Any, slide: Slide) -> Section | None:
         """Use an existing layer with the spots of this slide, such as a sample's."""
@@ -175,19 +172,20 @@ class Truth:
                 return self.measured.section
         return None
 
-    def _on_read(self, generation: int, tell: bool, result: MeasuredSpots | ChrepError) -> None:
-        if generation != self._generation:
+    def _on_read(self, result: MeasuredSpots | None) -> None:
+        if result is None:
             return
-        if isinstance(result, ChrepError):
-            self.trouble = str(result)
-            if tell:
-                show_error(self.trouble)
-        else:
-            first = self.measured is None or self.measured.expression is None
-            self.measured, self.trouble, self._painted = result, result.trouble, None
-            if first and result.expression is not None and self._layer is not None and not self._own:
-                self._layer.visible = False  # its outlines become discs, which would hide the maps
-            self._give_scale(result.section.mpp)
+        first = self.measured is None or self.measured.expression is None
+        self.measured, self.trouble, self._painted = result, result.trouble, None
+        if first and result.expression is not None and self._layer is not None and not self._own:
+            self._layer.visible = False  # its outlines become discs, which would hide the maps
+        self._give_scale(result.section.mpp)
+        self._update_soon()
+
+    def _on_error(self, tell: bool, error: Exception) -> None:
+        self.trouble = in_words(error)
+        if tell:
+            show(error)
         self._update_soon()
 
     def _give_scale(self, mpp: float) -> None:
@@ -196,11 +194,6 @@ class Truth:
         if slide is not None and slide.mpp is None and viewer is not None:
             self.session.set_mpp(mpp, "cohort")
             viewer.reset_view()  # the slide has just changed its size in the world
-
-    def _on_finished(self, generation: int) -> None:
-        if generation == self._generation:
-            self.busy = False
-            self.changed.emit()
 
     def _on_inserted(self, event: Any) -> None:
         slide, section = self.session.slide, event.value.metadata.get(SECTION_KEY)
@@ -227,7 +220,7 @@ class Truth:
     def _on_maps(self) -> None:
         """Follow the contrast limits and colormap of the map to trust, which the user may change."""
         bundle = self.session.bundle
-        trusted = self.maps.layer(pair(bundle)[-1]) if pair(bundle) else None
+        trusted = self.maps.layer(main_kinds(bundle)[-1]) if main_kinds(bundle) else None
         if trusted is not self._followed:
             for layer, connect in ((self._followed, False), (trusted, True)):
                 for events in () if layer is None else (layer.events.contrast_limits, layer.events.colormap):
@@ -279,11 +272,3 @@ class Truth:
         return shared_limits([] if values is None else [values]), ensure_colormap(
             KINDS["calibrated"].colormap
         )
-
-
-def _make_truth(viewer: Any) -> Truth:
-    return Truth(viewer, sessions.of(viewer), heatmaps.of(viewer))
-
-
-#: The measured spots of each viewer: ``truths.of(viewer)``.
-truths: PerViewer[Truth] = PerViewer(_make_truth)

@@ -92,7 +92,7 @@ class Viewport:
     Notes
     -----
     Zooming and panning fire several events each, in an order that changed between napari versions. They are
-    only taken as a hint to look again; `background.scheduling` knows when the view has come to rest.
+    only taken as a hint to look again; `background.tile_schedule` knows when the view has come to rest.
     """
 
     moved = Signal()

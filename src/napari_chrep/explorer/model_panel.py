@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -18,9 +19,10 @@ from qtpy.QtWidgets import (
 
 from chrep_model.bundle import Bundle
 from chrep_model.prediction.stored import StoredBundle
-from napari_chrep.background.engine import Engine
+from napari_chrep.background.prediction_engine import PredictionEngine
 from napari_chrep.io.samples import sample_bundles
 from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.parts import Connections, heading, note
 
 
@@ -29,15 +31,14 @@ class ModelPanel(QWidget):
 
     Parameters
     ----------
-    session : Session
-        Whose bundle it is.
-    engine : Engine
-        Opens it, in a worker.
+    viewer : napari.Viewer
+        Its engine opens the bundle, in a worker.
     """
 
-    def __init__(self, session: Session, engine: Engine) -> None:
+    def __init__(self, viewer: Any) -> None:
         super().__init__()
-        self.session, self.engine = session, engine
+        self.session = session = kept_for(viewer, Session)
+        self.engine = engine = kept_for(viewer, PredictionEngine)
         self._build()
         connections = Connections(self)
         connections.add(session.bundle_changed, self._on_bundle)
@@ -49,7 +50,7 @@ class ModelPanel(QWidget):
 
     def open(self, path: Path) -> None:
         """Open the bundle in this folder; it becomes the current one when that succeeds."""
-        self.engine.load(path)
+        self.engine.load_bundle(path)
 
     def _build(self) -> None:
         layout = QVBoxLayout(self)

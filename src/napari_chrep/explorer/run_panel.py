@@ -13,12 +13,13 @@ from chrep_model.errors import ChrepError, ScaleError
 from chrep_model.geometry import Rect
 from chrep_model.prediction.stored import StoredBundle
 from chrep_model.slides.region import Region
-from napari_chrep.background.engine import Engine
-from napari_chrep.canvas.drawing import drawings
+from napari_chrep.background.prediction_engine import PredictionEngine
+from napari_chrep.canvas.drawing import Drawing
 from napari_chrep.canvas.viewport import Viewport
 from napari_chrep.explorer.advice import is_too_coarse
-from napari_chrep.state.preferences import preferences
 from napari_chrep.state.session import Session
+from napari_chrep.state.settings import preferences
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.parts import Connections, heading, note, sentence
 
 VIEW_SHORTCUT = "Ctrl+Return"
@@ -34,18 +35,15 @@ class RunPanel(QWidget):
     Parameters
     ----------
     viewer : napari.Viewer
-        Whose view is predicted.
-    session : Session
-        What is predicted, and with what.
-    engine : Engine
-        Does the work, in workers.
+        Whose view is predicted; its engine does the work, in workers.
     """
 
-    def __init__(self, viewer: Any, session: Session, engine: Engine) -> None:
+    def __init__(self, viewer: Any) -> None:
         super().__init__()
-        self.session, self.engine = session, engine
+        self.session = session = kept_for(viewer, Session)
+        self.engine = engine = kept_for(viewer, PredictionEngine)
         self.viewport = Viewport(viewer)
-        self.drawing = drawings.of(viewer)
+        self.drawing = kept_for(viewer, Drawing)
         self._asked_for: Rect | Region | None = None  # None stands for the whole slide
         self._followed = False  # nobody asked: the view moved
         self._clock = QTimer(self)  # looks at the preparations, which cannot tell by themselves
@@ -66,7 +64,7 @@ class RunPanel(QWidget):
         connections.add(session.bundle_changed, self._on_inputs)
         connections.add(engine.state_changed, self._on_state)
         connections.add(engine.progressed, self._on_progress)
-        connections.add(engine.refused, self._on_refused)
+        connections.add(engine.over_budget, self._on_refused)
         connections.add(engine.nothing_to_do, self._on_nothing)
         connections.add(engine.failed, self._on_failed)
         # Without this widget nobody could stop a run, or a view that is followed.
@@ -149,12 +147,12 @@ class RunPanel(QWidget):
 
     def _on_moved(self, _checked: bool = False) -> None:
         slide = self.session.slide
-        if not self.follow.isChecked() or slide is None or self.engine.is_taken or self._missing():
+        if not self.follow.isChecked() or slide is None or self.engine.is_predicting_area or self._missing():
             return
         rect = self.viewport.rect(slide)
         self._asked_for, self._followed = rect, True
         self.anyway.hide()
-        self.engine.follow(rect, budget=preferences().tile_budget)
+        self.engine.follow_view(rect, budget=preferences().tile_budget)
 
     def _missing(self) -> str:
         """Say what must be given before anything can be predicted; empty when nothing is missing."""
@@ -179,7 +177,7 @@ class RunPanel(QWidget):
         self._say(missing or (LOADING if self.engine.state == "loading" else READY))
         if not missing:
             self._on_moved()
-            self.engine.get_ready()
+            self.engine.prepare_slide()
 
     def _on_drawing(self) -> None:
         layer = self.drawing.layer
@@ -203,14 +201,14 @@ class RunPanel(QWidget):
             if self.status.text().startswith((LOADING, PREPARING)):
                 self._say(self._missing() or READY)
             if not self._missing():
-                self.engine.get_ready()
+                self.engine.prepare_slide()
         if state == "preparing":
             self._clock.start()
         else:
             self._clock.stop()
 
     def _on_clock(self) -> None:
-        done, total = self.engine.prepared_so_far
+        done, total = self.engine.preparation_progress
         if total:
             self.progress.setRange(0, total)
             self.progress.setValue(done)

@@ -29,8 +29,9 @@ from napari_chrep.explorer.advice import advice
 from napari_chrep.explorer.banner import Banners
 from napari_chrep.explorer.slide_properties import SlideProperties
 from napari_chrep.io.opening import open_file, open_folder
-from napari_chrep.state.scales import REMEMBERED, remember_scale
 from napari_chrep.state.session import Session, slide_of
+from napari_chrep.state.settings import REMEMBERED, remember_scale
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.parts import Connections, heading, note
 
 _SOURCES = {"file": "from file", "user": "typed in", "cohort": "from cohort", REMEMBERED: "remembered"}
@@ -46,14 +47,12 @@ class SlidePanel(QWidget):
     ----------
     viewer : napari.Viewer
         Only a weak reference is kept.
-    session : Session
-        Whose slide it is.
     """
 
-    def __init__(self, viewer: Any, session: Session) -> None:
+    def __init__(self, viewer: Any) -> None:
         super().__init__()
         self._viewer = weakref.ref(viewer)
-        self.session = session
+        self.session = session = kept_for(viewer, Session)
         self._shown: SlidePixels | None = None
         self._watcher = QFileSystemWatcher(self)
         self._watcher.fileChanged.connect(self._on_file)
@@ -72,7 +71,7 @@ class SlidePanel(QWidget):
         slides = self._slide_layers()
         active = viewer.layers.selection.active
         if session.slide_layer is None and slides:
-            session.look_at(active if active in slides else slides[-1])
+            session.set_slide_layer(active if active in slides else slides[-1])
         self._on_slide()
 
     def _build(self) -> None:
@@ -134,7 +133,7 @@ class SlidePanel(QWidget):
 
     def _on_inserted(self, event: Any) -> None:
         if slide_of(event.value) is not None:
-            self.session.look_at(event.value)
+            self.session.set_slide_layer(event.value)
             self._on_slide()
 
     def _on_removed(self, event: Any) -> None:
@@ -142,11 +141,11 @@ class SlidePanel(QWidget):
             return
         remaining = self._slide_layers()
         if self.session.slide_layer is None and remaining:
-            self.session.look_at(remaining[-1])
+            self.session.set_slide_layer(remaining[-1])
         self._on_slide()
 
     def _on_picked(self, place: int) -> None:
-        self.session.look_at(self._slide_layers()[place])
+        self.session.set_slide_layer(self._slide_layers()[place])
 
     def _on_wanted(self, ask: Callable[[Any], None], _checked: bool = False) -> None:
         viewer = self._viewer()

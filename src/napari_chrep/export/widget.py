@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QRadioButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -23,24 +21,20 @@ from chrep_model.analysis.signature import Signature, split_names
 from chrep_model.errors import ChrepError, GeneError, PredictionError
 from chrep_model.geometry import Rect
 from chrep_model.slides.region import Region
-from napari_chrep.canvas.drawing import drawings
+from napari_chrep.canvas.drawing import Drawing
 from napari_chrep.canvas.viewport import rect_in_view
-from napari_chrep.export.exporting import FILE_KINDS, Export, exporters
-from napari_chrep.state.remembered import Remembered
-from napari_chrep.state.session import sessions
-from napari_chrep.ui.docking import TabWhenLow
-from napari_chrep.ui.parts import Connections, Scrolling, heading, note, sentence, stack
+from napari_chrep.export.exporter import FILE_KINDS, Exporter, ExportRequest
+from napari_chrep.state.settings import RememberedGenes
+from napari_chrep.state.viewers import kept_for
+from napari_chrep.ui.dock_heights import TabWhenLow
+from napari_chrep.ui.parts import heading, note, sentence, stack
+from napari_chrep.ui.widgets import ScrollingWidget
 
 _LEAST_HEIGHT = 400
 
 
-class ExportWidget(QWidget):
+class ExportWidget(ScrollingWidget):
     """Asks what to write and where; `Exporter` writes it.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        The viewer. All widgets of one viewer share its session.
 
     Attributes
     ----------
@@ -49,16 +43,13 @@ class ExportWidget(QWidget):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
-        self._viewer = weakref.ref(viewer)
-        self.session, self.exporter = sessions.of(viewer), exporters.of(viewer)
-        self.drawing = drawings.of(viewer)
+        super().__init__(napari_viewer)
+        self.exporter, self.drawing = kept_for(napari_viewer, Exporter), kept_for(napari_viewer, Drawing)
         self.dialog: QFileDialog | None = None
         self._folder: Path | None = None
-        self._asked: tuple[Export, str] | None = None
+        self._asked: tuple[ExportRequest, str] | None = None
         self._build()
-        connections = Connections(self)
+        connections = self.connections
         connections.add(self.session.slide_changed, self._refresh)
         connections.add(self.session.bundle_changed, self._refresh)
         connections.add(self.session.gene_changed, self._refresh)
@@ -71,10 +62,7 @@ class ExportWidget(QWidget):
         self._refresh()
 
     def _build(self) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(8, 8, 8, 8)
-        column.setSpacing(12)
+        column = self.add_column(12)
         self.all_tiles, self.in_view, self.in_shapes = (QRadioButton() for _ in range(3))
         self.in_view.setText("In view")
         column.addWidget(_choice("Tiles", self.all_tiles, self.in_view, self.in_shapes))
@@ -106,10 +94,6 @@ class ExportWidget(QWidget):
         self.status = note()
         column.addLayout(stack(self.export, self.progress, self.status))
         column.addStretch(1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self._scroll = Scrolling(content)
-        layout.addWidget(self._scroll)
         self.all_tiles.setChecked(True)
         self.shown.setChecked(True)
 
@@ -128,7 +112,7 @@ class ExportWidget(QWidget):
         )
         known = () if session.bundle is None else session.bundle.genes
         self.shown.setText("The one on show" + (f" ({session.gene})" if session.gene else ""))
-        self.favourites.setText(f"Favourites ({sum(n in known for n in Remembered().favourites):,})")
+        self.favourites.setText(f"Favourites ({sum(n in known for n in RememberedGenes().favourites):,})")
         self.all_genes.setText(f"All ({len(known):,})")
         exporter = self.exporter
         words = "Cancelling…" if exporter.cancelling else "Cancel"
@@ -156,8 +140,8 @@ class ExportWidget(QWidget):
         self.status.setText(remark)
         self._ask(export)
 
-    def _wanted(self) -> tuple[Export, str]:
-        """What is chosen, and a remark on the genes that are left out."""
+    def _wanted(self) -> tuple[ExportRequest, str]:
+        """Return the chosen genes, and a remark on genes that are not exported."""
         bundle, prediction = self.session.bundle, self.session.prediction
         if bundle is None or prediction is None or self.session.gene is None:
             raise PredictionError(
@@ -168,14 +152,14 @@ class ExportWidget(QWidget):
             genes = (self.session.gene,)
         elif not self.all_genes.isChecked():
             favourite = self.favourites.isChecked()
-            names = Remembered().favourites if favourite else split_names(self.names.text())
+            names = RememberedGenes().favourites if favourite else split_names(self.names.text())
             if favourite and not names:
                 raise GeneError("there are no favourites", remedy="Mark genes with the star in their table.")
             found = Signature.match("", names, bundle.panel, self.session.names)
             genes, remark = found.genes, found.remark
             if found.unknown:
                 remark = f"{remark}\nNot in the model: {', '.join(found.unknown)}.".strip()
-        return Export(prediction, self._area(), genes, self.kind.currentData()), remark
+        return ExportRequest(prediction, self._area(), genes, self.kind.currentData()), remark
 
     def _area(self) -> Rect | Region | None:
         viewer, slide = self._viewer(), self.session.slide
@@ -188,7 +172,7 @@ class ExportWidget(QWidget):
             raise PredictionError("no part of the slide is in view", remedy="Move it into view.")
         return rect
 
-    def _ask(self, export: Export) -> None:
+    def _ask(self, export: ExportRequest) -> None:
         """Ask where to; the viewer goes on meanwhile."""
         kind, slide = FILE_KINDS[export.kind], export.prediction.slide
         part = "" if kind.most != 1 else "_" + "".join(c if c.isalnum() else "-" for c in export.genes[0])
@@ -218,7 +202,7 @@ class ExportWidget(QWidget):
         remark = self._asked[1] if self._asked is not None else ""
         self.status.setText(f"{sentence(message)}\n{remark}".strip())
         self.progress.setVisible(self.exporter.busy)
-        self._scroll.ensureWidgetVisible(self.status)
+        self.scroll_area.ensureWidgetVisible(self.status)
         self._refresh()
 
 

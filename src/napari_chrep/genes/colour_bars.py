@@ -122,7 +122,7 @@ class ColourBars(QWidget):
 
     def _label(self, kind: str) -> str:
         session = self.heatmaps.session
-        return str(session.second if kind == BLEND[1] else session.gene) if kind in BLEND else kind
+        return str(session.second_gene if kind == BLEND[1] else session.gene) if kind in BLEND else kind
 
     def _line(self) -> int:
         return self.fontMetrics().height() + 4

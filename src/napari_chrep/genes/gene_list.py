@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from chrep_model.analysis.signature import read_names, split_names
 from chrep_model.errors import GeneError
-from napari_chrep.genes.naming import Naming
+from napari_chrep.genes.gene_names import GeneNameTable
 from napari_chrep.ui.parts import Connections, note
 
 #: What a list is called that was given no name.
@@ -34,13 +34,13 @@ class GeneListDialog(QDialog):
     ----------
     parent : QWidget
         It lies above this one.
-    naming : Naming
+    gene_names : GeneNameTable
         Takes a table of other names.
     """
 
-    def __init__(self, parent: QWidget, naming: Naming) -> None:
+    def __init__(self, parent: QWidget, gene_names: GeneNameTable) -> None:
         super().__init__(parent)
-        self.naming = naming
+        self.gene_names = gene_names
         self.setWindowTitle("Genes as one map")
         layout = QVBoxLayout(self)
         about = note(
@@ -84,7 +84,7 @@ class GeneListDialog(QDialog):
         layout.addLayout(row)
         self.resize(420, 340)
         connections = Connections(self)
-        connections.add(naming.changed, self._on_names)
+        connections.add(gene_names.changed, self._on_names)
         self._on_names()
 
     @property
@@ -115,10 +115,10 @@ class GeneListDialog(QDialog):
             "Tables of names (*.txt *.tsv *.gz *.gene_info);;All files (*)",
         )
         if path:
-            self.naming.open(Path(path))
+            self.gene_names.open(Path(path))
 
     def _on_names(self) -> None:
-        known, busy = self.naming.known, self.naming.busy
+        known, busy = self.gene_names.known, self.gene_names.busy
         kept = f"Other names of {known:,} genes are known." if known else "Other names: the best-known only."
         self.known.setText("Reading names…" if busy else kept)
         self.table.setEnabled(not busy)

@@ -7,23 +7,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
+from qtpy.QtCore import QModelIndex, QObject, Qt
 from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QHeaderView
+
+from napari_chrep.ui.tables import Column, RowModel, RowTable
 
 GENE, ACCURACY, MORAN, FAVOURITE = range(4)
 FAVOURITE_KEYS, BLEND_KEYS = "Ctrl+D", "Ctrl+B"
-_HEADERS = ("Gene", "Accur.", "Moran", "★")
-_HEADER_TIPS = (
-    "The genes of the model; those in grey cannot be predicted",
-    "Correlation to expect on a new section: the mean over training sections that were held out",
-    "Moran's I of the predicted map on this slide, between neighbouring tiles: near 0 as if at random, "
-    "near 1 in regions. Computed in the background once a run has ended.",
-    f"Your favourites, kept for all models; {FAVOURITE_KEYS} marks a gene, and so does a click",
+_COLUMNS = (
+    Column("Gene", "The genes of the model; those in grey cannot be predicted"),
+    Column(
+        "Accur.",
+        "Correlation to expect on a new section: the mean over training sections that were held out",
+    ),
+    Column(
+        "Moran",
+        "Moran's I of the predicted map on this slide, between neighbouring tiles: near 0 as if at random, "
+        "near 1 in regions. Computed in the background once a run has ended.",
+    ),
+    Column("★", f"Your favourites, kept for all models; {FAVOURITE_KEYS} marks a gene, and so does a click"),
 )
 # Rank of a gene that does not fit what was typed.
 _NO_MATCH = 5
 # So many other names are told of.
 _NAMED = 8
+_ROW_PADDING, _COLUMN_PADDING = 8, 16
 _BLEND_TIP = f"{BLEND_KEYS}, or a right click, blends it with the gene on show."
 # Halfway between napari's dark and light backgrounds, so it reads as greyed out on both.
 _GREY = QColor(128, 128, 128)
@@ -60,12 +69,15 @@ class Gene:
         return f"Correlation to expect: {self.accuracy:.2f}."
 
 
-class GeneTable(QAbstractTableModel):
+class GeneModel(RowModel):
     """Genes with what was typed in one of their names; those that are called so, or begin so, come first.
 
     Filtered and sorted here rather than by a proxy: Python then sorts a list of numbers, where Qt would call
     back for every comparison.
     """
+
+    columns = _COLUMNS
+    rows: list[int]  # places among all genes
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -76,7 +88,7 @@ class GeneTable(QAbstractTableModel):
         self._favourites: frozenset[str] = frozenset()
         self._needle = ""
         self._column, self._descending = -1, False  # as given
-        self._rows: list[int] = []
+        self.rows = []
 
     def set_genes(self, genes: Sequence[Gene]) -> None:
         """Take other genes, in the order in which they are listed."""
@@ -93,20 +105,19 @@ class GeneTable(QAbstractTableModel):
     def set_favourites(self, names: Iterable[str]) -> None:
         """Mark these genes; rows move at the next sort only, or they would slip away under the mouse."""
         self._favourites = frozenset(names)
-        if self._rows:
-            self.dataChanged.emit(self.index(0, FAVOURITE), self.index(len(self._rows) - 1, FAVOURITE))
+        self.refresh_columns(FAVOURITE, FAVOURITE)
 
     def set_moran(self, moran: Mapping[str, float], *, complete: bool) -> None:
         """Show Moran's I as far as it is known; rows that are sorted by it only move once it is complete."""
         self._moran = dict(moran)
         if complete and self._column == MORAN:
             self._arrange()
-        elif self._rows:
-            self.dataChanged.emit(self.index(0, MORAN), self.index(len(self._rows) - 1, MORAN))
+        else:
+            self.refresh_columns(MORAN, MORAN)
 
     def other_name(self, row: int) -> str:
         """Return the other name of a gene that was typed, or begins or holds what was typed; else nothing."""
-        place = self._rows[row]
+        place = self.rows[row]
         if not self._needle or self._needle in self._upper[place]:
             return ""
         matching = [name for name in self._genes[place].others if self._needle in name.upper()]
@@ -116,11 +127,11 @@ class GeneTable(QAbstractTableModel):
 
     def gene(self, row: int) -> Gene:
         """Return the gene in a row."""
-        return self._genes[self._rows[row]]
+        return self._genes[self.rows[row]]
 
     def names(self) -> list[str]:
         """Return the listed genes from top to bottom."""
-        return [self._genes[i].name for i in self._rows]
+        return [self._genes[i].name for i in self.rows]
 
     def _arrange(self) -> None:
         self.beginResetModel()
@@ -130,7 +141,7 @@ class GeneTable(QAbstractTableModel):
         if self._column >= 0:
             rows.sort(key=self._sort_key(), reverse=self._descending)
         rows.sort(key=rank.__getitem__)
-        self._rows = rows
+        self.rows = rows
         self.endResetModel()
 
     def _ranks(self, needle: str) -> list[int]:
@@ -159,14 +170,6 @@ class GeneTable(QAbstractTableModel):
         return lambda i: _or_least(self._genes[i].accuracy)
 
     # What Qt asks for.
-
-    def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802
-        """Return the number of genes that are listed."""
-        return 0 if parent is not None and parent.isValid() else len(self._rows)
-
-    def columnCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802
-        """Return the number of columns."""
-        return 0 if parent is not None and parent.isValid() else len(_HEADERS)
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
         """Sort by a column; what begins with the typed text stays on top."""
@@ -199,23 +202,36 @@ class GeneTable(QAbstractTableModel):
 
     def _tip(self, gene: Gene, column: int) -> str:
         if column in (MORAN, FAVOURITE):
-            return _HEADER_TIPS[column]
+            return _COLUMNS[column].tip
         also = [f"Also {', '.join(gene.others[:_NAMED])}."] if gene.others else []
         return "\n".join([gene.advice, *also, _BLEND_TIP])
 
     def headerData(  # noqa: N802
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
     ) -> Any:
-        """Return the title of a column; accuracy and favourites are sorted from the top first."""
-        if orientation != Qt.Orientation.Horizontal:
-            return None
-        if role == Qt.ItemDataRole.DisplayRole:
-            return _HEADERS[section]
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return _HEADER_TIPS[section]
-        if role == Qt.ItemDataRole.InitialSortOrderRole:
+        """Return title and tool tip of a column; all but the names are sorted from the top first."""
+        if role == Qt.ItemDataRole.InitialSortOrderRole and orientation == Qt.Orientation.Horizontal:
             return Qt.SortOrder.AscendingOrder if section == GENE else Qt.SortOrder.DescendingOrder
-        return None
+        return super().headerData(section, orientation, role)
+
+
+class GeneTable(RowTable):
+    """Table view of the genes, sorted by a click on a header."""
+
+    def __init__(self, genes: GeneModel) -> None:
+        super().__init__(genes, padding=_ROW_PADDING)
+        self.select_one()
+        self.setTabKeyNavigation(False)  # Tab leaves the table: there is no mouse needed
+        self.setMinimumHeight(70)
+        self.down.setMinimumSectionSize(self.down.defaultSectionSize())
+        self.across.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)  # Qt would keep room for all arrows
+        self.across.setSectionResizeMode(GENE, QHeaderView.ResizeMode.Stretch)
+        self.across.setMinimumSectionSize(_COLUMN_PADDING)
+        for column in (ACCURACY, MORAN, FAVOURITE):
+            width = self.across.fontMetrics().horizontalAdvance(_COLUMNS[column].title)
+            self.across.resizeSection(column, width + _COLUMN_PADDING)
+        self.across.setSortIndicator(GENE, Qt.SortOrder.AscendingOrder)
+        self.setSortingEnabled(True)
 
 
 def _or_least(value: float) -> float:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_chrep.canvas.grid import SideBySide
 from napari_chrep.canvas.heatmaps import Heatmaps
-from napari_chrep.canvas.maps import BLEND, KINDS, PAIR, pair, why_not
+from napari_chrep.canvas.maps import BLEND, KINDS, MAIN_KINDS, main_kinds, why_unavailable
 from napari_chrep.canvas.measured_spots import beside
-from napari_chrep.canvas.spots_layer import Truth
+from napari_chrep.canvas.spots_layer import SpotsLayer
 from napari_chrep.genes.colour_bars import ColourBars
 from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.parts import Connections, note, sentence
 
 #: Buttons in a row.
@@ -31,14 +33,8 @@ class MapPanel(QWidget):
 
     Parameters
     ----------
-    session : Session
-        Whose model and signature say which maps there can be.
-    heatmaps : Heatmaps
-        The layers.
-    grid : SideBySide
-        The grid of the viewer.
-    truth : Truth
-        The measured spots, which lie over any map.
+    viewer : napari.Viewer
+        Whose maps, grid and measured spots are shown; its session's model says which maps there can be.
 
     Attributes
     ----------
@@ -46,21 +42,24 @@ class MapPanel(QWidget):
         Which measured spots, once that was asked.
     """
 
-    def __init__(self, session: Session, heatmaps: Heatmaps, grid: SideBySide, truth: Truth) -> None:
+    def __init__(self, viewer: Any) -> None:
         super().__init__()
-        self.session, self.heatmaps, self.grid, self.truth = session, heatmaps, grid, truth
+        self.session = session = kept_for(viewer, Session)
+        self.heatmaps = heatmaps = kept_for(viewer, Heatmaps)
+        self.grid = grid = kept_for(viewer, SideBySide)
+        self.spots = spots = kept_for(viewer, SpotsLayer)
         self.dialog: QFileDialog | None = None
         self._build()
         connections = Connections(self)
         connections.add(session.bundle_changed, self._on_changed)
         connections.add(session.signature_changed, self._on_changed)
-        connections.add(session.second_changed, self._on_changed)
+        connections.add(session.second_gene_changed, self._on_changed)
         connections.add(heatmaps.changed, self._on_changed)
         connections.add(grid.toggled, self._on_changed)
-        connections.add(truth.changed, self._on_truth)
-        connections.add(session.slide_changed, self._on_truth)
+        connections.add(spots.changed, self._on_spots)
+        connections.add(session.slide_changed, self._on_spots)
         self._on_changed()
-        self._on_truth()
+        self._on_spots()
 
     def _build(self) -> None:
         layout = QVBoxLayout(self)
@@ -82,7 +81,7 @@ class MapPanel(QWidget):
         cells.addWidget(self.blend, len(_ORDER) // _COLUMNS, 0, 1, _COLUMNS)
         self.measured, self.open_measured = QPushButton("Measured spots"), QPushButton("Open…")
         self.measured.setCheckable(True)
-        self.measured.clicked.connect(self.truth.show)
+        self.measured.clicked.connect(self.spots.show)
         self.open_measured.setToolTip("Open the h5ad with the spots that were measured on this slide")
         self.open_measured.clicked.connect(self._on_open_measured)
         cells.addWidget(self.measured, len(_ORDER) // _COLUMNS + 1, 0, 1, _COLUMNS - 1)
@@ -112,7 +111,7 @@ class MapPanel(QWidget):
         """Show the gene where only maps are on that say nothing of it."""
         visible = self.heatmaps.visible
         if visible and not set(visible) - {"unlike", "signature"}:
-            self.bring_up(pair(self.session.bundle)[-1])
+            self.bring_up(main_kinds(self.session.bundle)[-1])
 
     def _on_toggled(self, kind: str, *_: bool) -> None:
         if self.toggles[kind].isChecked():  # asked, as PySide6 tells a partial nothing
@@ -130,7 +129,7 @@ class MapPanel(QWidget):
     def _on_side_by_side(self, checked: bool) -> None:
         visible = self.heatmaps.visible
         if checked and len(visible) < 2:
-            for kind in PAIR:
+            for kind in MAIN_KINDS:
                 if self.heatmaps.layer(kind) is not None:
                     self.heatmaps.show(kind)
         self.grid.enable(checked)
@@ -140,14 +139,14 @@ class MapPanel(QWidget):
     def _on_changed(self) -> None:
         can_show, visible = self.heatmaps.can_show, self.heatmaps.visible
         for kind, button in self.toggles.items():
-            missing = why_not(kind, self.session.bundle, self.session.signature)
+            missing = why_unavailable(kind, self.session.bundle, self.session.signature)
             if not missing and not can_show:
                 missing = "Predict something first."
             button.setEnabled(not missing)
             button.setChecked(kind in visible)
             button.setToolTip(f"{KINDS[kind].about}.\n{missing}".strip())
-        self.blend.setVisible(self.session.second is not None)
-        self.blend.setText(f"Blend with {self.session.second}")
+        self.blend.setVisible(self.session.second_gene is not None)
+        self.blend.setText(f"Blend with {self.session.second_gene}")
         self.blend.setEnabled(can_show)
         self.blend.setChecked(set(BLEND) <= set(visible))
         self.side_by_side.setEnabled(can_show or self.grid.enabled)
@@ -158,19 +157,19 @@ class MapPanel(QWidget):
         self.grid.fit()
         self._describe_signature()
 
-    def _on_truth(self) -> None:
-        truth, slide = self.truth, self.session.slide
+    def _on_spots(self) -> None:
+        spots, slide = self.spots, self.session.slide
         self.open_measured.setEnabled(slide is not None)
-        self.measured.setEnabled(truth.measured is not None)
-        self.measured.setChecked(truth.visible)
+        self.measured.setEnabled(spots.measured is not None)
+        self.measured.setChecked(spots.visible)
         missing = ""
         if slide is None:
             missing = "Open a slide first."
-        elif truth.measured is None:
-            missing = "Reading…" if truth.busy else f"There is no {beside(slide).name} beside the slide."
+        elif spots.measured is None:
+            missing = "Reading…" if spots.busy else f"There is no {beside(slide).name} beside the slide."
         about = "What was measured, in the colours of the maps: spots in their true size, over any map"
         self.measured.setToolTip(f"{about}.\n{missing}".strip())
-        self.agreement.setText(sentence(truth.trouble or truth.agreement))
+        self.agreement.setText(sentence(spots.trouble or spots.agreement))
         self.agreement.setVisible(bool(self.agreement.text()))
 
     def _on_open_measured(self) -> None:
@@ -186,7 +185,7 @@ class MapPanel(QWidget):
         dialog.open()
 
     def _on_file(self, name: str) -> None:
-        self.truth.open(Path(name))
+        self.spots.open(Path(name))
 
     def _describe_signature(self) -> None:
         """List what a signature holds, and every name that the model does not know."""

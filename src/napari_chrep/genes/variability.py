@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 from chrep_model.analysis.variability import Variability, variability
-from chrep_model.errors import Cancelled, ChrepError
-from napari_chrep.background.engine import Engine, engines
-from napari_chrep.background.jobs import Stop
-from napari_chrep.state.session import PerViewer, Session, sessions
+from napari_chrep.background.prediction_engine import PredictionEngine
+from napari_chrep.background.runner import Task, TaskRunner
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
     from chrep_model.prediction.prediction import Prediction
@@ -23,16 +20,6 @@ if TYPE_CHECKING:
 
 #: So long nothing has run before it is computed, in milliseconds.
 REST_MS = 500
-
-
-def computing(prediction: Prediction, stop: Stop) -> Iterator[Variability | ChrepError]:
-    """Compute Moran's I; yields for some genes after the other, or why that cannot be."""
-    try:
-        yield from variability(prediction, cancelled=stop.requested)
-    except Cancelled:
-        return
-    except ChrepError as error:
-        yield error
 
 
 class SpatialVariability:
@@ -43,10 +30,8 @@ class SpatialVariability:
 
     Parameters
     ----------
-    session : Session
-        Whose prediction is looked at.
-    engine : Engine
-        While it runs, nothing is computed.
+    viewer : napari.Viewer
+        Its session's prediction is looked at; while its engine runs, nothing is computed.
 
     Attributes
     ----------
@@ -58,16 +43,16 @@ class SpatialVariability:
 
     changed = Signal()
 
-    def __init__(self, session: Session, engine: Engine) -> None:
-        self.session, self.engine = session, engine
+    def __init__(self, viewer: Any) -> None:
+        self.session = session = kept_for(viewer, Session)
+        self.engine = engine = kept_for(viewer, PredictionEngine)
         self.moran: dict[str, float] = {}
-        self._computing = False
+        self._tasks, self._task = TaskRunner(), Task()
         self._rest = QTimer()
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MS)
         self._rest.timeout.connect(self._start)
         self._of: tuple[Prediction | None, int] = (None, 0)  # and how many tiles it had
-        self._stop = Stop()
         self._shown_by = 0
         session.prediction_changed.connect(self.refresh)
         engine.state_changed.connect(self.refresh)
@@ -75,7 +60,7 @@ class SpatialVariability:
     @property
     def busy(self) -> bool:
         """Whether it is computed, or about to be."""
-        return self._computing or self._rest.isActive()
+        return self._tasks.busy or self._rest.isActive()
 
     def attach(self, widget: QWidget) -> None:
         """Compute as long as this widget lives."""
@@ -86,7 +71,7 @@ class SpatialVariability:
     def _detach(self, _destroyed: Any = None) -> None:
         self._shown_by -= 1
         if not self._shown_by:
-            self._stop.request()
+            self._task.cancel()
 
     def refresh(self, _state: str = "") -> None:
         """Begin, go on or stop, as the session and the engine stand now."""
@@ -95,12 +80,12 @@ class SpatialVariability:
             self._drop(prediction)
         if self.engine.state == "predicting":
             self._rest.stop()
-            self._stop.request()
+            self._task.cancel()
         elif prediction is not None and self._shown_by and self._of[1] != len(prediction) and not self.busy:
             self._rest.start()
 
     def _drop(self, prediction: Prediction | None) -> None:
-        self._stop.request()
+        self._task.cancel()
         self._of = prediction, 0
         if self.moran:
             self.moran = {}
@@ -111,34 +96,19 @@ class SpatialVariability:
         if prediction is None or not self._shown_by:
             return
         self._of = prediction, len(prediction)
-        self._stop = stop = Stop()
-        worker = create_worker(computing, prediction, stop, _start_thread=False)
-        stop.worker, self._computing = worker, True
+        self._task = self._tasks.run(
+            lambda task: variability(prediction, progress=task.progress),
+            on_result=self._on_result,
+            on_end=self._on_end,
+        )
 
-        def on_yielded(result: Variability | ChrepError) -> None:
-            if stop.requested():
-                return  # of another prediction, or of fewer tiles
-            if isinstance(result, ChrepError):
-                show_error(str(result))
-                return
+    def _on_result(self, result: Variability) -> None:
+        if not self._task.cancelled():  # else of another prediction, or of fewer tiles
             self.moran |= dict(zip(result.genes, map(float, result.moran), strict=True))
             self.changed.emit()
 
-        worker.yielded.connect(on_yielded)
-        worker.finished.connect(self._on_finished)
-        worker.start()
-
-    def _on_finished(self) -> None:
-        self._computing = False
-        if self._stop.requested() and not self._stop.worker.abort_requested:
+    def _on_end(self) -> None:
+        if self._task.cancelled() and not self._task.cancelled_by_napari:
             self._of = self._of[0], 0  # it was overtaken: do it again for what there is now
             self.refresh()
         self.changed.emit()
-
-
-def _variability(viewer: Any) -> SpatialVariability:
-    return SpatialVariability(sessions.of(viewer), engines.of(viewer))
-
-
-#: The Moran's I of each viewer's genes: ``variabilities.of(viewer)``.
-variabilities: PerViewer[SpatialVariability] = PerViewer(_variability)

@@ -12,10 +12,8 @@ from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
-    QHeaderView,
     QLineEdit,
     QPushButton,
-    QTableView,
     QVBoxLayout,
     QWidget,
 )
@@ -25,54 +23,43 @@ from chrep_model.analysis.signature import split_names
 from chrep_model.bundle import Bundle
 from chrep_model.cohorts.aliases import GeneNames
 from chrep_model.errors import GeneError
-from napari_chrep.canvas.grid import side_by_side
-from napari_chrep.canvas.heatmaps import heatmaps
 from napari_chrep.canvas.maps import BLEND
-from napari_chrep.canvas.spots_layer import truths
 from napari_chrep.genes.gene_list import UNNAMED, GeneListDialog
+from napari_chrep.genes.gene_names import GeneNameTable
 from napari_chrep.genes.gene_table import (
-    ACCURACY,
     BLEND_KEYS,
     FAVOURITE,
     FAVOURITE_KEYS,
     GENE,
-    MORAN,
     Gene,
+    GeneModel,
     GeneTable,
 )
 from napari_chrep.genes.map_panel import MapPanel
-from napari_chrep.genes.naming import namings
-from napari_chrep.genes.variability import variabilities
-from napari_chrep.state.remembered import Remembered
-from napari_chrep.state.session import sessions
-from napari_chrep.ui.docking import LeaveRoom
-from napari_chrep.ui.parts import Connections, heading, note, sentence
+from napari_chrep.genes.variability import SpatialVariability
+from napari_chrep.state.settings import RememberedGenes
+from napari_chrep.state.viewers import kept_for, unwrapped
+from napari_chrep.ui.dock_heights import LeaveRoom
+from napari_chrep.ui.parts import heading, note, sentence
+from napari_chrep.ui.widgets import ViewerWidget
 
-_ROW_PADDING, _COLUMN_PADDING = 8, 16
 _ENTER = (Qt.Key.Key_Return, Qt.Key.Key_Enter)
 
 
-class GenesWidget(QWidget):
-    """Finds a gene of the current bundle, and shows maps of it.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        The viewer. All widgets of one viewer share its session.
-    """
+class GenesWidget(ViewerWidget):
+    """Finds a gene of the current bundle, and shows maps of it."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
-        self.session = sessions.of(viewer)
-        self.maps = MapPanel(self.session, heatmaps.of(viewer), side_by_side.of(viewer), truths.of(viewer))
-        self.remembered = Remembered()
+        super().__init__(napari_viewer)
+        viewer = unwrapped(napari_viewer)
+        self.maps = MapPanel(viewer)
+        self.remembered = RememberedGenes()
         self._genes: dict[str, Gene] = {}
-        self.variability = variabilities.of(viewer)
-        self.list_dialog = GeneListDialog(self, namings.of(viewer))
+        self.variability = kept_for(viewer, SpatialVariability)
+        self.list_dialog = GeneListDialog(self, kept_for(viewer, GeneNameTable))
         self.list_dialog.accepted.connect(self._on_list)
         self._build()
-        connections = Connections(self)
+        connections = self.connections
         connections.add(self.session.bundle_changed, self._on_bundle)
         connections.add(self.session.names_changed, self._on_bundle)
         connections.add(self.session.gene_changed, self._on_gene)
@@ -115,16 +102,8 @@ class GenesWidget(QWidget):
         layout.addWidget(self.view, 1)
 
     def _build_table(self) -> None:
-        self.table = GeneTable(self)
-        self.view = view = QTableView()
-        view.setModel(self.table)
-        view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        view.setShowGrid(False)
-        view.setTabKeyNavigation(False)  # Tab leaves the table: there is no mouse needed
-        view.setMinimumHeight(70)
-        self._build_headers(view)
-        view.setSortingEnabled(True)
+        self.table = GeneModel()
+        self.view = view = GeneTable(self.table)
         view.clicked.connect(self._on_clicked)
         view.installEventFilter(self)
         self.table.modelReset.connect(self._select_current)
@@ -139,23 +118,6 @@ class GenesWidget(QWidget):
                 action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
                 action.triggered.connect(partial(self._on_gene_under_cursor, slot))
                 view.addAction(action)
-
-    def _build_headers(self, view: QTableView) -> None:
-        rows, columns = view.verticalHeader(), view.horizontalHeader()
-        if rows is None or columns is None:
-            return
-        rows.hide()
-        rows.setDefaultSectionSize(rows.fontMetrics().height() + _ROW_PADDING)
-        rows.setMinimumSectionSize(rows.defaultSectionSize())
-        rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)  # thousands of rows
-        columns.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)  # Qt would keep room for arrows everywhere
-        columns.setSectionResizeMode(GENE, QHeaderView.ResizeMode.Stretch)
-        columns.setMinimumSectionSize(_COLUMN_PADDING)
-        for column in (ACCURACY, MORAN, FAVOURITE):
-            title = self.table.headerData(column, Qt.Orientation.Horizontal)
-            columns.resizeSection(column, columns.fontMetrics().horizontalAdvance(title) + _COLUMN_PADDING)
-        columns.setHighlightSections(False)
-        columns.setSortIndicator(GENE, Qt.SortOrder.AscendingOrder)
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Ask for room for a dozen genes, which the explorer can spare."""
@@ -290,12 +252,12 @@ class GenesWidget(QWidget):
             return
         for shown in (former, name):
             if shown is not None:
-                self.remembered.visit(shown)
+                self.remembered.add_recent(shown)
         self._list_recent()
         self.maps.bring_up_gene()
 
     def _blend(self, name: str) -> None:
-        self.session.blend_with(name)
+        self.session.set_second_gene(name)
         self.maps.bring_up(*BLEND)
 
     def show_list(self, title: str, names: Sequence[str]) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_chrep.background.engine import engines
-from napari_chrep.state.session import sessions
+from napari_chrep.background.prediction_engine import PredictionEngine
+from napari_chrep.state.session import Session
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.docks import PLUGIN, show_dock
 
 
@@ -42,7 +43,7 @@ def set_up(
 
 
 def _load(viewer: Any, path: Path, gene: str | None) -> None:
-    session, engine = sessions.of(viewer), engines.of(viewer)
+    session, engine = kept_for(viewer, Session), kept_for(viewer, PredictionEngine)
 
     def begin() -> None:
         session.bundle_changed.disconnect(begin)  # a bundle that is picked later starts nothing
@@ -52,7 +53,7 @@ def _load(viewer: Any, path: Path, gene: str | None) -> None:
             engine.predict(None)
 
     session.bundle_changed.connect(begin)
-    engine.load(path)
+    engine.load_bundle(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

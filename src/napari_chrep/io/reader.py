@@ -13,6 +13,7 @@ from chrep_model.errors import BundleError, ChrepError, PredictionError, SlideEr
 from chrep_model.slides.slide import is_slide, open_slide
 from napari_chrep.canvas.slide_layer import slide_layer_data
 from napari_chrep.io.refusals import BUNDLE_SUFFIX, is_ours, why_refused
+from napari_chrep.state.viewers import kept_for
 
 Reader = Callable[["PathOrPaths"], list[Any]]
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -90,14 +91,14 @@ def read_bundle(path: PathOrPaths) -> list[tuple[None]]:
     BundleError
         If there is no viewer.
     """
-    from napari_chrep.background.engine import engines
+    from napari_chrep.background.prediction_engine import PredictionEngine
     from napari_chrep.ui.docks import show_dock
 
     (folder,) = _as_list(path)
     remedy = "Use chrep_model.bundle.load_bundle."
     viewer = _viewer(BundleError("a bundle opens in a viewer, and there is none", path=folder, remedy=remedy))
     show_dock(viewer, "Slide explorer")
-    engines.of(viewer).load(folder)
+    kept_for(viewer, PredictionEngine).load_bundle(folder)
     return NO_LAYER
 
 
@@ -111,7 +112,7 @@ def read_stored(path: PathOrPaths) -> list[tuple[None]]:
     PredictionError
         If there is no viewer.
     """
-    from napari_chrep.io.reopening import reopen
+    from napari_chrep.io.stored_predictions import reopen
 
     (file,) = _as_list(path)
     remedy = "Use chrep_model.prediction.stored.read_prediction."
@@ -132,7 +133,7 @@ def read_source(path: PathOrPaths) -> list[Any]:
     """
     import napari
 
-    from napari_chrep.io.sources import layers_of, section_of, show
+    from napari_chrep.io.section_folders import layers_of, section_of, show
 
     (folder,) = _as_list(path)
     viewer = napari.current_viewer()

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]  # qtpy renames Qt's own
+from qtpy.QtCore import QModelIndex, Qt, Signal  # type: ignore[attr-defined]  # qtpy renames Qt's own
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QGridLayout,
-    QHeaderView,
     QLabel,
-    QTableWidget,
-    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
@@ -20,16 +16,18 @@ from chrep_model.analysis.tile_comparison import Difference, TileComparison
 from napari_chrep.neighbours.arithmetic import number, signed
 from napari_chrep.neighbours.tile_panel import pixmap
 from napari_chrep.ui.parts import heading, note
+from napari_chrep.ui.tables import Cell, Column, RowTable, TextModel
 
 PICTURE_PX = 84
-_TITLES = ("Gene", "Pinned", "This tile", "± 90 %")
-_TIPS = (
-    "Click, or Enter, shows the gene",
-    "Value of the pinned tile, log10-spot",
-    "Value of the picked tile, log10-spot",
-    "The difference in units of the interval: beyond ±1, the intervals of the two do not explain it",
+_COLUMNS = (
+    Column("Gene", "Click, or Enter, shows the gene"),
+    Column("Pinned", "Value of the pinned tile, log10-spot"),
+    Column("This tile", "Value of the picked tile, log10-spot"),
+    Column(
+        "± 90 %",
+        "The difference in units of the interval: beyond ±1, the intervals of the two do not explain it",
+    ),
 )
-_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 
 class ComparisonPanel(QWidget):
@@ -67,9 +65,15 @@ class ComparisonPanel(QWidget):
         column.addWidget(self.words)
         self._differ = heading("Genes that differ most")
         column.addWidget(self._differ)
-        self.table = _table()
-        self.table.cellClicked.connect(self._on_row)
-        self.table.cellActivated.connect(self._on_row)
+        self.listed = TextModel(_COLUMNS)
+        self.table = RowTable(self.listed)
+        self.table.select_one()
+        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.table.setTabKeyNavigation(False)
+        self.table.setMinimumWidth(260)
+        self.table.clicked.connect(self._on_row)
+        self.table.activated.connect(self._on_row)
         column.addWidget(self.table)
 
     def show_picture(self, place: int, picture: npt.NDArray[np.uint8] | None) -> None:
@@ -98,48 +102,16 @@ class ComparisonPanel(QWidget):
     def _fill(self, most: tuple[Difference, ...]) -> None:
         self._differ.setVisible(bool(most))
         self.table.setVisible(bool(most))
-        self.table.setRowCount(len(most))
-        for row, difference in enumerate(most):
-            texts = (difference.gene, number(difference.first), number(difference.second), _units(difference))
-            for column, text in enumerate(texts):
-                item = QTableWidgetItem(text)
-                item.setToolTip(_TIPS[column])
-                if column:
-                    item.setTextAlignment(_RIGHT)
-                self.table.setItem(row, column, item)
-        across = self.table.horizontalHeader()
-        if across is not None:
-            rows = sum(self.table.rowHeight(row) for row in range(len(most)))
-            self.table.setFixedHeight(across.sizeHint().height() + rows + 2)
+        rows = []
+        for one in most:
+            texts = (one.gene, number(one.first), number(one.second), _units(one))
+            rows.append([Cell(text, column.tip) for text, column in zip(texts, _COLUMNS, strict=True)])
+        self.listed.set_rows(rows)
+        height = sum(self.table.rowHeight(row) for row in range(len(most)))
+        self.table.setFixedHeight(self.table.across.sizeHint().height() + height + 2)
 
-    def _on_row(self, row: int, _column: int) -> None:
-        item = self.table.item(row, 0)
-        if item is not None:
-            self.gene_chosen.emit(item.text())
-
-
-def _table() -> QTableWidget:
-    table = QTableWidget(0, len(_TITLES))
-    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-    table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-    table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    table.setTabKeyNavigation(False)
-    table.setShowGrid(False)
-    table.setMinimumWidth(260)
-    down, across = table.verticalHeader(), table.horizontalHeader()
-    assert down is not None and across is not None  # noqa: S101  (a table has both)
-    down.hide()
-    down.setDefaultSectionSize(down.fontMetrics().height() + 6)
-    for column, (title, tip) in enumerate(zip(_TITLES, _TIPS, strict=True)):
-        item = QTableWidgetItem(title)
-        item.setToolTip(tip)
-        table.setHorizontalHeaderItem(column, item)
-    across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-    across.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-    across.setHighlightSections(False)
-    return table
+    def _on_row(self, index: QModelIndex) -> None:
+        self.gene_chosen.emit(self.listed.rows[index.row()][0].text)
 
 
 def _with_interval(value: float, shown: Difference, place: int) -> str:

@@ -47,7 +47,7 @@ def show_place(
         if slide_of(other) is not None:
             other.visible = other is layer
     viewer.layers.selection.active = layer
-    session.look_at(layer)
+    session.set_slide_layer(layer)
     mpp = slide_mpp(slide)
     x, y = (um_to_px(value, mpp) for value in xy_um)
     frame.put(((y - 0.5) * mpp, (x - 0.5) * mpp), side_um)

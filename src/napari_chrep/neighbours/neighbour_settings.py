@@ -1,4 +1,4 @@
-"""k and temperature, to be tried out."""
+"""Controls to try out other numbers of neighbours and temperatures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QSp
 from chrep_model.analysis.explanation import Knobs
 
 
-class KnobsPanel(QWidget):
+class NeighbourSettings(QWidget):
     """Spin boxes for k and temperature, and a way back to those of the model.
 
     Attributes
@@ -43,7 +43,7 @@ class KnobsPanel(QWidget):
             row.addWidget(box, 1)
         row.addWidget(self.reset)
         self.reset.clicked.connect(self._on_reset)
-        self.fit(None)
+        self.set_model(None)
 
     @property
     def values(self) -> tuple[int | None, float | None]:
@@ -52,8 +52,8 @@ class KnobsPanel(QWidget):
             return None, None
         return self.k.value(), self.temperature.value()
 
-    def fit(self, fitted: Knobs | None) -> None:
-        """Take the k and temperature of a model; hide where it has none."""
+    def set_model(self, fitted: Knobs | None) -> None:
+        """Set the k and temperature of the model in use; hide the controls if it has none."""
         if fitted is not None and fitted == self._fitted:
             return  # the same model: what is being tried stays
         self._fitted = fitted

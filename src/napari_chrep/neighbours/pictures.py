@@ -1,4 +1,4 @@
-"""Read pictures of places on slides in a worker, and keep them for a while."""
+"""Read pictures of places on slides in the background, and keep the newest."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from napari.qt.threading import create_worker
 from psygnal import Signal
 
 from chrep_model.errors import ChrepError
 from chrep_model.geometry import um_to_px
 from chrep_model.slides.slide import Slide
 from chrep_model.slides.tiles import TileReader, TileSpec
+from napari_chrep.background.runner import Task, TaskRunner
 from napari_chrep.neighbours.training_images import SectionImage
 
 RgbArray = npt.NDArray[np.uint8]
@@ -34,7 +33,7 @@ class Place:
     xy_um: tuple[float, float]
 
 
-class Slides:
+class OpenSlides:
     """The open slides by image, shared by the workers that read them."""
 
     def __init__(self) -> None:
@@ -61,7 +60,7 @@ class Pictures:
 
     Attributes
     ----------
-    slides : Slides
+    slides : OpenSlides
         Where they are read from.
     arrived : Signal(object, object)
         A `Place` and its picture, uint8 (px, px, 3).
@@ -73,61 +72,53 @@ class Pictures:
     failed = Signal(object, str)
 
     def __init__(self) -> None:
-        self.slides = Slides()
+        self.slides = OpenSlides()
         self._kept: OrderedDict[tuple[Place, TileSpec], RgbArray] = OrderedDict()
-        self._worker: Any = None
-        self._generation = 0
+        self._tasks = TaskRunner()
 
     @property
     def busy(self) -> bool:
         """Whether requested pictures are still to come."""
-        return self._worker is not None
+        return self._tasks.busy
 
-    def ask(self, places: Sequence[Place], spec: TileSpec) -> None:
+    def request(self, places: Sequence[Place], spec: TileSpec) -> None:
         """Request pictures of these places; earlier requests are dropped."""
         self.stop()
-        for place in places:
-            if (known := self._kept.get((place, spec))) is not None:
-                self.arrived.emit(place, known)
-        wanted = [place for place in places if (place, spec) not in self._kept]
+        known = {place: self._kept.get((place, spec)) for place in places}
+        for place, picture in known.items():
+            if picture is not None:
+                self.arrived.emit(place, picture)
+        wanted = [place for place, picture in known.items() if picture is None]
         if not wanted:
             return
-        self._worker = create_worker(reading, wanted, spec, self.slides.get, _start_thread=False)
-        self._worker.yielded.connect(partial(self._on_yielded, self._generation, spec))
-        self._worker.finished.connect(partial(self._on_finished, self._generation))
-        self._worker.start()
+        self._tasks.run(
+            partial(read_pictures, wanted, spec, self.slides.get, self._kept), on_result=self._on_result
+        )
 
     def stop(self) -> None:
-        """Drop all requests; the worker ends after the picture that it is reading."""
-        self._generation += 1
-        if self._worker is not None:
-            self._worker.quit()
-            self._worker = None
+        """Drop all requests; the task ends after the picture that it is reading."""
+        self._tasks.drop()
 
-    def _on_yielded(self, generation: int, spec: TileSpec, result: tuple[Place, RgbArray | str]) -> None:
+    def _on_result(self, result: tuple[Place, RgbArray | str]) -> None:
         place, picture = result
-        if not isinstance(picture, str):
-            self._kept[place, spec] = picture
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        if generation != self._generation:
-            return
         if isinstance(picture, str):
             self.failed.emit(place, picture)
         else:
             self.arrived.emit(place, picture)
 
-    def _on_finished(self, generation: int) -> None:
-        if generation == self._generation:
-            self._worker = None
 
-
-def reading(
-    places: Sequence[Place], spec: TileSpec, open_image: Callable[[SectionImage], Slide]
+def read_pictures(
+    places: Sequence[Place],
+    spec: TileSpec,
+    open_image: Callable[[SectionImage], Slide],
+    kept: OrderedDict[tuple[Place, TileSpec], RgbArray],
+    task: Task,
 ) -> Iterator[tuple[Place, RgbArray | str]]:
-    """Read pictures one by one; yield each place with its picture or its error."""
+    """Read pictures one by one and keep the newest; yield each place with its picture or its error."""
     readers: dict[SectionImage, TileReader] = {}
     for place in places:
+        if task.cancelled():
+            return
         try:
             if place.image not in readers:
                 readers[place.image] = TileReader(open_image(place.image), spec)
@@ -136,4 +127,7 @@ def reading(
         except ChrepError as error:
             yield place, str(error)
         else:
+            kept[place, spec] = picture  # one that nobody waits for any more may be asked for again
+            while len(kept) > KEPT:
+                kept.popitem(last=False)
             yield place, picture

@@ -6,18 +6,14 @@ are looked for beside the bundle, beside the slide, and where the user once said
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qtpy.QtCore import QSettings
-
 from chrep_model.bundle import Bundle
 from chrep_model.slides.slide import Slide, is_slide, open_slide
-
-_KEY = "folders"
+from napari_chrep.state.settings import image_folder
 
 
 @dataclass(frozen=True)
@@ -76,32 +72,9 @@ def find_images(bundle: Bundle, folders: Iterable[Path]) -> dict[str, SectionIma
 
 def usual_folders(bundle: Bundle, slide: Slide | None) -> list[Path]:
     """Return the folders searched for images: the remembered one, the bundle's, the slide's."""
-    folders = [] if (known := remembered(bundle)) is None else [known]
+    folders = [] if (known := image_folder(bundle.card.cohort)) is None else [known]
     folders.append(bundle.path.resolve().parent)
     return folders if slide is None else [*folders, slide.path.resolve().parent]
-
-
-def remembered(bundle: Bundle) -> Path | None:
-    """Return the folder that the user chose for the images of this bundle's cohort."""
-    folder = _folders().get(bundle.card.cohort)
-    return None if folder is None else Path(folder)
-
-
-def remember(bundle: Bundle, folder: Path) -> None:
-    """Store the folder of this bundle's cohort in the user's Qt settings."""
-    _settings().setValue(_KEY, json.dumps(_folders() | {bundle.card.cohort: str(folder)}))
-
-
-def _folders() -> dict[str, str]:
-    try:
-        known = json.loads(_settings().value(_KEY, "{}", str))
-    except ValueError:
-        return {}
-    return {str(cohort): str(folder) for cohort, folder in known.items()} if isinstance(known, dict) else {}
-
-
-def _settings() -> QSettings:
-    return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-chrep", "images")
 
 
 def _names(folder: Path) -> list[str]:

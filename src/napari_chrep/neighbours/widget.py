@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,82 +10,72 @@ from qtpy.QtCore import QModelIndex, QSize
 from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 
 from chrep_model.analysis.explanation import Explanation, Neighbour, explain, knobs
-from chrep_model.analysis.tile_comparison import TileComparison
+from chrep_model.analysis.tile_comparison import TileComparison, compare
 from chrep_model.errors import ChrepError
 from chrep_model.geometry import px_to_um
-from napari_chrep.canvas.grid import side_by_side
-from napari_chrep.canvas.picking import PINNED_RGBA, Clicks, Frame, Pick, pick
+from napari_chrep.background.runner import TaskRunner, in_words
+from napari_chrep.canvas.grid import SideBySide
+from napari_chrep.canvas.picking import PINNED_RGBA, Clicks, Frame, PickedTile, pick_tile
 from napari_chrep.neighbours.arithmetic import Arithmetic
-from napari_chrep.neighbours.comparer import Comparer
 from napari_chrep.neighbours.comparison_panel import ComparisonPanel
 from napari_chrep.neighbours.distribution import Distribution
 from napari_chrep.neighbours.navigation import layer_of, show_place
-from napari_chrep.neighbours.neighbour_settings import KnobsPanel
+from napari_chrep.neighbours.neighbour_settings import NeighbourSettings
 from napari_chrep.neighbours.neighbour_table import FIRST, NeighbourTable
 from napari_chrep.neighbours.pictures import Pictures, Place
 from napari_chrep.neighbours.tile_panel import TilePanel
-from napari_chrep.neighbours.training_images import SectionImage, find_images, remember, usual_folders
-from napari_chrep.state.session import sessions
-from napari_chrep.ui.docking import TabWhenLow
-from napari_chrep.ui.parts import Connections, Scrolling, heading, note, sentence
+from napari_chrep.neighbours.training_images import SectionImage, find_images, usual_folders
+from napari_chrep.state.settings import remember_image_folder
+from napari_chrep.state.viewers import kept_for, unwrapped
+from napari_chrep.ui.dock_heights import TabWhenLow
+from napari_chrep.ui.parts import heading, note, sentence
+from napari_chrep.ui.widgets import MARGIN, ScrollingWidget
 
 HINT = "Click on a tile of a heatmap to see the training spots behind its value."
-_MARGIN = 8
 _LEAST_HEIGHT = 380
 
 
-class NeighboursWidget(QWidget):
+class NeighboursWidget(ScrollingWidget):
     """Shows where the value of the tile that was clicked comes from.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        The viewer. All widgets of one viewer share its session.
 
     Attributes
     ----------
-    picked : Pick or None
+    picked : PickedTile or None
         The tile it speaks of. It stays while other slides are looked at, until its slide or model goes.
     why : Explanation or None
         What is shown of it.
-    pinned : Pick or None
+    pinned : PickedTile or None
         A tile that is kept to compare others with.
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
-        self._viewer = weakref.ref(viewer)
-        self.session = sessions.of(viewer)
-        self.picked: Pick | None = None
+        super().__init__(napari_viewer)
+        viewer = unwrapped(napari_viewer)
+        self.picked: PickedTile | None = None
         self.why: Explanation | None = None
         self.images: dict[str, SectionImage] = {}
         self.clicks, self.frame, self.pictures = Clicks(viewer), Frame(viewer), Pictures()
-        self.pinned: Pick | None = None
+        self.pinned: PickedTile | None = None
         self.pin_frame = Frame(viewer, "Pinned place", PINNED_RGBA)
-        self.comparer = Comparer()
+        self.comparer = TaskRunner()
         self.listed_all = False
         self._awaited: dict[Place, int | None] = {}  # row of the gallery; None for the tile itself
         self._build()
-        connections = Connections(self)
+        connections = self.connections
         connections.add(self.clicks.clicked, self._on_clicked)
         connections.add(self.pictures.arrived, self._on_picture)
         connections.add(self.pictures.failed, self._on_no_picture)
         connections.add(self.session.gene_changed, self._explain)
-        connections.add(self.comparer.made, self._on_comparison)
         connections.add(self.session.bundle_changed, self._on_bundle)
         connections.add(self.session.prediction_changed, self._on_prediction)
         connections.add(viewer.layers.events.removed, self._on_removed)
-        connections.add(side_by_side.of(viewer).toggled, self._mark)
+        connections.add(kept_for(viewer, SideBySide).toggled, self._mark)
         self.destroyed.connect(partial(_let_go, self.clicks, self.pictures, self.comparer))
         TabWhenLow(self, _LEAST_HEIGHT)
         self._clear()
 
     def _build(self) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(_MARGIN, _MARGIN, _MARGIN, _MARGIN)
-        column.setSpacing(10)
+        column = self.add_column(10)
         self.message = note(HINT)
         column.addWidget(self.message)
         self.body = QWidget()
@@ -94,13 +83,13 @@ class NeighboursWidget(QWidget):
         parts.setContentsMargins(0, 0, 0, 0)
         parts.setSpacing(10)
         self.tile, self.arithmetic = TilePanel(), Arithmetic()
-        self.distribution, self.knobs, self.table = Distribution(), KnobsPanel(), NeighbourTable()
+        self.distribution, self.settings, self.table = Distribution(), NeighbourSettings(), NeighbourTable()
         self.comparison = ComparisonPanel()
         self.spots = heading("")
         self.more, self.locate = QPushButton(), QPushButton("Locate training images…")
         self.locate.setToolTip("Choose the folder with the images of the training sections, to see the spots")
         for part in (
-            self.tile, self.comparison, self.spots, self.knobs, self.table, self.more, self.locate,
+            self.tile, self.comparison, self.spots, self.settings, self.table, self.more, self.locate,
             self.arithmetic, self.distribution,
         ):  # fmt: skip
             parts.addWidget(part, 1 if part is self.table else 0)
@@ -109,14 +98,10 @@ class NeighboursWidget(QWidget):
         self.tile.back.clicked.connect(self._on_back)
         self.tile.pin.clicked.connect(self._on_pin)
         self.comparison.gene_chosen.connect(self.session.show_gene)
-        self.knobs.changed.connect(self._explain)
+        self.settings.changed.connect(self._explain)
         self.table.doubleClicked.connect(self._on_double_clicked)
         self.more.clicked.connect(self._on_more)
         self.locate.clicked.connect(self._on_locate)
-        self._scroll = Scrolling(content)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._scroll)
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Ask for the room of a tile that is explained, or the dock would jump with the first click."""
@@ -124,14 +109,14 @@ class NeighboursWidget(QWidget):
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
         """Be as wide before the first click as after it, or the dock would jump; any height will do."""
-        least = self._scroll.minimumSizeHint()
-        width = self.body.minimumSizeHint().width() + 2 * _MARGIN
-        return QSize(width + self._scroll.bar_width, least.height())
+        least = self.scroll_area.minimumSizeHint()
+        width = self.body.minimumSizeHint().width() + 2 * MARGIN
+        return QSize(width + self.scroll_area.bar_width, least.height())
 
     def _on_clicked(self, world: tuple[float, ...]) -> None:
         former = self.picked
         try:
-            self.picked = pick(self.session, world)
+            self.picked = pick_tile(self.session, world)
         except ChrepError as error:
             self._clear(sentence(str(error)))
             return
@@ -161,8 +146,8 @@ class NeighboursWidget(QWidget):
             return
         try:
             fitted = knobs(picked.prediction)
-            self.knobs.fit(fitted)
-            k, temperature = self.knobs.values
+            self.settings.set_model(fitted)
+            k, temperature = self.settings.values
             why = explain(picked.prediction, picked.tile, gene, k=k, temperature=temperature)
             tried = k is not None or temperature is not None
             shown = explain(picked.prediction, picked.tile, gene).value if tried else why.value
@@ -193,19 +178,24 @@ class NeighboursWidget(QWidget):
         self.tile.pin.setChecked(pinned is not None)
         self.tile.pin.setText("Pin" if pinned is None else "Unpin")
         self.comparison.setVisible(pinned is not None)
-        self.comparer.stop()
+        self.comparer.drop()
         self.table.listed.set_shared(frozenset())
         if pinned is None or picked is None or gene is None:
             return
         if pinned.is_tile_of(picked):
             self.comparison.say("This tile is pinned. Click another one to compare the two.")
         else:
-            self.comparer.ask(pinned, picked, gene)
+            tiles = (pinned.prediction, pinned.tile), (picked.prediction, picked.tile)
+            self.comparer.run(
+                lambda _task: compare(*tiles, gene),
+                on_result=self._on_comparison,
+                on_error=self._on_no_comparison,
+            )
 
-    def _on_comparison(self, result: TileComparison | ChrepError) -> None:
-        if isinstance(result, ChrepError):
-            self.comparison.say(sentence(str(result)))
-            return
+    def _on_no_comparison(self, error: Exception) -> None:
+        self.comparison.say(sentence(in_words(error)))
+
+    def _on_comparison(self, result: TileComparison) -> None:
         self.comparison.show_comparison(result)
         self.table.listed.set_shared(result.shared)
         self.updateGeometry()
@@ -227,14 +217,14 @@ class NeighboursWidget(QWidget):
         self.table.listed.set_neighbours(listed)
         self._ask_for_pictures(self.picked, listed)
 
-    def _ask_for_pictures(self, picked: Pick, listed: tuple[Neighbour, ...]) -> None:
+    def _ask_for_pictures(self, picked: PickedTile, listed: tuple[Neighbour, ...]) -> None:
         self._awaited = {self._place(pick): None for pick in (picked, self.pinned) if pick is not None}
         for neighbour in listed:
             if neighbour.section in self.images:
                 self._awaited[Place(self.images[neighbour.section], neighbour.position_um)] = neighbour.row
-        self.pictures.ask(list(self._awaited), picked.prediction.bundle.spec)
+        self.pictures.request(list(self._awaited), picked.prediction.bundle.spec)
 
-    def _place(self, pick: Pick) -> Place:
+    def _place(self, pick: PickedTile) -> Place:
         return Place(self.pictures.slides.keep(pick.prediction.slide), _um(pick))
 
     def _on_picture(self, place: Place, picture: Any) -> None:
@@ -274,13 +264,13 @@ class NeighboursWidget(QWidget):
             names = ", ".join(str(section["name"]) for section in bundle.card.sections[:3])
             self._say(f"No image of a training section in {folder}. They are called {names} and so on.")
             return
-        remember(bundle, folder)
+        remember_image_folder(bundle.card.cohort, folder)
         self.images |= found
         self._say(f"{len(found)} of {len(bundle.card.sections)} training images found.")
         self._list(self.why)
 
     def _on_double_clicked(self, index: QModelIndex) -> None:
-        neighbour, viewer = self.table.listed.neighbours[index.row()], self._viewer()
+        neighbour, viewer = self.table.listed.rows[index.row()], self._viewer()
         image = self.images.get(neighbour.section)
         if viewer is None or self.picked is None:
             return
@@ -329,9 +319,9 @@ class NeighboursWidget(QWidget):
         """Speak of no tile; say why, or what to do."""
         self.picked = self.why = None
         self.pictures.stop()
-        self.comparer.stop()
+        self.comparer.drop()
         self.frame.remove()
-        self.knobs.fit(None)
+        self.settings.set_model(None)
         self.table.listed.set_neighbours(())
         self.table.listed.forget_pictures()
         self.body.hide()
@@ -340,24 +330,24 @@ class NeighboursWidget(QWidget):
     def _say(self, text: str) -> None:
         self.message.setText(text)
         self.message.show()
-        self._scroll.ensureWidgetVisible(self.message)
+        self.scroll_area.ensureWidgetVisible(self.message)
 
 
-def _um(picked: Pick) -> tuple[float, float]:
+def _um(picked: PickedTile) -> tuple[float, float]:
     """Centre (x, y) of a picked tile in µm."""
     mpp = picked.prediction.slide.require_mpp()
     x, y = (px_to_um(value, mpp) for value in picked.xy)
     return x, y
 
 
-def _centre(picked: Pick) -> tuple[float, float]:
+def _centre(picked: PickedTile) -> tuple[float, float]:
     """Centre (row, col) of a picked tile in napari's world, where pixel 0 is centred on 0."""
     x, y = _um(picked)
     half_px = picked.prediction.slide.require_mpp() / 2
     return y - half_px, x - half_px
 
 
-def _let_go(clicks: Clicks, pictures: Pictures, comparer: Comparer, _destroyed: Any = None) -> None:
+def _let_go(clicks: Clicks, pictures: Pictures, comparer: TaskRunner, _destroyed: Any = None) -> None:
     clicks.disconnect()
     pictures.stop()
-    comparer.stop()
+    comparer.drop()

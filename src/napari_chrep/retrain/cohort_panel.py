@@ -20,10 +20,11 @@ from chrep_model.cohorts.pairing import Pair, Suggestions
 from chrep_model.cohorts.slide_names import MANIFEST_SUFFIXES
 from chrep_model.errors import ChrepError
 from chrep_model.slides.slide import slide_name
-from napari_chrep.retrain.cohort_building import PairChecker
+from napari_chrep.retrain.pair_checker import PairChecker
 from napari_chrep.retrain.pair_table import PairTable
 from napari_chrep.retrain.pair_view import PairView
-from napari_chrep.state.session import sessions, slide_of
+from napari_chrep.state.session import Session, slide_of
+from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.parts import Connections, note, sentence
 
 HINT = "Drop slides with their h5ad files here, or a folder of pairs NAME.<image> + NAME.h5ad."
@@ -51,9 +52,8 @@ class CohortPanel(QWidget):
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
-        viewer = getattr(viewer, "__wrapped__", viewer)  # napari passes a proxy
         self._viewer = weakref.ref(viewer)
-        self.session, self.checker = sessions.of(viewer), PairChecker()
+        self.session, self.checker = kept_for(viewer, Session), PairChecker()
         self.dialog: QFileDialog | None = None
         self._name = "cohort"
         self._left: tuple[str, ...] = ()  # why what was added last belongs to no pair
@@ -111,7 +111,7 @@ class CohortPanel(QWidget):
 
     def add(self, paths: Sequence[str | Path]) -> None:
         """Look for pairs among files, folders and manifests, and check them."""
-        self.checker.look([Path(path) for path in paths])
+        self.checker.find_pairs([Path(path) for path in paths])
 
     def _on_found(self, found: Suggestions) -> None:
         pairs = self.table.pairs
@@ -137,7 +137,7 @@ class CohortPanel(QWidget):
         return wanted if wanted not in taken else next(name for name in numbers if name not in taken)
 
     def _on_checked(self, check: PairCheck) -> None:
-        self.table.pairs.take(check)
+        self.table.pairs.set_check(check)
 
     def _on_judged(self) -> None:
         self._show_chosen()

@@ -1,4 +1,4 @@
-"""What the child process says, one JSON object a line."""
+"""Messages of the child process, one JSON object a line."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True, ser_json_inf_nan="constants")
 
 
-class Said(_Message):
-    """A line of what is being done."""
+class StatusLine(_Message):
+    """What is being done, as a line of text."""
 
     kind: Literal["said"] = "said"
     text: str
 
 
 class StageBegun(_Message):
-    """A model of the comparison was begun, or the new one."""
+    """The training of a model began: one for the comparison, or the new one."""
 
     kind: Literal["stage"] = "stage"
     number: int
@@ -28,7 +28,7 @@ class StageBegun(_Message):
 
 
 class Tiles(_Message):
-    """Tiles that were encoded."""
+    """How many tiles are encoded."""
 
     kind: Literal["tiles"] = "tiles"
     done: int
@@ -37,7 +37,7 @@ class Tiles(_Message):
 
 
 class Curve(_Message):
-    """One epoch of one network; see `chrep_model.training.run.Epoch`."""
+    """One epoch of one network; see `chrep_model.progress.Epoch`."""
 
     kind: Literal["epoch"] = "epoch"
     stage: str
@@ -56,7 +56,7 @@ class Ended(_Message):
     why: str = ""
 
 
-Message = Said | StageBegun | Tiles | Curve | Ended
+Message = StatusLine | StageBegun | Tiles | Curve | Ended
 
 _READER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 

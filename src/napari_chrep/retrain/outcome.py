@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from psygnal import Signal
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
-    QHeaderView,
     QPushButton,
-    QTableWidget,
-    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
 from chrep_model.evaluation.model_comparison import ModelComparison, Score, Seen
 from napari_chrep.ui.parts import heading, note
+from napari_chrep.ui.tables import Cell, Column, RowTable, TextModel
 
-_TITLES = ("Section", "Spots", "In use", "New", "Change")
+_COLUMNS = [Column(title) for title in ("Section", "Spots", "In use", "New", "Change")]
 _ROW_PX = 24
 _SHOWN = 8
 _SEEN = {
@@ -51,20 +48,13 @@ class OutcomePanel(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         self.how, self.verdict = note(), note()
-        self.table = QTableWidget(0, len(_TITLES))
-        self.table.setHorizontalHeaderLabels(_TITLES)
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.scores = TextModel(_COLUMNS)
+        self.table = RowTable(self.scores, _ROW_PX)
+        self.table.setShowGrid(True)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.table.setToolTip(
             "Mean PCC over the genes that both models know; MSE in the tooltips of the cells"
         )
-        rows, columns = self.table.verticalHeader(), self.table.horizontalHeader()
-        assert rows is not None  # noqa: S101  (a table has both)
-        assert columns is not None  # noqa: S101
-        rows.setVisible(False)
-        rows.setDefaultSectionSize(_ROW_PX)
-        columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        columns.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.use, self.save, self.discard = (QPushButton() for _ in range(3))
         self.use.setText("Use this model")
         self.use.setToolTip("It takes the place of the model in use, which stays on disk")
@@ -88,33 +78,32 @@ class OutcomePanel(QWidget):
 
     def show_comparison(self, comparison: ModelComparison) -> None:
         """Fill the table."""
-        rows = comparison.rows
-        table = self.table
-        table.setVisible(bool(rows))
-        mean = comparison.mean()
-        table.setRowCount(len(rows) + (1 if mean else 0))
-        for place, row in enumerate(rows):
+        rows, mean = comparison.rows, comparison.mean()
+        cells = []
+        for row in rows:
             mark, why = _SEEN[row.seen]
-            self._fill(place, f"{row.section} {mark}".strip(), f"{row.spots:,}", row.in_use, row.new, why)
+            cells.append(_cells(f"{row.section} {mark}".strip(), row.spots, row.in_use, row.new, why))
         if mean:
             spots = sum(row.spots for row in rows)
-            self._fill(len(rows), "Mean", f"{spots:,}", *mean, "Over the sections that have both scores")
-        shown = min(table.rowCount(), _SHOWN) + 1
-        table.setFixedHeight(shown * _ROW_PX + 10)
+            cells.append(_cells("Mean", spots, *mean, "Over the sections that have both scores"))
+        self.scores.set_rows(cells)
+        self.table.setVisible(bool(rows))
+        self.table.setFixedHeight((min(len(cells), _SHOWN) + 1) * _ROW_PX + 10)
         self.how.setText(_how(comparison))
         self.verdict.setText(_verdict(comparison))
         self.verdict.setVisible(bool(rows))
 
-    def _fill(self, place: int, name: str, spots: str, old: Score | None, new: Score, why: str) -> None:
-        change = "" if old is None else f"{new.pcc - old.pcc:+.3f}"
-        texts = (name, spots, "–" if old is None else f"{old.pcc:.3f}", f"{new.pcc:.3f}", change)
-        tips = (why, "", _mse(old), _mse(new), "PCC of the new model less that of the one in use")
-        for column, (text, tip) in enumerate(zip(texts, tips, strict=True)):
-            item = QTableWidgetItem(text)
-            item.setToolTip(tip)
-            if column:
-                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-            self.table.setItem(place, column, item)
+
+def _cells(name: str, spots: int, old: Score | None, new: Score, tip: str) -> list[Cell]:
+    """Return one row: a section or the mean, its spots, and the scores of both models."""
+    change = "" if old is None else f"{new.pcc - old.pcc:+.3f}"
+    return [
+        Cell(name, tip),
+        Cell(f"{spots:,}"),
+        Cell("–" if old is None else f"{old.pcc:.3f}", _mse(old)),
+        Cell(f"{new.pcc:.3f}", _mse(new)),
+        Cell(change, "PCC of the new model less that of the one in use"),
+    ]
 
 
 def _how(comparison: ModelComparison) -> str:

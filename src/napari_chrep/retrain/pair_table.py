@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from psygnal import Signal
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
+from qtpy.QtCore import QModelIndex, QObject, Qt
+from qtpy.QtWidgets import QHeaderView
 
 from chrep_model.cohorts.checks.names import compare_genes
 from chrep_model.cohorts.findings import Finding, Level, worst
@@ -16,15 +16,18 @@ from chrep_model.cohorts.matching import matched
 from chrep_model.cohorts.pair_check import PairCheck
 from chrep_model.cohorts.pairing import Pair
 from chrep_model.cohorts.section import Section
+from napari_chrep.ui.tables import RIGHT, Column, RowModel, RowTable
 
 SECTION, PATIENT, SPOTS, TISSUE, SCALE = range(5)
-_TITLES = ("Section", "Patient", "Spots", "Tissue", "µm/px")
-_TIPS = (
-    "Name of the section, and whether it can be used",
-    "Whose tissue it is; double click to change it. Sections of one patient are held out together.",
-    "Measured spots",
-    "Share of the spots that lie on tissue",
-    "µm per px of the full-resolution image; double click to change it",
+_COLUMNS = (
+    Column("Section", "Name of the section, and whether it can be used"),
+    Column(
+        "Patient",
+        "Whose tissue it is; double click to change it. Sections of one patient are held out together.",
+    ),
+    Column("Spots", "Measured spots"),
+    Column("Tissue", "Share of the spots that lie on tissue"),
+    Column("µm/px", "µm per px of the full-resolution image; double click to change it"),
 )
 #: Words and signs, so that no colour is needed to tell them apart.
 VERDICTS: dict[Level | None, str] = {
@@ -34,7 +37,6 @@ VERDICTS: dict[Level | None, str] = {
     None: "… reading",
 }
 _ROW_PX = 40
-_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 
 @dataclass
@@ -65,7 +67,7 @@ class PairRow:
         return None if self.check is None else worst(self.findings)
 
 
-class PairModel(QAbstractTableModel):
+class PairModel(RowModel):
     """Table model of the pairs and their checks; patient and scale can be edited.
 
     Attributes
@@ -79,9 +81,12 @@ class PairModel(QAbstractTableModel):
     corrected = Signal(object)
     judged = Signal()
 
+    columns = _COLUMNS
+    rows: list[PairRow]
+
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self.rows: list[PairRow] = []
+        self.rows = []
         self._model_genes: tuple[str, ...] = ()
         # What came of comparing the genes of a section with another's, or (None) with the model's: names by
         # tens of thousands, not to be looked at again for every pair that arrives.
@@ -102,7 +107,7 @@ class PairModel(QAbstractTableModel):
             self.endRemoveRows()
         self._judge()
 
-    def take(self, check: PairCheck) -> None:
+    def set_check(self, check: PairCheck) -> None:
         """Set the result of a check in its pair's row, unless the pair was removed meanwhile."""
         for row in self.rows:
             if row.pair == check.pair:
@@ -134,8 +139,7 @@ class PairModel(QAbstractTableModel):
             this = None if row.check is None else row.check.section
             found = () if this is None else (self._compare(this, most[0]), self._compare(this, None))
             row.beside = tuple(finding for finding in found if finding is not None)
-        if self.rows:
-            self.dataChanged.emit(self.index(0, 0), self.index(len(self.rows) - 1, len(_TITLES) - 1))
+        self.refresh_columns(0, len(_COLUMNS) - 1)
         self.judged.emit()
 
     def _compare(self, section: Section, other: Section | None) -> Finding | None:
@@ -161,24 +165,6 @@ class PairModel(QAbstractTableModel):
 
     # What Qt asks for.
 
-    def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008, N802
-        """Return the number of pairs."""
-        return 0 if parent.isValid() else len(self.rows)
-
-    def columnCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008, N802
-        """Return the number of columns."""
-        return 0 if parent.isValid() else len(_TITLES)
-
-    def headerData(  # noqa: N802
-        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> Any:
-        """Return the titles of the columns."""
-        if orientation != Qt.Orientation.Horizontal:
-            return None
-        if role == Qt.ItemDataRole.DisplayRole:
-            return _TITLES[section]
-        return _TIPS[section] if role == Qt.ItemDataRole.ToolTipRole else None
-
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
         """Return a cell's flags; patient and scale can be edited."""
         flags = super().flags(index)
@@ -192,9 +178,9 @@ class PairModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.EditRole:
             return _text(row, column).replace("–", "")
         if role == Qt.ItemDataRole.TextAlignmentRole and column >= SPOTS:
-            return _RIGHT
+            return RIGHT
         if role == Qt.ItemDataRole.ToolTipRole:
-            return f"{row.pair.slide}\n{row.pair.counts}\n{_TIPS[column]}"
+            return f"{row.pair.slide}\n{row.pair.counts}\n{_COLUMNS[column].tip}"
         return None
 
     def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:  # noqa: N802
@@ -234,31 +220,17 @@ def _text(row: PairRow, column: int) -> str:
     return f"{len(check.overlay.xy):,}" if column == SPOTS else f"{check.on_tissue:.0%}"
 
 
-class PairTable(QTableView):
+class PairTable(RowTable):
     """Table view of the pairs."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.pairs = PairModel(self)
-        self.setModel(self.pairs)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self.setShowGrid(False)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names of sections often differ at the end
-        self.setWordWrap(True)
+        self.pairs = PairModel()
+        super().__init__(self.pairs, _ROW_PX)
+        self.scroll_smoothly()
         self.setMinimumSize(340, 4 * _ROW_PX)
-        down, across = self.verticalHeader(), self.horizontalHeader()
-        assert down is not None and across is not None  # noqa: S101  (a table view has both)
-        down.hide()
-        down.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-        down.setDefaultSectionSize(_ROW_PX)
-        across.setMinimumSectionSize(30)
-        across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        across.setSectionResizeMode(SECTION, QHeaderView.ResizeMode.Stretch)
-        across.setSectionResizeMode(PATIENT, QHeaderView.ResizeMode.Interactive)
-        across.resizeSection(PATIENT, 84)
-        across.setHighlightSections(False)
+        self.across.setMinimumSectionSize(30)
+        self.across.setSectionResizeMode(PATIENT, QHeaderView.ResizeMode.Interactive)
+        self.across.resizeSection(PATIENT, 84)
 
     @property
     def chosen(self) -> list[int]:

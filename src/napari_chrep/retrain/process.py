@@ -1,8 +1,8 @@
 """``python -m napari_chrep.retrain.process FOLDER``: the child process that retrains.
 
-It says what it does as JSON lines on stdout (see `messages`), and hears two words on stdin: ``cancel``, and
-``enough`` for a fine-tuning that shall stop with the best weights so far. When stdin is closed, the viewer is
-gone: the process then ends with all that is needed to go on.
+It writes its progress as JSON lines to stdout (see `messages`), and reads two words from stdin: ``cancel``,
+and ``enough`` to stop a fine-tuning with its best weights so far. When stdin is closed, the viewer is gone:
+the process then ends, with all that is needed to go on later.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import traceback
 from pathlib import Path
 
 from chrep_model.errors import Cancelled, ChrepError
+from chrep_model.progress import Progress
 from napari_chrep.retrain.messages import Ended, Message
 from napari_chrep.retrain.request import Workspace
 
 
-class Ears:
-    """Listens to the viewer; the methods may be called from any thread."""
+class ViewerInput:
+    """Reads the words that the viewer writes to stdin; the methods may be called from any thread."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -66,11 +67,13 @@ def main(folder: Path) -> int:
         while line:
             line = line[os.write(out, line) :]
 
-    ears = Ears(0)
+    viewer_input = ViewerInput(0)
     try:
         from napari_chrep.retrain.work import Work
 
-        Work(Workspace(folder), tell, ears.cancelled, ears.enough).do()
+        Work(
+            Workspace(folder), tell, Progress(cancelled=viewer_input.cancelled, enough=viewer_input.enough)
+        ).run()
         tell(Ended(how="done"))
     except Cancelled:
         tell(Ended(how="cancelled"))

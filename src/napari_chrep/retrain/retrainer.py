@@ -9,17 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from psygnal import Signal
-from qtpy.QtCore import QLockFile, QProcess, QProcessEnvironment, QSettings
+from qtpy.QtCore import QLockFile, QProcess, QProcessEnvironment
 
-from chrep_model.errors import ChrepError, SettingsError
+from chrep_model.errors import BundleError, ChrepError, SettingsError
 from chrep_model.processes import child_environment, python_command
-from napari_chrep.background.engine import engines
-from napari_chrep.retrain.messages import Ended, Message, Said, StageBegun, read_message
+from napari_chrep.background.prediction_engine import PredictionEngine
+from napari_chrep.background.runner import TaskRunner, in_words, show
+from napari_chrep.retrain.messages import Ended, Message, StageBegun, StatusLine, read_message
 from napari_chrep.retrain.request import RetrainRequest, Workspace
-from napari_chrep.state.session import PerViewer, sessions
+from napari_chrep.state.session import Session
+from napari_chrep.state.settings import remember_retraining_folder, retraining_folder
+from napari_chrep.state.viewers import kept_for
 
 if TYPE_CHECKING:
     from chrep_model.cohorts.cohort import Cohort
@@ -57,12 +59,12 @@ class Retrainer:
         The bundle that was in use before the last outcome took its place.
     changed : Signal()
         Any of these.
-    told : Signal(object)
+    message_received : Signal(object)
         A message of the child process.
     """
 
     changed = Signal()
-    told = Signal(object)
+    message_received = Signal(object)
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = weakref.ref(viewer)
@@ -73,6 +75,7 @@ class Retrainer:
         self.stage: StageBegun | None = None
         self.status = ""
         self.former: Path | None = None
+        self._tasks = TaskRunner()
         self._process: QProcess | None = None
         self._ended: Ended | None = None
         self._heard, self._errors = b"", b""
@@ -91,7 +94,7 @@ class Retrainer:
         former, space = self.space, Workspace.beside(job.out)
         space.begin(job, cohort)
         if former is not None:
-            _remove(former)
+            self._remove(former)
         self._launch(space, job)
 
     def resume(self) -> None:
@@ -102,12 +105,12 @@ class Retrainer:
     def cancel(self) -> None:
         """Stop at the next batch or epoch, and leave everything as it was."""
         if self.state == "running":
-            self._tell("cancel")
+            self._send("cancel")
             self._set("cancelling", "Cancelling…")
 
-    def enough(self) -> None:
-        """End the training of the current network, with its best weights; the job goes on."""
-        self._tell("enough")
+    def stop_early(self) -> None:
+        """Stop training the current network and use its best weights; the job goes on."""
+        self._send("enough")
 
     def interrupt(self) -> None:
         """End the child process now; the job can be resumed later."""
@@ -138,7 +141,7 @@ class Retrainer:
         """Return to the model that was in use before the last retraining."""
         viewer = self._viewer()
         if self.former is not None and viewer is not None:
-            engines.of(viewer).load(self.former)
+            kept_for(viewer, PredictionEngine).load_bundle(self.former)
             self.former = None
             self._set(self.state, "Back to the former model; the new one stays on disk.")
 
@@ -152,7 +155,7 @@ class Retrainer:
         self._lock, self.space, self.job = lock, space, job
         self._ended, self._heard, self._errors = None, b"", b""
         self.stage, self.comparison = None, None
-        _remembered().setValue("folder", str(space.folder))
+        remember_retraining_folder(space.folder)
         process = self._process = QProcess()
         process.readyReadStandardOutput.connect(partial(self._on_output, process))
         process.readyReadStandardError.connect(partial(self._on_errors, process))
@@ -166,7 +169,7 @@ class Retrainer:
         process.start(program, arguments)
         self._set("running", "Starting…")
 
-    def _tell(self, word: str) -> None:
+    def _send(self, word: str) -> None:
         if self._process is not None:
             self._process.write(f"{word}\n".encode())
 
@@ -189,10 +192,10 @@ class Retrainer:
             return
         if isinstance(message, StageBegun):
             self.stage = message
-        if isinstance(message, (StageBegun, Said)) and self.state == "running":
+        if isinstance(message, (StageBegun, StatusLine)) and self.state == "running":
             self.status = _in_words(self.stage, message)
             self.changed.emit()
-        self.told.emit(message)
+        self.message_received.emit(message)
 
     def _on_fault(self, process: QProcess, error: Any) -> None:
         if process is self._process and error == QProcess.ProcessError.FailedToStart:
@@ -238,46 +241,49 @@ class Retrainer:
     def _keep(self, place: Path, then: Callable[[Path], None]) -> None:
         if self.state != "outcome" or self.space is None or self.job is None:
             return
-        worker = create_worker(_move, self.space.result(self.job), place, self.space, _start_thread=False)
-        worker.returned.connect(partial(self._on_moved, then))
-        worker.errored.connect(self._on_unmoved)
+        new, space = self.space.result(self.job), self.space
+        self._tasks.run(
+            lambda _task: _move(new, place, space),
+            on_result=partial(self._on_moved, then),
+            on_error=self._on_unmoved,
+        )
         self._set("moving", "Putting the model in its place…")
-        worker.start()
 
-    def _on_moved(self, then: Callable[[Path], None], outcome: Path | str) -> None:
-        if isinstance(outcome, str):
-            show_error(outcome)
-            self._set("outcome", outcome)
-            return
+    def _on_moved(self, then: Callable[[Path], None], place: Path) -> None:
         self._forget()
-        then(outcome)
+        then(place)
 
     def _on_unmoved(self, error: Exception) -> None:
-        self._set("outcome", f"{type(error).__name__}: {error}")
+        show(error)
+        self._set("outcome", in_words(error))
 
     def _use(self, place: Path) -> None:
         viewer = self._viewer()
         if viewer is None:
             return
-        former = sessions.of(viewer).bundle
+        former = kept_for(viewer, Session).bundle
         self.former = None if former is None else Path(former.path)
-        engines.of(viewer).load(place)
+        kept_for(viewer, PredictionEngine).load_bundle(place)
         self._set("idle", f"The new model is in use: {place}. The former one stays on disk.")
 
     def _drop_space(self) -> None:
         space = self.space
         self._forget()
         if space is not None:
-            _remove(space)
+            self._remove(space)
+
+    def _remove(self, space: Workspace) -> None:
+        """Delete the folder of a retraining, in the background."""
+        self._tasks.run(lambda _task: shutil.rmtree(space.folder, ignore_errors=True), beside=True)
 
     def _forget(self) -> None:
         self.space = self.job = self.comparison = self.stage = None
-        _remembered().remove("folder")
+        remember_retraining_folder(None)
 
     def _find(self) -> None:
         """Load what an earlier window left: a result without decision, or an interrupted job."""
-        folder = str(_remembered().value("folder", ""))
-        space = Workspace(Path(folder)) if folder else None
+        folder = retraining_folder()
+        space = None if folder is None else Workspace(folder)
         if space is None or not space.job_file.is_file():
             return
         lock = QLockFile(str(space.folder / "lock"))
@@ -299,39 +305,28 @@ class Retrainer:
         self.changed.emit()
 
 
-def _remove(space: Workspace) -> None:
-    create_worker(shutil.rmtree, space.folder, ignore_errors=True, _start_thread=True)
-
-
-def _move(new: Path, place: Path, space: Workspace) -> Path | str:
-    """Move a bundle out of its workspace, and delete that; return the new path or an error text."""
+def _move(new: Path, place: Path, space: Workspace) -> Path:
+    """Move a bundle out of its workspace, and delete that; BundleError where it cannot be moved."""
     if place.exists():
-        return f"{place}: there is something at this place. Choose another name."
+        raise BundleError("there is something at this place", path=place, remedy="Choose another name.")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(new, place)
     except OSError as error:
-        return f"{place}: the model cannot be put there ({error.strerror or error}). Choose another place."
+        what = f"the model cannot be put there ({error.strerror or error})"
+        raise BundleError(what, path=place, remedy="Choose another place.") from error
     shutil.rmtree(space.folder, ignore_errors=True)
     return place
 
 
 def _in_words(stage: StageBegun | None, message: Message) -> str:
     if stage is None:
-        return message.text if isinstance(message, Said) else ""
+        return message.text if isinstance(message, StatusLine) else ""
     model = "The new model" if stage.number == stage.of else f"For the comparison, {stage.what}"
     text = f"{model} ({stage.number} of {stage.of})"
-    return f"{text}: {message.text}" if isinstance(message, Said) else f"{text}…"
+    return f"{text}: {message.text}" if isinstance(message, StatusLine) else f"{text}…"
 
 
 def _last_line(errors: bytes) -> str:
     lines = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
     return lines[-1].strip() if lines else ""
-
-
-def _remembered() -> QSettings:
-    return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-chrep", "retraining")
-
-
-#: The retrainer of each viewer: ``retrainers.of(viewer)``.
-retrainers: PerViewer[Retrainer] = PerViewer(Retrainer)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QProgressBar, QPushButton
 
 from chrep_model.bundle import Bundle
 from chrep_model.cohorts.cohort import Cohort
@@ -26,31 +24,26 @@ from napari_chrep.retrain.form import RetrainForm
 from napari_chrep.retrain.messages import Curve, Message, StageBegun, Tiles
 from napari_chrep.retrain.outcome import OutcomePanel
 from napari_chrep.retrain.request import Preset, RetrainRequest, free_place
-from napari_chrep.retrain.retrainer import Retrainer, State, retrainers
-from napari_chrep.state.preferences import preferences
-from napari_chrep.state.session import sessions
-from napari_chrep.ui.docking import TabWhenLow
-from napari_chrep.ui.parts import Connections, Scrolling, heading, note, sentence, stack
+from napari_chrep.retrain.retrainer import Retrainer, State
+from napari_chrep.state.settings import models_folder, preferences
+from napari_chrep.state.viewers import kept_for, unwrapped
+from napari_chrep.ui.dock_heights import TabWhenLow
+from napari_chrep.ui.parts import heading, note, sentence, stack
+from napari_chrep.ui.widgets import ScrollingWidget
 
 _LEAST_HEIGHT = 420
 #: So long nothing is changed before the time is estimated.
 _SETTLED_MS = 500
 
 
-class RetrainWidget(QWidget):
-    """Trains a new model on measured sections, beside the one in use.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        The viewer. All widgets of one viewer share its session.
-    """
+class RetrainWidget(ScrollingWidget):
+    """Trains a new model on measured sections, beside the one in use."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)  # napari passes a proxy
-        self._viewer = weakref.ref(viewer)
-        self.session, self.retrainer, self.estimator = sessions.of(viewer), retrainers.of(viewer), Estimator()
+        super().__init__(napari_viewer)
+        viewer = unwrapped(napari_viewer)
+        self.retrainer = kept_for(viewer, Retrainer)
+        self.estimator = Estimator()
         self.cohort, self.form = CohortPanel(viewer), RetrainForm()
         self.curves, self.outcome = Curves(), OutcomePanel()
         self.dialog: QFileDialog | None = None
@@ -60,14 +53,14 @@ class RetrainWidget(QWidget):
         self._settled.setSingleShot(True)
         self._settled.setInterval(_SETTLED_MS)
         self._settled.timeout.connect(self._estimate)
-        connections = Connections(self)
+        connections = self.connections
         connections.add(self.session.bundle_changed, self._on_inputs)
         connections.add(self.session.slide_changed, self._on_slide)
         connections.add(self.cohort.changed, self._on_inputs)
         connections.add(self.form.changed, self._on_inputs)
-        connections.add(self.estimator.said, self._on_estimate)
+        connections.add(self.estimator.estimated, self._on_estimate)
         connections.add(self.retrainer.changed, self._on_state)
-        connections.add(self.retrainer.told, self._on_told)
+        connections.add(self.retrainer.message_received, self._on_message)
         connections.add(self.outcome.used, self.retrainer.use)
         connections.add(self.outcome.saved, self._on_save)
         connections.add(self.outcome.discarded, self.retrainer.discard)
@@ -79,10 +72,7 @@ class RetrainWidget(QWidget):
         self._on_state()
 
     def _build(self) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(8, 8, 8, 8)
-        column.setSpacing(12)
+        column = self.add_column(12)
         self.estimate, self.status, self.about_spots = note(), note(), note()
         self.start, self.cancel, self.resume = (QPushButton(t) for t in ("Start", "Cancel", "Resume"))
         self.start.clicked.connect(self._on_start)
@@ -114,17 +104,13 @@ class RetrainWidget(QWidget):
         column.addWidget(self.undo)
         column.addLayout(stack(heading("Correct on the open slide"), self.about_spots, self.add_spots))
         column.addStretch(1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self._scroll = Scrolling(content)
-        layout.addWidget(self._scroll)
 
     def _on_inputs(self) -> None:
         self.form.show_model(self.session.bundle)
         reason = self._missing()
         self.start.setEnabled(not reason and self.retrainer.state in ("idle", "interrupted"))
         self.start.setToolTip(reason or "Make the new model; the one in use stays until you say otherwise")
-        self.estimator.forget()
+        self.estimator.cancel()
         self.estimate.setText(reason or "Working out how long it will take…")
         self._settled.start()
         self._on_slide()
@@ -163,7 +149,7 @@ class RetrainWidget(QWidget):
             return
         found = self._job(self.form.preset)
         if found is not None:
-            self.estimator.ask(found[0], cohort, found[1])
+            self.estimator.request(found[0], cohort, found[1])
 
     def _on_estimate(self, answer: str) -> None:
         warning = ""
@@ -194,7 +180,7 @@ class RetrainWidget(QWidget):
 
     def _on_enough(self) -> None:
         self.enough.setEnabled(False)
-        self.retrainer.enough()
+        self.retrainer.stop_early()
 
     def _on_resume(self) -> None:
         self.curves.clear()
@@ -263,9 +249,9 @@ class RetrainWidget(QWidget):
         """Scroll to the part of the panel that the new state is about."""
         where = {"running": self.status, "interrupted": self.status, "outcome": self.outcome.use}
         if self._shown in where:
-            self._scroll.ensureWidgetVisible(where[self._shown])
+            self.scroll_area.ensureWidgetVisible(where[self._shown])
 
-    def _on_told(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         if isinstance(message, Curve):
             self.curves.add(message)
             self.curves.setVisible(True)
@@ -305,4 +291,4 @@ def _folder_for(bundle: Path) -> Path:
     """Return the folder for new models: that of the one in use, or the user's own."""
     if os.access(bundle.parent, os.W_OK):
         return bundle.parent.absolute()
-    return Path(platformdirs.user_data_dir("chrep", appauthor=False)) / "models"
+    return models_folder()

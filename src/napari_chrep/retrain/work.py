@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,9 @@ from chrep_model.cache import default_cache
 from chrep_model.cohorts.cohort import Cohort, open_cohort
 from chrep_model.cohorts.section import Section
 from chrep_model.evaluation.model_comparison import ModelComparison, compare, held_out_groups
-from chrep_model.training.run import Epoch, Run
+from chrep_model.progress import Epoch, Progress
 from napari_chrep.retrain.effort import Effort, Rates, effort_of
-from napari_chrep.retrain.messages import Curve, Message, Said, StageBegun, Tiles
+from napari_chrep.retrain.messages import Curve, Message, StageBegun, StatusLine, Tiles
 from napari_chrep.retrain.request import RetrainRequest, Workspace, write_text
 
 if TYPE_CHECKING:
@@ -44,28 +45,24 @@ class Work:
         Holds the job, and gets what is made.
     tell : callable
         Gets messages.
-    cancelled : callable
-        Whether the user cancelled; may raise KeyboardInterrupt.
-    enough : callable
-        Whether the network in training shall stop with its best weights.
+    progress : Progress
+        Asked whether to stop, which may raise KeyboardInterrupt; what it could be told goes to `tell`.
     """
 
-    def __init__(
-        self,
-        space: Workspace,
-        tell: Callable[[Message], None],
-        cancelled: Callable[[], bool],
-        enough: Callable[[], bool],
-    ) -> None:
+    def __init__(self, space: Workspace, tell: Callable[[Message], None], progress: Progress) -> None:
         self.space, self.job = space, space.read_job()
         self.cache = self.job.cache or default_cache()
-        self.tell, self.cancelled, self.enough = tell, cancelled, enough
+        self.tell = tell
+        self.progress = replace(
+            progress, message=self._on_message, advance=self._on_advance, warn=self._on_message,
+            epoch=self._on_epoch,
+        )  # fmt: skip
         self._stage = ""
         self._features: dict[tuple[str, tuple[float, ...], str], npt.NDArray[np.float32]] = {}
         self._encoders: dict[str, Encoder] = {}
         self._clock = _Clock()
 
-    def do(self) -> None:
+    def run(self) -> None:
         """Make the comparison and the new bundle; results of an interrupted job are used again.
 
         Raises
@@ -114,7 +111,7 @@ class Work:
         if (out / "card.json").is_file():
             self._clock.is_whole = False
             return load_bundle(out)
-        how: dict[str, Any] = {"run": self._run(), "cancelled": self.cancelled, "device": self.job.device}
+        how: dict[str, Any] = {"progress": self.progress, "device": self.job.device}
         if self.job.preset == "calibrate":
             features = {s.name: self._look(in_use, s) for s in cohort}
             return pipeline.calibrate(in_use, cohort, out, features=features, **how)
@@ -124,22 +121,11 @@ class Work:
             # Nobody will look through an encoder of the comparison again.
             cache = self.space.folder / "cache" if trial else self.cache
             self._clock.is_whole &= not resume
-            return pipeline.train(
-                cohort, settings, out, cache=cache, resume=resume, progress=self._on_tiles, **how
-            )
+            return pipeline.train(cohort, settings, out, cache=cache, resume=resume, **how)
         encoder = self._opened(settings)
         features = {s.name: self._seen(encoder, settings.context_um, s) for s in cohort}
         self._clock.is_whole &= not resume
         return pipeline.train(cohort, settings, out, resume=resume, features=features, **how)
-
-    def _run(self) -> Run:
-        def on_epoch(epoch: Epoch) -> None:
-            self.tell(Curve(stage=self._stage, **vars(epoch)))
-
-        return Run(say=self._say, on_epoch=on_epoch, warn=self._say, enough=self.enough)
-
-    def _say(self, line: str) -> None:
-        self.tell(Said(text=line))
 
     def _begin(self, what: str, number: int, of: int) -> None:
         self._stage = what
@@ -157,8 +143,7 @@ class Work:
         key = (encoder.id, context_um, section.name)
         if key not in self._features:
             found = section_features(
-                [section], encoder, context_um, cache=self.cache, in_bulk=False,
-                progress=self._on_tiles, cancelled=self.cancelled,
+                [section], encoder, context_um, cache=self.cache, in_bulk=False, progress=self.progress
             )  # fmt: skip
             self._features[key] = found[section.name]
         return self._features[key]
@@ -177,7 +162,13 @@ class Work:
         encoder = settings.open(choose_device(self.job.device))
         return self._encoders.setdefault(encoder.id, encoder)
 
-    def _on_tiles(self, done: int, total: int, what: str) -> None:
+    def _on_message(self, text: str) -> None:
+        self.tell(StatusLine(text=text))
+
+    def _on_epoch(self, epoch: Epoch) -> None:
+        self.tell(Curve(stage=self._stage, **vars(epoch)))
+
+    def _on_advance(self, done: int, total: int, what: str) -> None:
         if self._clock.saw(done, what) or done >= total:
             self.tell(Tiles(done=done, total=total, what=what))
 

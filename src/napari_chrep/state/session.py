@@ -1,10 +1,9 @@
-"""What one viewer is looking at: slide, bundle, prediction, genes. No widgets, no layers of its own."""
+"""The session of one viewer: current slide, bundle, prediction and genes. No widgets, no own layers."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
@@ -22,43 +21,20 @@ if TYPE_CHECKING:
     from chrep_model.prediction.predictor import Predictor, SlideContext
     from chrep_model.slides.slide import Slide
 
-T = TypeVar("T")
-
 #: Key of a slide layer's ``metadata``: its `Slide`.
 SLIDE_KEY = "chrep_slide"
 
 
-class PerViewer(Generic[T]):
-    """One object per viewer, made when first asked for and forgotten with its viewer.
+class Session:
+    """Current slide, bundle, prediction and genes of one viewer.
 
-    napari hands widgets a proxy of the viewer; all proxies of one viewer share one object. Viewers are told
-    apart by identity, since two viewers that hold the same things compare equal.
+    Setters fire their event only for a real change. A prediction is kept for every pair of slide and bundle
+    that was current, so going back to a slide shows its maps again without the model.
 
     Parameters
     ----------
-    make : callable
-        ``make(viewer)`` -> the object. It may keep only a weak reference to the viewer.
-    """
-
-    def __init__(self, make: Callable[[Any], T]) -> None:
-        self._make = make
-        self._kept: dict[int, T] = {}
-
-    def of(self, viewer: Any) -> T:
-        """Return the object of this viewer (or of the viewer behind this proxy)."""
-        viewer = getattr(viewer, "__wrapped__", viewer)
-        key = id(viewer)
-        if key not in self._kept:
-            self._kept[key] = self._make(viewer)
-            weakref.finalize(viewer, self._kept.pop, key, None)
-        return self._kept[key]
-
-
-class Session:
-    """What one viewer is looking at.
-
-    Setters fire their event only for a real change. A prediction is kept for every pair of slide and bundle
-    that was looked at, so going back to a slide shows its maps again without the model.
+    viewer : napari.Viewer
+        No reference is kept.
 
     Attributes
     ----------
@@ -71,31 +47,31 @@ class Session:
     context : SlideContext or None
         The slide prepared for the bundle (grid, tissue, stain); made in a worker, None until then.
     prediction : Prediction or None
-        Everything predicted so far on this slide with this bundle.
+        The tiles predicted so far on this slide with this bundle.
     preview : Preview or None
-        A rough map of what is being predicted; gone once that is over.
+        A rough map of the tiles being predicted; None again when the run ends.
     gene : str or None
-        The gene on show.
-    second : str or None
-        A gene that is blended with the one on show.
+        The gene whose maps are shown.
+    second_gene : str or None
+        A gene that is blended with the first.
     signature : Signature or None
         A list of genes that is shown as one map.
     names : GeneNames or None
-        What the genes of the bundle are called besides.
+        Other names of the bundle's genes.
     """
 
     slide_changed = Signal()
     bundle_changed = Signal()
     prediction_changed = Signal()  # another prediction, or none
     prediction_grew = Signal()  # a batch was added to the prediction
-    run_ended = Signal()  # nothing more comes for now
+    run_ended = Signal()  # complete or not
     preview_changed = Signal()  # there is another rough map, or none any more
     gene_changed = Signal()
-    second_changed = Signal()
+    second_gene_changed = Signal()
     signature_changed = Signal()
     names_changed = Signal()  # of the same genes
 
-    def __init__(self) -> None:
+    def __init__(self, viewer: Any) -> None:
         self.slide: Slide | None = None
         self.slide_layer: Image | None = None
         self.bundle: Bundle | None = None
@@ -104,29 +80,31 @@ class Session:
         self.prediction: Prediction | None = None
         self.preview: Preview | None = None
         self.gene: str | None = None
-        self.second: str | None = None
+        self.second_gene: str | None = None
         self.signature: Signature | None = None
         self.names: GeneNames | None = None
         # Keyed by the identity of the slide, which the context keeps alive, and the hash of the bundle.
         self._kept: dict[tuple[int, str], tuple[SlideContext, Prediction]] = {}
+        # Heeded here, not in a widget: a slide must not outlive its layer because no widget is open.
+        viewer.layers.events.removed.connect(self._on_layer_removed)
 
-    def look_at(self, layer: Image | None) -> None:
-        """Make this layer's slide the current one; None when there is no slide any more."""
+    def set_slide_layer(self, layer: Image | None) -> None:
+        """Make a layer and its slide the current ones; None for no slide."""
         slide = slide_of(layer)
         if layer is self.slide_layer and slide is self.slide:
             return
         self.slide, self.slide_layer = slide, layer if slide is not None else None
-        self._recall()
+        self._restore_prediction()
         self.slide_changed.emit()
 
-    def on_layer_removed(self, event: Any) -> None:
-        """Drop what was predicted on a slide whose layer is gone."""
+    def _on_layer_removed(self, event: Any) -> None:
+        """Drop the predictions on a slide whose layer was removed."""
         slide = slide_of(event.value)
         if slide is None:
             return
         self._drop_predictions_on(slide)
         if event.value is self.slide_layer:
-            self.look_at(None)
+            self.set_slide_layer(None)
 
     def set_mpp(self, value: float, source: str = "user") -> None:
         """Give the current slide its scale; former predictions on it no longer hold and are dropped.
@@ -153,10 +131,10 @@ class Session:
         layer.metadata[SLIDE_KEY] = slide
         layer.scale = (value, value)
         layer.units = ("um", "um")
-        self.look_at(layer)
+        self.set_slide_layer(layer)
 
-    def use(self, bundle: Bundle) -> None:
-        """Make this bundle the current one; genes and signature stay when the bundle knows them."""
+    def set_bundle(self, bundle: Bundle) -> None:
+        """Make a bundle the current one; genes and signature stay if the bundle knows them."""
         if self.bundle is not None and self.bundle.hash == bundle.hash:
             return
         self.bundle = bundle
@@ -165,32 +143,32 @@ class Session:
         former_gene = self.gene
         if self.gene not in bundle.genes:
             self.gene = bundle.genes[0]
-        former_second, former_signature = self.second, self.signature
-        if self.second not in bundle.genes:
-            self.second = None
+        former_second, former_signature = self.second_gene, self.signature
+        if self.second_gene not in bundle.genes:
+            self.second_gene = None
         if former_signature is not None:
             self.signature = _matched_again(former_signature, bundle)
-        self._recall()
+        self._restore_prediction()
         self.bundle_changed.emit()
         if self.gene != former_gene:
             self.gene_changed.emit()
-        if self.second != former_second:
-            self.second_changed.emit()
+        if self.second_gene != former_second:
+            self.second_gene_changed.emit()
         if self.signature != former_signature:
             self.signature_changed.emit()
 
-    def know(self, names: GeneNames) -> None:
-        """Take more names of the genes of the current bundle."""
+    def set_names(self, names: GeneNames) -> None:
+        """Set other names of the current bundle's genes."""
         self.names = names
         self.names_changed.emit()
 
-    def loaded(self, bundle: Bundle, predictor: Predictor) -> None:
-        """Take over the networks of a bundle, if it is still the current one."""
+    def set_predictor(self, bundle: Bundle, predictor: Predictor) -> None:
+        """Set the loaded networks of a bundle, if it is still the current one."""
         if self.bundle is not None and self.bundle.hash == bundle.hash:
             self.predictor = predictor
 
-    def prepared(self, predictor: Predictor, context: SlideContext) -> None:
-        """Take over what a worker prepared for the current slide and bundle.
+    def set_slide_context(self, predictor: Predictor, context: SlideContext) -> None:
+        """Set the networks and the prepared slide, for the current slide and bundle.
 
         The prediction starts empty, unless only the predictor had to be loaded again.
         """
@@ -206,28 +184,28 @@ class Session:
 
     def reopen(self, layer: Image | None, context: SlideContext, prediction: Prediction) -> None:
         """Show a prediction that was read from a file, on the layer of its slide if that is there."""
-        self.look_at(layer)
-        self.use(prediction.bundle)
+        self.set_slide_layer(layer)
+        self.set_bundle(prediction.bundle)
         self.context, self.prediction = context, prediction
         self._kept[id(self.slide), prediction.bundle.hash] = (context, prediction)
         self.prediction_changed.emit()
 
-    def add(self, part: PredictionPart) -> None:
+    def add_part(self, part: PredictionPart) -> None:
         """Add one batch to the current prediction."""
         if self.prediction is None:
             return
         self.prediction.add(part)
         self.prediction_grew.emit()
 
-    def foresee(self, preview: Preview | None) -> None:
-        """Show a rough map where nothing is predicted yet; None takes it away."""
+    def set_preview(self, preview: Preview | None) -> None:
+        """Set the rough map that is shown where nothing is predicted yet; None for none."""
         if preview is not self.preview:
             self.preview = preview
             self.preview_changed.emit()
 
     def end_run(self) -> None:
-        """Take away the rough map, and tell that a run has ended, complete or not."""
-        self.foresee(None)
+        """Remove the rough map, and emit `run_ended`."""
+        self.set_preview(None)
         self.run_ended.emit()
 
     def show_gene(self, name: str) -> None:
@@ -245,8 +223,8 @@ class Session:
             self.gene = name
             self.gene_changed.emit()
 
-    def blend_with(self, name: str) -> None:
-        """Take a second gene to be blended with the one on show. No model runs.
+    def set_second_gene(self, name: str) -> None:
+        """Set the second gene, which is blended with the first. No model runs.
 
         Raises
         ------
@@ -256,12 +234,12 @@ class Session:
         if self.bundle is None:
             return
         self.bundle.panel.index(name)
-        if name != self.second:
-            self.second = name
-            self.second_changed.emit()
+        if name != self.second_gene:
+            self.second_gene = name
+            self.second_gene_changed.emit()
 
     def show_signature(self, name: str, genes: Sequence[str]) -> None:
-        """Take a list of genes as the signature in use. No model runs.
+        """Make a list of genes the current signature. No model runs.
 
         Raises
         ------
@@ -276,8 +254,8 @@ class Session:
     def _drop_predictions_on(self, slide: Slide) -> None:
         self._kept = {key: kept for key, kept in self._kept.items() if key[0] != id(slide)}
 
-    def _recall(self) -> None:
-        """Bring back the prediction of the current slide and bundle, if there is one."""
+    def _restore_prediction(self) -> None:
+        """Show the kept prediction of the current slide and bundle again, if there is one."""
         before = self.prediction
         self.preview = None  # of another slide or bundle
         key = (id(self.slide), self.bundle.hash if self.bundle is not None else "")
@@ -292,19 +270,8 @@ def slide_of(layer: Any) -> Slide | None:
 
 
 def _matched_again(signature: Signature, bundle: Bundle) -> Signature | None:
-    """Look the names of a signature up in another bundle; None when it knows none of them."""
+    """Match the names of a signature with another bundle; None if it knows none of them."""
     try:
         return Signature.match(signature.name, signature.genes + signature.unknown, bundle.panel)
     except GeneError:
         return None
-
-
-def _make_session(viewer: Any) -> Session:
-    session = Session()
-    # Heeded here, not in a widget: a slide must not outlive its layer because no widget is open.
-    viewer.layers.events.removed.connect(session.on_layer_removed)
-    return session
-
-
-#: The session of each viewer: ``sessions.of(viewer)``.
-sessions: PerViewer[Session] = PerViewer(_make_session)

@@ -28,7 +28,7 @@ def show_dock(viewer: Any, title: str) -> Any:
     from npe2 import PluginManager
     from qtpy.QtWidgets import QDockWidget
 
-    from napari_chrep.ui.docking import ancestor
+    from napari_chrep.ui.parts import ancestor
 
     manager, open_docks = PluginManager.instance(), viewer.window.dock_widgets
     by_menu = f"{title} ({manager.get_manifest(PLUGIN).display_name})"

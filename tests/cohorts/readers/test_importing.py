@@ -15,6 +15,7 @@ from chrep_model.cohorts import importing
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.cohorts.readers import Options, find_source
 from chrep_model.errors import CohortError
+from chrep_model.progress import Progress
 
 
 def chrep(*args: object):
@@ -28,7 +29,7 @@ def test_a_run_becomes_a_pair_with_a_picture_of_its_spots(make_outs, tmp_path):
         out,
         name="T7",
         patient="P1",
-        progress=lambda *told_of: told.append(told_of),
+        progress=Progress(advance=lambda *step: told.append(step)),
     )
     assert sorted(file.name for file in out.iterdir()) == ["T7.h5ad", "T7.jpg", "T7_spots.png"]
     table = anndata.read_h5ad(out / "T7.h5ad")
@@ -98,7 +99,7 @@ def test_nothing_is_left_half_written(make_outs, tmp_path, monkeypatch):
 def test_folders_and_plain_pairs_give_the_same_model_bit_for_bit(make_outs, tmp_path):
     from chrep_model.calibration.corrector import CorrectorSettings
     from chrep_model.methods.chrep import ChrepSettings
-    from chrep_model.methods.phase1 import Phase1Settings
+    from chrep_model.methods.chrep.phase1 import Phase1Settings
     from chrep_model.pipeline import TrainSettings, train
 
     for which, name in enumerate(("A", "B")):

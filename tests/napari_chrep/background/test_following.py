@@ -15,9 +15,9 @@ class Follower:
     def __init__(self, desk, explorer, qtbot):
         self.desk, self.run, self.qtbot = desk, explorer.run, qtbot
         self.workers, self.parts = [], []
-        start, add = desk.engine._start, desk.session.add
+        start, add = desk.engine._start, desk.session.add_part
         desk.engine._start = lambda state, *args: (self.workers.append(state), start(state, *args))
-        desk.session.add = lambda part: (self.parts.append(part.indices), add(part))
+        desk.session.add_part = lambda part: (self.parts.append(part.indices), add(part))
 
     def move(self, row, col, zoom=None):
         """Look at a place in µm."""

@@ -171,7 +171,7 @@ def test_maps_come_below_what_was_drawn_on_the_slide(predicted):
 
 
 def test_heatmaps_leave_with_their_slide(predicted):
-    predicted.session.look_at(None)
+    predicted.session.set_slide_layer(None)
     assert predicted.heatmaps.variants == ()
     assert len(predicted.viewer.layers) == 1
 
@@ -195,10 +195,10 @@ def test_a_rough_map_goes_when_its_run_ends_without_a_tile(desk, write_tissue, t
     desk.load(tiny_bundle)
     predictor = Predictor(desk.session.bundle, device="cpu")
     context = predictor.prepare(desk.session.slide)
-    desk.session.prepared(predictor, context)
+    desk.session.set_slide_context(predictor, context)
     few = Prediction(desk.session.bundle, context.grid, context.slide)
     few.add(next(predictor.stream(context, context.tiles()[:1])))
-    desk.session.foresee(Preview(few, context.tiles(), np.zeros(len(context.tiles()), np.int64)))
+    desk.session.set_preview(Preview(few, context.tiles(), np.zeros(len(context.tiles()), np.int64)))
     qtbot.waitUntil(lambda: desk.heatmaps.layer("calibrated") is not None)
     assert np.isfinite(desk.heatmaps.layer("calibrated").data).sum() == len(context.tiles())
     desk.session.end_run()  # cancelled before its first batch

@@ -14,12 +14,12 @@ from chrep_model.slides.slide import open_slide
 from napari_chrep.canvas.maps import (
     KINDS,
     MapMaker,
-    Subject,
-    all_limits,
-    pair,
+    MapSubject,
+    limits_of_maps,
+    main_kinds,
     shared_limits,
     symmetric_limits,
-    why_not,
+    why_unavailable,
 )
 
 
@@ -51,7 +51,7 @@ def test_zero_is_in_the_middle_of_a_difference():
 def test_only_raw_and_calibrated_share_their_limits():
     ramp = np.linspace(0, 1, 101, dtype=np.float32)
     maps = {"raw": ramp, "calibrated": ramp + 1, "difference": ramp, "interval": ramp, "unlike": ramp / 2}
-    limits = all_limits(maps)
+    limits = limits_of_maps(maps)
     assert limits["raw"] == limits["calibrated"] == pytest.approx((0.02, 1.98), abs=0.02)
     assert limits["difference"] == pytest.approx((-0.99, 0.99))
     assert limits["interval"] == pytest.approx((0.01, 0.99))
@@ -62,24 +62,30 @@ def test_why_a_model_lacks_a_map(bundle, trusting_bundle):
     trusting = load_bundle(trusting_bundle)
     silent = load_bundle(trusting_bundle)
     vars(silent)["trust"] = None  # as of a method that does not say
-    assert all("model" in why_not(kind, None, None) for kind in KINDS)
-    assert [kind for kind in KINDS if why_not(kind, bundle, None)] == ["signature", "first", "second"]
-    assert [kind for kind in KINDS if why_not(kind, trusting, None)] == [
+    assert all("model" in why_unavailable(kind, None, None) for kind in KINDS)
+    assert [kind for kind in KINDS if why_unavailable(kind, bundle, None)] == ["signature", "first", "second"]
+    assert [kind for kind in KINDS if why_unavailable(kind, trusting, None)] == [
         "calibrated",
         "difference",
         "signature",
         "first",
         "second",
     ]
-    assert "calibrated" in why_not("difference", trusting, None)
-    assert "trust" in why_not("interval", silent, None) and "trust" in why_not("unlike", silent, None)
-    assert pair(bundle) == ("raw", "calibrated") and pair(trusting) == ("raw",) and pair(None) == ()
+    assert "calibrated" in why_unavailable("difference", trusting, None)
+    assert "trust" in why_unavailable("interval", silent, None) and "trust" in why_unavailable(
+        "unlike", silent, None
+    )
+    assert (
+        main_kinds(bundle) == ("raw", "calibrated")
+        and main_kinds(trusting) == ("raw",)
+        and main_kinds(None) == ()
+    )
 
 
 def test_a_signature_is_only_computed_for_new_tiles(prediction):
     half = Prediction(prediction.bundle, prediction.grid, prediction.slide)
     signature = Signature.match("two", prediction.genes[:2], prediction.bundle.panel)
-    subject, maker = Subject(half, prediction.genes[0], None, signature), MapMaker()
+    subject, maker = MapSubject(half, prediction.genes[0], None, signature), MapMaker()
     for some in np.array_split(np.arange(len(prediction)), 3):
         rows = prediction.indices[some]
         response = {
@@ -90,7 +96,7 @@ def test_a_signature_is_only_computed_for_new_tiles(prediction):
         np.testing.assert_allclose(
             maker.maps(["signature"], subject)["signature"], half.on_grid(signature.values(half)), atol=1e-6
         )
-    other = Subject(
+    other = MapSubject(
         half, prediction.genes[0], None, Signature.match("one", prediction.genes[2:3], half.bundle.panel)
     )
     assert not np.allclose(
@@ -101,7 +107,7 @@ def test_a_signature_is_only_computed_for_new_tiles(prediction):
 
 
 def test_a_long_computation_is_done_in_steps(prediction):
-    subject, maker = Subject(prediction, prediction.genes[3], None, None), MapMaker()
+    subject, maker = MapSubject(prediction, prediction.genes[3], None, None), MapMaker()
     turns = 1
     while not maker.advance(["raw", "calibrated"], subject, most=7):
         turns += 1
@@ -120,9 +126,9 @@ def test_a_preview_shows_where_nothing_is_predicted(prediction):
     for index in tiles[1:4]:
         half.add(PredictionPart(np.array([index]), prediction.response(int(index))))
     gene, maker = prediction.genes[0], MapMaker()
-    shown = maker.maps(["calibrated"], Subject(half, gene, None, None, preview))["calibrated"].ravel()
+    shown = maker.maps(["calibrated"], MapSubject(half, gene, None, None, preview))["calibrated"].ravel()
     whole = prediction.map(gene).ravel()
     np.testing.assert_allclose(shown[tiles[1:4]], whole[tiles[1:4]], atol=1e-6)
     np.testing.assert_allclose(shown[tiles[4:]], whole[tiles[0]], atol=1e-6)
-    alone = maker.maps(["calibrated"], Subject(half, gene, None, None))["calibrated"].ravel()
+    alone = maker.maps(["calibrated"], MapSubject(half, gene, None, None))["calibrated"].ravel()
     assert np.isnan(alone[tiles[4:]]).all()

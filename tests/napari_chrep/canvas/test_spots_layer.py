@@ -11,7 +11,8 @@ from qtpy.QtCore import Qt
 
 from chrep_model.cohorts.section import read_section
 from chrep_model.samples import SLIDE
-from napari_chrep.canvas.spots_layer import truths
+from napari_chrep.canvas.spots_layer import SpotsLayer
+from napari_chrep.state.viewers import kept_for
 
 TIMEOUT_MS = 60_000
 
@@ -26,7 +27,7 @@ def pair(tiny_cohort: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def truth(desk):
-    return truths.of(desk.viewer)
+    return kept_for(desk.viewer, SpotsLayer)
 
 
 def click(qtbot, button):
@@ -99,7 +100,7 @@ def test_the_spots_beside_a_slide_are_a_layer_in_the_colours_of_the_map(
 
 def test_a_slide_without_spots_and_spots_opened_by_hand(desk, truth, qtbot, pair, write_tissue, monkeypatch):
     said = []
-    monkeypatch.setattr("napari_chrep.canvas.spots_layer.show_error", said.append)
+    monkeypatch.setattr("napari_chrep.background.runner.show_error", said.append)
     panel = desk.dock("Genes").maps
     first = desk.open(write_tissue())
     settle(desk, truth)
@@ -122,7 +123,7 @@ def test_a_slide_without_spots_and_spots_opened_by_hand(desk, truth, qtbot, pair
     assert layer not in desk.viewer.layers
     settle(desk, truth)
     assert truth.measured is not None
-    desk.session.look_at(first)
+    desk.session.set_slide_layer(first)
     settle(desk, truth)
     assert truth.measured.section.slide_path == desk.session.slide.path  # the file that was chosen for it
 

@@ -15,10 +15,10 @@ from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QLineEdit
 
-from napari_chrep.background.jobs import Stop
-from napari_chrep.export import exporting
-from napari_chrep.export.exporting import FILE_KINDS
-from napari_chrep.state.remembered import Remembered
+from napari_chrep.background import runner
+from napari_chrep.background.runner import Task
+from napari_chrep.export.exporter import FILE_KINDS
+from napari_chrep.state.settings import RememberedGenes
 
 
 class Exports:
@@ -111,19 +111,19 @@ def test_spatialdata_and_ome_zarr(predicted):
     assert predicted.names == ["a.sdata.zarr", "b.ome.zarr"] and predicted.said == []
 
 
-class Unhurried(Stop):
-    """Keeps the worker at its first look until somebody has asked it to stop."""
+class Unhurried(Task):
+    """Keeps the work where it first looks whether it is cancelled, until it is."""
 
-    def requested(self):
-        self._asked.wait(20)
-        return super().requested()
+    def cancelled(self):
+        self._cancelled.wait(20)
+        return super().cancelled()
 
 
 def test_cancel_leaves_nothing_and_what_was_there_before(predicted, monkeypatch):
     before = predicted.write("csv", "a.csv").read_bytes()
     button, exporter, texts = predicted.widget.export, predicted.widget.exporter, []
     exporter.changed.connect(lambda _message: texts.append(button.text()))
-    monkeypatch.setattr(exporting, "Stop", Unhurried)
+    monkeypatch.setattr(runner, "Task", Unhurried)
     for kind, name in (("csv", "a.csv"), ("ome-zarr", "b.ome.zarr"), ("h5ad", "c.h5ad")):
         predicted.ask(kind)
         predicted.widget.dialog.fileSelected.emit(str(predicted.folder / name))
@@ -199,7 +199,7 @@ def test_the_genes(predicted):
     predicted.choose(widget.favourites)
     predicted.ask("h5ad")
     assert len(predicted.said) == 1 and "no favourites" in predicted.said[0]
-    Remembered().toggle_favourite(genes[4])
+    RememberedGenes().toggle_favourite(genes[4])
     table = anndata.read_h5ad(predicted.write("h5ad", "favourites.h5ad"))
     assert list(table.var_names) == [genes[4]]
 

@@ -8,13 +8,13 @@ import time
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_chrep.genes.gene_table import ACCURACY, FAVOURITE, GENE, MORAN, Gene, GeneTable
+from napari_chrep.genes.gene_table import ACCURACY, FAVOURITE, GENE, MORAN, Gene, GeneModel
 
 DOWN = Qt.SortOrder.DescendingOrder
 
 
 def table_of(*genes):
-    table = GeneTable()
+    table = GeneModel()
     table.set_genes([Gene(gene) if isinstance(gene, str) else gene for gene in genes])
     return table
 
@@ -32,7 +32,7 @@ def test_names_that_begin_with_it_come_first(qtbot):
 
 
 def test_twenty_thousand_genes_keep_up_with_typing(qtbot):
-    genes = GeneTable()
+    genes = GeneModel()
     others = [(f"ALIAS{i}", f"ENSG{i:011d}") for i in range(20_000)]
     genes.set_genes([Gene(f"G{i:05d}A", i / 20_000, others=others[i]) for i in range(20_000)])
     genes.sort(ACCURACY, DOWN)

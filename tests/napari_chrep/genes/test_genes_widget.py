@@ -10,7 +10,7 @@ from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QDialogButtonBox, QPushButton
 
 from napari_chrep.genes.gene_table import ACCURACY, FAVOURITE, GENE, MORAN
-from napari_chrep.genes.naming import names_path
+from napari_chrep.state.settings import gene_names_file
 
 CTRL = Qt.KeyboardModifier.ControlModifier
 
@@ -200,7 +200,7 @@ def test_aliases_are_found_typed_and_listed(genes, desk, qtbot, tmp_path):
         f"{first}\tQQALIAS|QQOTHER\t\tENSG00000999901\n{second}\t\tQQFORMER\tENSG00000999902\n"
     )
     qtbot.mouseClick(genes.list_button, Qt.MouseButton.LeftButton)
-    genes.list_dialog.naming.open(table)
+    genes.list_dialog.gene_names.open(table)
     qtbot.waitUntil(lambda: "2 genes" in genes.list_dialog.known.text(), timeout=30_000)
     genes.list_dialog.reject()
     qtbot.keyClicks(genes.search, "qqal")
@@ -218,11 +218,11 @@ def test_aliases_are_found_typed_and_listed(genes, desk, qtbot, tmp_path):
     assert desk.session.signature.genes == (second, names[2])
     assert desk.session.signature.unknown == ("NOSUCH",)
     assert f"qqformer → {second}" in genes.message.text()
-    assert names_path().exists()
+    assert gene_names_file().exists()
     bad = tmp_path / "counts.txt"
     bad.write_text("a,b\n")
     before = len(notification_manager.records)
-    genes.list_dialog.naming.open(bad)
-    qtbot.waitUntil(lambda: not genes.list_dialog.naming.busy, timeout=30_000)
+    genes.list_dialog.gene_names.open(bad)
+    qtbot.waitUntil(lambda: not genes.list_dialog.gene_names.busy, timeout=30_000)
     assert "hgnc_complete_set" in notification_manager.records[before].message
     assert desk.session.names.find("QQALIAS") == first  # the former table stays

@@ -101,7 +101,7 @@ def test_a_click_fills_it(desk, predicted, hand, qtbot):
         assert predicted.picked.tile == chosen
         assert not predicted.body.isHidden() and predicted.message.isHidden()
         assert predicted.tile.title.text() == f"{why.gene} {number(why.value)}"
-        assert predicted.table.listed.neighbours == why.neighbours[:FIRST]
+        assert predicted.table.listed.rows == why.neighbours[:FIRST]
     assert states == []  # no model ran
 
 
@@ -187,7 +187,7 @@ def test_clicks_that_meet_no_value(desk, widget, hand, tiny_bundle, write_tissue
     desk.prepare(tiny_bundle, batch_size=4)
     context = desk.session.context
     part = next(desk.session.predictor.stream(context, context.tissue[:4]))
-    desk.session.add(part)
+    desk.session.add_part(part)
     hand.click(*centre(desk, int(context.tissue[-1])))
     assert "not predicted yet" in widget.message.text()
     hand.click(-60, 300)
@@ -207,28 +207,28 @@ def test_another_gene(desk, predicted, tile, qtbot):
     desk.session.show_gene(gene)
     why = explain(desk.session.prediction, tile, gene)
     assert predicted.tile.title.text() == f"{gene} {number(why.value)}"
-    assert predicted.table.listed.neighbours == why.neighbours[:FIRST]
+    assert predicted.table.listed.rows == why.neighbours[:FIRST]
     assert not predicted.pictures.busy  # the pictures are those of before
 
 
 def test_k_and_temperature_are_live(desk, predicted, tile, qtbot):
     prediction, gene = desk.session.prediction, desk.session.gene
     shown = prediction.map(gene)
-    assert not predicted.knobs.isHidden() and not predicted.knobs.reset.isEnabled()
-    fitted = (predicted.knobs.k.value(), predicted.knobs.temperature.value())
-    field = predicted.knobs.k.lineEdit()
+    assert not predicted.settings.isHidden() and not predicted.settings.reset.isEnabled()
+    fitted = (predicted.settings.k.value(), predicted.settings.temperature.value())
+    field = predicted.settings.k.lineEdit()
     field.selectAll()
     qtbot.keyClicks(field, "5")
     qtbot.keyClick(field, Qt.Key.Key_Return)
-    predicted.knobs.temperature.setValue(0.5)
+    predicted.settings.temperature.setValue(0.5)
     why = explain(prediction, tile, gene, k=5, temperature=0.5)
     assert predicted.why.value == why.value != explain(prediction, tile, gene).value
     assert predicted.table.listed.rowCount() == 5
     assert "k = 5" in predicted.arithmetic.words.text()
     assert number(shown.ravel()[tile]) in predicted.arithmetic.words.text()
     np.testing.assert_array_equal(prediction.map(gene), shown)
-    qtbot.mouseClick(predicted.knobs.reset, LEFT)
-    assert (predicted.knobs.k.value(), predicted.knobs.temperature.value()) == fitted
+    qtbot.mouseClick(predicted.settings.reset, LEFT)
+    assert (predicted.settings.k.value(), predicted.settings.temperature.value()) == fitted
     assert predicted.why.value == explain(prediction, tile, gene).value
     assert "k =" not in predicted.arithmetic.words.text()
 
@@ -238,7 +238,7 @@ def test_all_neighbours_on_demand(predicted, tile, qtbot):
     assert predicted.table.listed.rowCount() == FIRST < count
     qtbot.mouseClick(predicted.more, LEFT)
     assert predicted.table.listed.rowCount() == count
-    weights = [n.weight for n in predicted.table.listed.neighbours]
+    weights = [n.weight for n in predicted.table.listed.rows]
     assert weights == sorted(weights, reverse=True)
     qtbot.mouseClick(predicted.more, LEFT)
     assert predicted.table.listed.rowCount() == FIRST
@@ -264,7 +264,7 @@ def test_a_neighbour_s_section_opens_at_its_spot_and_back(desk, predicted, tile,
     double_click(predicted, 1, qtbot)
     assert "locate" in predicted.message.text() and len(desk.viewer.layers) == 4
     predicted.locate_images(tiny_cohort)
-    neighbour = predicted.table.listed.neighbours[1]
+    neighbour = predicted.table.listed.rows[1]
     double_click(predicted, 1, qtbot)
     layer = desk.session.slide_layer
     assert layer is not slide_layer and desk.session.slide.path.stem == neighbour.section
@@ -300,7 +300,7 @@ def test_a_method_without_neighbours_says_so(desk, widget, hand, trusting_bundle
     hand.click(*centre(desk, int(desk.session.prediction.indices[0])))
     assert "does not come from neighbours" in widget.arithmetic.words.text()
     assert widget.spots.text().startswith("Nearest training spots")
-    assert widget.knobs.isHidden()
+    assert widget.settings.isHidden()
     weights = [widget.table.listed.index(row, 2).data() for row in range(FIRST)]
     assert set(weights) == {"–"}
 
@@ -342,8 +342,8 @@ def test_a_pinned_tile_is_compared_with_the_next(desk, predicted, tile, hand, qt
     assert number(found.shown.first) in panel.values[0].text()
     assert number(found.shown.second) in panel.values[1].text()
     assert f"{len(found.shared)} of {found.neighbours[0]} neighbours are shared" in panel.words.text()
-    assert [panel.table.item(row, 0).text() for row in range(10)] == [d.gene for d in found.most]
-    first = predicted.table.listed.neighbours[0]
+    assert [panel.listed.index(row, 0).data() for row in range(10)] == [d.gene for d in found.most]
+    first = predicted.table.listed.rows[0]
     text = predicted.table.listed.index(0, 0).data()
     assert text.endswith("shared") == (first.row in found.shared)
     (frame,) = [layer for layer in desk.viewer.layers if layer.name == "Pinned place"]
@@ -352,10 +352,10 @@ def test_a_pinned_tile_is_compared_with_the_next(desk, predicted, tile, hand, qt
     settle(predicted, qtbot)
     assert all(not picture.pixmap().isNull() for picture in panel.pictures)
     row = 3
-    name = panel.table.item(row, 0).text()
-    predicted._scroll.ensureWidgetVisible(panel.table)
+    name = panel.listed.index(row, 0).data()
+    predicted.scroll_area.ensureWidgetVisible(panel.table)
     qtbot.mouseClick(
-        panel.table.viewport(), LEFT, pos=panel.table.visualItemRect(panel.table.item(row, 0)).center()
+        panel.table.viewport(), LEFT, pos=panel.table.visualRect(panel.listed.index(row, 0)).center()
     )
     assert session.gene == name
     qtbot.waitUntil(lambda: name in panel.words.text(), timeout=20_000)

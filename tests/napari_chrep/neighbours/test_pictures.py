@@ -31,7 +31,7 @@ def pictures(qtbot):
 
 def test_they_are_what_the_model_reads(pictures, image, qtbot):
     places = [Place(image, (200.0, 300.0)), Place(image, (411.5, 95.0))]
-    pictures.ask(places, SPEC)
+    pictures.request(places, SPEC)
     qtbot.waitUntil(lambda: not pictures.busy, timeout=10_000)
     with open_slide(image.path) as slide:
         expected = TileReader(slide, SPEC).read([(x / 0.7, y / 0.7) for x, y in (p.xy_um for p in places)])
@@ -42,11 +42,11 @@ def test_they_are_what_the_model_reads(pictures, image, qtbot):
 
 def test_a_picture_is_read_once(pictures, image, qtbot):
     place = Place(image, (200.0, 300.0))
-    pictures.ask([place], SPEC)
+    pictures.request([place], SPEC)
     qtbot.waitUntil(lambda: not pictures.busy, timeout=10_000)
     first = pictures.seen.pop(place)
     image.path.unlink()
-    pictures.ask([place], SPEC)
+    pictures.request([place], SPEC)
     assert not pictures.busy
     assert pictures.seen[place] is first
 
@@ -54,7 +54,7 @@ def test_a_picture_is_read_once(pictures, image, qtbot):
 def test_one_that_cannot_be_read_does_not_stop_the_others(pictures, image, tmp_path, qtbot):
     gone, there = Place(SectionImage(tmp_path / "gone.jpg", 0.7), (50.0, 50.0)), Place(image, (50.0, 50.0))
     coarse = Place(SectionImage(image.path, 7.0), (50.0, 50.0))
-    pictures.ask([gone, coarse, there], SPEC)
+    pictures.request([gone, coarse, there], SPEC)
     qtbot.waitUntil(lambda: not pictures.busy, timeout=10_000)
     assert list(pictures.seen) == [there]
     assert "gone.jpg" in pictures.lost[gone]
@@ -64,8 +64,8 @@ def test_one_that_cannot_be_read_does_not_stop_the_others(pictures, image, tmp_p
 def test_what_nobody_wants_any_more_is_not_told(pictures, image, qtbot):
     former = [Place(image, (float(x), 100.0)) for x in range(50, 450, 5)]
     wanted = Place(image, (333.0, 333.0))
-    pictures.ask(former, SPEC)
-    pictures.ask([wanted], SPEC)
+    pictures.request(former, SPEC)
+    pictures.request([wanted], SPEC)
     qtbot.waitUntil(lambda: not pictures.busy, timeout=10_000)
     qtbot.wait(100)
     assert list(pictures.seen) == [wanted]

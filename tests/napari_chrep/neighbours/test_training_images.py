@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from chrep_model.slides.slide import open_slide
-from napari_chrep.neighbours.training_images import find_images, remember, remembered, usual_folders
+from napari_chrep.neighbours.training_images import find_images, usual_folders
+from napari_chrep.state.settings import image_folder, remember_image_folder
 
 
 @pytest.fixture
@@ -47,8 +48,8 @@ def test_the_first_folder_wins(bundle, names, tiny_cohort, tmp_path):
 def test_a_folder_is_remembered(bundle, tiny_cohort, tmp_path):
     picture = next(tiny_cohort.glob("*.jpg"))
     with open_slide(picture, mpp=0.7) as slide:
-        assert remembered(bundle) is None
+        assert image_folder(bundle.card.cohort) is None
         assert usual_folders(bundle, slide) == [bundle.path.resolve().parent, tiny_cohort.resolve()]
-        remember(bundle, tmp_path)
-        assert remembered(bundle) == tmp_path
+        remember_image_folder(bundle.card.cohort, tmp_path)
+        assert image_folder(bundle.card.cohort) == tmp_path
         assert usual_folders(bundle, None) == [tmp_path, bundle.path.resolve().parent]

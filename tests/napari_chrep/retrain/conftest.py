@@ -9,7 +9,7 @@ import pytest
 from chrep_model.calibration.corrector import CorrectorSettings
 from chrep_model.cohorts.cohort import Cohort, open_cohort
 from chrep_model.methods.chrep import ChrepSettings
-from chrep_model.methods.phase1 import Phase1Settings
+from chrep_model.methods.chrep.phase1 import Phase1Settings
 from chrep_model.pipeline import TrainSettings, train
 
 SMALL = ChrepSettings(

@@ -157,7 +157,7 @@ def test_open_slides_are_taken_and_genes_compared(panel, desk, qtbot, folder):
     wait(qtbot, panel)
     assert panel.cohort.names == (good.stem,)
     assert "Ensembl ids" in panel.table.pairs.rows[1].findings[0].text
-    desk.session.use(load_bundle(sample_bundles()[0]))
+    desk.session.set_bundle(load_bundle(sample_bundles()[0]))
     levels = [finding.level for finding in panel.table.pairs.rows[1].beside]
     assert levels == ["error", "warning"]
     assert panel.table.pairs.rows[0].beside == ()
@@ -178,4 +178,4 @@ def test_the_window_can_be_closed_meanwhile(desk, qtbot, folder):
     checker = panel.checker
     desk.viewer.window.remove_dock_widget(dock)
     panel.deleteLater()
-    qtbot.waitUntil(lambda: checker._stopped and checker._worker is None, timeout=TIMEOUT_MS)
+    qtbot.waitUntil(lambda: not checker._tasks.busy and not checker._waiting, timeout=TIMEOUT_MS)

@@ -10,7 +10,7 @@ import pytest
 
 from chrep_model.errors import SettingsError
 from napari_chrep.retrain.messages import Curve, Ended, read_message
-from napari_chrep.retrain.process import Ears
+from napari_chrep.retrain.process import ViewerInput
 from napari_chrep.retrain.request import RetrainRequest, Workspace
 
 
@@ -36,16 +36,16 @@ def test_deserted_it_ends_and_keeps_what_is_done(small_bundle, small_cohort, tmp
 
 def test_what_the_viewer_says():
     ours, theirs = os.pipe()
-    ears = Ears(ours)
-    assert not ears.cancelled() and not ears.enough()
+    viewer_input = ViewerInput(ours)
+    assert not viewer_input.cancelled() and not viewer_input.enough()
     os.write(theirs, b"nonsense\nenou")
     os.write(theirs, b"gh\n")
-    while not ears.enough():
+    while not viewer_input.enough():
         pass
-    assert not ears.enough()  # it was for the network in training then
+    assert not viewer_input.enough()  # it was for the network in training then
     os.close(theirs)
     with pytest.raises(KeyboardInterrupt):  # the viewer is gone: all that was done is kept
-        while not ears.cancelled():
+        while not viewer_input.cancelled():
             pass
     os.close(ours)
 

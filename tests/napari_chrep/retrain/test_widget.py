@@ -10,7 +10,8 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QPoint, Qt
 
 from chrep_model.bundle import load_bundle
-from napari_chrep.retrain.retrainer import retrainers
+from napari_chrep.retrain.retrainer import Retrainer
+from napari_chrep.state.viewers import kept_for
 
 LONG_MS = 120_000
 
@@ -42,8 +43,7 @@ class Retraining:
 
     @property
     def table(self):
-        t = self.widget.outcome.table
-        return [[t.item(r, c).text() for c in range(t.columnCount())] for r in range(t.rowCount())]
+        return [[cell.text for cell in row] for row in self.widget.outcome.scores.rows]
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_cancelled_interrupted_and_gone_on_with(retraining, tiny_cohort, make_na
     retraining.until("interrupted")
     assert "Resume" in widget.status.text() and session.bundle.hash == before
     # A new window finds it
-    other = retrainers.of(make_napari_viewer())
+    other = kept_for(make_napari_viewer(), Retrainer)
     assert other.state == "interrupted" and other.job.out == retrainer.job.out
     retraining.click(widget.resume)
     retraining.until("outcome")

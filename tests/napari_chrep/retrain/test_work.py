@@ -7,6 +7,7 @@ import pytest
 from chrep_model.bundle import load_bundle
 from chrep_model.errors import CohortError
 from chrep_model.pipeline import calibrate
+from chrep_model.progress import SILENT, Progress
 from napari_chrep.retrain.effort import Rates, effort_of, in_words
 from napari_chrep.retrain.messages import Curve, StageBegun
 from napari_chrep.retrain.request import RetrainRequest, Workspace, free_place
@@ -21,7 +22,7 @@ def work(small_bundle, small_cohort, tmp_path):
         job = RetrainRequest(preset=preset, in_use=small_bundle, out=tmp_path / "new.chrep", **facts)
         space, messages = Workspace.beside(job.out), []
         space.begin(job, cohort)
-        Work(space, messages.append, lambda: False, lambda: False).do()
+        Work(space, messages.append, SILENT).run()
         assert not job.out.exists()  # that is for the user to say
         return space, job, messages
 
@@ -94,7 +95,7 @@ def test_fine_tuning_stops_when_asked(small_cohort, tiny_encoder, tmp_path):
     job = RetrainRequest(preset="finetune", in_use=in_use.path, out=tmp_path / "new.chrep", epochs=3)
     space, messages = Workspace.beside(job.out), []
     space.begin(job, small_cohort)
-    Work(space, messages.append, lambda: False, lambda: True).do()
+    Work(space, messages.append, Progress(enough=lambda: True)).run()
     assert len(space.read_comparison().rows) == 1
     epochs = [m.number for m in messages if isinstance(m, Curve) and m.part == "encoder"]
     assert epochs == [1, 1]

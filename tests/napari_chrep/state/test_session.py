@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-
 import numpy as np
 import pytest
-from napari.components import ViewerModel
-from napari.utils._proxies import PublicOnlyProxy
 from PIL import Image
 
 from chrep_model.bundle import load_bundle
 from chrep_model.errors import GeneError, ScaleError
-from napari_chrep.state.session import PerViewer
-
-
-def test_proxies_of_a_viewer_share_one_object_and_equal_viewers_do_not():
-    made = PerViewer(lambda _viewer: object())
-    first, second = ViewerModel(), ViewerModel()
-    assert made.of(first) is made.of(PublicOnlyProxy(first))
-    assert made.of(first) is not made.of(second)
-
-
-def test_an_object_goes_with_its_viewer():
-    made = PerViewer(lambda _viewer: object())
-    viewer = ViewerModel()
-    made.of(viewer)
-    del viewer
-    gc.collect()
-    assert not made._kept
 
 
 @pytest.fixture
@@ -84,7 +63,7 @@ def test_coming_back_to_a_bundle_keeps_its_prediction(desk, tiny_bundle, write_t
     desk.wait()
     kept, values = desk.session.prediction, desk.session.prediction.map(bundle.genes[0])
     desk.session.predictor = None  # as after another bundle was in use
-    desk.session._recall()
+    desk.session._restore_prediction()
     desk.engine.predict(None)
     desk.wait()
     assert desk.session.prediction is kept
@@ -99,10 +78,10 @@ def test_a_signature_follows_to_a_bundle_that_knows_its_genes(desk, tiny_bundle,
     changes = []
     desk.session.signature_changed.connect(lambda: changes.append(desk.session.signature))
     desk.session.show_signature("mine", [common, only_here, "unheard-of"])
-    desk.session.use(fewer)
+    desk.session.set_bundle(fewer)
     assert (changes[-1].genes, changes[-1].unknown) == ((common,), (only_here, "unheard-of"))
     desk.load(tiny_bundle)
     assert changes[-1].genes == (common, only_here)
     desk.session.show_signature("mine", [only_here])
-    desk.session.use(fewer)
+    desk.session.set_bundle(fewer)
     assert changes[-1] is None and desk.session.signature is None

@@ -1,1 +1,1 @@
-"""Checks of a section's spots, counts, scale and gene names: one topic a file."""
+"""Checks of a section's spots, counts, scale and gene names, one topic per file."""

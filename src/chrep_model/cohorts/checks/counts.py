@@ -1,4 +1,4 @@
-"""Check that every spot and every gene was counted."""
+"""Check for spots without counts, and for genes without counts that are common in other sections."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from chrep_model.cohorts.checks.look import Look
 from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.section import Section
 
-#: A gene that so many of the other sections' spots express is not without any count by chance ...
+#: A gene detected in this share of the other sections' spots cannot be without counts by chance.
 _COMMON = 0.20
-#: ... where so many spots were counted.
+#: Sections with fewer spots are not compared with others.
 _FEWEST_SPOTS = 30
 
 
@@ -31,7 +31,7 @@ def findings(look: Look) -> Iterator[Finding]:
 
 
 def between_sections(sections: Sequence[Section]) -> Iterator[tuple[str, Finding]]:
-    """Find genes that have no count in one section although they are common in the others."""
+    """Find genes that have no counts in one section although they are common in the others."""
     detected = [
         dict(
             zip(section.genes, np.bincount(section.counts.indices, minlength=len(section.genes)), strict=True)

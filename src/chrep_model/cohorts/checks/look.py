@@ -1,4 +1,4 @@
-"""What the checks of a section work on: a small picture of its slide, the tissue in it, and its spots."""
+"""Input of the checks of a section: a small picture of its slide, the tissue in it, spots and counts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from chrep_model.slides.tissue import TissueMask
 if TYPE_CHECKING:
     from scipy import sparse
 
-#: A spot is on tissue when so much of it is.
+#: A spot is on tissue if at least this share of its area is.
 _COVERED = 0.5
-#: Fewer spots, and chance alone lets counts seem to follow a picture.
+#: With fewer spots, counts can correlate with the picture by chance.
 FEWEST_SPOTS = 40
 _MOST_SPOTS, _MOST_GENES = 1500, 500
 _COMPONENTS = 4
@@ -40,20 +40,20 @@ class Look:
         (n, 2), (row, col) on the array.
     spot_ids : tuple of str
     facts : mapping
-        Of the file of counts, see `CountsFile`.
+        Facts in the file of counts, see `CountsFile`.
     shape : tuple of int
         (rows, cols) of level 0.
     mpp : float or None
-        µm per level-0 px, as used.
+        µm per level-0 px in use.
     mpp_source : str
-        Who says so.
+        Source of `mpp`.
     slide_mpp : float or None
-        What the slide itself says.
+        µm per level-0 px according to the slide.
     diameter : float or None
-        Of a spot in level-0 px, where the file says it.
+        Diameter of a spot in level-0 px; None if unknown.
     mask : TissueMask
     picture : ndarray
-        uint8 (rows, cols, 3), the pixels of the mask.
+        uint8 (rows, cols, 3), the slide at the resolution of `mask`.
     """
 
     counts: sparse.csr_matrix
@@ -83,12 +83,12 @@ class Look:
 
     @property
     def regular(self) -> bool:
-        """Whether the spots form a lattice: for nearly all, the nearest neighbour is equally far away."""
+        """Whether the spots form a lattice, so that nearly all have the same distance to their neighbour."""
         return len(self.xy) >= 10 and float(np.percentile(self.near, 5)) > 0.75 * self.pitch
 
     @property
     def size(self) -> float:
-        """Side in level-0 px of the square that stands for a spot: the spot's diameter, else half a pitch."""
+        """Side in level-0 px of the square used for a spot: the spot's diameter, or half the pitch."""
         if self.diameter is not None:
             return self.diameter
         if np.isfinite(self.pitch) and self.pitch > 0:
@@ -104,13 +104,13 @@ class Look:
         return self.mask.fraction(xy, self.size) >= _COVERED
 
     def follows(self, xy: FloatArray) -> float:
-        """Return how well the counts correlate with the picture if the spots were at these positions.
+        """Return how well the counts correlate with the picture, if the spots were at these positions.
 
         Returns
         -------
         float
-            Multiple correlation of the total and of the main components of expression with colour and texture
-            under the spots, from 0 to 1, mean over these targets.
+            From 0 to 1: multiple correlation of the total counts and of the main components of expression
+            with colour and texture under the spots, averaged over these targets.
         """
         features = self._features(xy[self._sample])
         features = _standard(np.column_stack([features, _standard(features) ** 2]))
@@ -124,7 +124,7 @@ class Look:
 
     @cached_property
     def _targets(self) -> FloatArray:
-        """Log totals and main components of expression (n, 1 + components), standardised."""
+        """Standardised log totals and main components of expression, (n, 1 + components)."""
         counts = self.counts[self._sample]
         totals = np.asarray(counts.sum(axis=1), np.float64).ravel()
         often = np.argsort(-np.asarray(counts.sum(axis=0)).ravel(), kind="stable")[:_MOST_GENES]
@@ -135,7 +135,7 @@ class Look:
 
     @cached_property
     def _planes(self) -> FloatArray:
-        """Mean and spread of optical density in a spot-sized square at each pixel, (rows, cols, 4)."""
+        """Mean and sd of optical density in a spot-sized square around each pixel, (rows, cols, 4)."""
         window = max(round(self.size / self.mask.downsample), 1)
         density = -np.log10((self.picture.astype(np.float32) + 1) / 256)
         mean = ndimage.uniform_filter(density, (window, window, 0))

@@ -18,18 +18,18 @@ def compare_genes(
     Parameters
     ----------
     genes : collection of str
-        Of a section.
+        Gene names of a section.
     others : collection of str
-        Of another section, or of a model.
+        Gene names of another section or of a model.
     whose : str
-        What the others are the genes of, such as "section C2" or "the model in use".
+        Owner of the other names, such as "section C2" or "the model in use".
     level : {"ok", "warning", "error"}
-        Of the finding.
+        Level of the finding.
 
     Returns
     -------
     Finding or None
-        None where at least half of the smaller set is in the larger one too.
+        None if at least half of the smaller set is also in the larger one.
     """
     if share_names(genes, others):
         return None

@@ -1,8 +1,8 @@
-"""Check that x and y are not swapped or mirrored, by the tissue and by how well counts follow the picture.
+"""Check that x and y are not swapped or mirrored, by the spots on tissue and the counts' correlation.
 
-On nine sections of three laboratories at least 99 % of the spots were on tissue as they were given, and at
-most 84 % in any other of the eight orientations. Tissue that fills the picture cannot tell; there counts can:
-where they follow the picture at all they do so in one orientation alone.
+On nine sections of three laboratories at least 99 % of the spots were on tissue as given, and at most 84 % in
+any other of the eight orientations. If tissue fills the picture, the counts are used instead: if they
+correlate with the picture at all, they do so only in the correct orientation.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from chrep_model.cohorts.checks.look import FEWEST_SPOTS, Look
 from chrep_model.cohorts.findings import Finding
 from chrep_model.geometry import FloatArray
 
-#: Another orientation counts as better when so many more of the spots lie on tissue, of all.
+#: Another orientation is better if the share of spots on tissue is larger by this.
 _CLEARLY = 0.10
-#: ... and as the right one when so many lie on tissue there.
+#: A better orientation is certainly the correct one if this share of the spots lies on tissue.
 _RIGHT = 0.90
 _FEW_ON_TISSUE = 0.80
 _GIVEN, _SWAPPED = "as they are", "x and y swapped"
-# Measured on thirteen sections whose orientation is known: the right one is ahead of all others by 0.13 to
-# 0.28 and 4 to 9 standard deviations in the olfactory bulbs and the sample, and by less than 0.06 in the
-# tumours, where no wrong one was ever ahead.
+# Measured on thirteen sections of known orientation: the correct one scored better than all others by 0.13 to
+# 0.28 (4 to 9 standard deviations) in olfactory bulbs and the sample data, and by less than 0.06 in tumours,
+# where no wrong one scored best.
 _AHEAD, _AHEAD_BY_CHANCE = 0.10, 1.2
 _DEVIATIONS = 3.5
 _CERTAIN_AHEAD, _CERTAIN_BY_CHANCE, _CERTAIN_DEVIATIONS = 0.15, 1.5, 5.0
 
 
 def findings(look: Look) -> Iterator[Finding]:
-    """Compare all eight orientations of the spots on the picture, and yield what is wrong."""
+    """Compare all eight orientations of the spots on the picture, and yield the problems found."""
     if not look.mask.mask.any():
         yield Finding(
             "warning", "No tissue was found on this picture.", "Look whether it is the H&E image at all."
@@ -78,12 +78,12 @@ def findings(look: Look) -> Iterator[Finding]:
 
 
 def leading(look: Look, others: dict[str, FloatArray]) -> tuple[str, bool] | None:
-    """Return the orientation in which counts follow the picture far better than in all others.
+    """Return the orientation in which the counts correlate with the picture far better than in all others.
 
     Returns
     -------
     (str, bool) or None
-        Its name and whether it is beyond doubt; None where no orientation stands out.
+        Its name and whether it is certain; None if no orientation stands out.
     """
     if len(look.xy) < FEWEST_SPOTS:
         return None

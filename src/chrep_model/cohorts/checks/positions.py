@@ -12,26 +12,26 @@ from chrep_model.cohorts.checks.scale import is_visium_hd
 from chrep_model.cohorts.findings import Finding
 from chrep_model.geometry import FloatArray
 
-#: Spots nearer together than so many px are places on an array, whatever the picture.
+#: Positions with neighbours closer than this, in px, are array positions.
 _FEWEST_PX = 2.5
-#: Whole numbers that fill less of the picture's longer side than this are places on the array.
+#: Whole numbers that cover a smaller fraction of the picture's longer side are array positions.
 _CORNER = 0.25
-#: Spots reach over one another by more than measuring explains.
+#: Diameters above this multiple of the spots' distance mean overlapping spots; measuring errors are smaller.
 _OVERLAP = 1.2
-#: Spots of known arrays are at least half as wide as the distance between them.
+#: Diameters below this multiple of the distance are too small; known arrays have at least 0.5.
 _NARROW = 0.35
-#: What the boxes around tissue and spots share, of both together, at the right and at a wrong scale.
-_FITS, _FITS_NOT = 0.75, 0.45
-_BETTER_FOLLOWED = 0.12
-#: Sides in px of Space Ranger's reduced pictures.
+#: Overlap (intersection over union) of the boxes around tissue and spots at the correct and at a wrong scale.
+_FITS, _MISFITS = 0.75, 0.45
+_CLEARLY_BETTER = 0.12
+#: Longer sides in px of Space Ranger's reduced pictures.
 _HIRES_PX, _LOWRES_PX = 2000.0, 600.0
-#: How much of the positions the places on the array explain.
+#: Share of the positions' variance explained by the array positions.
 _SAME, _UNRELATED = 0.97, 0.5
 
 
 def findings(look: Look) -> Iterator[Finding]:
     """Check that positions can be px of this picture, and that they agree with the array positions."""
-    scaled = _array_places(look) or _other_scale(look)
+    scaled = _array_positions(look) or _other_scale(look)
     if scaled is not None:
         yield scaled
     elif look.diameter is not None and look.pitch > 0 and look.diameter > _OVERLAP * look.pitch:
@@ -48,12 +48,12 @@ def findings(look: Look) -> Iterator[Finding]:
             "narrow.",
             "The spot diameter must be px of the full-resolution image, not µm or px of a reduced one.",
         )
-    yield from _twice(look)
-    yield from _against_array(look)
+    yield from _duplicates(look)
+    yield from _compare_with_array(look)
 
 
-def _twice(look: Look) -> Iterator[Finding]:
-    """Find spots that the table lists twice."""
+def _duplicates(look: Look) -> Iterator[Finding]:
+    """Find spots with the same position as another spot."""
     repeated = len(look.xy) - len(np.unique(look.xy, axis=0))
     if repeated:
         yield Finding(
@@ -63,7 +63,7 @@ def _twice(look: Look) -> Iterator[Finding]:
         )
 
 
-def _array_places(look: Look) -> Finding | None:
+def _array_positions(look: Look) -> Finding | None:
     """Find array rows and columns given instead of pixels: small whole numbers in a corner."""
     whole = bool((look.xy == np.round(look.xy)).all())
     if not (whole and len(look.xy) >= 10 and look.pitch <= _FEWEST_PX):
@@ -93,8 +93,8 @@ def _other_scale(look: Look) -> Finding | None:
         if fits < _FITS or fits < given + 0.25 or look.on_tissue(xy).mean() < 0.8:
             continue
         overlaps = look.diameter is not None and look.diameter > _OVERLAP * look.pitch
-        followed = _followed(look, xy)
-        if not (overlaps or off_tissue or followed or given <= _FITS_NOT):
+        followed = _counts_fit_better(look, xy)
+        if not (overlaps or off_tissue or followed or given <= _MISFITS):
             continue
         certain = overlaps or off_tissue or followed
         return Finding(
@@ -118,27 +118,27 @@ def _factors(look: Look) -> Iterator[tuple[str, float]]:
         yield "coordinates of the hires picture", longest / _HIRES_PX
     if longest > _LOWRES_PX:
         yield "coordinates of the lowres picture", longest / _LOWRES_PX
-    # Whatever the factor was: the one that lays the spots' far edges onto the tissue's.
+    # For an unknown scale: the factor that moves the spots' lower right edges to those of the tissue.
     tissue = _box_of_tissue(look)
     if tissue is not None and (far := look.xy.max(axis=0)).min() > 0:
         yield "scaled coordinates", float(np.mean(tissue[2:] / far))
 
 
-def _followed(look: Look, xy: FloatArray) -> bool:
-    """Return whether the counts follow the picture far better at other positions than at the given ones."""
+def _counts_fit_better(look: Look, xy: FloatArray) -> bool:
+    """Return whether the counts correlate far better with the picture at `xy` than at the given positions."""
     if len(look.xy) < FEWEST_SPOTS:
         return False
     there = look.follows(xy)
     turned = [look.follows(other) for _, other in orientation.turned(xy, look.shape) if look.inside(other)]
     return bool(
         turned
-        and there > look.follows(look.xy) + _BETTER_FOLLOWED
-        and there > max(turned) + _BETTER_FOLLOWED / 2
+        and there > look.follows(look.xy) + _CLEARLY_BETTER
+        and there > max(turned) + _CLEARLY_BETTER / 2
     )
 
 
 def _box(xy: FloatArray) -> FloatArray:
-    """Return left, top, right and bottom of the positions, without the outermost hundredth."""
+    """Return left, top, right and bottom of the positions, without the outermost percent on each side."""
     return np.concatenate([np.percentile(xy, 1, axis=0), np.percentile(xy, 99, axis=0)])
 
 
@@ -160,8 +160,8 @@ def _share(xy: FloatArray, look: Look) -> float:
     return float(np.prod(np.ptp(xy, axis=0)) / np.prod(look.shape))
 
 
-def _against_array(look: Look) -> Iterator[Finding]:
-    """Check that one linear map takes array positions to positions, without mirroring."""
+def _compare_with_array(look: Look) -> Iterator[Finding]:
+    """Check that a linear map without mirroring converts the array positions to the positions."""
     if look.array is None or len(look.xy) < 10 or (np.ptp(look.array, axis=0) == 0).any():
         return
     col_row = look.array[:, ::-1].astype(np.float64)

@@ -12,11 +12,11 @@ from chrep_model.cohorts.findings import Finding
 from chrep_model.geometry import px_to_um
 
 _MPP_DIFFERS = 0.05
-#: Coarser, and nuclei are not resolved.
+#: At a coarser scale nuclei are not resolved.
 _COARSE_MPP = 2.0
-#: µm between neighbouring spots: from bins of 2 µm to the widest array there was.
+#: Plausible µm between neighbouring spots, from bins of 2 µm to the widest known array.
 _PITCH_UM = (1.0, 500.0)
-#: A known array's pitch may be measured so much off; with more the scale is doubtful, or wrong for certain.
+#: Relative error of a known array's pitch from which the scale is doubtful, or certainly wrong.
 _PITCH_DOUBTFUL, _PITCH_WRONG = 0.08, 0.20
 _HD_BIN = re.compile(r"s_(\d{3})um_")
 _BARCODE = re.compile(r"[ACGT]{16}-\d")
@@ -63,7 +63,7 @@ def known_pitch(look: Look) -> tuple[str, float] | None:
         um = {int(match.group(1)) for match in found if match is not None}
         if len(um) == 1:
             return f"Visium HD in bins of {min(um)} µm", float(um.pop())
-    # Every second place of Visium's rows is empty, so that row and column are both even or both odd.
+    # In Visium every second column of a row is empty, so that row and column are both even or both odd.
     alternating = look.array is not None and not (look.array.sum(axis=1) % 2).any()
     barcodes = look.array is None and all(map(_BARCODE.search, look.spot_ids[:20]))
     if (alternating or barcodes) and look.regular and _six_neighbours(look):
@@ -72,7 +72,7 @@ def known_pitch(look: Look) -> tuple[str, float] | None:
 
 
 def is_visium_hd(look: Look) -> bool:
-    """Return whether the spots are Visium HD bins, by their names; their columns run from right to left."""
+    """Return whether the spots are Visium HD bins, by their names; their columns count from right to left."""
     return bool(look.spot_ids) and all(_HD_BIN.search(name) for name in look.spot_ids[:20])
 
 

@@ -1,4 +1,4 @@
-"""Read the counts of other programs: one file per format, and one function that finds the right reader."""
+"""Readers of other programs' counts, one file per format, and functions that find the right reader."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = [
 ]
 
 H5AD = ".h5ad"
-# Where collections of many sections keep their tables of counts.
+# Names of folders for tables of counts in collections of many sections.
 _FOLDERS = ("st", "h5ad", "ST-cnts")
 
-# The first one that knows a folder reads it.
+# In order: the first reader that recognises a folder reads it.
 READERS: tuple[Reader, ...] = (
     visium_hd.READER,
     spaceranger.READER,
@@ -64,12 +64,12 @@ def hdf5_files(counts: str | os.PathLike[str]) -> list[Path]:
 
 
 def open_source(path: str | os.PathLike[str], options: Options = Options()) -> Source:  # noqa: B008
-    """Return the source of one section's counts at a path; CohortError if no reader recognises it.
+    """Return the source of one section's counts at a path.
 
     Raises
     ------
     CohortError
-        No reader knows what lies there.
+        No reader recognises the path.
     """
     source = find_source(path, options)
     if source is None:
@@ -91,30 +91,30 @@ def read_pair(
     bin_um: float | None = None,
     library: str | None = None,
 ) -> tuple[CountsFile, Path, str | None]:
-    """Read the counts of a section, and return them with the picture that goes with them.
+    """Read the counts of a section, and find the picture that belongs to them.
 
     Parameters
     ----------
     slide : path-like or None
-        The full-resolution picture; only needed beside an h5ad, or where it is not in a usual place.
+        The full-resolution picture; only needed with an h5ad, or if it is not in a usual place.
     counts : path-like
-        An h5ad file, or what `find_source` finds.
+        An h5ad file, or a path that `find_source` recognises.
     bin_um : float, optional
         See `Options`.
     library : str, optional
-        Which capture is read of an h5ad that holds several.
+        Capture to read from an h5ad that holds several.
 
     Returns
     -------
     counts : CountsFile
     picture : Path
     name : str or None
-        Of the section, where the source has one.
+        Name of the section, if the source has one.
 
     Raises
     ------
     CohortError
-        Something is missing, damaged, or does not belong together.
+        A file is missing or damaged, or the files do not belong together.
     """
     options = Options(None if slide is None else Path(slide), bin_um)
     source = find_source(counts, options)

@@ -1,4 +1,4 @@
-"""Select the genes among the features of a count matrix, and give each one name."""
+"""Select the genes among the features of a count matrix, and sum those of the same name."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 GENE_EXPRESSION = "Gene Expression"
-# Probes that are no genes, by the names that Xenium, CosMx and MERSCOPE give them; some programs store them
-# among the genes without saying their kind.
+# Names of control probes of Xenium, CosMx and MERSCOPE; some programs store them among the genes without
+# their kind.
 _CONTROLS = re.compile(
     r"(NegControl|NegPrb|Negative|BLANK|Blank[-_]|UnassignedCodeword|DeprecatedCodeword|antisense_"
     r"|Intergenic_Region|SystemControl|FalseCode)"
@@ -35,11 +35,11 @@ class GeneCounts:
     counts : scipy.sparse.csr_matrix
         (n, G) float32, whole numbers >= 0, without stored zeros.
     genes : tuple of str
-        Unique.
+        Unique names of the genes.
     gene_ids : tuple of str or None
-        Their Ensembl ids as a rule; None where the source has no others than the names.
+        Second names of the genes, usually Ensembl ids; None if the source has none.
     findings : tuple of Finding
-        What was left out or summed.
+        Notes on features that were dropped or summed.
     """
 
     counts: sparse.csr_matrix
@@ -54,7 +54,7 @@ def gene_counts(matrix: Matrix) -> GeneCounts:
     Raises
     ------
     CohortError
-        No feature is a gene, or the values are no counts.
+        No feature is a gene, or the values are not counts.
     """
     from scipy import sparse
 

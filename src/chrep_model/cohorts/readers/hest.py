@@ -23,7 +23,7 @@ from chrep_model.geometry import FloatArray
 from chrep_model.slides.slide import open_slide
 
 KIND = "HEST sample"
-# Folders of the table and of what goes with it, as HEST-1k and programs that use it name them.
+# Names of the folders of tables, metadata and pictures in HEST-1k and in programs that use it.
 _TABLES, _JSON, _PICTURES = ("st", "h5ad"), ("metadata", "meta"), ("wsis", "image", "images")
 _KNOWN = ("pixel_size_um_estimated", "pixel_size_um_embedded", "st_technology", "dataset_title")
 _POSITIONS = (("pxl_col_in_fullres", "pxl_row_in_fullres"), ("x_pixel", "y_pixel"))
@@ -155,7 +155,7 @@ def locate_unplaced(file: Any, table: Path) -> dict[str, Any]:
     Raises
     ------
     CohortError
-        One is missing, leads out of the file, or declares more than the file can hold.
+        A dataset is missing, is a link to another file, or declares more than the file can hold.
     """
     frames = {kind: member(file, kind, table) for kind in ("obs", "var")}
     names = {kind: frame.attrs.get("_index", "_index") for kind, frame in frames.items()}
@@ -179,7 +179,7 @@ def locate_unplaced(file: Any, table: Path) -> dict[str, Any]:
 
 
 def _in_order(xy: FloatArray, picture: Path) -> tuple[FloatArray, list[Finding]]:
-    """Swap x and y back if the sample has them swapped, by the picture's borders, else by its tissue."""
+    """Swap x and y if the sample has them exchanged, judged by the picture's borders or its tissue."""
     size = size_of(picture)
     as_given, exchanged = (
         bool((pair >= 0).all() and (pair.max(axis=0) <= (size.width, size.height)).all())

@@ -1,4 +1,4 @@
-"""Compute µm per pixel from the known distance between the spots of an array."""
+"""Computation of µm per pixel from the known distance between the spots of an array."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 from chrep_model.geometry import FloatArray
 
-# Rounding to whole pixels and the lens move a spot by less than this share of the distance between spots.
+# Largest deviation of a spot from the array, in spot distances; rounding and the lens cause less.
 _MAX_OFF = 0.25
-# The two axes of an array that was only turned, mirrored and scaled agree to this.
+# Largest relative difference in scale between the two axes of an array.
 _MAX_DISTORTION = 0.03
 
 
-class OtherArray(ValueError):  # noqa: N818 - what it is, not what went wrong
-    """The spots lie on an array of another shape."""
+class OtherArray(ValueError):  # noqa: N818 - names a kind of array, not an error
+    """Raised if the spots lie on an array of another shape."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    """Position of an array in a picture: maps (row, col) to (x, y), with the µm per px.
+    """Position of an array in a picture, a linear map from (row, col) to (x, y), and the µm per px.
 
     Attributes
     ----------
@@ -34,12 +34,12 @@ class Lattice:
     mpp: float
 
     def at(self, array: FloatArray) -> FloatArray:
-        """Return (x, y) in px of array positions (n, 2), (row, col)."""
+        """Convert array positions (n, 2), (row, col), to (x, y) in px."""
         return np.column_stack([array, np.ones(len(array))]) @ self.matrix
 
 
 def fit_lattice(array: np.ndarray, xy: FloatArray, row_um: float, col_um: float) -> Lattice | None:
-    """Fit the array's rows and columns to the positions of its spots.
+    """Fit a linear map from the rows and columns of an array to the positions of its spots.
 
     Parameters
     ----------
@@ -53,14 +53,14 @@ def fit_lattice(array: np.ndarray, xy: FloatArray, row_um: float, col_um: float)
     Returns
     -------
     Lattice or None
-        None where the spots do not span both axes.
+        None if the spots do not span both axes.
 
     Raises
     ------
     OtherArray
-        They are an array, but one whose axes have another ratio, or are not at right angles.
+        The spots form an array whose axes have another ratio, or are not at right angles.
     ValueError
-        The positions are no array: they scatter.
+        The positions do not form an array.
     """
     design = np.column_stack([np.asarray(array, np.float64), np.ones(len(array))])
     if len(array) < 3 or np.linalg.matrix_rank(design - design.mean(axis=0)) < 2:

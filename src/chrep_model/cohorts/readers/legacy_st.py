@@ -34,8 +34,8 @@ _AFFIXES = re.compile(
     r"^GSM\d+_|[_.-](stdata|st_data|count_matrix(-\d+)?|counts?|table)(?=[_.-]|$)", re.IGNORECASE
 )
 _POSITIONS = re.compile(r"selection|spot|coord|position|transform|align", re.IGNORECASE)
-# Folders for positions and pictures, as collections of many sections have them.
-_ROOMS = re.compile(r"spot|select|coord|align|ima?ge?s?|wsi", re.IGNORECASE)
+# Names of folders for positions and pictures in collections of many sections.
+_SIBLINGS = re.compile(r"spot|select|coord|align|ima?ge?s?|wsi", re.IGNORECASE)
 _SELECTION = ("x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected")
 _FIRST_LINES = 1 << 20
 _LEAST_PLACED = 0.5
@@ -74,33 +74,33 @@ def _name(table: Path) -> str:
     return _AFFIXES.sub("", stem).strip("_.-") or stem
 
 
-def _around(table: Path) -> Iterator[Path]:
-    """Yield the files in the table's folder, then those in sibling folders for spots and pictures."""
+def _candidates(table: Path) -> Iterator[Path]:
+    """Yield files that may belong to a table: those in its folder, then those in sibling folders."""
     home = table.absolute().parent
     yield from (file for file in sorted(home.iterdir()) if file.is_file())
-    rooms = [room for room in sorted(home.parent.iterdir()) if _ROOMS.search(room.name) and room != home]
-    files = (file for room in rooms for floor in ("*", "*/*", "*/*/*") for file in sorted(room.glob(floor)))
+    others = [path for path in sorted(home.parent.iterdir()) if _SIBLINGS.search(path.name) and path != home]
+    files = (file for path in others for depth in ("*", "*/*", "*/*/*") for file in sorted(path.glob(depth)))
     yield from (file for file in islice(files, _MOST_FILES) if file.is_file())
 
 
-def _belongs(file: Path, table: Path) -> bool:
-    """Return whether the section's name is in a file's name or in that of a folder on the way to it."""
+def _has_section_name(file: Path, table: Path) -> bool:
+    """Return whether a file, or one of the folders on its path, has the section's name in its own name."""
     name = re.escape(_name(table))
     parts = file.absolute().relative_to(table.absolute().parent.parent).parts
     return any(re.search(rf"(?<![A-Za-z0-9]){name}(?![A-Za-z0-9])", part) for part in parts[1:])
 
 
-def _mine(table: Path, files: list[Path]) -> list[Path]:
-    """Return the files of this section: those beside its table if there are any, else others by name."""
+def _files_of_section(table: Path, files: list[Path]) -> list[Path]:
+    """Select the files of this section: those beside its table if there are any, else others by name."""
     beside = [file for file in files if file.parent == table.absolute().parent]
-    named = [file for file in beside if _belongs(file, table)]
+    named = [file for file in beside if _has_section_name(file, table)]
     alone = _find(table.parent) is not None
-    return named or (beside if alone else []) or [file for file in files if _belongs(file, table)]
+    return named or (beside if alone else []) or [file for file in files if _has_section_name(file, table)]
 
 
 def _positions_file(table: Path) -> Path:
-    files = [file for file in _around(table) if _TABLE.search(file.name) and _POSITIONS.search(file.name)]
-    found = _mine(table, files)
+    files = [file for file in _candidates(table) if _TABLE.search(file.name) and _POSITIONS.search(file.name)]
+    found = _files_of_section(table, files)
     if len(found) != 1:
         names = ", ".join(file.name for file in found[:3])
         raise CohortError(
@@ -114,7 +114,7 @@ def _positions_file(table: Path) -> Path:
 
 
 def _picture(table: Path, options: Options) -> Path:
-    pictures = [file for file in _around(table) if slide_stem(file.name) is not None]
+    pictures = [file for file in _candidates(table) if slide_stem(file.name) is not None]
     xy = _read_positions(_positions_file(table), _spots(_read_counts(table)))[2]
     right, bottom = xy.max(axis=0)
 
@@ -129,7 +129,7 @@ def _picture(table: Path, options: Options) -> Path:
         table.parent,
         _name(table),
         options,
-        among=_mine(table, pictures),
+        among=_files_of_section(table, pictures),
         fits=why_not,
         wanted="the H&E picture in whose px the positions are",
     )
@@ -198,12 +198,12 @@ def _spots(frame: pd.DataFrame) -> np.ndarray:
 def _read_positions(
     path: Path, spots: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Finding]]:
-    """Place spots on the picture.
+    """Read the positions of spots on the picture from a selection file or an alignment.
 
     Returns
     -------
     kept : ndarray
-        Which spots have a place and are selected, int64.
+        Indices of the spots that have a position and are selected, int64.
     array, xy : ndarray
         (n, 2) float64: (x, y) on the array, and in px.
     findings : list of Finding
@@ -267,7 +267,7 @@ def _selection(path: Path) -> pd.DataFrame:
 
 
 def _aligned(numbers: np.ndarray, spots: np.ndarray, path: Path) -> np.ndarray:
-    """Apply a 3 x 3 alignment to spots (n, 2): ``[x, y, 1] @ M``, or transposed where it is stored so."""
+    """Apply a 3 x 3 alignment to spots (n, 2): ``[x, y, 1] @ M``, also if it is stored transposed."""
     matrix = numbers.reshape(3, 3)
     if np.allclose(matrix[2, :2], 0) and not np.allclose(matrix[:2, 2], 0):
         matrix = matrix.T

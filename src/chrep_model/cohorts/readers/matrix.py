@@ -25,15 +25,16 @@ _COPY_AGAIN = "Copy or download the file again."
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """Counts as they are stored, before the features are checked.
+    """A count matrix as stored in a file, before its features are checked.
 
     Attributes
     ----------
     counts : scipy.sparse.csr_matrix
-        (barcodes, features), of whatever type the file has.
+        (barcodes, features), in the file's data type.
     barcodes, names : tuple of str
+        Names of the rows, and of the features.
     ids, types : tuple of str or None
-        Ids and kinds of the features ("Gene Expression"), where the file says them.
+        Ids and kinds of the features ("Gene Expression"), if the file has them.
     path : Path
     """
 
@@ -52,7 +53,7 @@ def find_matrix(folder: Path, stem: str) -> Path | None:
     ----------
     folder : Path
     stem : str
-        Such as ``filtered_feature_bc_matrix``; the HDF5 file may have a prefix before it.
+        Name such as ``filtered_feature_bc_matrix``; that of the HDF5 file may have a prefix.
     """
     file = folder / f"{stem}.h5"
     if file.is_file():
@@ -63,12 +64,12 @@ def find_matrix(folder: Path, stem: str) -> Path | None:
 
 
 def read_matrix(path: Path) -> Matrix:
-    """Read an HDF5 file or a MEX folder.
+    """Read a count matrix from an HDF5 file or a MEX folder.
 
     Raises
     ------
     CohortError
-        It is missing, damaged, or declares more than it can hold.
+        A file is missing, damaged, or declares more than it can hold.
     """
     with damage_told(CohortError, "this count matrix is truncated or damaged", path, _COPY_AGAIN):
         matrix = _read_mex(path) if path.is_dir() else _read_h5(path)
@@ -92,12 +93,12 @@ def read_matrix(path: Path) -> Matrix:
 
 
 def locate_h5(file: Any, path: Path) -> dict[str, Any]:
-    """Return the stored pieces of an open HDF5 matrix by their names.
+    """Return the datasets of an open HDF5 matrix by their names.
 
     Raises
     ------
     CohortError
-        One is missing, leads out of the file, or declares more than the file can hold.
+        A dataset is missing, is a link to another file, or declares more than the file can hold.
     """
     known = {key: dataset(file, f"matrix/{key}", path) for key in (*_NEEDED, *_OPTIONAL)}
     pieces = {key: found for key, found in known.items() if found is not None}
@@ -119,7 +120,7 @@ def _read_h5(path: Path) -> Matrix:
     with h5py.File(path, "r") as file:
         values = {key: piece[()] for key, piece in locate_h5(file, path).items()}
     n_features, n_barcodes = (int(side) for side in values["shape"])
-    indices, indptr = (_whole(values[key], key) for key in ("indices", "indptr"))
+    indices, indptr = (_as_integers(values[key], key) for key in ("indices", "indptr"))
     return Matrix(
         counts=sparse.csr_matrix((values["data"], indices, indptr), shape=(n_barcodes, n_features)),
         barcodes=texts(values["barcodes"]),
@@ -130,7 +131,7 @@ def _read_h5(path: Path) -> Matrix:
     )
 
 
-def _whole(values: np.ndarray, key: str) -> np.ndarray:
+def _as_integers(values: np.ndarray, key: str) -> np.ndarray:
     whole = values.astype(np.int64)
     if (whole != values).any():
         raise ValueError(f"{key} holds numbers that are not whole")
@@ -167,7 +168,7 @@ def _read_mex(folder: Path) -> Matrix:
 
 
 def _check_header(text: bytes, path: Path) -> None:
-    """Check that a Matrix Market file holds counts, and no fewer entries than it declares."""
+    """Check that a Matrix Market file holds counts, and as many entries as it declares."""
     lines = iter(io.BytesIO(text))
     kind = next(lines, b"").split()
     sizes = next((line for line in lines if line.strip() and not line.startswith(b"%")), b"").split()
@@ -177,7 +178,7 @@ def _check_header(text: bytes, path: Path) -> None:
     if len(sizes) != 3 or not all(size.isdigit() for size in sizes):
         raise CohortError("the sizes in its header are missing", path=path, remedy=_COPY_AGAIN)
     entries = int(sizes[2])
-    # An entry takes six bytes at least: "1 1 1" and the end of its line.
+    # An entry takes at least six bytes: "1 1 1" and the end of its line.
     if entries * 6 > len(text) + 1:
         raise CohortError(
             f"it declares {entries:,} entries and holds fewer: it is truncated",

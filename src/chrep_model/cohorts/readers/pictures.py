@@ -1,4 +1,4 @@
-"""Find the full-resolution picture of a section, and tell it from its reduced copies."""
+"""Search for the full-resolution picture of a section, as opposed to its reduced copies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import ChrepError, CohortError
 from chrep_model.slides.slide import open_slide
 
-# What Space Ranger and Xenium write beside their counts; none of them is the microscope's own picture.
+# Names of pictures that Space Ranger and Xenium write; none is the microscope's original.
 _REDUCED = (
     *("tissue_hires", "tissue_lowres", "aligned_fiducials", "detected_tissue", "aligned_tissue"),
     *("cytassist_image", "morphology", "spatial_"),
@@ -75,23 +75,24 @@ def find_picture(
     Parameters
     ----------
     folder : Path
-        Of the counts.
+        Folder of the counts.
     name : str
-        Of the section; among several pictures the one of this name is taken.
+        Name of the section; among several pictures the one of this name is used.
     options : Options
+        Options of the user, which may name the picture.
     among : iterable of Path
-        Pictures to look at where none was named, see `nearby`.
+        Pictures to choose from if the options name none, see `nearby`.
     fits : callable
-        Says in words why a picture of this size cannot be the one; empty where it can.
+        Returns the reason why a picture of a given size cannot be the right one; empty if it can.
     wanted : str
-        What the picture is, for messages: "the picture of ... px that Space Ranger was given".
+        Description of the picture, for messages: "the picture of ... px that Space Ranger was given".
 
     Raises
     ------
     CohortError
-        There is none, there are several, or the one that was named does not fit.
+        No picture or several fit, or the named one does not fit.
     SlideError
-        The one that was named cannot be opened.
+        The named picture cannot be opened.
     """
     if options.image is not None:
         if why := fits(size_of(options.image)):
@@ -133,5 +134,5 @@ def _is_of(file: Path, name: str) -> bool:
 def _listing(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError:  # a folder that we may not look into
+    except OSError:  # no permission to read the folder
         return []

@@ -1,4 +1,4 @@
-"""The interface of a reader for one format, and a source: what it found in a folder."""
+"""Interface of a reader for one format, and a source: one section's counts that a reader has found."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Options:
     Attributes
     ----------
     image : Path or None
-        The full-resolution picture, where it is not to be looked for.
+        The full-resolution picture; None to search for it.
     bin_um : float or None
-        Side in µm of the squares that counts are summed into, for formats finer than spots.
+        Side in µm of the squares into which counts are summed, for formats finer than spots.
     """
 
     image: Path | None = None
@@ -33,22 +33,22 @@ class Reader:
     Attributes
     ----------
     kind : str
-        What the format is called in messages, such as ``"Space Ranger folder"``.
+        Name of the format in messages, such as ``"Space Ranger folder"``.
     find : callable
-        ``find(path)`` gives the file or folder that holds the counts, where `path` is of this format or the
-        folder around it; None otherwise. A look at names, which never raises for foreign files.
+        ``find(path)`` returns the file or folder with the counts if `path` is of this format, or is the
+        folder that contains it; None otherwise. It checks names only and never raises for other files.
     name : callable
-        ``name(place)`` gives the name of the section.
+        ``name(place)`` returns the name of the section.
     picture : callable
-        ``picture(place, options)`` gives the full-resolution picture, checked where the format allows it, or
-        raises CohortError that says which file is wanted.
+        ``picture(place, options)`` returns the full-resolution picture, checked if the format allows it, or
+        raises CohortError, which names the file that is needed.
     read : callable
-        ``read(place, options)`` gives a `CountsFile`. Where positions follow from the picture, it is that of
-        `options.image`, or is looked for.
+        ``read(place, options)`` returns a `CountsFile`. If positions depend on the picture, `options.image`
+        is used, or the picture is searched for.
     hdf5 : callable
-        ``hdf5(place)`` gives the HDF5 files that `read` opens, to be tried in another process first.
+        ``hdf5(place)`` returns the HDF5 files that `read` opens, to be tested in another process first.
     binned : bool
-        Whether `Options.bin_um` means something.
+        Whether the format uses `Options.bin_um`.
     """
 
     kind: str
@@ -100,7 +100,7 @@ class Source:
         Raises
         ------
         CohortError
-            Something is missing, damaged, or does not belong together.
+            A file is missing or damaged, or the files do not belong together.
         """
         if self.options.bin_um is not None and not self.reader.binned:
             raise CohortError(

@@ -25,11 +25,11 @@ KIND = "Space Ranger folder"
 _COPY_AGAIN = "Copy the folder 'spatial' of Space Ranger's output again."
 FILTERED, RAW = "filtered_feature_bc_matrix", "raw_feature_bc_matrix"
 SPOT_UM, PITCH_UM = 55.0, 100.0
-# Space Ranger's spot_diameter_fullres is that of a spot with its rim, by the makers' own documentation.
+# Space Ranger's spot_diameter_fullres includes the rim of a spot, according to its documentation.
 RIM_UM = 65.0
-# Rows of the hexagonal array; columns are counted in half steps.
+# Distance of rows and columns of the hexagonal array; columns are counted in half steps.
 _ROW_UM, _COL_UM = PITCH_UM * np.sqrt(3) / 2, PITCH_UM / 2
-# Of the filtered matrix, and of the raw one, which also lists what was never placed.
+# Largest shares of barcodes off the tissue (filtered matrix), and without a position (raw matrix).
 _MOST_BESIDE_TISSUE = 0.2
 _MOST_WITHOUT_POSITION = 0.1
 _DIAMETERS_DIFFER = 0.10
@@ -53,7 +53,7 @@ def _matrix_of(folder: Path) -> Path | None:
 
 
 def section_name(folder: Path) -> str:
-    """Return the name of the section: that of the run if the folder is its ``outs``."""
+    """Return the name of the section: the folder's, or the run's if the folder is its ``outs``."""
     folder = folder.absolute()
     return folder.parent.name if folder.name.lower() == "outs" else folder.name
 
@@ -93,13 +93,13 @@ def match(matrix: Matrix, positions: Positions) -> tuple[np.ndarray, np.ndarray,
     Returns
     -------
     spots, at : ndarray
-        Rows of the matrix, and of the positions, that belong together, int64, in the matrix's order.
+        Matching rows of the matrix and of the positions, int64, in the matrix's order.
     findings : list of Finding
 
     Raises
     ------
     CohortError
-        The two are of different sections, or no spot lies under tissue.
+        Counts and positions are of different sections, or no spot is under tissue.
     """
     filtered = FILTERED in matrix.path.name
     row = {barcode: number for number, barcode in enumerate(positions.barcodes)}
@@ -152,7 +152,7 @@ def match(matrix: Matrix, positions: Positions) -> tuple[np.ndarray, np.ndarray,
 
 
 def _scale(positions: Positions, scale: dict[str, float]) -> tuple[float, list[Finding]]:
-    """Return µm per px, from the distance between spots or else from their diameter, and the findings."""
+    """Compute µm per px from the distance between spots, or else from their diameter; with findings."""
     diameter = scale.get("spot_diameter_fullres")
     why = "too few spots to measure the distance between them"
     lattice = None

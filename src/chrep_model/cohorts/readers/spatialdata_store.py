@@ -1,4 +1,4 @@
-"""Read SpatialData stores: an image, shapes of spots or bins on it, and a table of their counts."""
+"""Read SpatialData stores: an image, the shapes of spots or bins on it, and a table of their counts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _name(store: Path) -> str:
 
 
 def _picture(store: Path, options: Options) -> Path:
-    """Return the store itself: it holds its own picture."""
+    """Return the store itself, since it holds the picture."""
     if options.image is not None and options.image.resolve() != store.resolve():
         raise CohortError(
             "a SpatialData store has its picture inside", path=options.image, remedy="Leave out --image."
@@ -157,7 +157,7 @@ def _image(data: Any, store: Path) -> Any:
 
 
 def _onto_image(shapes: Any, image: Any, store: Path) -> tuple[FloatArray, float]:
-    """Return the matrix (3, 3) from coordinates of the shapes to px of the image, and its scale."""
+    """Return the matrix (3, 3) that converts coordinates of the shapes to px of the image, and its scale."""
     from spatialdata.transformations import get_transformation
 
     placed, pictured = (get_transformation(element, get_all=True) for element in (shapes, image))

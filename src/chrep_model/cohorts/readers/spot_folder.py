@@ -113,7 +113,7 @@ def read_scale_factors(spatial: Path) -> dict[str, float]:
 def full_size(spatial: Path, scale: dict[str, float], positions: Positions) -> Size | None:
     """Return the size of the full-resolution picture, computed from a reduced copy; None if it is unknown.
 
-    Reduced copies that were cut or shrunk later do not hold the spots, and tell nothing.
+    Reduced copies that were cropped or resized later, so that spots lie outside, are not used.
     """
     from PIL import Image
 
@@ -142,14 +142,14 @@ def find_section_picture(
     Parameters
     ----------
     place, name
-        The output folder and what its section is called.
+        The output folder and the name of its section.
     spatial
         The folder with positions and scale factors.
     options
     up
-        In how many folders above `place` the picture is looked for.
+        Number of folders above `place` in which the picture is searched for.
     neither
-        Which pictures are not meant, for messages.
+        Description of pictures that are not the right one, for messages.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def find_section_picture(
 
 
 def why_not(size: Size, full: Size | None, positions: Positions) -> str:
-    """Return why a picture of this size cannot be the one that the positions refer to; empty if it can."""
+    """Return why positions cannot refer to a picture of this size; empty if they can."""
     shape = f"it is {size}"
     if full is not None and not full.fits(round(size.width), round(size.height)):
         if full.fits(round(size.height), round(size.width)):

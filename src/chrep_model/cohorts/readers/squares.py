@@ -25,7 +25,7 @@ def sum_rows(counts: sparse.csr_matrix, squares: np.ndarray) -> tuple[sparse.csr
     counts : scipy.sparse.csr_matrix
         (m, G) float32.
     squares : ndarray
-        (m, 2) int64, by row and column; each once.
+        (m, 2) int64, unique, sorted by row and column.
     """
     from scipy import sparse
 

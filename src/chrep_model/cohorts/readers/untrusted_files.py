@@ -1,4 +1,4 @@
-"""Read untrusted tables, JSON and compressed text within a budget of bytes."""
+"""Safe reading of untrusted tables, JSON and compressed text, with limits on their size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chrep_model.errors import CohortError
 if TYPE_CHECKING:
     import pandas as pd
 
-# Tables of numbers shrink to a tenth; what grows beyond this is made to fill the memory.
+# Tables compress to about a tenth; a file that expands more than this is meant to fill the memory.
 MAX_EXPANSION = 60
 ALWAYS_ALLOWED_BYTES = 1 << 28
 MAX_JSON_BYTES = 1 << 24
@@ -28,7 +28,7 @@ def read_bytes(path: Path) -> bytes:
     Raises
     ------
     CohortError
-        The file is missing, no regular file, truncated, or grows beyond what a table can.
+        The file is missing, not a regular file, truncated, or expands to more than a table can.
     """
     if not path.is_file():
         raise CohortError("there is no such file", path=path, remedy="Check the folder.")
@@ -77,7 +77,7 @@ def read_table(path: Path, **options: Any) -> pd.DataFrame:
     ----------
     path : Path
     **options
-        Of ``pandas.read_csv``; only `usecols` is also used for Parquet.
+        Options for ``pandas.read_csv``; only `usecols` is also used for Parquet.
     """
     import pandas as pd
 
@@ -117,7 +117,7 @@ def _read_parquet(path: Path, columns: Any) -> pd.DataFrame:
 
 
 def only_one(files: list[Path], what: str, folder: Path) -> Path | None:
-    """Return the one file whose name matches; None if none does, CohortError if several do."""
+    """Return the only file of a list; None if it is empty, CohortError if it has several files."""
     if len(files) > 1:
         names = ", ".join(file.name for file in files[:4])
         raise CohortError(

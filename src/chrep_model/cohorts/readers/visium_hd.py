@@ -24,7 +24,7 @@ from chrep_model.cohorts.readers.squares import sum_rows
 from chrep_model.errors import CohortError
 
 KIND = "Visium HD folder"
-#: µm; bins of 2 µm are mostly empty, and those of 16 µm are the coarsest that Space Ranger writes.
+#: Side in µm; bins of 2 µm are mostly empty, and 16 µm are the coarsest that Space Ranger writes.
 DEFAULT_BIN_UM = 16.0
 _BIN = re.compile(r"square_(\d{3})um")
 _LEAST_COVERED = 0.5
@@ -59,7 +59,7 @@ def _name(place: Path) -> str:
 
 
 def _choose(place: Path, bin_um: float | None) -> tuple[Path, float, int]:
-    """Return the folder of bins to read, the side of its bins, and how many to sum along a side."""
+    """Choose the bins to read: their folder, their side, and the number of bins to sum along a side."""
     found = _BIN.fullmatch(place.name)
     bins = {float(found[1]): place} if found else _bins(place)
     if bin_um is None:

@@ -19,9 +19,9 @@ from chrep_model.errors import CohortError
 from chrep_model.geometry import FloatArray
 
 KIND = "Xenium folder"
-#: Side of a square in µm: about that of a tile's centre, and enough cells to have counts.
+#: Side of a square in µm: about the centre of a tile, with enough cells for meaningful counts.
 DEFAULT_BIN_UM = 100.0
-#: µm per px of all Xenium instruments' own pictures.
+#: µm per px of the pictures taken by Xenium instruments.
 XENIUM_MPP = 0.2125
 _MATRIX = "cell_feature_matrix"
 _CELLS = ("cells.parquet", "cells.csv.gz", "cells.csv")
@@ -119,7 +119,7 @@ def _read(folder: Path, options: Options) -> CountsFile:
 
 
 def _own_mpp(folder: Path) -> float:
-    """Return the µm per px of the instrument's own pictures, which alignments refer to."""
+    """Return the µm per px of the instrument's pictures, to which alignments refer."""
     path = folder / "experiment.xenium"
     if not path.is_file():
         return XENIUM_MPP
@@ -155,7 +155,7 @@ def _cells(folder: Path) -> dict[str, tuple[float, float]]:
 
 
 def _onto_picture(um: FloatArray, xenium_mpp: float, alignment: Path) -> tuple[FloatArray, float]:
-    """Convert positions in µm to px of the H&E picture by its alignment; return the µm per px too."""
+    """Convert positions in µm to px of the H&E picture by its alignment; also return the µm per px."""
     table = read_table(alignment, header=None)
     remedy = f"Export {_ALIGNMENT} again."
     try:

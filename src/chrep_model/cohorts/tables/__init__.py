@@ -1,1 +1,1 @@
-"""Find the counts, names, positions and rows in use of a table of counts."""
+"""Parts of a table of counts: locate its datasets, and check counts, names, positions and captures."""

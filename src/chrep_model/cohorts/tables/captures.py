@@ -1,7 +1,7 @@
-"""Choose the rows of a table that are used: those under tissue, of one capture.
+"""Select the rows of a table that belong to one capture and are under tissue.
 
-A capture is one array with its own picture and its own pixels. Tables of several captures one below the other
-are common, and their positions mean nothing on one picture.
+A capture is one array of spots with its own picture. Tables often hold several captures, one below the other,
+whose positions refer to different pictures.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from chrep_model.cohorts.tables.names import plain, texts
 from chrep_model.errors import CohortError
 from chrep_model.geometry import FloatArray
 
-#: Columns of obs, in small letters without separators, whose values name captures for certain.
+#: Columns of obs, in lower case without separators, whose values certainly name captures.
 _CERTAIN = ("libraryid", "library", "capturearea", "captureareaid", "slideid", "arrayid")
-#: Columns that may name captures, or parts of one; their spots tell.
+#: Columns that name captures or parts of one; the positions of the spots decide which.
 _PERHAPS = (
     *("sectionid", "sampleid", "samplename", "sample", "section", "slide", "batch", "origident"),
     *("dataset", "patient", "patientid", "donor", "donorid", "puck", "imageid", "slice", "sliceid"),
 )
 COLUMNS = (*_CERTAIN, *_PERHAPS)
-#: What a spot is called by its place on the array: a barcode, a Visium HD bin, or column x row.
-_PLACE = re.compile(r"[ACGT]{14,}|s_\d{3}um_\d+_\d+|(?<![\d.])\d+x\d+(?![\d.])")
-#: So many of the spots share their place with another, and the places are those of several arrays.
+#: The part of a spot's name that identifies it on its array: a barcode, a Visium HD bin, or column x row.
+_BARCODE = re.compile(r"[ACGT]{14,}|s_\d{3}um_\d+_\d+|(?<![\d.])\d+x\d+(?![\d.])")
+#: If a larger share of spots has the position of another spot, the table holds several arrays.
 _SHARED = 0.05
-#: Fewer spots, and a few that share their place say nothing.
+#: With fewer spots, shared positions are no evidence.
 _FEWEST_SPOTS = 10
 MOST_CAPTURES = 200
-#: Nearer together than this, of the distance within each, and two lattices lie over one another.
+#: Spots of two groups are too near at less than this fraction of the distance within a group.
 _TOO_NEAR = 0.8
 _OVERLAP = 0.10
-#: Without a name that says captures, so many of the spots must lie too near, of groups of so many.
-_LIE_OVER, _FEWEST_OF_GROUP = 0.3, 20
+#: For columns with other names: the share of spots that must be too near, and the fewest spots of a group.
+_INTERLEAVED, _FEWEST_PER_GROUP = 0.3, 20
 
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
-    """A division of the rows into what may be captures.
+    """A division of a table's rows into groups that may be captures.
 
     Attributes
     ----------
     where : str
-        What says so, such as ``obs['library_id']``.
+        Source of the groups, such as ``obs['library_id']``.
     labels : ndarray
-        str (n,).
+        str (n,), group of each row.
     certain : bool
-        Whether it names captures whatever the positions look like.
+        Whether the groups are captures, regardless of the positions.
     named : bool
-        Whether its name says captures, samples or patients; any other column only counts where lattices of
-        spots lie over one another.
+        Whether the source is named after captures, samples or patients; any other column only counts if the
+        lattices of its groups' spots interleave.
     """
 
     where: str
@@ -72,13 +72,13 @@ class Grouping:
 
 
 def groupings(columns: Mapping[str, Any], spot_ids: Sequence[str]) -> list[Grouping]:
-    """Find all groupings of the rows that may be captures; those named for captures come first."""
+    """Find all groupings of the rows that may be captures, starting with columns named after captures."""
     found = []
     for name, values in sorted(columns.items(), key=lambda item: _rank(item[0])):
         labels = np.array([text.strip() for text in texts(values)])
         named = plain(name) in COLUMNS
         fewest = 1 if named else 2
-        if len(labels) == len(spot_ids) and fewest <= len(set(labels.tolist())) <= _most(len(labels)):
+        if len(labels) == len(spot_ids) and fewest <= len(set(labels.tolist())) <= _max_groups(len(labels)):
             found.append(Grouping(f"obs['{name}']", labels, plain(name) in _CERTAIN, named))
     if (ends := _by_barcode(spot_ids)) is not None:
         found.append(ends)
@@ -89,18 +89,18 @@ def _rank(name: str) -> int:
     return COLUMNS.index(plain(name)) if plain(name) in COLUMNS else len(COLUMNS)
 
 
-def _most(n_spots: int) -> int:
+def _max_groups(n_spots: int) -> int:
     return min(MOST_CAPTURES, max(n_spots // 3, 1))
 
 
 def _by_barcode(spot_ids: Sequence[str]) -> Grouping | None:
     """Group spots by their names without the barcode; certain if the same barcode occurs several times."""
-    found = [_PLACE.search(name) for name in spot_ids]
+    found = [_BARCODE.search(name) for name in spot_ids]
     if not all(found):
         return None
     places = [match.group() for match in found if match is not None]
     rest = [name.replace(place, "", 1).strip("-_ ") for name, place in zip(spot_ids, places, strict=True)]
-    if not 2 <= len(set(rest)) <= _most(len(rest)):
+    if not 2 <= len(set(rest)) <= _max_groups(len(rest)):
         return None
     shared = sum(count for count in Counter(places).values() if count > 1)
     certain = shared >= _SHARED * len(places)
@@ -115,29 +115,29 @@ def choose_rows(
     libraries: Sequence[str],
     path: Path,
 ) -> tuple[npt.NDArray[np.bool_], tuple[Finding, ...]]:
-    """Return which rows are of the wanted capture, and the findings.
+    """Return which rows belong to the wanted capture, and the findings.
 
     Parameters
     ----------
     found : sequence of Grouping
     wanted : str or None
-        Name of the capture; None where the table must hold a single one.
+        Name of the capture; None if the table must hold a single one.
     xy : ndarray
         (n, 2) positions.
     array : ndarray or None
-        (n, 2) places on the array.
+        (n, 2) positions on the array.
     libraries : sequence of str
         Names in ``uns["spatial"]``.
 
     Raises
     ------
     CohortError
-        Several captures and none was chosen, or there is none of this name.
+        There are several captures and none was chosen, or there is none of this name.
     """
     everything = np.ones(len(xy), bool)
     if wanted is not None:
-        return _wanted(found, wanted, libraries, everything, path)
-    # What is NaN or infinite is refused later, where it is used.
+        return _rows_of_capture(found, wanted, libraries, everything, path)
+    # NaN and infinite positions of the chosen rows are refused later.
     placed = np.asarray(np.isfinite(xy).all(axis=1))
     xy, array = xy[placed], None if array is None else array[placed]
     single = _single_lattice(xy)
@@ -152,7 +152,7 @@ def choose_rows(
                 "Choose one with library: NAME in a YAML manifest if they are different sections.",
             ),
         )
-    if _twice(xy, array) or (not single and _blocks_lie_over(xy)):
+    if _share_positions(xy, array) or (not single and _blocks_interleave(xy)):
         raise CohortError(
             "many spots lie on or between others, as on no array: these are several captures, and nothing "
             "says which spot is of which",
@@ -180,9 +180,9 @@ def _refuse_several(
     single: bool,
     path: Path,
 ) -> None:
-    """Raise CohortError where a grouping names captures, by its name or because their spots collide.
+    """Raise CohortError if a grouping names several captures, by its name or because their spots overlap.
 
-    `placed` are the rows that `xy` and `array` are of; `single` says whether all spots are of one lattice.
+    `placed` is the mask of the rows in `xy` and `array`; `single` tells whether all spots form one lattice.
     """
     if len(grouping.names) < 2:
         return
@@ -190,7 +190,7 @@ def _refuse_several(
     collide = (
         _collide(xy, array, labels)
         if grouping.named
-        else not single and _lie_over([xy[labels == name] for name in grouping.names])
+        else not single and _lattices_interleave([xy[labels == name] for name in grouping.names])
     )
     if grouping.certain or collide:
         raise CohortError(
@@ -201,7 +201,7 @@ def _refuse_several(
         )
 
 
-def _wanted(
+def _rows_of_capture(
     found: Sequence[Grouping],
     wanted: str,
     libraries: Sequence[str],
@@ -223,15 +223,15 @@ def _wanted(
 
 
 def _collide(xy: FloatArray, array: np.ndarray | None, labels: npt.NDArray[np.str_]) -> bool:
-    """Return whether spots of different groups lie on one another, as those of one array cannot."""
-    if _twice(xy, array):
+    """Return whether spots of different groups overlap, which is impossible on one array."""
+    if _share_positions(xy, array):
         return True
     groups = [xy[labels == name] for name in np.unique(labels)]
     groups = [group for group in groups if len(group) >= 3]
     for i, one in enumerate(groups):
         tree = _tree(one)
         near = tree.query(one, k=2)[0][:, 1]
-        if np.percentile(near, 5) < 0.6 * np.median(near):  # no lattice: cells lie as they please
+        if np.percentile(near, 5) < 0.6 * np.median(near):  # irregular, like cells: compare bounding boxes
             if any(_boxes_overlap(one, other) for other in groups[i + 1 :]):
                 return True
             continue
@@ -251,9 +251,9 @@ def _single_lattice(xy: FloatArray) -> bool:
     return bool(np.median(tree.query_ball_point(xy, 1.25 * pitch, return_length=True)) >= 4)
 
 
-def _lie_over(groups: Sequence[FloatArray]) -> bool:
-    """Return whether two groups of spots are both lattices, and one lies between the spots of the other."""
-    groups = [group for group in groups if len(group) >= _FEWEST_OF_GROUP]
+def _lattices_interleave(groups: Sequence[FloatArray]) -> bool:
+    """Return whether two groups of spots are lattices that interleave."""
+    groups = [group for group in groups if len(group) >= _FEWEST_PER_GROUP]
     for i, one in enumerate(groups):
         if (least := _least_distance(one)) is None:
             continue
@@ -261,29 +261,29 @@ def _lie_over(groups: Sequence[FloatArray]) -> bool:
         for other in groups[i + 1 :]:
             if _least_distance(other) is not None:
                 near = tree.query(other)[0] < _TOO_NEAR * least
-                if near.mean() > _LIE_OVER:
+                if near.mean() > _INTERLEAVED:
                     return True
     return False
 
 
 def _least_distance(xy: FloatArray) -> float | None:
-    """Return the distance between neighbours of a lattice; None if the spots form none."""
+    """Return the distance between neighbours of a lattice; None if the spots do not form a lattice."""
     near = _tree(xy).query(xy, k=2)[0][:, 1]
     least = float(np.percentile(near, 5))
     return least if least > 0.75 * float(np.median(near)) else None
 
 
-def _blocks_lie_over(xy: FloatArray) -> bool:
-    """Return whether the rows are two lattices, one after the other, as in concatenated tables."""
-    if len(xy) < 2 * _FEWEST_OF_GROUP:
+def _blocks_interleave(xy: FloatArray) -> bool:
+    """Return whether the rows are two interleaving lattices, one after the other (concatenated tables)."""
+    if len(xy) < 2 * _FEWEST_PER_GROUP:
         return False
-    # Where a spot first lies nearer to an earlier row than any two before it, another table begins.
+    # A new table begins where a spot is nearer to an earlier row than any two spots before it.
     distance, row = _tree(xy).query(xy, k=min(9, len(xy)))
     earlier = np.where(row < np.arange(len(xy))[:, None], distance, np.inf).min(axis=1)
     before = np.minimum.accumulate(earlier)
     begins = np.flatnonzero(earlier[1:] < _TOO_NEAR * before[:-1]) + 1
-    begins = begins[begins >= _FEWEST_OF_GROUP]
-    return any(_lie_over([xy[:start], xy[start:]]) for start in begins[:3].tolist())
+    begins = begins[begins >= _FEWEST_PER_GROUP]
+    return any(_lattices_interleave([xy[:start], xy[start:]]) for start in begins[:3].tolist())
 
 
 def _boxes_overlap(one: FloatArray, other: FloatArray) -> bool:
@@ -292,7 +292,7 @@ def _boxes_overlap(one: FloatArray, other: FloatArray) -> bool:
     return bool(shared > 0.5 * min(np.prod(np.ptp(group, axis=0)) for group in (one, other)))
 
 
-def _twice(xy: FloatArray, array: np.ndarray | None) -> bool:
+def _share_positions(xy: FloatArray, array: np.ndarray | None) -> bool:
     """Return whether many spots have exactly the same position as another."""
     for places in (xy, array):
         if places is not None and len(places) >= _FEWEST_SPOTS:
@@ -303,12 +303,12 @@ def _twice(xy: FloatArray, array: np.ndarray | None) -> bool:
 
 
 def under_tissue(values: Any, path: Path) -> tuple[npt.NDArray[np.bool_] | None, tuple[Finding, ...]]:
-    """Return which rows ``obs["in_tissue"]`` keeps, None for all of them, and the findings.
+    """Return which rows are under tissue by ``obs["in_tissue"]`` (None for all), and the findings.
 
     Raises
     ------
     CohortError
-        It keeps none.
+        No row is under tissue.
     """
     words = {"1": True, "true": True, "1.0": True, "yes": True}
     words |= {"0": False, "false": False, "0.0": False, "no": False}

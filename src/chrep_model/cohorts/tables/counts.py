@@ -1,4 +1,4 @@
-"""Find the raw counts of a table, and check that they can be counts."""
+"""Check that the matrices of a table can be raw counts, and convert them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from chrep_model.errors import CohortError
 if TYPE_CHECKING:
     from scipy import sparse
 
-#: What layers with raw counts are called, in small letters without separators; the likeliest first.
+#: Names of layers with raw counts, in lower case without separators; the likeliest first.
 LAYERS = ("counts", "rawcounts", "raw", "count", "umi", "umis", "umicounts", "rawumi", "rawcount", "xraw")
 REMEDY = "Put raw counts into X (not normalised, not log-transformed, not scaled)."
-#: Spots with so many genes have one of a single count, unless all counts were multiplied.
+#: A spot with this many genes has one that was counted once, unless all counts were multiplied.
 _MANY_GENES = 50
-#: Spots with so many genes have one that was counted twice, unless counts were cut to 0 and 1.
+#: A spot with this many genes has one that was counted twice, unless counts were reduced to 0 and 1.
 _SEVERAL_GENES = 20
-#: Totals that differ by less, of their mean, are those of normalised values that were rounded.
+#: Totals that differ by less than this fraction of their median come from normalised, rounded values.
 _SAME_TOTALS = 0.005
-#: Totals below this may be the same by design, such as in a table made for a test.
+#: Smaller totals may be equal by design, such as in test data.
 _LEAST_TOTAL = 100
 _NEARLY_ALL = 0.9
 
@@ -51,7 +51,7 @@ def impossible(values: Any) -> str | None:
 
 
 def multiplied(counts: sparse.csr_matrix) -> str | None:
-    """Return a finding if counts look normalised and rounded: nearly no spot has a gene counted once.
+    """Return why counts look normalised and rounded (hardly any spot has a gene counted once); else None.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def multiplied(counts: sparse.csr_matrix) -> str | None:
 
 
 def doubtful(counts: sparse.csr_matrix) -> str | None:
-    """Return why whole numbers are unlikely to be raw counts: only 0 and 1, or one total everywhere."""
+    """Return why whole numbers are unlikely to be raw counts (only 0 and 1, or equal totals); else None."""
     if counts.nnz == 0:
         return None
     totals = np.asarray(counts.sum(axis=1)).ravel()

@@ -1,4 +1,4 @@
-"""Names of spots and genes, and the translation of one table's gene names into another's."""
+"""Names of spots and genes in a table: clean-up, second names such as ids, and sums over repeated names."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from chrep_model.errors import CohortError
 if TYPE_CHECKING:
     from scipy import sparse
 
-# Columns of var that name the genes once more, in small letters without separators.
+# Columns of var with second names of the genes, in lower case without separators.
 ID_COLUMNS = ("geneids", "ensemblid", "ensemblgeneid", "featureid", "geneid", "ensembl", "ensg")
 SYMBOL_COLUMNS = (
     *("genesymbols", "genesymbol", "featurename", "genename", "genenames", "symbol", "symbols"),
     *("hgncsymbol", "genesname", "geneshortname"),
 )
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}")
-#: More of the columns than this under a repeated name, and it is the names that are wrong.
+#: With a larger share of columns under repeated names, the names are assumed to be wrong.
 _MOST_REPEATED = 0.10
 
 
@@ -61,8 +61,8 @@ def summed_genes(
     Returns
     -------
     genes, counts, ids, findings
-        As given where no name is repeated; otherwise a column each for every name, in the order of their
-        first appearance, the first one's id, and a finding that says so.
+        As given if no name is repeated; otherwise one column for each name, in the order of first appearance
+        and with the id of the first, and a finding about the sums.
 
     Raises
     ------
@@ -110,9 +110,9 @@ def other_names(columns: Collection[tuple[str, Any]], genes: tuple[str, ...]) ->
     Parameters
     ----------
     columns : collection of (str, values)
-        Those of ``var`` that may hold ids or symbols.
+        Columns of ``var`` that may hold ids or symbols.
     genes : tuple of str
-        Names of the genes: with Ensembl ids a column of symbols comes first, otherwise one of ids.
+        Names of the genes: for Ensembl ids symbols are preferred, otherwise ids.
     """
     wanted = (*SYMBOL_COLUMNS, *ID_COLUMNS) if are_ensembl(genes) else (*ID_COLUMNS, *SYMBOL_COLUMNS)
     for _, values in sorted(columns, key=lambda column: wanted.index(plain(column[0]))):
@@ -125,7 +125,7 @@ def other_names(columns: Collection[tuple[str, Any]], genes: tuple[str, ...]) ->
 
 
 def are_ensembl(genes: Sequence[str]) -> bool:
-    """Return whether most of some names are Ensembl ids."""
+    """Return whether most names are Ensembl ids."""
     looked = genes[:: max(1, len(genes) // 200)]
     return sum(ENSEMBL.match(gene) is not None for gene in looked) > len(looked) / 2
 

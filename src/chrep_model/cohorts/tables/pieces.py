@@ -1,6 +1,6 @@
-"""Locate the parts of an h5ad file that a section needs, without trusting the file.
+"""Locate the datasets of an h5ad file that a section needs, without trusting the file.
 
-Before any value is read the pieces are looked over, see `cohorts.hdf5`.
+They are checked with `cohorts.hdf5` before any value is read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from chrep_model.cohorts.tables.names import plain
 from chrep_model.errors import CohortError
 
 _FACTS = ("section", "patient", "individual", "um_per_px", "spot_diameter_px")
-#: Of ``uns["spatial"][LIBRARY]["scalefactors"]``.
+#: Entries of ``uns["spatial"][LIBRARY]["scalefactors"]``.
 _SCALE_FACTORS = (
     *("tissue_hires_scalef", "tissue_lowres_scalef", "spot_diameter_fullres"),
     *("microns_per_pixel", "bin_size_um"),
@@ -26,7 +26,7 @@ _WRITE_AGAIN = "Write the file again with a current anndata (adata.write_h5ad)."
 
 
 def locate(file: Any, path: Path) -> dict[str, Any]:
-    """Return the stored pieces of an h5ad that are read, by the names below.
+    """Return the datasets of an h5ad that a section needs, by name.
 
     Counts are under ``X``, ``layers/NAME`` and ``raw/X``, names under ``obs_names``, ``var_names`` and
     ``raw/var_names``, positions under ``xy`` (an array) or ``xy/COLUMN`` (a table), columns under
@@ -35,7 +35,7 @@ def locate(file: Any, path: Path) -> dict[str, Any]:
     Raises
     ------
     CohortError
-        One is missing, leads out of the file, or declares more than the file can hold.
+        A dataset is missing, is a link to another file, or declares more than the file can hold.
     """
     obs, var = (_needed(file, name, path) for name in ("obs", "var"))
     pieces = _counts_pieces(file, path)
@@ -74,7 +74,7 @@ def _counts_pieces(file: Any, path: Path) -> dict[str, Any]:
 
 
 def _column_pieces(frame: Any, where: str, wanted: tuple[str, ...], path: Path) -> dict[str, Any]:
-    """Find columns of a stored table by their plain names, with the categories that old files keep apart."""
+    """Find columns of a stored table by their plain names; old files store categories separately."""
     if not _is_group(frame):
         return {}
     pieces = {}
@@ -91,7 +91,7 @@ def _column_pieces(frame: Any, where: str, wanted: tuple[str, ...], path: Path) 
 
 
 def _may_name_captures(frame: Any, key: str) -> bool:
-    """Return whether a column has few enough categories to be captures, and lies in this file."""
+    """Return whether a column is stored in this file and has few enough categories to name captures."""
     import h5py
 
     if not isinstance(frame.get(key, getlink=True), h5py.HardLink) or not _is_group(frame[key]):
@@ -108,7 +108,7 @@ def _may_name_captures(frame: Any, key: str) -> bool:
 
 
 def other_layers(file: Any, pieces: dict[str, Any]) -> list[str]:
-    """Return the names of the layers that are not searched for counts; none of them is read."""
+    """Return the names of the layers that are not searched for counts."""
     layers = file.get("layers", ())
     return sorted(name for name in layers if f"layers/{name}" not in pieces)
 

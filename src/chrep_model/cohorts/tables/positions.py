@@ -1,4 +1,4 @@
-"""Find the positions of the spots, under any of the names that tables use for them."""
+"""Find the positions of the spots in a table, by the column names that common programs use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chrep_model.cohorts.tables.names import plain
 from chrep_model.errors import CohortError
 from chrep_model.geometry import FloatArray
 
-#: Names of the columns with x and y in px, in small letters without separators.
+#: Pairs of column names for x and y in px, in lower case without separators.
 _PAIRS = (
     ("pxlcolinfullres", "pxlrowinfullres"),
     ("x", "y"),
@@ -23,7 +23,7 @@ _PAIRS = (
     ("spatial1", "spatial2"),
     ("0", "1"),
 )
-#: Columns of obs that may be positions, but of another scale or in another order: named, never taken.
+#: Columns of obs that may be positions, but with unknown scale or order: only named in an error message.
 _MAYBE = (
     *("pxlcolinfullres", "pxlrowinfullres", "xpixel", "ypixel", "pixelx", "pixely"),
     *("imagecol", "imagerow", "x", "y", "xcentroid", "ycentroid"),
@@ -37,9 +37,9 @@ def by_name(columns: Mapping[str, Any], where: str, path: Path) -> FloatArray:
     Parameters
     ----------
     columns : mapping of str to values
-        In any order.
+        Columns of the table, in any order.
     where : str
-        What the table is called, for messages.
+        Name of the table, for messages.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def by_name(columns: Mapping[str, Any], where: str, path: Path) -> FloatArray:
     Raises
     ------
     CohortError
-        No known pair of names, or no numbers.
+        No known pair of names is present, or the columns are not numbers.
     """
     named = {plain(name): values for name, values in columns.items()}
     for x, y in _PAIRS:
@@ -64,7 +64,7 @@ def by_name(columns: Mapping[str, Any], where: str, path: Path) -> FloatArray:
 
 
 def from_array(values: Any, n_spots: int, where: str, path: Path) -> FloatArray:
-    """Check an array of positions, (n, 2), or (n, 3) with one z; return (x, y), (n, 2) float64."""
+    """Check an array of positions, (n, 2), or (n, 3) with constant z; return (x, y), (n, 2) float64."""
     xy = _numbers(values, where, path)
     if xy.shape == (n_spots, 3) and n_spots and np.ptp(xy[:, 2]) == 0:
         return np.ascontiguousarray(xy[:, :2])
@@ -83,7 +83,7 @@ def check_finite(xy: FloatArray, where: str, path: Path) -> None:
 
 
 def missing(obs_columns: Iterable[str], obsm_keys: Iterable[str], path: Path) -> CohortError:
-    """Return the error for a table without positions; it lists what may hold them."""
+    """Return the error for a table without positions; it lists columns that may hold them."""
     maybe = [f"obs['{name}']" for name in obs_columns if plain(name) in _MAYBE]
     maybe += [f"obsm['{key}']" for key in obsm_keys if "spatial" in key.lower() or "coord" in key.lower()]
     remedy = "Store the (x, y) of every spot centre, in px of the full-resolution image, there."
@@ -95,7 +95,7 @@ def missing(obs_columns: Iterable[str], obsm_keys: Iterable[str], path: Path) ->
 
 
 def array_indices(row: Any, col: Any, n_spots: int) -> np.ndarray | None:
-    """Return (row, col) of each spot on its array, (n, 2) int64; None if they are no whole numbers."""
+    """Return (row, col) of each spot on its array, (n, 2) int64; None if they are not whole numbers."""
     try:
         both = np.column_stack([_flat(row), _flat(col)]).astype(np.float64)
     except (TypeError, ValueError):

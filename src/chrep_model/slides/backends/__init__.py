@@ -1,7 +1,7 @@
-"""Readers of slide files, one per file; `Slide` is the only caller.
+"""Readers of slide files, one module per family of formats; `Slide` is the only caller.
 
-A reader knows one family of formats. It says which levels a file has and returns pixels of a region inside a
-level; padding, scale, pyramids and tiles are made above it, once for all of them.
+A reader lists the levels of a file and returns the pixels of a region inside a level. Padding, scale,
+pyramids and tiles are the same for all formats, and implemented in `Slide` and the modules beside it.
 """
 
 from __future__ import annotations
@@ -20,50 +20,49 @@ from chrep_model.errors import ChrepError, SlideError
 RgbArray = npt.NDArray[np.uint8]
 
 PIXELS = 2
-"""Version of how files become pixels. It rises when some come out otherwise: what was stored is made anew."""
+"""Version of the decoding, increased when it changes pixels, so that stored embeddings are computed again."""
 
 COPY_AGAIN = "Copy or download the file again."
 
-# A picture without tiles has to be decoded whole; beyond this it would fill the memory of most machines.
+# Largest picture without tiles; it has to be decoded as a whole, in memory.
 MAX_DECODED_PX = 2_000_000_000
 
-# Mean grey value; channels that nobody names and that are darker are fluorescence, as glass is bright.
+# Unnamed channels with a smaller mean grey value are fluorescence, because the glass of H&E slides is bright.
 DARK = 80.0
 
-# Smaller files are hashed whole, larger ones by their size and by blocks spread over them.
+# Smaller files are hashed as a whole, larger ones by their size and some blocks spread over the file.
 _WHOLE_BYTES = 64 * 2**20
 _BLOCKS, _BLOCK_BYTES = 64, 256 * 2**10
 
 
 class NeedsOpenSlideError(ChrepError):
-    """The file is a slide, but of a vendor's format that is left to OpenSlide; the message names it."""
+    """Raised for a slide in a vendor's format that only OpenSlide reads; the message names the format."""
 
 
 class Backend(ABC):
-    """An open slide file, as `Slide` uses it.
+    """Base class of readers: an open slide file with its levels and pixels.
 
     Attributes
     ----------
     path
         The file (or folder) that was opened.
     shapes
-        (rows, cols) of each level, the largest first, strictly decreasing: of the picture alone, where a file
-        pads its levels.
+        (rows, cols) of each level without padding, the largest first, strictly decreasing.
     downsamples
-        Level-0 pixels per pixel of each level, where the format says it; ``None`` where it follows from the
+        Level-0 pixels per pixel of each level, if the format states them; ``None`` if they follow from the
         sizes.
     chunks
-        (rows, cols) of what each level is decoded in, so that callers can ask for whole ones.
+        (rows, cols) of the units in which each level is decoded; reading whole ones is most efficient.
     mpp_xy
-        µm per pixel of level 0 across and down as the file gives them, unchecked; ``None`` where it does not.
+        µm per pixel of level 0 across and down as stated in the file, unchecked; ``None`` if not stated.
     properties
-        What else is known: ``format``, and where known ``vendor``, ``objective``, ``compression``.
+        Other facts: ``format``, and if known ``vendor``, ``objective`` and ``compression``.
     scenes
-        Names of the pictures in the file that could be the slide, where it holds several; else empty.
+        Names of the pictures that can be the slide in a file with several; else empty.
     part
-        Which of `scenes` it is; empty where there is one picture.
+        Name of the open picture among `scenes`; empty if there is only one picture.
     bounds
-        (x, y, width, height) in level-0 pixels of the scanned part, where the format has a larger canvas.
+        (x, y, width, height) of the scanned part in level-0 pixels, for formats with a larger canvas.
     """
 
     path: Path
@@ -78,11 +77,11 @@ class Backend(ABC):
 
     @abstractmethod
     def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
-        """Return a new uint8 array (height, width, 3) of a region that lies inside the level; thread-safe."""
+        """Read a region inside a level as a new uint8 array (height, width, 3); thread-safe."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release the file; further reads are errors."""
+        """Close the file; later reads raise an error."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -93,8 +92,8 @@ class Backend(ABC):
 def fingerprint(path: Path) -> str:
     """Return a hex digest that identifies the content of a file.
 
-    SHA-256 of the whole content below 64 MiB. Above, reading everything would take minutes on a network disk:
-    SHA-256 of the size and of 64 blocks of 256 KiB spread evenly, the first and the last bytes among them.
+    SHA-256 of the whole content below 64 MiB. For larger files, which would take minutes to read on a network
+    disk, SHA-256 of the size and of 64 evenly spread blocks of 256 KiB, including the first and last bytes.
     """
     size = path.stat().st_size
     digest = hashlib.sha256()
@@ -128,7 +127,7 @@ def chosen_scene(scene: str, scenes: Sequence[str], path: Path) -> int:
     Raises
     ------
     SlideError
-        There is no such scene; the message names those that there are.
+        There is no such scene; the message lists the existing ones.
     """
     if scene in scenes:
         return scenes.index(scene)

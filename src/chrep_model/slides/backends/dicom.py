@@ -1,6 +1,6 @@
-"""Read the pixel spacing of each level of a DICOM slide; OpenSlide gives that of the largest level alone.
+"""Pixel spacing of each level of a DICOM slide, which OpenSlide returns for the largest level only.
 
-Only the header of each file is read, up to the functional groups that its frames share; pixels are left to
+Only the header of each file is read, up to the functional groups shared by its frames; pixels are read by
 OpenSlide. Source: DICOM PS3.3 C.8.12.4 (whole slide microscopy image).
 """
 
@@ -20,20 +20,20 @@ _MAX_FILES = 256
 
 
 def pixel_sizes(file: Path, sizes: Sequence[tuple[int, int]]) -> tuple[tuple[float, float] | None, ...]:
-    """Return how much each level of a DICOM slide is reduced, by its own pixel spacing.
+    """Compute the reduction factors of a DICOM slide's levels from their pixel spacing.
 
     Parameters
     ----------
     file
-        Any file of the series; the others lie beside it.
+        Any file of the series; the others are in the same folder.
     sizes
         (rows, cols) of each level, the largest first.
 
     Returns
     -------
     tuple
-        For each level the level-0 pixels per pixel (down, across), or None where its file does not say; empty
-        where the largest one does not.
+        Level-0 pixels per pixel (down, across) of each level, or None if its file has no pixel spacing; empty
+        if that of the largest level is missing.
     """
     own = _header(file)
     levels = [] if own is None else [own, *(_header(other) for other in _beside(file))]
@@ -59,7 +59,7 @@ def _beside(file: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Header:
-    """Series of a DICOM file, size of its picture, and mm per pixel (down, across)."""
+    """Header of a DICOM file: its series, the size of its picture, and mm per pixel (down, across)."""
 
     series: str
     rows: int
@@ -68,7 +68,7 @@ class _Header:
 
 
 def _header(file: Path) -> _Header | None:
-    """Read the header of a DICOM file; None if it is no level of a slide or has no pixel spacing."""
+    """Read the header of a DICOM file; None if it is not a level of a slide or has no pixel spacing."""
 
     def is_behind(tag: Any, *_: Any) -> bool:
         return int(tag) > _SHARED_GROUPS
@@ -85,6 +85,6 @@ def _header(file: Path) -> _Header | None:
         down, across = (float(mm) for mm in shared.PixelMeasuresSequence[0].PixelSpacing)
         rows, cols = int(found.TotalPixelMatrixRows), int(found.TotalPixelMatrixColumns)
         series = str(found.SeriesInstanceUID)
-    except Exception:  # of a damaged header pydicom can raise anything; the sizes of the levels tell then
+    except Exception:  # pydicom may raise any error for a damaged header; factors then follow from the sizes
         return None
     return _Header(series, rows, cols, (down, across)) if min(down, across) > 0 else None

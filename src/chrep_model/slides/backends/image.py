@@ -1,6 +1,6 @@
 """Read plain JPEG, PNG, JPEG 2000, WebP and BMP files: no levels, tiles or scale.
 
-They are decoded whole, once, when pixels are first asked for.
+A file is decoded as a whole when pixels are first read.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _READERS: dict[bytes, type[ImageFile.ImageFile]] = {
     b"\xff\x4f\xff\x51": Jpeg2KImageFile,
     b"BM": BmpImageFile,
 }
-_WEBP = (b"RIFF", b"WEBP")  # with the size of the file between them
-_ORIENTATION = 0x0112  # of EXIF
+_WEBP = (b"RIFF", b"WEBP")  # at both ends of the header, with the size of the file between them
+_ORIENTATION = 0x0112  # EXIF tag
 _MODES = ("RGB", "RGBA", "P")
 _BAND_ROWS = 1024
 
@@ -44,7 +44,7 @@ class ImageBackend(Backend):
     Raises
     ------
     SlideError
-        It is damaged, not in colour, or larger than can be decoded.
+        The file is damaged, not in colour, or too large to decode.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,13 +54,13 @@ class ImageBackend(Backend):
             self.properties = {"format": str(image.format), **_orientation(image)}
         self.shapes = ((height, width),)
         self.chunks = ((512, 512),)
-        self.mpp_xy = None  # dots per inch say how to print a picture, not how it was taken
+        self.mpp_xy = None  # dots per inch are for printing, not the scale of the scan
         self._lock = threading.Lock()
         self._pixels: RgbArray | None = None
         self._closed = False
 
     def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
-        """Return a new uint8 array (height, width, 3) of a region that lies inside the image."""
+        """Read a region inside the image as a new uint8 array (height, width, 3)."""
         with self._lock:
             if self._closed:
                 raise SlideError("the slide has been closed", path=self.path)
@@ -76,7 +76,7 @@ class ImageBackend(Backend):
 
 
 def knows(head: bytes) -> bool:
-    """Return whether a file begins (first 16 bytes) like one of the picture formats read here."""
+    """Return whether a file's first 16 bytes are those of a picture format that is read here."""
     return _reader(head) is not None
 
 
@@ -89,29 +89,29 @@ def _reader(head: bytes) -> type[ImageFile.ImageFile] | None:
 def _orientation(image: ImageFile.ImageFile) -> dict[str, str]:
     try:
         return orientation(image.getexif().get(_ORIENTATION))
-    except Exception:  # damaged EXIF data say nothing
+    except Exception:  # damaged EXIF data are ignored
         return {}
 
 
 def is_slide(path: Path) -> bool:
-    """Return whether the header is that of a colour picture that can be decoded; may raise if damaged."""
+    """Return whether a file's header is that of a colour picture that can be read; may raise if damaged."""
     with _open(path):
         return True
 
 
 def _open(path: Path) -> ImageFile.ImageFile:
-    """Read the header, and check that the picture can be used.
+    """Read the header of a picture, and check that it can be used.
 
-    The classes of Pillow are called themselves: `PIL.Image.open` warns above 89 megapixels, a usual size for
-    a slide, fails above 179, and can be told otherwise only for the whole process. The limit here is ours.
+    Pillow's classes are called directly, because `PIL.Image.open` warns above 89 megapixels, a usual size for
+    a slide, and fails above 179; these limits can only be changed for the whole process.
     """
     with path.open("rb") as file:
         reader = _reader(file.read(16))
-    if reader is None:  # it has changed since it was looked at
+    if reader is None:  # the file has changed since `knows`
         raise _damaged(path, ValueError("no picture"))
     try:
         image = reader(path)
-    except Exception as error:  # Pillow raises whatever the damage leads it to
+    except Exception as error:  # Pillow may raise any error for a damaged file
         raise _damaged(path, error) from error
     width, height = image.size
     if width * height > MAX_DECODED_PX:

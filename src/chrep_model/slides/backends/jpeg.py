@@ -1,4 +1,4 @@
-"""Check that JPEG streams are complete: libjpeg fills what is missing with grey and only warns."""
+"""Check that JPEG streams are complete, because libjpeg fills missing pixels with grey and only warns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 _END = b"\xff\xd9"
 _FRAMES = set(range(0xFFC0, 0xFFD0)) - {0xFFC4, 0xFFC8, 0xFFCC}
 _SEQUENTIAL, _SCAN, _RESTARTS, _LAST = (0xFFC0, 0xFFC1), 0xFFDA, 0xFFDD, 0xFFD9
-# Bits that could follow a stream. What is complete does not care which.
+# Bytes to append to a stream; the pixels of a complete one do not depend on them.
 _FILLINGS = (b"\0" * 64, b"\x55" * 64, b"\xaa" * 64, b"\xfe" * 64)
 
 Decode = Callable[[bytes], npt.NDArray[np.uint8]]
@@ -23,7 +23,7 @@ def frame_size(data: bytes) -> tuple[int, int]:
     Raises
     ------
     ValueError
-        There is none.
+        The stream has no frame header.
     """
     for marker, at in _segments(data):
         if marker in _FRAMES and at + 7 <= len(data):
@@ -35,20 +35,20 @@ def frame_size(data: bytes) -> tuple[int, int]:
 def complete(data: bytes, decode: Decode) -> bytes:
     """Check that a JPEG stream holds all of its pixels, and return it.
 
-    Whatever lies behind its end mark is no part of it. A stream without the mark is taken where its pixels
-    are the same whichever bits follow it, so that none of them can be missing.
+    Bytes after its end marker are dropped. A stream without the marker is accepted if its pixels do not
+    depend on the bytes that follow, which proves that none are missing.
 
     Parameters
     ----------
     data
-        The stream; perhaps without its tables, and with bytes behind its end.
+        The stream; may lack its tables, and may have bytes after its end.
     decode
-        Decodes a stream.
+        Function that decodes a stream.
 
     Raises
     ------
     ValueError
-        It ends too early.
+        The stream is truncated.
     """
     if data.rfind(_END, max(len(data) - 64, 0)) >= 0:
         return data
@@ -57,15 +57,15 @@ def complete(data: bytes, decode: Decode) -> bytes:
         return data[: seen[-1][1]]
     frames = [at for marker, at in seen if marker in _FRAMES]
     scans = [at for marker, at in seen if marker == _SCAN]
-    # Where a scan or an interval is missing as a whole, nothing is left to be filled in differently.
+    # The test with different bytes cannot detect that a whole scan or restart interval is missing.
     simple = len(frames) == len(scans) == 1 and not any(marker == _RESTARTS for marker, _ in seen)
     simple = simple and any(marker in _SEQUENTIAL for marker, _ in seen)
-    if not simple or data[frames[0] + 7] != data[scans[0] + 2]:  # as many colours in the scan as there are
+    if not simple or data[frames[0] + 7] != data[scans[0] + 2]:  # the scan must hold all colours
         raise ValueError("its JPEG data end too early")
     body = data.rstrip(b"\0")
-    if body.endswith(b"\xff") and len(body) < len(data):  # a byte of the scan, which a zero always follows
+    if body.endswith(b"\xff") and len(body) < len(data):  # 0xff in a scan is always followed by 0
         body += b"\0"
-    # One or two zeros at the end may be of the scan itself; more are there to fill up.
+    # One or two zeros at the end may belong to the scan; more are padding.
     for scan in (body, data) if 0 < len(data) - len(body) <= 2 else (body,):
         first, *others = (decode(scan + filling + _END) for filling in _FILLINGS)
         if all(np.array_equal(first, other) for other in others):
@@ -74,7 +74,7 @@ def complete(data: bytes, decode: Decode) -> bytes:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield each marker of a JPEG stream with the position behind it, up to the end."""
+    """Yield each marker of a JPEG stream, and the position after it."""
     at = 2
     while at + 2 <= len(data):
         marker = int.from_bytes(data[at : at + 2], "big")
@@ -88,7 +88,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
             return
         yield marker, at + 2
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == _SCAN:  # its data: any other mark than a stuffed byte or a restart ends them
+        if marker == _SCAN:  # scan data end at the first marker that is neither a stuffed byte nor a restart
             while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1 and (
                 data[at + 1] == 0 or 0xD0 <= data[at + 1] <= 0xD7
             ):

@@ -1,8 +1,8 @@
-"""Compute how a level of a pyramid lies on level 0: its reduction factor, and which part is padding.
+"""Computation of a pyramid level's reduction factor, and of the part of the level that is padding.
 
-Sizes alone do not always tell. 768 x 1024 pixels of 3003 x 4003 may be a reduction by 3.91, or one by 4 that
-is padded to whole tiles of 256. Where several readings are possible, the pixels decide: the level is compared
-with a finer one, reduced, at a few places that show structure.
+The sizes may be ambiguous: a level of 768 x 1024 pixels may be 3003 x 4003 pixels reduced by 3.91, or reduced
+by 4 and padded to whole tiles of 256. The pixels then decide: the level is compared with a reduced finer one
+at a few places that show structure.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from chrep_model.slides.backends import RgbArray
 
 Shape = tuple[int, int]
 Read = Callable[[int, int, int, int], RgbArray]
-"""Takes row, col, height and width of a region inside a level, and returns its pixels."""
+"""Function that returns the pixels of a region inside a level, given its row, col, height and width."""
 Claim = Literal["of this", "some", "nothing"]
 Pixels = npt.NDArray[np.float32]
 
-_SAME = 0.002  # factors this near to a whole number were computed from rounded sizes
-_ALIGNMENTS = (16, 8)  # pixels, besides those of a tile, that encoders pad pictures to
-_WHOLE_PX = 2_400_000  # a level up to this size is looked at as a whole: no more than nine parts of others
-_PART, _BLOCK = 512, 16  # pixels a side of what is read at once, and within which variation is looked for
-_WINDOW, _REGION = 48, 1024  # pixels a side of what is compared, in the coarser and in the finer level
+_SAME = 0.002  # relative distance within which a factor is rounded to a whole number
+_ALIGNMENTS = (16, 8)  # pixels to which encoders pad pictures, besides whole tiles
+_WHOLE_PX = 2_400_000  # a level up to this size is searched as a whole, a larger one in nine parts
+_PART, _BLOCK = 512, 16  # side in pixels of a part, and of the blocks whose variation is measured
+_WINDOW, _REGION = 48, 1024  # side in pixels of the compared windows, in the coarser and in the finer level
 _STRUCTURE = 4.0  # standard deviation of grey values; less is glass and noise
-_SAME_GLASS = 12.0  # largest difference of grey values where nothing but glass is seen
-# How well a level has to agree with the finer one: (correlation, difference of grey values).
+_SAME_GLASS = 12.0  # largest difference of grey values between two windows of glass
+# Least agreement of a level with the finer one: (correlation, difference of grey values).
 _OWN, _OTHERS = (0.3, 64.0), (0.6, 32.0)
 _CLEARLY_BETTER = 0.05
-_CONTRAST = 2.5  # how many times the contrast of the finer level, at most, and at least one part in so many
-_COLOUR = (4.0, 0.6)  # largest difference in colour: grey values, and share of the colour that there is
-# Drawings have a high standard deviation of grey values and most pixels in the four commonest colours.
+_CONTRAST = 2.5  # largest ratio of contrasts between the two levels, in either direction
+_COLOUR = (4.0, 0.6)  # largest difference in colour: grey values, and share of the colour
+# Drawings have a high standard deviation of grey values, and most pixels in their four most common colours.
 _EDGES, _FLAT = 25.0, 0.85
 
 
@@ -50,7 +50,7 @@ class Placing:
     factor
         Level-0 pixels per pixel of the level.
     shape
-        (rows, cols) of the level that are picture; what lies to the right of them and below is padding.
+        (rows, cols) of the picture in the level; the rows and columns beyond are padding.
     """
 
     factor: float
@@ -60,8 +60,7 @@ class Placing:
 def whole_factors(base: Shape, shape: Shape) -> list[int]:
     """Return the whole factors that can reduce level 0 to the size of a level, the likeliest first.
 
-    Both sides have to be those of level 0 divided by the factor and rounded to one of the two whole numbers
-    beside: programs cut off, round, or round up.
+    Both sides must be those of level 0 divided by the factor and rounded down or up.
     """
     low, high = 1, min(base)
     for whole, part in zip(base, shape, strict=True):
@@ -85,16 +84,16 @@ def factor_by_size(base: Shape, shape: Shape) -> float:
 
 
 def placings(base: Shape, shape: Shape, tile: Shape | None, said: float | None = None) -> list[Placing]:
-    """Return the possible placings on level 0 of a level of this size, the likeliest first; may be empty.
+    """Return all factors and sizes without padding that a level may have, the likeliest first; may be empty.
 
     Parameters
     ----------
     base, shape
-        (rows, cols) of level 0 and of the level as it is stored.
+        (rows, cols) of level 0 and of the level as stored.
     tile
-        (rows, cols) of the tiles of the level; ``None`` where it has none.
+        (rows, cols) of the level's tiles; ``None`` if it has none.
     said
-        The factor that the file gives, if it does.
+        The factor stated in the file, if any.
     """
     if not all(1 <= part < whole for part, whole in zip(shape, base, strict=True)):
         return []
@@ -107,7 +106,7 @@ def placings(base: Shape, shape: Shape, tile: Shape | None, said: float | None =
     found += [Placing(float(factor), shape) for factor in whole]
     grids = [tile] if tile else []
     grids += [(side, side) for side in _ALIGNMENTS]
-    # Programs halve and quarter as a rule, and some pad each level before they make the next one of it.
+    # Most programs use powers of 2, and some compute each level from the padded one before.
     halved = [2**power for power in range(1, max(base).bit_length())]
     found += [_padded(base, shape, f) for f in halved if any(_fills(base, shape, f, grid) for grid in grids)]
     ratio = max(base) / max(shape)
@@ -122,22 +121,22 @@ def placings(base: Shape, shape: Shape, tile: Shape | None, said: float | None =
 
 
 def busiest(read: Read, shape: Shape) -> list[tuple[float, float]]:
-    """Return where each quarter of a picture varies most, as fractions (down, across) of its size.
+    """Return the position with most variation in each quarter of a picture, as fractions (down, across).
 
-    A picture of up to 2.4 megapixels is looked at as a whole, of a larger one nine parts.
+    A picture of up to 2.4 megapixels is searched as a whole, a larger one in nine parts.
     """
     rows, cols = shape
     if rows * cols <= _WHOLE_PX:
         starts = [list(range(0, n, _PART)) for n in shape]
     else:
-        # Most tiles have 256 pixels a side, or 512: few are decoded where the parts begin with one.
+        # Most tiles have a side of 256 or 512 pixels: parts aligned with tiles need fewer of them decoded.
         starts = [[max(0, n * i // 6 - _PART // 2) // 256 * 256 for i in (1, 3, 5)] for n in shape]
     corners = [(row, col) for row in starts[0] for col in starts[1]]
     found: dict[tuple[bool, bool], tuple[float, float, float]] = {}
     for top, left in corners:
         height, width = min(_PART, rows - top), min(_PART, cols - left)
         grey = np.zeros((height, width))
-        with suppress(Exception):  # damaged or empty there: told of when it is read
+        with suppress(Exception):  # damaged or empty there: reported when it is read
             grey = read(top, left, height, width).mean(axis=2)
         side = min(_BLOCK, height, width)
         down, across = height // side, width // side
@@ -161,22 +160,22 @@ def fitting(
     places: Sequence[tuple[float, float]],
     claim: Claim,
 ) -> Placing | None:
-    """Return the placing under which a level shows the same as a finer one; ``None`` if there is none.
+    """Return the placing for which a level shows the same as a finer level; ``None`` if there is none.
 
     Parameters
     ----------
     possible
-        See `placings`; of equally good ones the first is taken.
+        Candidates, see `placings`; the first of equally good ones is returned.
     level, finer
-        Read the level, and the finer one that it is compared with.
+        Functions that read the level, and the finer one to compare with.
     finer_placing
-        How the finer one lies on level 0.
+        Placing of the finer level on level 0.
     places
-        Where to compare, see `busiest`.
+        Positions to compare, see `busiest`.
     claim
-        What the file says: that it is a level ``"of this"`` very picture, which it then must only not
-        contradict; that it is one of ``"some"`` picture; or ``"nothing"``. What cannot be compared is taken
-        for what the file says that it is.
+        Statement of the file: the level is ``"of this"`` picture, which the pixels then must only not
+        contradict; it is a level of ``"some"`` picture; or ``"nothing"``. If the levels cannot be compared,
+        the statement decides.
     """
     least, most = _OWN if claim == "of this" else _OTHERS
     area = min(p.shape[0] for p in possible), min(p.shape[1] for p in possible)
@@ -190,7 +189,7 @@ def fitting(
             row, col = (
                 min(max(round(at * n - side / 2), 0), n - side) for at, n in zip(place, area, strict=True)
             )
-            with suppress(Exception):  # damaged or empty there: told of when it is read
+            with suppress(Exception):  # damaged or empty there: reported when it is read
                 seen = level(row, col, side, side).astype(np.float32)
                 windows.append((seen, _reductions(finer, finer_placing.shape, factor, row, col, side)))
         if windows:
@@ -207,9 +206,8 @@ def fitting(
 def _agreement(windows: Sequence[tuple[Pixels, list[Pixels]]]) -> tuple[float, float]:
     """Return the correlation of a level with a finer one over some windows, and their mean difference.
 
-    Each window comes with what the finer level looks like there, reduced in one way or another; the way that
-    agrees best is the one that the file was written with. A mask follows the tissue as a level does, but is
-    colourless or far richer in contrast: it correlates with nothing.
+    Each window comes with the same part of the finer level, reduced in several ways; the one that agrees best
+    counts. A mask has the outline of the tissue too, but differs in colour or contrast; its correlation is 0.
     """
     structured = [window for window in windows if window[0].mean(axis=2).std() >= _STRUCTURE]
     best = (-1.0, math.inf)
@@ -224,7 +222,7 @@ def _agreement(windows: Sequence[tuple[Pixels, list[Pixels]]]) -> tuple[float, f
             continue
         grey = [(seen.mean(axis=2), reduced.mean(axis=2)) for seen, reduced in pairs]
         alike, contrast = _correlation(grey)
-        if min(grey[0][0].shape) > 4:  # scanners sharpen, and place pixels half a pixel off
+        if min(grey[0][0].shape) > 4:  # scanners sharpen, and shift by half a pixel
             alike = max(alike, _correlation([(_smoothed(a), _smoothed(b)) for a, b in grey])[0])
         best = max(best, (alike if 1 / _CONTRAST <= contrast <= _CONTRAST else 0.0, different))
     return best
@@ -246,7 +244,7 @@ def _same_colours(pairs: Sequence[tuple[Pixels, Pixels]]) -> bool:
 
 
 def _reductions(finer: Read, shape: Shape, factor: float, row: int, col: int, side: int) -> list[Pixels]:
-    """Return a window of the finer level reduced in different ways: by means, or by every nth pixel."""
+    """Return a window of the finer level reduced in several ways: by means, or by every nth pixel."""
     corner = math.floor(row * factor), math.floor(col * factor)
     size = math.ceil(side * factor) + 1
     inside = min(corner[0] + size, shape[0]) - corner[0], min(corner[1] + size, shape[1]) - corner[1]
@@ -269,7 +267,7 @@ def _smoothed(grey: Pixels) -> Pixels:
 
 
 def _can_be(base: Shape, shape: Shape, tile: Shape | None, factor: float) -> bool:
-    """Return whether a factor from the file fits the sizes, which may be rounded or padded up to a tile."""
+    """Return whether a factor stated in the file fits the sizes, which may be rounded or padded to a tile."""
     room = tile or (0, 0)
     return factor > 1 + _SAME and all(
         whole / factor - 1 < part < whole / factor + 1 + more
@@ -296,14 +294,14 @@ def _fills(base: Shape, shape: Shape, factor: int, grid: Shape, more: Shape = (0
 
 
 def is_drawn(read: Read, shape: Shape) -> bool:
-    """Return whether a picture is drawn, like a mask: only a few colours even where it varies most."""
+    """Return whether a picture is a drawing, such as a mask, with few colours even where it varies most."""
     parts = []
     for place in busiest(read, shape):
         side = min(_WINDOW, *shape)
         row, col = (
             min(max(round(at * n - side / 2), 0), n - side) for at, n in zip(place, shape, strict=True)
         )
-        with suppress(Exception):  # damaged or empty there: told of when it is read
+        with suppress(Exception):  # damaged or empty there: reported when it is read
             part = read(row, col, side, side)
             if part.mean(axis=2).std() >= _EDGES:
                 parts.append((part >> 4).reshape(-1, 3).astype(np.int64) @ np.array([256, 16, 1]))

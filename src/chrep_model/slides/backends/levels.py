@@ -1,4 +1,4 @@
-"""Place the levels of a pyramid on level 0, for formats that say which levels belong together."""
+"""Placing of a pyramid's levels on level 0, for formats that state which levels belong together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from chrep_model.slides.backends import RgbArray
 from chrep_model.slides.backends.level_geometry import Placing, Shape, busiest, fitting, placings
 
 ReadLevel = Callable[[int, int, int, int, int], RgbArray]
-"""Takes number of the level, row, col, height and width of a region inside it, and returns its pixels."""
+"""Function that returns the pixels of a region, given the level's number, row, col, height and width."""
 
 
 def placed_levels(
@@ -19,13 +19,13 @@ def placed_levels(
     Parameters
     ----------
     sizes
-        (rows, cols) of each level as it is stored, the largest first.
+        (rows, cols) of each level as stored, the largest first.
     tiles
         (rows, cols) of the tiles of each level.
     said
-        Level-0 pixels per pixel of each level as the file says, or None.
+        Level-0 pixels per pixel of each level as stated in the file, or None.
     read
-        Reads a level; asked only where sizes and what is said leave several possibilities.
+        Function that reads a level; called only if `sizes` and `said` are ambiguous.
     """
     kept = [(0, Placing(1.0, sizes[0]))]
     for number in range(1, len(sizes)):
@@ -46,7 +46,7 @@ def placed_levels(
 
 
 def common_factor(said: tuple[float, float] | None) -> float | None:
-    """Return the mean of the factors down and across; None if there are none, or they differ."""
+    """Return the mean of the factors down and across; None if they are unknown or differ."""
     if said is None:
         return None
     down, across = said

@@ -1,7 +1,7 @@
-"""Read OME-Zarr (zarr v2 and v3): alone, in a SpatialData store, or as bioformats2raw writes it.
+"""Read OME-Zarr (zarr v2 and v3): single images, SpatialData stores, and the output of bioformats2raw.
 
-Zarr fills a chunk that is not there with zeros, as stores leave empty chunks out. A chunk that was there when
-the slide was opened and is gone when it is read is therefore looked for, and is an error.
+Zarr reads a missing chunk as zeros, because stores omit empty chunks. A chunk that existed when the slide was
+opened and is missing when it is read is therefore detected here, and is an error.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     import zarr
 
 _TILE = 512
-# An unnamed fourth channel is alpha where this share of its middle is opaque or clear.
+# An unnamed fourth channel is alpha if this share of its central pixels is fully opaque or transparent.
 _OPAQUE, _MIDDLE_PX = 0.98, 1024
-# Smaller images are hashed whole, larger ones by names and sizes of all chunks and the content of some.
+# Smaller images are hashed as a whole, larger ones by names and sizes of all chunks and the content of some.
 _WHOLE_BYTES = 64 * 2**20
 _SAMPLED, _SAMPLE_BYTES = 64, 256 * 2**10
 _CONVERT = (
@@ -44,20 +44,21 @@ _CONVERT = (
 class OmeZarrBackend(TiledBackend):
     """An H&E image in an OME-Zarr folder.
 
-    Of several images, as in a SpatialData store, the largest that is RGB in uint8 unless one is chosen; what
-    is called label, macro, thumbnail, hires or lowres comes last. Of a stack or a series the first plane.
+    Of several images, as in a SpatialData store, the largest uint8 RGB image is used unless one is chosen;
+    images called label, macro, thumbnail, hires or lowres come last. Of a stack or series the first plane is
+    used.
 
     Parameters
     ----------
     path
         The folder.
     scene
-        Name or number of the image, where there are several.
+        Name or number of the image, if there are several.
 
     Raises
     ------
     SlideError
-        There is no image in it, or it is not RGB in uint8, or the metadata are damaged or not safe to read.
+        The folder has no image, the image is not uint8 RGB, or the metadata are damaged or not safe to read.
     """
 
     def __init__(self, path: Path, scene: str | None = None) -> None:
@@ -101,23 +102,23 @@ class OmeZarrBackend(TiledBackend):
         tile = stored.read(area)
         if len(keys) < len(wanted):
             stored.refuse_half_colours(area, tile, self._files[level])
-        # Looked for after it was read: what is still there then was there meanwhile.
+        # Checked after reading: chunks that still exist were there during the read.
         for key in keys:
             if not (stored.folder / key).is_file():
                 raise FileNotFoundError(f"its chunk {key} has been moved or deleted")
         return tile
 
     def close(self) -> None:
-        """Release the metadata and the decoded tiles."""
+        """Free the metadata and the decoded tiles."""
         self._levels = None
         super().close()
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the image, independent of what else is in the folder.
+        """Hex digest of the image, independent of other content of the folder.
 
-        SHA-256 of the arrays' metadata, of the names and sizes of all their chunks, and of their content:
-        the whole of it below 64 MiB, above that the first 256 KiB of 64 chunks spread evenly.
+        SHA-256 of the arrays' metadata, of the names and sizes of all their chunks, and of their content: all
+        of it below 64 MiB, and the first 256 KiB of 64 evenly spread chunks for larger images.
         """
         digest = hashlib.sha256()
         chunks = [
@@ -149,12 +150,12 @@ class _Level:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(rows, cols) as stored."""
+        """Stored size (rows, cols)."""
         return self.picture.sides(self.array.shape)
 
     @property
     def tile(self) -> tuple[int, int]:
-        """(rows, cols) of a tile: one chunk, or several if chunks are small."""
+        """Size (rows, cols) of a tile: one chunk, or several if chunks are small."""
         rows, cols = self.picture.sides(self.array.chunks)
         return rows * max(1, _TILE // rows), cols * max(1, _TILE // cols)
 
@@ -165,10 +166,10 @@ class _Level:
         return any("blosc" in type(codec).__name__.lower() for codec in last)
 
     def read(self, area: Mapping[str, slice]) -> RgbArray:
-        """Return the pixels (rows, cols, 3) of an area; raises if one of its chunks is incomplete."""
+        """Read the pixels (rows, cols, 3) of an area; raises if one of its chunks is incomplete."""
         if self.is_blosc:
             for key in self.keys(area):
-                with suppress(FileNotFoundError):  # an empty one
+                with suppress(FileNotFoundError):  # an empty chunk
                     check_blosc(self.folder / key)
         axes = self.picture.axes
         index = tuple(area.get(axis, slice(None) if axis == "c" else 0) for axis in axes)
@@ -180,16 +181,16 @@ class _Level:
     def refuse_half_colours(
         self, area: Mapping[str, slice], pixels: RgbArray, there: Mapping[str, int]
     ) -> None:
-        """Check that no chunk is missing in one colour alone; black ones are left out in all colours.
+        """Check that no chunk is missing in some colours only; black chunks are omitted in all colours.
 
         Parameters
         ----------
         area
-            Whole chunks of the level.
+            Area of the level that consists of whole chunks.
         pixels
-            What was read of it.
+            Pixels read from this area.
         there
-            The files that the level has.
+            Names and sizes of the level's files.
         """
         if self.array.shards is not None or len(self.picture.channels) != 3:
             return
@@ -225,7 +226,7 @@ class _Level:
                     yield file.relative_to(self.folder).as_posix(), file.stat().st_size
 
     def region(self, row: int, col: int, height: int, width: int) -> RgbArray:
-        """Return the pixels (height, width, 3) of a region that lies inside the level."""
+        """Read the pixels (height, width, 3) of a region inside the level."""
         return self.read({"y": slice(row, row + height), "x": slice(col, col + width)})
 
 
@@ -259,10 +260,10 @@ def _pictures(path: Path) -> tuple[list[ZarrPicture], list[str]]:
 
 
 def _written(picture: ZarrPicture, path: Path) -> ZarrPicture:
-    """Return the picture without its levels that have no chunk, which would read as black.
+    """Return the picture without levels that have no chunks, which would be read as black.
 
-    That happens where a program or a copy was interrupted. None are left where the largest is such a level:
-    another one must not be taken for it.
+    Such levels exist if a program or a copy was interrupted. If the largest level is one, all levels are
+    removed, since a smaller one must not replace it.
     """
     there = [any(_Level(array, picture, path / array.path).files()) for array in picture.arrays]
     kept = [number for number, is_there in enumerate(there) if is_there and there[0]]
@@ -271,7 +272,7 @@ def _written(picture: ZarrPicture, path: Path) -> ZarrPicture:
 
 
 def _why_not_seen(picture: ZarrPicture) -> str:
-    """Return why a picture's pixels cannot be H&E; empty if they can."""
+    """Return why a picture's pixels cannot be those of an H&E slide; empty if they can."""
     if not picture.arrays:
         return "no chunk of its largest level was ever written"
     if picture.named:
@@ -285,7 +286,7 @@ def _why_not_seen(picture: ZarrPicture) -> str:
 
 
 def _middle(picture: ZarrPicture) -> RgbArray:
-    """Return the middle of the smallest level, (rows, cols, channels) as stored."""
+    """Read the centre of the smallest level, (rows, cols, channels) as stored."""
     places: dict[str, Any] = {"c": slice(None)}
     for axis, side in zip("yx", picture.sides(picture.arrays[-1].shape), strict=True):
         start = max(0, (side - _MIDDLE_PX) // 2)

@@ -1,7 +1,7 @@
-"""Read the metadata of images in a zarr folder: which are H&E, their axes, colours, levels and scale.
+"""Metadata of the images in a zarr folder: which may be H&E, their axes, colours, levels and scale.
 
-Read are OME-Zarr 0.1 to 0.5, the images of a SpatialData store and the series of bioformats2raw. Nothing is
-decoded here.
+Supported are OME-Zarr 0.1 to 0.5, the images of SpatialData stores and the series of bioformats2raw. No
+pixels are decoded here.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _PLANES = ("t", "z")
 _MAX_CHUNK_PX = 512 * 2**20
 _MAX_PX = 2**40  # 250 mm of glass at 0.25 µm per pixel
 
-# What is never the slide where there is something else: reduced or other pictures of the same glass.
+# Names of images that are only used as the slide if there is no other: reduced pictures, labels, overviews.
 _ASIDE = re.compile(r"(^|[\W_])(hires|lowres|thumbnail|label|macro|overview|cytassist)", re.IGNORECASE)
 
 _COLOURS = {"r": "r", "red": "r", "g": "g", "green": "g", "b": "b", "blue": "b", "a": "a", "alpha": "a"}
 _PURE = {"FF0000": "r", "00FF00": "g", "0000FF": "b"}
-# Names that say no more than the number of the channel.
+# Names that only number the channels.
 _NUMBERED = re.compile(r"(.*?)[\s_:.-]*(\d+)")
 
 _METRES = {
@@ -49,13 +49,13 @@ _METRES = {
 }
 _METRES |= {"hecto": 2, "deca": 1, "deci": -1, "centi": -2, "milli": -3, "micro": -6, "nano": -9, "pico": -12}
 _METRES |= {"femto": -15, "atto": -18, "zepto": -21, "yocto": -24}
-#: µm in the units that axes are given in: the names of the specification (those of UDUNITS-2).
+#: µm per unit of length, by the names of the specification (those of UDUNITS-2).
 _UM_OF_NAME = {f"{prefix}meter": 10.0 ** (power + 6) for prefix, power in _METRES.items()}
 _UM_OF_NAME |= {f"{prefix}metre": 10.0 ** (power + 6) for prefix, power in _METRES.items()}
 _UM_OF_NAME |= {"micron": 1.0, "angstrom": 1e-4, "ångström": 1e-4, "inch": 25_400.0, "foot": 304_800.0}
 _UM_OF_NAME |= {"yard": 914_400.0, "mile": 1_609_344_000.0, "parsec": 3.0856775814913673e22}
 _UM_OF_NAME |= {f"{name}s": um for name, um in _UM_OF_NAME.items()} | {"inches": 25_400.0, "feet": 304_800.0}
-#: How people write them; capitals count, as in Mm and mm.
+#: µm per unit of length, by common symbols; case matters, as in Mm and mm.
 _UM_OF_SYMBOL = {"um": 1.0, "µm": 1.0, "μm": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4, "mm": 1e3}
 _UM_OF_SYMBOL |= {"cm": 1e4, "dm": 1e5, "m": 1e6, "km": 1e9, "in": 25_400.0, "ft": 304_800.0}
 
@@ -67,21 +67,21 @@ class ZarrPicture:
     Attributes
     ----------
     name
-        Of the image in the folder; empty where it is the folder.
+        Name of the image in the folder; empty if the folder is the image.
     arrays
-        Its levels, the largest first, as they are stored.
+        Levels as stored, the largest first.
     said
         Level-0 pixels per pixel of each level by its transformations, or None.
     axes
-        Names of the axes of each array, of "t", "c", "z", "y", "x".
+        Names of the arrays' axes, from "t", "c", "z", "y", "x".
     channels
-        Places of red, green, blue (and alpha, of which four there may be) on the channel axis.
+        Indices of red, green, blue and, if there is a fourth channel, alpha on the channel axis.
     named
-        Whether the file says that its channels are red, green and blue.
+        Whether the file names its channels red, green and blue.
     mpp_xy
         µm per pixel (x, y) of the largest level, or None.
     properties
-        ``format``, and ``plane`` where it is one of a stack or series.
+        ``format``, and ``plane`` if the image is one plane of a stack or series.
     """
 
     name: str
@@ -94,7 +94,7 @@ class ZarrPicture:
     properties: dict[str, str]
 
     def sides(self, lengths: Sequence[int]) -> tuple[int, int]:
-        """Return (rows, cols) from a shape, or from the sides of chunks, that has one number per axis."""
+        """Return (rows, cols) from a shape or chunk shape with one number per axis."""
         return int(lengths[self.axes.index("y")]), int(lengths[self.axes.index("x")])
 
     @property
@@ -104,7 +104,7 @@ class ZarrPicture:
 
 
 def um_of_unit(unit: object) -> float | None:
-    """Return the µm in a unit of length, by its name or symbol; None if it is unknown or missing."""
+    """Return the µm per unit of length, by the unit's name or symbol; None if it is unknown or missing."""
     if not isinstance(unit, str):
         return None
     unit = unit.strip()
@@ -119,7 +119,7 @@ def find_pictures(path: Path, *, metadata_only: bool = False) -> tuple[list[Zarr
     path
         The folder.
     metadata_only
-        Whether nothing will be read of it, see `check_zarr`.
+        Whether only metadata will be read, see `check_zarr`.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def _is_array(path: Path) -> bool:
     file = path / "zarr.json"
     try:
         return file.is_file() and read_metadata(file).get("node_type") == "array"
-    except (ValueError, AttributeError):  # said by the check
+    except (ValueError, AttributeError):  # reported by the check
         return False
 
 
@@ -189,7 +189,7 @@ def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Zar
     datasets = list(multiscale["datasets"])
     arrays: list[Any] = []
     for dataset in datasets:
-        if dataset["path"] not in group:  # without it, another level would be taken for level 0
+        if dataset["path"] not in group:  # otherwise another level would be used as level 0
             return f"its level {dataset['path']!r} is not in the folder"
         arrays.append(group[dataset["path"]])
     axes = _axes(multiscale, arrays[0])
@@ -198,7 +198,7 @@ def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Zar
     fitting = [number for number, array in enumerate(arrays) if len(array.shape) == len(axes)]
     if not fitting:
         return f"it has the axes {', '.join(axes)} and the shape {arrays[0].shape}, not those of an image"
-    # The order of the datasets is not kept by all that write them.
+    # Some programs do not write the datasets in order of size.
     order = sorted(fitting, key=lambda number: -math.prod(_rows_cols(arrays[number], axes)))
     channels = _channels(_channel_names(ome, multiscale), _channel_colours(ome), arrays[order[0]], axes)
     reason = channels if isinstance(channels, str) else _why_not_rgb(arrays[order[0]], axes)
@@ -213,7 +213,7 @@ def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Zar
     ]
     spatialdata = "spatialdata" in version or "spatialdata_attrs" in group.attrs
     said = tuple(_said_scale(own, transforms[number]) for number in kept)
-    # Where a smaller level has the smaller pixel, the scales belong to other levels than they stand at.
+    # If a smaller level has smaller pixels, the scales are assigned to the wrong levels.
     mixed_up = any(factor is not None and factor < 1 for factor in said)
     properties = {"format": "SpatialData" if spatialdata else f"OME-Zarr {version}".strip()}
     stack = [
@@ -324,7 +324,7 @@ class _Transform:
         places = [axes.index(axis) for axis in "xy"]
         pixel = [_scale(own, place) for place in places]
         origin = [_shift(own, place) for place in places]
-        # OME-Zarr applies all of them; SpatialData has one for each system, some of them named like a unit.
+        # OME-Zarr applies all of them; SpatialData has one per coordinate system, some named after units.
         ways = [([*own, way], way["output"]) for way in common if "output" in way]
         for steps, target in ways or [([*own, *common], multiscale)]:
             mpp = _um_per_pixel(steps, target, places)
@@ -363,7 +363,7 @@ def _scale(steps: Sequence[Mapping[str, Any]], place: int) -> float | None:
 
 
 def _shift(steps: Sequence[Mapping[str, Any]], place: int) -> float:
-    """Return the distance by which transformations shift an axis, in the units after the last one."""
+    """Return the distance by which transformations shift an axis, in the units of the last one's output."""
     moved = 0.0
     for step in steps:
         if step.get("type") == "scale" and isinstance(step.get("scale"), Sequence):

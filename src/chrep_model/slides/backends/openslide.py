@@ -19,7 +19,7 @@ from chrep_model.errors import SlideError
 from chrep_model.slides.backends import Backend, RgbArray, dicom, fingerprint, over_white
 from chrep_model.slides.backends.levels import common_factor, placed_levels
 
-# Formats that can be told by name; DICOM also by its content.
+# Formats recognised by the file name; DICOM also by its content.
 SUFFIXES = {
     ".ndpi": "Hamamatsu NDPI",
     ".vms": "Hamamatsu VMS",
@@ -31,7 +31,7 @@ SUFFIXES = {
     ".czi": "Zeiss CZI",
     ".dcm": "DICOM",
 }
-# The named file is only the door to others, so its own bytes do not tell two slides apart.
+# Formats of many files, for which the content of the named file does not identify the slide.
 _MANY_FILES = ("dicom", "mirax", "hamamatsu")
 _MAX_SERIES_FILES = 64
 
@@ -70,7 +70,7 @@ class OpenSlideBackend(Backend):
         stored = [(int(rows or 512), int(cols or 512)) for rows, cols in tiles]
         self._vendor = known.get("openslide.vendor", "")
         said = dicom.pixel_sizes(self._file, sizes) if self._vendor == "dicom" else ()
-        factors = [common_factor(pair) for pair in said] or _said(sizes, self._factors)
+        factors = [common_factor(pair) for pair in said] or _stated_factors(sizes, self._factors)
         levels = placed_levels(sizes, stored, factors, self._read)
         self._numbers = tuple(number for number, _ in levels)
         self.shapes = tuple(placing.shape for _, placing in levels)
@@ -85,27 +85,27 @@ class OpenSlideBackend(Backend):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the content; made from OpenSlide's hash if it has many files."""
+        """Hex digest of the content; computed from OpenSlide's hash for formats of many files."""
         if self._vendor in _MANY_FILES and self._quickhash:
             return hashlib.sha256(f"{self._vendor}:{self._quickhash}".encode()).hexdigest()
         return fingerprint(self._file)
 
     def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
-        """Return a new uint8 array (height, width, 3) of a region that lies inside the level."""
+        """Read a region inside a level as a new uint8 array (height, width, 3)."""
         return self._read(self._numbers[level], row, col, height, width)
 
     def _read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
-        """Read a level by its number in the file."""
+        """Read a region of the level with this number in the file."""
         factor = self._factors[level]
-        # OpenSlide wants whole level-0 pixels; the nearest one is off by less than half of one.
+        # OpenSlide takes whole level-0 pixels; rounding shifts the region by less than half a pixel.
         region = (round(col * factor), round(row * factor)), level, (width, height)
         with self._reading() as handle:
             try:
                 return _pixels(handle, region)
             except Exception:
                 broken = handle
-        # After one failure OpenSlide refuses all reads of a handle, so the cause may be a region of another
-        # thread: a handle that nobody shares tells.
+        # After one failure OpenSlide refuses all reads of a handle, so another thread may have caused this
+        # one. Reading with a new handle tells.
         try:
             fresh = self._open()
         except Exception as error:
@@ -120,7 +120,7 @@ class OpenSlideBackend(Backend):
         return pixels
 
     def close(self) -> None:
-        """Release the file as soon as reads in progress have ended."""
+        """Close the file as soon as reads in progress have ended."""
         with self._lock:
             handle, self._shared = self._shared, None
             idle = handle is not None and not handle.readers
@@ -134,7 +134,7 @@ class OpenSlideBackend(Backend):
 
     @contextmanager
     def _reading(self) -> Iterator[_Handle]:
-        """Keep the handle open during a read; the last reader of a replaced one closes it."""
+        """Keep the handle open during a read; the last reader closes a handle that was replaced."""
         with self._lock:
             handle = self._shared
             if handle is None:
@@ -150,7 +150,7 @@ class OpenSlideBackend(Backend):
                 handle.slide.close()
 
     def _replace(self, broken: _Handle, fresh: _Handle) -> None:
-        """Share a new handle in place of a broken one, unless another thread has done so."""
+        """Replace a broken handle by a new one, unless another thread has done so."""
         with self._lock:
             if self._shared is broken:
                 self._shared = fresh
@@ -182,7 +182,7 @@ def available() -> bool:
 
 
 def require(path: Path, kind: str = "") -> None:
-    """Check that OpenSlide is installed; the `SlideError` tells what to install."""
+    """Check that OpenSlide is installed; the `SlideError` names the package to install."""
     if not available():
         kind = kind or SUFFIXES.get(path.suffix.lower(), "DICOM" if is_dicom(path) else "this format")
         raise SlideError(
@@ -221,12 +221,12 @@ def dicom_files(folder: Path) -> list[Path]:
 def dicom_file(folder: Path) -> Path:
     """Return a file with which OpenSlide opens the DICOM slide in a folder.
 
-    OpenSlide collects the other files of the same series itself, from whichever it is given.
+    Given any file of a series, OpenSlide finds the others itself.
 
     Raises
     ------
     SlideError
-        None of them can be opened, or they belong to several slides.
+        No file can be opened, or the files belong to several slides.
     """
     import openslide
 
@@ -237,7 +237,7 @@ def dicom_file(folder: Path) -> Path:
         try:
             with openslide.OpenSlide(file) as slide:
                 series.setdefault(slide.properties.get("dicom.SeriesInstanceUID"), file)
-        except openslide.OpenSlideError as error:  # an overview or label without its slide
+        except openslide.OpenSlideError as error:  # an overview or label image only
             failure = error
     if len(series) > 1:
         raise SlideError(
@@ -259,7 +259,7 @@ def _mpp(properties: dict[str, str]) -> tuple[float, float] | None:
 
 
 def _bounds(properties: dict[str, str]) -> tuple[int, int, int, int] | None:
-    """Return (x, y, width, height) of the scanned part of the canvas; None if the format has no such part."""
+    """Return (x, y, width, height) of the scanned part of the canvas; None if it is not stated."""
     try:
         x, y, width, height = (
             int(properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")
@@ -269,8 +269,8 @@ def _bounds(properties: dict[str, str]) -> tuple[int, int, int, int] | None:
     return (x, y, width, height) if width > 0 and height > 0 else None
 
 
-def _said(sizes: Sequence[tuple[int, int]], factors: Sequence[float]) -> list[float | None]:
-    """Return each level's factor, or None for one that OpenSlide only computed from the sizes."""
+def _stated_factors(sizes: Sequence[tuple[int, int]], factors: Sequence[float]) -> list[float | None]:
+    """Return each level's factor if it is stated in the file, or None if OpenSlide computed it from sizes."""
     of_sizes = [(sizes[0][0] / rows + sizes[0][1] / cols) / 2 for rows, cols in sizes]
     return [
         None if abs(factor - mean) < 1e-6 * factor else factor

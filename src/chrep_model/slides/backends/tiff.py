@@ -1,8 +1,8 @@
 """Read tiled and pyramidal TIFF: Aperio SVS, OME-TIFF, and plain TIFF of 8-bit RGB.
 
-tifffile reads the directories and decodes; the bytes are read here, tile by tile, so that a tile that is cut
-short or damaged is an error with its place and never a patch of invented pixels. It also scales with threads,
-which tifffile's zarr view does not.
+tifffile reads the directories and decodes tiles. The bytes of each tile are read here, so that a truncated or
+damaged tile raises an error with its position instead of returning wrong pixels. Unlike tifffile's zarr view,
+this also becomes faster with several threads.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from chrep_model.slides.backends.tiled import TiledBackend
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _MAX_SCENES = 16
-_LARGE_PX = 16_000_000  # a plain picture of this size is hardly anything but a slide
+_LARGE_PX = 16_000_000  # a picture without tiles or levels of at least this size is assumed to be a slide
 
-# tifffile logs each oddity of a directory; where it matters, an error of ours says so. Programs that ask for
-# the log still get it, it just does not go to stderr by default.
+# tifffile logs every irregularity of a directory; those that matter raise errors here. The log remains
+# available to programs, but is not written to stderr by default.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
@@ -62,14 +62,14 @@ class TiffBackend(TiledBackend):
     path
         The file.
     scene
-        Which of its pictures, by name or number; the largest where none is given.
+        Picture to use, by name or number; the largest if not given.
 
     Raises
     ------
     SlideError
-        It is damaged, cut short, or not 8-bit RGB, or there is no such scene.
+        The file is damaged, truncated, or not 8-bit RGB, or there is no such scene.
     NeedsOpenSlideError
-        It is in a vendor's format that OpenSlide reads.
+        The file is in a vendor's format that OpenSlide reads.
     """
 
     def __init__(self, path: Path, scene: str | None = None) -> None:
@@ -77,7 +77,7 @@ class TiffBackend(TiledBackend):
         self.path = path
         self._file_lock = threading.Lock()
         with damage_told(SlideError, _DAMAGED, path, _REMEDY):
-            # Other files named in OME metadata are not followed: one slide is one file.
+            # Other files named in OME metadata are not opened: a slide is one file.
             self._tif = tifffile.TiffFile(path, _multifile=False)
         try:
             with damage_told(SlideError, _DAMAGED, path, _REMEDY):
@@ -106,7 +106,7 @@ class TiffBackend(TiledBackend):
         return self._levels[level].decode(i, j)
 
     def close(self) -> None:
-        """Release the file and the decoded tiles."""
+        """Close the file and free the decoded tiles."""
         with self._file_lock:
             self._tif.close()
         super().close()
@@ -143,9 +143,9 @@ class TiffBackend(TiledBackend):
         return sorted(pyramids, key=lambda pyramid: found.index(pyramid.picture))
 
     def _pyramid(self, left: Sequence[TiffPicture], found: Sequence[TiffPicture], rank: int) -> _Pyramid:
-        """Return the first picture of `left` with its levels, and smaller pictures of the same.
+        """Find the levels of the first picture of `left`, and smaller pictures that show the same.
 
-        The others of `left` are compared too: what is smaller and shows the same is no scene.
+        The other pictures of `left` are compared too, since a smaller copy is not a scene of its own.
         """
         picture = left[0]
         base = make_level(picture.levels[0], self._bytes)
@@ -168,7 +168,7 @@ class TiffBackend(TiledBackend):
             above, placing_above = levels[-1]
             try:
                 level = make_level(candidate.pages, self._bytes)
-            except Exception:  # damaged, or of a kind that is not read
+            except Exception:  # damaged, or not supported
                 if own:
                     raise
                 continue
@@ -193,11 +193,11 @@ class TiffBackend(TiledBackend):
     def _places(
         self, picture: TiffPicture, candidates: Sequence[_Candidate], found: Sequence[TiffPicture]
     ) -> list[tuple[float, float]]:
-        """Return where to compare levels: the places with most structure in the smallest level."""
+        """Return positions at which to compare levels: those with most structure in the smallest level."""
         for candidate in reversed(candidates):
             if candidate.picture is not picture and not may_be_level(candidate.picture, picture, found):
                 continue
-            with suppress(Exception):  # damaged: told of when it is its turn
+            with suppress(Exception):  # damaged: reported when it is read
                 level = make_level(candidate.pages, self._bytes)
                 return busiest(level.read, candidate.placings(self._tif, picture)[0].shape)
         return [(0.5, 0.5)]
@@ -214,7 +214,7 @@ class TiffBackend(TiledBackend):
             )
 
     def _refuse_dark(self, picture: TiffPicture) -> None:
-        """Check that three unnamed channels are bright as glass, not dark as fluorescence."""
+        """Check that three unnamed channels are bright like glass, not dark like fluorescence."""
         if picture.named_channels:
             return
         rows, cols = self.shapes[-1]
@@ -240,7 +240,7 @@ class _Candidate:
         return int(self.pages[0].imagelength) * int(self.pages[0].imagewidth)
 
     def placings(self, tif: tifffile.TiffFile, base: TiffPicture) -> list[Placing]:
-        """Return how it can lie on level 0, by its size and its resolution tags."""
+        """Return its possible placings on level 0, by its size and its resolution tags."""
         page, whole = self.pages[0], base.page
         shape = int(page.imagelength), int(page.imagewidth)
         tile = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else None
@@ -260,10 +260,9 @@ class _Pyramid:
 
 
 def is_slide(path: Path) -> bool:
-    """Return whether a file is a TIFF with 8-bit RGB that is likely a slide; may raise if damaged.
+    """Return whether a file is an 8-bit RGB TIFF that is likely a slide; may raise if damaged.
 
-    It is where it has tiles or levels, says its µm per pixel, or is large. Small plain pictures are something
-    else more often than not.
+    A TIFF counts as a slide if it has tiles or levels, states its µm per pixel, or is large.
     """
     with tifffile.TiffFile(path, _multifile=False) as tif:
         found = pictures(tif)

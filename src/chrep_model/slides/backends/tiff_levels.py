@@ -1,4 +1,4 @@
-"""Decode one level of a slide in a TIFF file, from its tiles or strips."""
+"""Decoding of one level of a slide in a TIFF file, from its tiles or strips."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from chrep_model.slides.backends.jpeg import complete, frame_size
 from chrep_model.slides.backends.tiled import region
 
 Bytes = Callable[[int, int], bytes]
-"""Takes an offset and a count, and returns so many bytes of the file."""
+"""Function that returns `count` bytes of the file from an `offset`."""
 
 JPEG = (7, 33007)
 _UNCOMPRESSED = 1
-_LARGE_STRIP_PX = 32 * 2**20  # larger ones would push everything else out of the cache of tiles
+_LARGE_STRIP_PX = 32 * 2**20  # larger strips would displace all other tiles from the cache
 _CHUNK = 512
-_ASSOCIATED, _UNASSOCIATED = 1, 2  # kinds of alpha in the tag ExtraSamples
+_ASSOCIATED, _UNASSOCIATED = 1, 2  # values of the tag ExtraSamples for alpha
 
 
 def make_level(pages: Sequence[tifffile.TiffPage], read: Bytes) -> TiffLevel:
@@ -30,7 +30,7 @@ def make_level(pages: Sequence[tifffile.TiffPage], read: Bytes) -> TiffLevel:
     Raises
     ------
     ValueError
-        The directory is damaged, or of a kind that cannot be decoded.
+        The directory is damaged, or cannot be decoded.
     """
     page = pages[0]
     if page.is_tiled:
@@ -49,16 +49,16 @@ class TiffLevel:
     pages
         The directory, or those of red, green and blue.
     read
-        Reads bytes of the file.
+        Function that reads bytes of the file.
 
     Attributes
     ----------
     shape
-        (rows, cols) of the picture; may be set to less than what is stored, where the rest is padding.
+        (rows, cols) of the picture; may be set to less than the stored size if the level is padded.
     chunk
-        (rows, cols) of what is decoded at a time.
+        (rows, cols) of the unit that is decoded at once.
     offsets, counts
-        Where each tile or strip lies in the file, and how many bytes it has.
+        Offset and number of bytes of each tile or strip in the file.
     """
 
     def __init__(self, pages: Sequence[tifffile.TiffPage], read: Bytes) -> None:
@@ -75,8 +75,8 @@ class TiffLevel:
         self.counts = np.concatenate([np.array(p.databytecounts, np.int64) for p in pages])
         if not len(self.offsets) == len(self.counts) == len(pages) * self._samples * math.prod(self._grid):
             raise ValueError("the number of tiles does not fit the size of the image")
-        for each in self._pages:  # made on first access, which is not safe in threads
-            each.decode(None, 0)  # what cannot be decoded at all says so now
+        for each in self._pages:  # created on first access, which is not thread-safe
+            each.decode(None, 0)  # raises if the level cannot be decoded at all
 
     def place(self, index: int) -> tuple[int, int]:
         """Return the (row, col) of a tile's first pixel, from the tile's index among `offsets`."""
@@ -88,12 +88,12 @@ class TiffLevel:
         return self._colours(self._segments(i, j), self._segment_shape)
 
     def read(self, row: int, col: int, height: int, width: int) -> RgbArray:
-        """Decode a region that lies inside the level; decoded tiles are not kept.
+        """Decode a region inside the level, without caching its tiles.
 
         Raises
         ------
         ValueError
-            A tile of it is damaged, or was left out by the scanner.
+            A tile of the region is damaged, or was omitted by the scanner.
         """
         rows, cols = self._segment_shape
         down = np.arange(row // rows, (row + height - 1) // rows + 1)
@@ -108,7 +108,7 @@ class TiffLevel:
         planes = []
         for index in range(first, len(self.offsets), step):
             segment = self._segment(index)
-            if segment is None:  # scanners leave out tiles that saw nothing but glass
+            if segment is None:  # scanners omit tiles that show only glass
                 return None
             planes.append(segment)
         return planes
@@ -143,7 +143,7 @@ class TiffLevel:
         return self._pages[page], number
 
     def _check_size(self, found: tuple[int, int], index: int) -> None:
-        # Any size with the right number of pixels would be folded into the tile.
+        # tifffile would reshape any size with the right number of pixels.
         row, col = self.place(index)
         rows, cols = self._segment_shape
         rest = min(self._stored[0] - row, rows), min(self._stored[1] - col, cols)
@@ -152,13 +152,13 @@ class TiffLevel:
 
 
 class _RowsLevel(TiffLevel):
-    """A level in uncompressed strips: rows are read in place, so that a strip may have any size."""
+    """A level in uncompressed strips, of which single rows are read, so that strips may be of any size."""
 
     def __init__(self, pages: Sequence[tifffile.TiffPage], read: Bytes) -> None:
         super().__init__(pages, read)
         self.chunk = (min(_CHUNK, self.shape[0]), min(_CHUNK, self.shape[1]))
         self._depth = int(pages[0].samplesperpixel) if self._samples == 1 else 1  # bytes per pixel of a plane
-        # What is needed of each strip; some programs write counts that are too small for large pictures.
+        # Computed, because some programs write counts that are too small for large pictures.
         rows, (height, width) = self._segment_shape[0], self._stored
         number = np.arange(len(self.offsets)) % self._grid[0]
         needed = np.minimum(rows, height - number * rows) * width * self._depth
@@ -182,14 +182,14 @@ class _RowsLevel(TiffLevel):
     def _row(self, plane: int, row: int, left: int, width: int) -> Any:
         strip, within = divmod(row, self._segment_shape[0])
         index = plane * self._grid[0] + strip
-        if self.counts[index] == 0:  # a strip that was left out
+        if self.counts[index] == 0:  # an omitted strip
             return 255
         at = int(self.offsets[index]) + (within * self._stored[1] + left) * self._depth
         return np.frombuffer(self._read(at, width * self._depth), np.uint8).reshape(width, self._depth)
 
 
 class _WholeLevel(TiffLevel):
-    """A level in large compressed strips: decoded once as a whole, when pixels are first needed."""
+    """A level in large compressed strips, decoded as a whole when pixels are first read."""
 
     def __init__(self, pages: Sequence[tifffile.TiffPage], read: Bytes) -> None:
         super().__init__(pages, read)
@@ -201,11 +201,11 @@ class _WholeLevel(TiffLevel):
         """Return chunk (i, j); thread-safe."""
         with self._lock:
             if self._pixels is None:
-                self._pixels = self._whole()
+                self._pixels = self._decode_all()
             rows, cols = self.chunk
             return self._pixels[i * rows : (i + 1) * rows, j * cols : (j + 1) * cols].copy()
 
-    def _whole(self) -> RgbArray:
+    def _decode_all(self) -> RgbArray:
         pixels = np.empty((*self._stored, 3), np.uint8)
         for i in range(self._grid[0]):
             top = i * self._segment_shape[0]

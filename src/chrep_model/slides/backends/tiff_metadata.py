@@ -1,4 +1,4 @@
-"""Read the metadata of pictures in a TIFF file: scale, orientation, scanner, names of channels."""
+"""Metadata of the pictures in a TIFF file: scale, orientation, scanner and names of channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import tifffile
 
-# Lengths of the OME schema (UnitsLength); its "pixel" and "reference frame" are none.
+# µm per unit of the OME schema (UnitsLength), without "pixel" and "reference frame".
 _UM = {
     "Ym": 1e30, "Zm": 1e27, "Em": 1e24, "Pm": 1e21, "Tm": 1e18, "Gm": 1e15, "Mm": 1e12, "km": 1e9, "hm": 1e8,
     "dam": 1e7, "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "fm": 1e-9,
@@ -19,8 +19,8 @@ _UM = {
     "yd": 914400.0, "mi": 1609344e3, "ua": 149597870700e6, "ly": 9460730472580800e6,
     "pc": 3.0856775814913673e22, "pt": 25400 / 72,
 }  # fmt: skip
-_UM |= {"\u00b5m": 1.0, "\u03bcm": 1.0, "\u00c5": 1e-4, "\u212b": 1e-4}  # Unicode has each sign twice
-# How ImageJ and its users spell units.
+_UM |= {"\u00b5m": 1.0, "\u03bcm": 1.0, "\u00c5": 1e-4, "\u212b": 1e-4}  # Unicode has two characters for each
+# Units as spelled by ImageJ and its users.
 _IMAGEJ_UM = {name: um for name, um in _UM.items() if name not in ("Mm", "ua", "pt", "li")}
 _IMAGEJ_UM |= dict.fromkeys(("micron", "microns", "micrometer", "micrometre"), 1.0)
 _IMAGEJ_UM |= dict.fromkeys(("micrometers", "micrometres"), 1.0)
@@ -29,8 +29,8 @@ _IMAGEJ_UM |= {"centimeter": 1e4, "centimeters": 1e4, "meter": 1e6, "meters": 1e
 _IMAGEJ_UM |= {"inch": 25400.0, "inches": 25400.0, '"': 25400.0, "angstrom": 1e-4, "mil": 25.4}
 _UM_PER_RESOLUTION_UNIT = {2: 25400.0, 3: 10000.0, 4: 1000.0, 5: 1.0}  # inch, cm, mm, µm
 
-# Print software writes 72 to 1200 dots per inch whatever the picture shows. Nothing coarser than this is
-# taken for the scale of a microscope: a wrong scale is worse than none.
+# Resolutions coarser than this, in µm per pixel, are ignored: other software writes 72 to 1200 dots per inch
+# into any picture, and a wrong scale is worse than none.
 _COARSEST_RESOLUTION_TAG = 20.0
 
 _ORIENTATIONS = {
@@ -51,11 +51,11 @@ class OmeImage:
     Attributes
     ----------
     name
-        Its name; may be empty.
+        Name of the image; may be empty.
     mpp_xy
-        µm per pixel across and down, where both are given as a length above zero.
+        µm per pixel across and down, if both are stated as a positive length.
     channels
-        What each channel says of itself, as attributes.
+        XML attributes of each channel.
     """
 
     name: str
@@ -66,11 +66,11 @@ class OmeImage:
 def ome_images(tif: tifffile.TiffFile) -> dict[int, OmeImage]:
     """Return the images in the OME metadata, by the numbers of the directories that hold their planes."""
     found: dict[int, OmeImage] = {}
-    for image in _named(ElementTree.fromstring(tif.ome_metadata or "<OME/>"), "Image"):  # noqa: S314 - expat bounds what it expands
+    for image in _named(ElementTree.fromstring(tif.ome_metadata or "<OME/>"), "Image"):  # noqa: S314 - expat limits entity expansion
         for pixels in _named(image, "Pixels"):
             channels = tuple(dict(channel.attrib) for channel in _named(pixels, "Channel"))
             described = OmeImage(image.get("Name", "").strip(), _ome_scale(pixels), channels)
-            # Planes may stand in any order; without a number they begin at the first directory.
+            # Planes may be in any order; without a number they begin at the first directory.
             for first in [int(data.get("IFD", 0)) for data in _named(pixels, "TiffData")] or [0]:
                 found.setdefault(first, described)
     return found
@@ -96,7 +96,7 @@ def _length(text: str | None, um: float | None) -> float | None:
 
 
 def number(text: Any) -> float | None:
-    """Return the number in a text, which may have a decimal comma; ``None`` if it is none."""
+    """Return a text as a number, also with a decimal comma; ``None`` if it is not a number."""
     try:
         return float(str(text).strip().replace(",", "."))
     except ValueError:
@@ -117,7 +117,7 @@ def scale(
 
 
 def resolution(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Return µm per pixel across and down by the resolution tags of a directory, however coarse."""
+    """Return µm per pixel across and down from the resolution tags of a directory, without limits."""
     um_per_unit = _UM_PER_RESOLUTION_UNIT.get(int(page.tags.valueof(296, 2)))
     if tif.is_imagej:
         unit = str((tif.imagej_metadata or {}).get("unit", "")).strip()
@@ -133,7 +133,7 @@ def resolution(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[float, 
 
 
 def describe(tif: tifffile.TiffFile, page: tifffile.TiffPage, image: OmeImage | None) -> dict[str, str]:
-    """Return format, vendor, objective, compression, orientation; nothing that could name a patient."""
+    """Return format, vendor, objective, compression and orientation, but nothing that names a patient."""
     compression = getattr(page.compression, "name", str(page.compression))
     found = {"format": "TIFF", "compression": compression}
     if tif.is_svs or _aperio(page):
@@ -148,9 +148,9 @@ def describe(tif: tifffile.TiffFile, page: tifffile.TiffPage, image: OmeImage | 
 
 
 def orientation(tag: Any) -> dict[str, str]:
-    """Return property ``orientation``: in words, how the file asks to be rotated; else empty.
+    """Return the property ``orientation``: a description of the rotation the file asks for, else nothing.
 
-    Rows are used as they are stored: positions that were measured on a picture mean those.
+    Rows are used as stored, not rotated, because positions measured on a picture refer to the stored rows.
     """
     words = _ORIENTATIONS.get(tag) if isinstance(tag, int) else None
     if words is None:

@@ -1,7 +1,7 @@
-"""Find which directories ("pages") of a TIFF file are slide pictures, and which are levels of one.
+"""Selection of the directories ("pages") of a TIFF file that are slide pictures, or levels of one.
 
-Files hold more than the slide: thumbnails, photographs of the label, masks, other sections. What could be the
-slide is decided here by what the directories and the metadata say; whether a smaller picture is a level of a
+Files hold more than the slide: thumbnails, photographs of the label, masks, other sections. Which picture can
+be the slide is decided here from the directories and the metadata; whether a smaller picture is a level of a
 larger one is decided by comparing pixels, in `chrep_model.slides.backends.level_geometry`.
 """
 
@@ -27,10 +27,10 @@ Pages = tuple[tifffile.TiffPage, ...]
 
 CONVERT = "Convert it to a tiled, pyramidal TIFF with 8-bit RGB, for example with QuPath or vips."
 
-# Formats of vendors that are TIFF on the outside but lay out their tiles in ways of their own.
+# Vendors' formats that are TIFF files, but with a layout of tiles of their own.
 _LEFT_TO_OPENSLIDE = {"is_ndpi": "Hamamatsu NDPI", "is_bif": "Ventana BIF", "is_scn": "Leica SCN"}
 _LEFT_TO_OPENSLIDE |= {"is_philips": "Philips TIFF"}
-_APERIO_JP2K_YCC = 33003  # JPEG 2000 in YCbCr without a mark in the stream: tifffile would return it as RGB
+_APERIO_JP2K_YCC = 33003  # JPEG 2000 in unmarked YCbCr, which tifffile would return as RGB
 _MAX_PAGES = 64  # a pyramid has fewer; a file with thousands of pages is a stack
 _MAX_TILE_PX = 512 * 2**20
 _UNCOMPRESSED = 1
@@ -40,8 +40,8 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _NO_SLIDE = re.compile(
     r"(?<![a-z])(labels?|macro|overview|thumb(nail)?|barcode|masks?|annotations?)(?![a-z])", re.IGNORECASE
 )
-_APERIO_THUMBNAIL = re.compile(r"->\s*\d+x\d+\s*-")  # a level has its compression in place of the second dash
-_SHORT = 64  # characters: a longer description is a report, in which such words mean anything
+_APERIO_THUMBNAIL = re.compile(r"->\s*\d+x\d+\s*-")  # levels have a compression instead of a second dash
+_SHORT = 64  # longer descriptions are reports, in which such words do not name the picture
 
 _COLOURS = {"red": 0, "r": 0, "green": 1, "g": 1, "blue": 2, "b": 2}
 _UNNAMED = re.compile(r"(channel|ch|c|#)?[\s:_#-]*\d*([:_-]\d+)*", re.IGNORECASE)
@@ -56,15 +56,15 @@ class TiffPicture:
     Attributes
     ----------
     name
-        What the file calls it, else its number; counted from 1.
+        Name in the file, or the picture's number, counted from 1.
     levels
         The directories of each level, the largest first: one, or those of red, green and blue.
     image
-        Its OME metadata, where there are some.
+        OME metadata of the picture, if any.
     named_channels
-        Whether the file says that its channels are red, green and blue.
+        Whether the file names its channels red, green and blue.
     unusable
-        Why it cannot be read as RGB; empty where it can.
+        Why it cannot be read as RGB; empty if it can.
     """
 
     name: str
@@ -85,7 +85,7 @@ class TiffPicture:
 
     @property
     def is_reduced(self) -> bool:
-        """Whether the file marks it as a smaller version, or the mask, of another picture."""
+        """Whether the file marks it as a reduced version or a mask of another picture."""
         return bool(int(self.page.subfiletype) & (_REDUCED | _MASK))
 
 
@@ -95,9 +95,9 @@ def pictures(tif: tifffile.TiffFile) -> list[TiffPicture]:
     Raises
     ------
     NeedsOpenSlideError
-        It is a vendor's format that is left to OpenSlide.
+        The file is in a vendor's format that only OpenSlide reads.
     ValueError
-        There is none.
+        The file has no picture.
     """
     for flag, name in _LEFT_TO_OPENSLIDE.items():
         if getattr(tif, flag):
@@ -116,13 +116,13 @@ def pictures(tif: tifffile.TiffFile) -> list[TiffPicture]:
 def slides(found: Sequence[TiffPicture], path: Path) -> list[TiffPicture]:
     """Return the pictures that can be the slide, the likeliest first.
 
-    That is the largest RGB picture in tiles, or the largest one where none has tiles. What is called a label,
-    a mask or an overview, and what says that it is a reduction, never is.
+    The likeliest is the largest RGB picture in tiles, or the largest one if none has tiles. Pictures named as
+    a label, a mask or an overview, and those marked as reduced, are excluded.
 
     Raises
     ------
     SlideError
-        There is none.
+        No picture can be the slide.
     """
     usable = [picture for picture in found if not picture.unusable and not picture.is_reduced]
     if not usable:
@@ -147,8 +147,8 @@ def slides(found: Sequence[TiffPicture], path: Path) -> list[TiffPicture]:
 def may_be_level(picture: TiffPicture, base: TiffPicture, found: Sequence[TiffPicture]) -> bool:
     """Return whether a picture may be a level of another one, by the file's metadata.
 
-    It has to say that it is a reduction, or to have tiles and come behind the other one: programs write
-    thumbnails before it, and levels behind.
+    It must be marked as reduced, or have tiles and come after the other one: programs write thumbnails
+    before it, and levels after it.
     """
     if picture.unusable or int(picture.page.subfiletype) & _MASK or _is_no_slide(picture):
         return False

@@ -1,4 +1,4 @@
-"""Shared code of tiled formats: build regions from whole tiles, and keep recently used tiles."""
+"""Base class of readers of tiled formats: regions assembled from tiles, and a cache of decoded tiles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CACHE_BYTES = 128 * 2**20
 class TiledBackend(Backend):
     """A slide whose levels are stored in tiles of the size `Backend.chunks`.
 
-    A tile that cannot be decoded is an error with its place, never a patch of invented pixels.
+    A tile that cannot be decoded raises an error with its position.
     """
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ class TiledBackend(Backend):
 
     @abstractmethod
     def decode(self, level: int, i: int, j: int) -> RgbArray:
-        """Return tile (i, j) of a level, or only its part inside the level; thread-safe."""
+        """Decode tile (i, j) of a level, or its part inside the level; thread-safe."""
 
     def read(self, level: int, row: int, col: int, height: int, width: int) -> RgbArray:
-        """Return a new uint8 array (height, width, 3) of a region that lies inside the level."""
+        """Read a region inside a level as a new uint8 array (height, width, 3)."""
         return region(lambda i, j: self._tile(level, i, j), self.chunks[level], row, col, height, width)
 
     def close(self) -> None:
-        """Release the decoded tiles."""
+        """Free the decoded tiles."""
         with self._cache_lock:
             self._cache.clear()
             self._cached_bytes = 0
@@ -72,7 +72,7 @@ class TiledBackend(Backend):
     def _decoded(self, level: int, i: int, j: int) -> RgbArray:
         try:
             tile = self.decode(level, i, j)
-        except Exception as error:  # decoders raise whatever the damage leads them to
+        except Exception as error:  # decoders may raise any error for damaged data
             rows, cols = self.chunks[level]
             raise SlideError(
                 f"the tile at row {i * rows}, column {j * cols} of level {level} cannot be read ({error})",

@@ -1,0 +1,269 @@
+"""The functions behind ``import chrep_model``: from a slide to a map, and from a cohort to a scored model.
+
+Paths and open objects are taken alike. What the command line refuses is refused here with the same error.
+Nothing slow is imported before a function needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from chrep_model.bundle import Bundle, load_bundle
+from chrep_model.cohorts.cohort import Cohort, open_cohort
+from chrep_model.cohorts.pair_check import check_cohort, first_error
+from chrep_model.config import validated
+from chrep_model.geometry import Rect
+from chrep_model.prediction.stored import read_prediction
+from chrep_model.progress import Progress
+from chrep_model.slides.slide import Slide, open_slide
+
+if TYPE_CHECKING:
+    from chrep_model.evaluation.benchmark import Summary
+    from chrep_model.prediction.prediction import Prediction
+
+__all__ = [
+    "calibrate",
+    "evaluate",
+    "list_encoders",
+    "list_methods",
+    "load_bundle",
+    "open_cohort",
+    "open_slide",
+    "predict",
+    "read_prediction",
+    "train",
+]
+
+_Path = str | os.PathLike[str]
+
+
+def train(
+    cohort: Cohort | _Path,
+    out: _Path,
+    *,
+    method: str = "chrep",
+    encoder: str = "stainbank",
+    genes: int | _Path = 785,
+    device: str = "auto",
+    **settings: Any,
+) -> Bundle:
+    """Train a model on measured sections and write it as a bundle.
+
+    Parameters
+    ----------
+    cohort : Cohort or path
+        At least two sections; a path is opened with `open_cohort`.
+    out : path
+        Folder of the bundle; appears when it is complete, and replaces an older bundle.
+    method : str
+        One of `list_methods`.
+    encoder : str
+        One of `list_encoders`.
+    genes : int or path
+        How many genes to choose on the training sections, or a text file with one gene a line.
+    device : str
+        ``"auto"`` (a GPU where there is one) or a torch device, for the encoder.
+    **settings
+        Other fields of `pipeline.TrainSettings`: ``weights`` (path of the encoder's safetensors), ``tile_um``
+        (side of a tile, µm), ``mpp`` (µm per px of a tile), ``context_um`` (radii of neighbourhoods, µm),
+        ``batch_size``, ``seed``, ``exclude_sections``, ``finetune``, ``note``, and the settings of a method
+        under its name, such as ``chrep={"trees": 100}``.
+
+    Returns
+    -------
+    Bundle
+        The model, loaded from `out`.
+
+    Raises
+    ------
+    SettingsError
+        A setting is unknown or wrong.
+    CohortError, SlideError, GeneError, BundleError
+        Sections that cannot be right, fewer than two of them, unknown genes, or no place to write to.
+    """
+    from chrep_model import pipeline
+
+    values = {"method": method, "encoder": encoder, "genes": genes, **settings}
+    valid = validated(pipeline.TrainSettings, values)
+    sections = _checked(cohort, valid.exclude_sections)
+    return pipeline.train(sections, valid, out, device=device, progress=Progress(warn=_warn))
+
+
+def calibrate(bundle: Bundle | _Path, cohort: Cohort | _Path, out: _Path, *, device: str = "auto") -> Bundle:
+    """Fit a model to a new site by its measured sections, without training its networks again.
+
+    Parameters
+    ----------
+    bundle : Bundle or path
+        A model of the method ``"chrep"``; it stays as it is.
+    cohort : Cohort or path
+        At least two sections of the new site.
+    out : path
+        Folder of the new bundle.
+    device : str
+        ``"auto"`` or a torch device, for the encoder.
+
+    Returns
+    -------
+    Bundle
+        The new model, loaded from `out`.
+
+    Raises
+    ------
+    BundleError, CohortError, SlideError
+        The model cannot be calibrated, or the sections cannot be right.
+    """
+    from chrep_model import pipeline
+
+    return pipeline.calibrate(
+        _bundle(bundle), _checked(cohort), out, device=device, progress=Progress(warn=_warn)
+    )
+
+
+def predict(
+    slide: Slide | _Path,
+    bundle: Bundle | _Path,
+    *,
+    region: tuple[float, float, float, float] | None = None,
+    stride: float = 1.0,
+    device: str = "auto",
+) -> Prediction:
+    """Predict gene expression on the tissue of a slide.
+
+    Parameters
+    ----------
+    slide : Slide or path
+        A path is opened with `open_slide`; open it yourself to give µm per px, or one scene of several.
+    bundle : Bundle or path
+        A trained model.
+    region : tuple of float, optional
+        Only tiles that overlap this rectangle, (x, y, width, height) in level-0 px.
+    stride : float
+        Distance of neighbouring tiles as a share of a tile: 0.5 for half overlapping, 2 for a coarse look.
+    device : str
+        ``"auto"`` (a GPU where there is one) or a torch device.
+
+    Returns
+    -------
+    Prediction
+        Values in log10(1 + 1e4 · share of a spot's counts): `Prediction.map` gives one gene as an array
+        (rows, cols) of tiles, `Prediction.to_anndata` all tiles x genes.
+
+    Raises
+    ------
+    SlideError, ScaleError, BundleError
+        Slide or model cannot be read, or the slide's µm per px are unknown or too coarse for the model.
+    PredictionError
+        There is no tissue in `region`.
+    """
+    from chrep_model.prediction.predictor import Predictor
+
+    predictor = Predictor(_bundle(bundle), device=device, whole_slides=region is None)
+    opened = slide if isinstance(slide, Slide) else open_slide(slide)
+    return predictor.predict(opened, None if region is None else Rect(*region), stride=stride)
+
+
+def evaluate(
+    cohort: Cohort | _Path,
+    out: _Path,
+    *,
+    methods: Sequence[str] | None = None,
+    encoder: str = "stainbank",
+    genes: int | _Path = 785,
+    seeds: int = 1,
+    processes: int = 1,
+    device: str = "auto",
+    **settings: Any,
+) -> Summary:
+    """Compare methods on sections left out of training, all on the same encoder, folds and genes.
+
+    Parameters
+    ----------
+    cohort : Cohort or path
+        All sections.
+    out : path
+        Folder of tables and report; called again with it, only missing fits are done.
+    methods : sequence of str, optional
+        Of `list_methods`; all unless given.
+    encoder, genes, device
+        See `train`; every fold chooses its genes on its own training sections.
+    seeds : int
+        Repeats of methods with chance.
+    processes : int
+        Fits at a time. More than 1 starts processes: guard your script by ``if __name__ == "__main__":``.
+    **settings
+        Other fields of `evaluation.benchmark.EvaluateSettings`: ``split`` (``"section"`` or ``"patient"``),
+        ``test_sections``, and those of the encoder and of the methods as in `train`.
+
+    Returns
+    -------
+    Summary
+        ``scores`` has a row for each method, variant, test section, seed and metric; ``report.html`` in
+        ``folder`` shows them.
+
+    Raises
+    ------
+    SettingsError, CohortError, SlideError, GeneError
+        As in `train`.
+    LeakError
+        A section is in the cohort twice, or a method saw something of a test section.
+    """
+    from chrep_model.evaluation import benchmark
+
+    values = {"encoder": encoder, "genes": genes, "seeds": seeds, **settings}
+    if methods is not None:
+        values["methods"] = tuple(methods)
+    valid = validated(benchmark.EvaluateSettings, values, command="evaluate")
+    return benchmark.evaluate(
+        _checked(cohort), valid, out, device=device, processes=processes, progress=Progress(warn=_warn)
+    )
+
+
+def list_methods() -> list[str]:
+    """Return the names of all methods that can be trained and compared."""
+    from chrep_model.methods.registry import names
+
+    return list(names())
+
+
+def list_encoders(pattern: str = "*") -> list[str]:
+    """Return the names of encoders that match a pattern: the built-in one, then those of timm.
+
+    Parameters
+    ----------
+    pattern : str
+        With ``*`` and ``?`` as in file names: ``"resnet*"``. The built-in one is ``"stainbank"``.
+    """
+    from chrep_model.encoders.stainbank import STAINBANK
+    from chrep_model.encoders.torchvision_compat import ensure_torchvision
+
+    ensure_torchvision()
+    import timm
+
+    return [*([STAINBANK] if fnmatchcase(STAINBANK, pattern) else []), *timm.list_models(pattern)]
+
+
+def _bundle(bundle: Bundle | _Path) -> Bundle:
+    return bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+
+
+def _checked(cohort: Cohort | _Path, excluded: Collection[str] = ()) -> Cohort:
+    """Open a cohort and check its sections except excluded ones, as the command line does."""
+    if not isinstance(cohort, Cohort):
+        cohort = open_cohort(cohort)
+    found = check_cohort(cohort.without(excluded) if excluded else cohort)
+    if (wrong := first_error(cohort, found)) is not None:
+        raise wrong
+    for name, findings in found.items():
+        for finding in findings:
+            if finding.level != "ok":
+                _warn(f"section {name}: {finding.text} {finding.remedy}".rstrip())
+    return cohort
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=4)
