@@ -134,9 +134,8 @@ def look(path: Path) -> object:
 
 
 def reopen(path: Path) -> object:
-    from napari_chrep.io.reopening import reading
-
     from napari_chrep.io.reader import get_reader, read_stored
+    from napari_chrep.io.stored_predictions import reading
 
     assert get_reader(path) is read_stored
     (found,) = reading(path, [])
