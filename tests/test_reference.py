@@ -73,7 +73,7 @@ def chrep(commands: list[list[object]], cache: Path) -> None:
     environment = os.environ | {"CHREP_CACHE": str(cache)}
     told = json.dumps([[str(argument) for argument in command] for command in commands])
     call = [sys.executable, "-c", PROGRAM, told]
-    done = subprocess.run(call, capture_output=True, text=True, env=environment, timeout=280, check=False)
+    done = subprocess.run(call, capture_output=True, text=True, env=environment, timeout=580, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -177,6 +177,7 @@ def evaluated(out: Path) -> dict[str, Summary]:
     return found | of_tree(summarised, "summary") | {"files": summary(files)}
 
 
+@pytest.mark.timeout(600)  # half a minute on a machine that does nothing else
 @pytest.mark.parametrize("make", [predicted, demo_bundle, trained, evaluated], ids=lambda make: make.__name__)
 def test_the_same_as_ever(make, results):
     found = make(results)

@@ -189,6 +189,7 @@ def test_a_slide_that_fails_does_not_stop_the_others(predict, slides, out, tmp_p
     assert predict(slides=[bad, *slides[:2]])[1]["bad"]["tiles"] > 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_its_slides_time_only(predict, slides, out, deaths):
     (deaths / slides[1].stem).write_text("1")
     result, rows = predict()

@@ -24,6 +24,7 @@ def test_the_command_measures_the_encoder_of_a_bundle(bundle, tmp_path, monkeypa
     assert f"kept for later predictions: {kept.batch_size} tiles at a time\n" in done.out
 
 
+@pytest.mark.slow
 def test_a_large_gallery_gets_an_index(bundle, tmp_path, monkeypatch, chrep):
     pytest.importorskip("faiss")
     monkeypatch.setenv("CHREP_CACHE", str(tmp_path))

@@ -134,15 +134,11 @@ def look(path: Path) -> object:
 
 
 def reopen(path: Path) -> object:
-    from napari_chrep.io.reopening import reading
-
     from napari_chrep.io.reader import get_reader, read_stored
+    from napari_chrep.io.stored_predictions import read_with_slide
 
     assert get_reader(path) is read_stored
-    (found,) = reading(path, [])
-    if isinstance(found, ChrepError):
-        raise found
-    return found
+    return read_with_slide(path, [])
 
 
 def drop_slide(path: Path) -> object:
