@@ -182,11 +182,11 @@ def test_progress_is_read_while_the_work_goes_on(owner):
     go = threading.Event()
 
     def work(task: Task):
-        task.report(3, 10)
+        task.progress.advance(3, 10, "tiles")
         go.wait(5)
 
     task = owner.run(work)
-    owner.qtbot.waitUntil(lambda: task.progress == (3, 10), timeout=TIMEOUT_MS)
+    owner.qtbot.waitUntil(lambda: task.so_far == (3, 10), timeout=TIMEOUT_MS)
     go.set()
     owner.wait()
 
