@@ -51,8 +51,8 @@ def test_everything_on_the_card_and_in_the_gallery_comes_back(original, make_mod
     assert ChrepSettings.model_validate(card.settings["chrep"]) == small_settings
     assert (bundle.spec.mpp, bundle.spec.px, bundle.context_um) == (2.0, 50, (300.0,))
     assert bundle.encoder().id == card.encoder_id == open_encoder(tile_um=100, mpp=2.0).id
-    assert "ridge on stainbank, 9 genes" in describe(card)
-    assert "a note" in describe(card)
+    assert describe(card)[0].endswith("ridge on stainbank, 9 genes")
+    assert describe(card)[-1] == "a note, µm"
 
 
 def test_how_far_to_trust_it_comes_back(trusting, make_model, features):

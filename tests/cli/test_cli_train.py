@@ -175,6 +175,7 @@ def test_train_and_calibrate(chrep, tiny_cohort, tiny_bundle, out):
     result = chrep("train", tiny_cohort, "-o", bundle, *args)
     assert (result.code, result.err) == (0, "")
     assert "ridge on stainbank, 30 genes" in result.out and str(bundle) in result.out
+    assert "SYNTHETIC" in result.out.splitlines() and "\\n" not in result.out
     card = load_bundle(bundle).card
     assert (card.method, card.genes, card.context_um, card.note, card.seed) == (
         "ridge",

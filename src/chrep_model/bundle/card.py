@@ -106,8 +106,8 @@ def read_card(path: Path) -> Card:
     return card
 
 
-def describe(card: Card) -> str:
-    """Return the card as a few lines of text."""
+def describe(card: Card) -> list[str]:
+    """Return the card as a few lines of text, of which the note may be several."""
     facts = json.loads(card.model_dump_json())
     where = ", ".join(f"{s['name']} ({s['patient']})" for s in facts["sections"])
     context = ", ".join(f"{r:g}" for r in card.context_um) or "none"
@@ -116,4 +116,4 @@ def describe(card: Card) -> str:
         f"tiles of {card.mpp * card.px:.0f} µm ({card.px} px at {card.mpp:.3f} µm/px), context {context} µm",
         f"trained on {card.cohort}: {where}; seed {card.seed}, {card.created}",
     ]
-    return "\n".join([*lines, card.note] if card.note else lines)
+    return lines + card.note.splitlines()

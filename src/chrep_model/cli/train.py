@@ -125,5 +125,6 @@ def _tell_of(bundle: Bundle, seconds: float, as_json: bool) -> None:
     if as_json:
         console.say_json({"bundle": bundle.path, "seconds": round(seconds, 1), **bundle.card.model_dump()})
         return
-    console.say(describe(bundle.card))
+    for line in describe(bundle.card):
+        console.say(line)
     console.say(f"{bundle.path} ({console.size_of(bundle.path)}, {seconds:.0f} s)")
