@@ -1,1 +1,1 @@
-"""The canvas: slide and heatmap layers, spots, viewport, clicks and drawings."""
+"""Everything drawn on or read from napari's canvas: slide, heatmaps, spots, view, clicks and drawings."""

@@ -1,4 +1,7 @@
-"""What was drawn over a slide, as a region of it."""
+"""Turn the shapes that the user drew over a slide into a region of the slide.
+
+The region limits a prediction or an export to a part of the slide.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ from chrep_model.slides.region import Region
 from chrep_model.slides.slide import Slide
 from napari_chrep.canvas.viewport import slide_mpp
 
-#: Shapes that have an inside.
+#: Types of shape that enclose an area; lines and paths do not.
 _AREAS = ("rectangle", "polygon", "ellipse")
 
-#: Corners of the polygon that stands for an ellipse.
+#: Number of corners of the polygon that replaces an ellipse.
 _AROUND = 64
 
 
 class Drawing:
-    """The Shapes layer that is selected in a viewer, as far as it holds something with an inside.
+    """The selected Shapes layer of a viewer, if it holds a rectangle, polygon or ellipse.
 
     Parameters
     ----------
@@ -35,7 +38,7 @@ class Drawing:
     Attributes
     ----------
     changed : Signal
-        Another layer was selected, or something was drawn or deleted in the selected one.
+        Emitted when another layer is selected, or a shape is drawn or deleted in the selected one.
     """
 
     changed = Signal()
@@ -48,7 +51,7 @@ class Drawing:
 
     @property
     def layer(self) -> Any:
-        """The napari Shapes layer, or None."""
+        """The selected Shapes layer; None if no selected layer holds an area."""
         viewer = self._viewer()
         layer = None if viewer is None else viewer.layers.selection.active
         if isinstance(layer, Shapes) and any(kind in _AREAS for kind in layer.shape_type):
@@ -56,7 +59,7 @@ class Drawing:
         return None
 
     def region(self, slide: Slide) -> Region:
-        """Return the region of a slide that the layer's rectangles, polygons and ellipses cover.
+        """Return the region of a slide that the rectangles, polygons and ellipses cover.
 
         Raises
         ------
@@ -95,7 +98,10 @@ class Drawing:
 
 
 def _ellipse(corners: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Points (`_AROUND`, ndim) on the ellipse in a box with these 4 corners, which may be turned."""
+    """Return points (`_AROUND`, ndim) on the ellipse inscribed in a box with these 4 corners.
+
+    The box may be rotated.
+    """
     angle = np.linspace(0, 2 * np.pi, _AROUND, endpoint=False)[:, None]
     across, down = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
     points: npt.NDArray[np.float64] = corners.mean(0) + np.cos(angle) * across + np.sin(angle) * down

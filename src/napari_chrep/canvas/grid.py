@@ -1,4 +1,7 @@
-"""Maps side by side: napari's grid, in which every visible layer has a cell and all cells move together."""
+"""Show maps side by side in napari's grid mode.
+
+Every visible layer has a cell of its own, and all cells pan and zoom together.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ from typing import Any
 
 from psygnal import Signal
 
-#: Sizes of titles in points, and with how many cells beside each other the usual one fits a 13-inch screen.
+#: Font sizes of titles in points, and the most grid columns for which `_TITLE` fits on a 13-inch screen.
 _TITLE, _NARROW_TITLE, _WIDE_COLUMNS = 10.0, 7.0, 2
 
 
 class SideBySide:
-    """Switches napari's grid on and off.
+    """Switch for napari's grid mode, which also adjusts zoom, titles and opacity.
 
     Parameters
     ----------
@@ -23,7 +26,7 @@ class SideBySide:
     Attributes
     ----------
     toggled : Signal
-        The grid went on or off, here or by napari's own button.
+        Emitted when the grid is switched on or off, here or with napari's own button.
     """
 
     toggled = Signal()
@@ -41,7 +44,10 @@ class SideBySide:
         return viewer is not None and bool(viewer.canvas.grid.enabled)
 
     def enable(self, enabled: bool) -> None:
-        """Switch the grid on, one layer to a cell, or off; what is in view stays in view."""
+        """Switch the grid on or off; the same part of the slide stays in view.
+
+        Each cell shows one layer.
+        """
         viewer = self._viewer()
         if viewer is None or enabled == self.enabled:
             return
@@ -50,7 +56,7 @@ class SideBySide:
         viewer.canvas.grid.enabled = enabled
 
     def fit(self) -> None:
-        """Zoom so that smaller or larger cells show what the former ones showed."""
+        """Adjust the zoom to the number of cells, so that each cell shows the same part of the slide."""
         viewer = self._viewer()
         if viewer is None:
             return
@@ -60,7 +66,7 @@ class SideBySide:
             self._cells = cells
 
     def fit_titles(self, layers: Sequence[Any]) -> None:
-        """Write titles in letters that a cell has room for, the fewer cells beside each other the larger."""
+        """Set the font size of the layers' titles so that they fit into their cells."""
         viewer = self._viewer()
         if viewer is None:
             return
@@ -71,10 +77,10 @@ class SideBySide:
                 layer.name_overlay.font_size = size
 
     def make_opaque(self, layers: Sequence[Any]) -> None:
-        """Make layers opaque until the grid goes off; an opacity that is chosen meanwhile stays.
+        """Make layers opaque until the grid is switched off.
 
-        In a cell of its own a layer has nothing to shine through, and only an opaque one has the colours of
-        its bar.
+        In a cell of its own a layer has nothing below it, and only an opaque layer has the colours of its
+        colour bar. An opacity that the user sets meanwhile is kept.
         """
         viewer = self._viewer()
         if viewer is None or not self.enabled:

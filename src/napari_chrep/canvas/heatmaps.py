@@ -1,7 +1,7 @@
-"""The heatmaps: image layers on the tile grid, one per kind of map, written in place.
+"""Show the maps of a prediction as napari image layers, one layer per kind of map.
 
-Choosing another gene gives the same layers new values and names, so that what the user set on them (opacity,
-colormap, place in the list) stays.
+When the user chooses another gene, the same layers get new values and names, so that the user's settings
+(opacity, colormap, place in the list of layers) are kept.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from napari_chrep.canvas.maps import (
 from napari_chrep.state.session import Session
 from napari_chrep.state.viewers import kept_for
 
-#: Key of a heatmap's ``metadata`` under which its kind lies.
+#: Key in a heatmap layer's ``metadata`` that holds its kind of map.
 VARIANT_KEY = "chrep_variant"
 
-#: Least time between two refreshes, in milliseconds: more often, and panning stutters.
+#: Minimum time between two refreshes, in milliseconds; with shorter intervals panning stutters.
 REFRESH_MS = 200
 
-#: New values of a growing map and the limits that follow from them are drawn in frames of their own.
+#: Delay in milliseconds between drawing new values and new limits, so that no frame has to draw both.
 TINT_MS = 70
 
 
 @dataclass
 class HeatmapLayer:
-    """A heatmap layer and what was last written to it.
+    """A heatmap layer with the values, title and limits last written to it.
 
     Attributes
     ----------
     layer : napari Image layer
     about : str or None
-        The gene or signature whose values it holds; None for values of another prediction.
+        Gene or signature whose values the layer holds; None if they belong to an earlier prediction.
     title : str
-        The name that the layer was given; another one is the user's.
+        Name that the plugin gave the layer. If the layer has another name, the user chose it.
     limits : (float, float)
-        The contrast limits that it was given; others are the user's.
+        Contrast limits that the plugin set. If the layer has other limits, the user chose them.
     """
 
     layer: Image
@@ -66,19 +66,20 @@ class HeatmapLayer:
 
 
 class Heatmaps:
-    """Keeps the heatmap layers of one viewer in step with its session.
+    """Heatmap layers of one viewer, updated whenever its session changes.
 
-    Raw and calibrated are there from the first batch on; the others from when they are first shown.
+    The layers for raw and calibrated are added with the first predicted batch, the others when they are first
+    shown.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        Its session's prediction, gene and signature are shown. Only a weak reference is kept.
+        The maps show the prediction, gene and signature of its session. Only a weak reference is kept.
 
     Attributes
     ----------
     changed : Signal
-        Layers came, went, were written, or were shown or hidden.
+        Emitted when layers are added, removed, written, shown or hidden.
     """
 
     changed = Signal()
@@ -90,21 +91,21 @@ class Heatmaps:
         self._asked: set[str] = set()
         self._writing = self._growing = False
         self._maker = MapMaker()
-        self._again = QTimer()  # the rest of a long computation, once the window has drawn itself
+        self._again = QTimer()  # continues a long computation after the window was redrawn
         self._again.setSingleShot(True)
         self._again.timeout.connect(self._refresh)
-        self._bare: list[Image] = []  # layers that have no title yet
+        self._bare: list[Image] = []  # layers without a title so far
         self._dress = QTimer()
         self._dress.setSingleShot(True)
         self._dress.timeout.connect(self._on_dress)
-        self._tints: dict[str, Limits] = {}  # limits that are not given yet
+        self._tints: dict[str, Limits] = {}  # limits that wait to be set
         self._tint = QTimer()
         self._tint.setSingleShot(True)
         self._tint.timeout.connect(self._on_tint)
         self._throttle = QSignalThrottler()
         self._throttle.setTimeout(REFRESH_MS)
-        # Through the timer: Qt would draw a window that is changed by a worker's signal, of which it may just
-        # have drawn a frame, before anything else gets its turn.
+        # A timer delays the refresh: if a worker's signal changed the layers directly, Qt might draw two frames
+        # in a row before it handles any other event.
         self._throttle.triggered.connect(partial(self._again.start, 0))
         session.prediction_changed.connect(self._on_prediction)
         session.prediction_grew.connect(self._on_grown)
@@ -117,21 +118,24 @@ class Heatmaps:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The kinds of map that have a layer, in the order they came."""
+        """Kinds of map that have a layer, in the order in which the layers were added."""
         return tuple(self._shown)
 
     @property
     def visible(self) -> tuple[str, ...]:
-        """The kinds of map whose layers are visible."""
+        """Kinds of map whose layers are visible."""
         return tuple(kind for kind, shown in self._shown.items() if shown.layer.visible)
 
     def layer(self, variant: str) -> Image | None:
-        """Return the layer of a kind of map, if there is one."""
+        """Return the layer of a kind of map, or None if it has no layer."""
         shown = self._shown.get(variant)
         return None if shown is None else shown.layer
 
     def values(self, kind: str) -> FloatMap | None:
-        """Return the map of what is on show, (rows, cols) with NaN; None where it is not there (yet)."""
+        """Return the map of the current gene or signature, (rows, cols); None if it is not computed yet.
+
+        Values are NaN outside the predicted tiles.
+        """
         shown, subject = self._shown.get(kind), self._subject()
         if shown is None or subject is None or shown.about != subject.of(kind):
             return None
@@ -139,9 +143,9 @@ class Heatmaps:
         return values
 
     def show(self, kind: str, visible: bool = True) -> None:
-        """Show one kind of map, or hide it; the others stay as they are.
+        """Show or hide one kind of map; the others do not change.
 
-        A map of many tiles that is shown for the first time is there after some turns of the event loop.
+        Computing a new map of many tiles takes several turns of the event loop; its layer appears afterwards.
         """
         self._asked.discard(kind)
         layer = self.layer(kind)
@@ -161,7 +165,7 @@ class Heatmaps:
 
     @property
     def can_show(self) -> bool:
-        """Whether there is anything to make a map of."""
+        """Whether a gene is chosen and there are predicted tiles or a preview to show."""
         return self._subject() is not None
 
     def _subject(self) -> MapSubject | None:
@@ -179,12 +183,12 @@ class Heatmaps:
         self._throttle.throttle()
 
     def _on_run_ended(self) -> None:
-        """Give the colours their final limits."""
+        """Refresh once more, which sets the final contrast limits."""
         self._growing = False
         self._throttle.throttle()
 
     def _on_prediction(self) -> None:
-        # Another slide or bundle. Former maps would lie over the wrong tissue.
+        # The slide or bundle changed: the existing maps would lie over the wrong tissue.
         gone = self.session.prediction is None
         self._asked.clear()
         self._remove([kind for kind in self._shown if gone or self._why_not(kind)])
@@ -194,7 +198,7 @@ class Heatmaps:
         self._refresh()
 
     def _on_choice(self) -> None:
-        """Follow the choice of a signature or of a second gene, or the end of it."""
+        """Update the layers after the signature or the second gene was chosen or cleared."""
         self._remove([kind for kind in self._shown if self._why_not(kind)])
         self.changed.emit()
         self._refresh()
@@ -211,9 +215,9 @@ class Heatmaps:
         return why_unavailable(kind, session.bundle, session.signature, session.second_gene)
 
     def _refresh(self) -> None:
-        """Write what there is now into the layers; once per batch and once per choice of a gene.
+        """Compute the maps and write them into the layers, after each batch and each choice of a gene.
 
-        Many tiles are computed in several turns of the event loop, and written in the last of them.
+        The values of many tiles are computed in several turns of the event loop and written in the last one.
         """
         subject, viewer = self._subject(), self._viewer()
         if subject is None:
@@ -233,11 +237,11 @@ class Heatmaps:
         if new:
             self._add(viewer, new[0], maps[new[0]], limits[new[0]], subject)
         if new[1:]:
-            self._again.start(0)  # napari takes its time for a layer: one each turn
+            self._again.start(0)  # adding a layer is slow: add one per turn of the event loop
         self.changed.emit()
 
     def _blank(self) -> None:
-        """Take a rough map away of which no tile was predicted in the end."""
+        """Clear the layers, for instance of a preview that no predicted tile followed."""
         for shown in self._shown.values():
             shown.layer.data[...] = np.nan
             shown.layer.refresh(highlight=False, extent=False)
@@ -271,7 +275,10 @@ class Heatmaps:
             self._limit(self._shown[kind], tints[kind])
 
     def _limit(self, shown: HeatmapLayer, limits: Limits, other: bool = False) -> None:
-        """Give a layer its limits, unless they are the user's (for `other` values they no longer are)."""
+        """Set a layer's contrast limits, unless the user has changed them.
+
+        If the layer shows the values of another gene (`other`), the user's limits are replaced as well.
+        """
         layer = shown.layer
         if not other and tuple(layer.contrast_limits) != shown.limits:
             return
@@ -312,7 +319,7 @@ class Heatmaps:
             viewer.layers.selection.active = selected
 
     def _top(self, viewer: Any) -> int:
-        """Place in the list for a new map: on the slide and the other maps, below what was drawn on them."""
+        """Return the index for a new map: above the slide and the other maps, below the user's drawings."""
         below = [self.session.slide_layer, *(shown.layer for shown in self._shown.values())]
         places = [viewer.layers.index(layer) for layer in below if layer in viewer.layers]
         return max(places, default=len(viewer.layers) - 1) + 1
@@ -326,19 +333,19 @@ class Heatmaps:
         return {"scale": scale, "translate": translate}
 
     def _on_dress(self) -> None:
-        """Give a visible layer its title, one each turn: drawing letters is slow."""
+        """Add a title to one visible layer per turn of the event loop, because drawing text is slow."""
         viewer = self._viewer()
         self._bare = [layer for layer in self._bare if viewer is not None and layer in viewer.layers]
         for layer in self._bare:
             if layer.visible:
-                layer.name_overlay.box = True  # white on glass could not be read
+                layer.name_overlay.box = True  # without it white text on the white background is illegible
                 layer.name_overlay.visible = True
                 self._bare.remove(layer)
                 self._dress.start(0)
                 return
 
     def _on_limits(self, event: Any) -> None:
-        """Give raw the limits that the user gave to calibrated, or the other way round: colours compare."""
+        """Copy the user's contrast limits between raw and calibrated, so that their colours compare."""
         pair_ = [shown.layer for kind, shown in self._shown.items() if kind in MAIN_KINDS]
         if self._writing or event.source not in pair_:
             return
@@ -353,12 +360,14 @@ class Heatmaps:
 
     def _on_removed(self, event: Any) -> None:
         for kind, shown in list(self._shown.items()):
-            if shown.layer is event.value:  # deleted by the user; raw and calibrated come with the next gene
+            if (
+                shown.layer is event.value
+            ):  # deleted by the user; raw and calibrated return with the next gene
                 del self._shown[kind]
                 self.changed.emit()
 
 
 def _range(limits: Limits) -> Limits:
-    """Give the contrast slider room on both sides."""
+    """Return the range of the contrast slider: the limits with a margin on both sides."""
     margin = limits[1] - limits[0]
     return limits[0] - margin, limits[1] + margin

@@ -1,4 +1,7 @@
-"""The maps that a prediction can be shown as: values on the tile grid, colours, units, limits. No layers."""
+"""Compute the maps of a prediction: values on the tile grid, colours, units and contrast limits.
+
+Nothing here knows napari's layers; `heatmaps` puts the maps into them.
+"""
 
 from __future__ import annotations
 
@@ -17,35 +20,35 @@ if TYPE_CHECKING:
 FloatMap = npt.NDArray[np.float32]
 Limits = tuple[float, float]
 
-#: Percentiles of the values of a whole prediction that the colours span.
+#: Percentiles of a prediction's values that become the contrast limits.
 CONTRAST_PERCENTILES = (1.0, 99.0)
 
-#: Limits that move by less than this share of their width stay where they are while a prediction grows.
+#: While a prediction grows, limits are kept if they would move by less than this fraction of their width.
 CLOSE = 0.2
 
-
-#: So many values are computed in one go, in some 20 ms on one core; more, and panning would stutter.
+#: Number of values computed in one step, about 20 ms on one core; with larger steps panning would stutter.
 STEP = 2048
-#: So many tiles of a signature at least, however many genes it has.
+#: Minimum number of tiles per step for a signature, however many genes it has.
 MIN_STEP = 32
 
 
 @dataclass(frozen=True)
 class MapKind:
-    """How one kind of map is shown.
+    """Colours, unit and description of one kind of map.
 
     Attributes
     ----------
     colormap : str
-        Perceptually uniform and safe for the colour-blind; the diverging one where the middle is zero.
+        Name of a perceptually uniform colormap that is safe for colour-blind people; diverging if the middle
+        is zero.
     unit : str
-        Of the values, as the layer's title has it.
+        Unit of the values, as written in the layer's title.
     about : str
-        What it shows, in a sentence without its full stop.
+        What the map shows, as a sentence without its full stop.
     blending : str
-        How it lies over what is below.
+        How napari blends the map with the layers below.
     opacity : float
-        Of its layer at first.
+        Initial opacity of the layer.
     """
 
     colormap: str
@@ -55,10 +58,10 @@ class MapKind:
     opacity: float = 0.6
 
 
-# The two colours that the colour-blind tell apart best, and that add up to white.
+# Magenta and green: the colours that colour-blind people tell apart best, and that add up to white.
 _BLENDED = "Two genes at once: the one on show in magenta, the other in green, both together in white"
 
-#: Every kind of map, bottom to top.
+#: Every kind of map, from bottom to top.
 KINDS = {
     "raw": MapKind("viridis", "log10", "What the model reads from the picture alone"),
     "calibrated": MapKind(
@@ -80,29 +83,29 @@ KINDS = {
     "second": MapKind("green", "log10", _BLENDED, "additive", opacity=0.8),
 }
 
-#: The two that every gene is shown as where the model has both; they share their limits.
+#: Kinds shown for every gene, as far as the model has them; they share their contrast limits.
 MAIN_KINDS = ("raw", "calibrated")
 
-#: The two that lie over each other.
+#: Kinds that are blended: the current gene and the second gene.
 BLEND = ("first", "second")
 
 
 @dataclass(frozen=True)
 class MapSubject:
-    """What the maps are about.
+    """Prediction, genes and signature that a set of maps shows.
 
     Attributes
     ----------
     prediction : Prediction
-        With a tile at least, or with a preview.
+        Has at least one tile, unless there is a preview.
     gene : str
-        The gene on show.
+        The current gene.
     second : str or None
-        The gene that is blended with it.
+        The gene that is blended with the current one.
     signature : Signature or None
-        The list of genes in use.
+        The current list of genes.
     preview : Preview or None
-        Shown where nothing is predicted yet.
+        Coarse prediction, shown where no tile is predicted yet.
     """
 
     prediction: Prediction
@@ -112,7 +115,7 @@ class MapSubject:
     preview: Preview | None = None
 
     def of(self, kind: str) -> str:
-        """Return whose values a map shows: a gene, a signature, or (empty) the tissue itself."""
+        """Return the gene or signature that a kind of map shows; empty for a map of the tissue itself."""
         if kind == "signature":
             return "" if self.signature is None else self.signature.name
         if kind == "second":
@@ -129,18 +132,18 @@ class MapSubject:
 def why_unavailable(
     kind: str, bundle: Bundle | None, signature: Signature | None = None, second: str | None = None
 ) -> str:
-    """Say in a sentence why there cannot be such a map; empty where there can.
+    """Return a sentence that says why a kind of map is unavailable; empty if it is available.
 
     Parameters
     ----------
     kind : str
         One of `KINDS`.
     bundle : Bundle or None
-        The model in use.
+        The current model.
     signature : Signature or None
-        The list of genes in use.
+        The current list of genes.
     second : str or None
-        The gene to be blended with the one on show.
+        The gene to blend with the current one.
     """
     if bundle is None:
         return "Choose a model first."
@@ -158,15 +161,15 @@ def why_unavailable(
 
 
 def main_kinds(bundle: Bundle | None) -> tuple[str, ...]:
-    """Return those of `MAIN_KINDS` that a model has."""
+    """Return the `MAIN_KINDS` that a model provides."""
     return tuple(kind for kind in MAIN_KINDS if not why_unavailable(kind, bundle))
 
 
 def limits_of_maps(maps: dict[str, FloatMap]) -> dict[str, Limits]:
     """Return the contrast limits of the maps of one subject.
 
-    Raw and calibrated share theirs, so that their colours compare; those of the difference are symmetric
-    around zero; those of a share are 0 and 1.
+    Raw and calibrated share their limits, so that their colours compare. The limits of the difference are
+    symmetric around zero; those of the unlike map are 0 and 1.
     """
     together = shared_limits([maps[kind] for kind in MAIN_KINDS if kind in maps])
     limits = {kind: together for kind in MAIN_KINDS if kind in maps}
@@ -181,17 +184,17 @@ def limits_of_maps(maps: dict[str, FloatMap]) -> dict[str, Limits]:
 
 
 def shared_limits(maps: list[FloatMap]) -> Limits:
-    """Return contrast limits for several maps of one gene together, so that their colours compare.
+    """Return common contrast limits for several maps of one gene, so that their colours compare.
 
     Parameters
     ----------
     maps : list of float32 array
-        NaN where nothing was predicted.
+        Maps with NaN outside the predicted tiles.
 
     Returns
     -------
     (float, float)
-        `CONTRAST_PERCENTILES` of all finite values; (0, 1) without any; never of zero width.
+        `CONTRAST_PERCENTILES` of all finite values; (0, 1) if there are none. The width is never zero.
     """
     values = np.concatenate([m[np.isfinite(m)] for m in maps]) if maps else np.empty(0, np.float32)
     if values.size == 0:
@@ -201,23 +204,23 @@ def shared_limits(maps: list[FloatMap]) -> Limits:
 
 
 def close(limits: Limits, former: Limits, share: float) -> bool:
-    """Tell whether limits move by no more than a share of their width, so that colours hardly change."""
+    """Return whether limits differ from the former ones by at most a given fraction of their width."""
     most = share * (former[1] - former[0])
     return all(abs(new - old) <= most for new, old in zip(limits, former, strict=True))
 
 
 def symmetric_limits(values: FloatMap) -> Limits:
-    """Return limits with zero in the middle that hold as many values as `shared_limits`' upper one."""
+    """Return limits symmetric around zero, from the upper contrast percentile of the absolute values."""
     finite = np.abs(values[np.isfinite(values)])
     high = float(np.percentile(finite, CONTRAST_PERCENTILES[1])) if finite.size else 0.0
     return (-high, high) if high > 0 else (-0.5, 0.5)
 
 
 class MapMaker:
-    """Computes maps; what is known of tiles of before is kept.
+    """Computes maps step by step, and keeps the values of tiles that are already computed.
 
-    It works on the Qt thread, where tens of thousands of tiles would take too long at once: `advance` does a
-    part of them and is called again, `maps` does what is left.
+    It works on the Qt thread, where computing tens of thousands of tiles at once would block the window.
+    `advance` computes a part of them and is called repeatedly; `maps` computes the rest.
     """
 
     def __init__(self) -> None:
@@ -227,7 +230,7 @@ class MapMaker:
         self._rough: dict[Source, FloatMap] = {}
 
     def advance(self, kinds: Iterable[str], subject: MapSubject, most: int = STEP) -> bool:
-        """Compute values of at most so many tiles more; True once there is nothing left to do."""
+        """Compute the values of at most `most` more tiles; return True when all are computed."""
         self._follow(kinds, subject)
         for source, kept in self._kept.items():
             step = most if source[0] != "signature" else max(MIN_STEP, most // len(source[1].genes))
@@ -239,12 +242,12 @@ class MapMaker:
         return all(len(kept) == len(subject.prediction) for kept in self._kept.values())
 
     def maps(self, kinds: Iterable[str], subject: MapSubject) -> dict[str, FloatMap]:
-        """Return maps by kind, each (rows, cols) float32, NaN where there is neither prediction nor preview.
+        """Return the maps by kind, each (rows, cols) float32, NaN without prediction and preview.
 
         Raises
         ------
         ValueError
-            The model has no such map, see `why_unavailable`.
+            The model does not provide one of these maps, see `why_unavailable`.
         """
         kinds = tuple(kinds)
         while not self.advance(kinds, subject):
@@ -259,7 +262,7 @@ class MapMaker:
         return made
 
     def _follow(self, kinds: Iterable[str], subject: MapSubject) -> None:
-        """Forget what is no longer asked for."""
+        """Drop the values of former predictions and previews, and of maps that are no longer requested."""
         if subject.prediction is not self._prediction:
             self._prediction, self._kept = subject.prediction, {}
         if subject.preview is not self._preview:
@@ -274,12 +277,12 @@ class MapMaker:
         return self._rough[source]
 
 
-#: Whose values: a variant or a kind of map, and the gene or signature that it is of.
+#: Key of computed values: a variant or kind of map, and its gene or signature.
 Source = tuple[str, Any]
 
 
 def _sources(kind: str, subject: MapSubject) -> list[Source]:
-    """Return the properties that decide a map's pixels."""
+    """Return the sources whose values a kind of map is computed from."""
     if kind == "difference":
         return [(variant, subject.gene) for variant in reversed(MAIN_KINDS)]
     if kind in BLEND:
@@ -288,13 +291,13 @@ def _sources(kind: str, subject: MapSubject) -> list[Source]:
 
 
 def _combined(values: list[FloatMap]) -> FloatMap:
-    """Return the difference of two maps' values, or the values of a single map."""
+    """Return the difference of two sources' values, or the values of a single source."""
     first, *others = values
     return first - others[0] if others else first
 
 
 def _read(prediction: Prediction, source: Source, tiles: slice) -> FloatMap:
-    """Values of some tiles, (number of tiles,)."""
+    """Return a source's values for a slice of the tiles, (number of tiles,)."""
     what, about = source
     if what == "signature":
         values: FloatMap = about.values(prediction, tiles)

@@ -1,4 +1,7 @@
-"""Read the spots measured on a slide, match them to a model's genes, and compare them with its maps."""
+"""Read the spots measured on a slide, match them to a model's genes, and compare them with its maps.
+
+`spots_layer` keeps the layer that shows them up to date.
+"""
 
 from __future__ import annotations
 
@@ -25,34 +28,35 @@ if TYPE_CHECKING:
     from chrep_model.slides.slide import Slide
     from napari_chrep.canvas.slide_layer import LayerData
 
-#: Key of a layer's ``metadata`` under which the `Section` lies whose spots it shows.
+#: Key in a spots layer's ``metadata`` that holds the `Section` with the spots.
 SECTION_KEY = "chrep_section"
 
-#: Key under which lie the name and the colours that such a layer has while no gene is on show.
+#: Key in a spots layer's ``metadata`` that holds its name and colours for when no gene is shown.
 AT_REST_KEY = "chrep_at_rest"
 
-#: With fewer spots a correlation says nothing.
+#: Minimum number of spots for a correlation to be meaningful.
 LEAST_SPOTS = 3
 _DEFAULT_SPOT_UM = 100.0
 
-#: Of spots in the colours of their totals: the tissue under them stays visible.
+#: Opacity of spots coloured by their total counts: the tissue below them stays visible.
 _SEEN_THROUGH = 0.6
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredSpots:
-    """The measured spots of a slide, and their values for a model's genes.
+    """Measured spots of a slide, with their values for a model's genes.
 
     Attributes
     ----------
     section : Section
+        Positions and counts of the spots.
     bundle : str
-        Hash of the bundle on whose genes `expression` is; empty without one.
+        Hash of the bundle whose genes `expression` covers; empty without a bundle.
     expression : ndarray or None
-        (n, G) float32, log10-spot over the bundle's panel, NaN for genes that are not `listed`; None where
-        the section names its genes otherwise.
+        (n, G) float32, log10-spot for the genes of the bundle's panel, NaN for genes that are not `listed`.
+        None if the section's gene names do not match the panel.
     listed : frozenset of str
-        The genes that were measured at all.
+        Genes that the section measured.
     trouble : str
         Why there is no `expression`.
     """
@@ -64,7 +68,7 @@ class MeasuredSpots:
     trouble: str = ""
 
     def of(self, gene: str | None, bundle: Bundle | None) -> npt.NDArray[np.float32] | None:
-        """Return a gene's measured values, (n,) log10-spot; None if there are none for this bundle."""
+        """Return the measured values of a gene, (n,) log10-spot; None if this bundle has none."""
         if self.expression is None or bundle is None or gene is None:
             return None
         if self.bundle != bundle.hash or gene not in self.listed:
@@ -72,23 +76,27 @@ class MeasuredSpots:
         return self.expression[:, bundle.panel.index(gene)]
 
     def lacks(self, gene: str | None) -> bool:
-        """Return whether the section measured other genes of the bundle but not this one."""
+        """Return whether the section measured genes of the bundle, but not this one."""
         return self.expression is not None and gene is not None and gene not in self.listed
 
 
 def read_measured_spots(
     slide: Slide, counts: Path | None, section: Section | None, panel: GenePanel | None, bundle: str
 ) -> MeasuredSpots | None:
-    """Read the spots of a slide and bring them onto a panel; None where there are none.
+    """Read the spots of a slide and match them to a model's genes; return None if it has no spots.
 
     Parameters
     ----------
+    slide : Slide
+        The slide on which the spots were measured.
     counts : Path or None
-        The h5ad with the spots; None for the one beside the slide.
+        The h5ad with the spots; None for the file of the same name beside the slide.
     section : Section or None
-        The spots, if they are read already.
-    panel, bundle
-        Genes and hash of the model; None and empty without one.
+        The spots, if they are already read.
+    panel : GenePanel or None
+        Genes of the model; None without a model.
+    bundle : str
+        Hash of the model; empty without a model.
 
     Raises
     ------
@@ -112,18 +120,19 @@ def read_measured_spots(
 
 
 def beside(slide: Slide) -> Path:
-    """Return the path at which a slide's h5ad is expected."""
+    """Return the path where a slide's h5ad is expected: beside the slide, with the same name."""
     return slide.path.with_name(f"{slide.name}.h5ad")
 
 
 def spots_layer_data(section: Section, scale: tuple[float, float], units: tuple[str, str]) -> LayerData:
-    """Return data of a Points layer for a section's spots, in their true size and as outlines.
+    """Return the data of a Points layer that draws a section's spots as outlines in their true size.
 
     Parameters
     ----------
     section : Section
-    scale, units
-        Of the layer of its slide.
+        Positions and counts of the spots.
+    scale, units : tuple
+        Scale and units of the slide's layer.
     """
     kwargs = {
         "name": f"{section.name} spots",
@@ -139,16 +148,17 @@ def spots_layer_data(section: Section, scale: tuple[float, float], units: tuple[
 
 
 def totals_layer_data(section: Section, scale: tuple[float, float], units: tuple[str, str]) -> LayerData:
-    """Return data of a Points layer for a section's spots, coloured by their total counts.
+    """Return the data of a Points layer that colours a section's spots by their total counts.
 
-    The layer's ``features`` hold the counts; colours follow their logarithm, from its 1st to its 99th
-    percentile.
+    The layer's ``features`` hold the counts. The colours span the logarithm of the counts from its 1st to its
+    99th percentile.
 
     Parameters
     ----------
     section : Section
-    scale, units
-        Of the layer of its slide.
+        Positions and counts of the spots.
+    scale, units : tuple
+        Scale and units of the slide's layer.
     """
     from napari.utils.colormaps import ensure_colormap
 
@@ -166,21 +176,23 @@ def totals_layer_data(section: Section, scale: tuple[float, float], units: tuple
 def agreement(
     measured: MeasuredSpots, prediction: Prediction, gene: str, values_of: Callable[[str], FloatMap | None]
 ) -> str:
-    """Return a sentence on how well a gene's maps agree with the spots centred in predicted tiles.
+    """Describe in words how well a gene's maps agree with the spots centred in predicted tiles.
 
     Parameters
     ----------
     measured : MeasuredSpots
+        The measured spots.
     prediction : Prediction
-        With the tiles of the maps.
+        The prediction that the maps show.
     gene : str
+        The gene to compare.
     values_of : callable
-        Gives the map of a kind, (rows, cols), or None; one may hold more than was predicted.
+        Returns the map of a kind, (rows, cols), or None. Maps may also hold values of a preview.
 
     Returns
     -------
     str
-        Sentences; empty where there is nothing to compare.
+        One or two sentences; empty if there is nothing to compare.
     """
     truth = measured.of(gene, prediction.bundle)
     if truth is None or not len(prediction):
@@ -190,7 +202,7 @@ def agreement(
     on_spots = {kind: held.ravel()[tiles] for kind, held in maps.items() if held is not None}
     if not on_spots:
         return ""
-    # A map may lack tiles that were predicted after it was last written.
+    # A map lacks tiles that were predicted after it was last written.
     under = np.isin(tiles, prediction.indices) & np.isfinite(list(on_spots.values())).all(axis=0)
     count = int(under.sum())
     if count < LEAST_SPOTS:
@@ -199,7 +211,9 @@ def agreement(
         kind: float(np.nan_to_num(gene_correlations(truth[under, None], values[under, None]))[0])
         for kind, values in on_spots.items()
     }
-    said = ", ".join(f"{pcc:.2f} {kind}" for kind, pcc in found.items() if pcc)  # 0: one does not vary
+    said = ", ".join(
+        f"{pcc:.2f} {kind}" for kind, pcc in found.items() if pcc
+    )  # 0 if the map or the measurement does not vary
     if not said:
         return f"On {count:,} measured spots {gene} does not vary."
     text = f"On {count:,} measured spots: PCC {said}."

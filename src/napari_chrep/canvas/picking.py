@@ -1,4 +1,4 @@
-"""Clicks on the canvas: where, which tile, and the frame that marks it."""
+"""Find the predicted tile that the user clicked on, and mark it with a frame."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from napari_chrep.state.viewers import kept_for
 if TYPE_CHECKING:
     from chrep_model.prediction.prediction import Prediction
 
-#: A press and a release further apart than this, in canvas pixels, are a drag.
+#: Largest movement of the mouse during a click, in canvas pixels; a longer one is a drag.
 CLICK_PX = 4.0
 
-#: Cyan: far from tissue in H&E and from the colours of the heatmaps. The pinned tile's is orange.
+#: Colour of the frame: cyan, which occurs neither in H&E nor in the heatmaps. A pinned tile's is orange.
 FRAME_RGBA = (0, 229, 255, 255)
 PINNED_RGBA = (255, 140, 0, 255)
-#: Side of the frame's picture and breadth of its edge, in its pixels.
+#: Side length of the frame's image and width of its edge, in pixels of that image.
 FRAME_PX, FRAME_EDGE = 48, 3
 
 
 class Clicks:
-    """Tells where the user clicked on the canvas of a viewer.
+    """Listener for clicks on the canvas of a viewer.
 
-    A click is a press and a release of the left button at one place, without a modifier and while the active
-    layer is in pan/zoom mode: anywhere else it has a meaning of its own.
+    A click is a press and release of the left button at one place, without a modifier key and while the active
+    layer is in pan/zoom or select mode. In other modes napari uses clicks itself.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Clicks:
     Attributes
     ----------
     clicked : Signal(object)
-        World coordinates, a tuple of floats (..., row, col).
+        Emitted for each click with the world coordinates, a tuple of floats (..., row, col).
     """
 
     clicked = Signal(object)
@@ -76,16 +76,16 @@ class Clicks:
 
 @dataclass(frozen=True)
 class PickedTile:
-    """A tile that was clicked.
+    """A predicted tile that the user clicked on.
 
     Attributes
     ----------
     prediction : Prediction
-        That holds it.
+        The prediction that holds the tile.
     layer : napari Image layer
-        Of its slide.
+        The layer of its slide.
     tile : int
-        Flat index of the grid.
+        Flat index of the tile in the grid.
     """
 
     prediction: Prediction = field(repr=False)
@@ -94,29 +94,29 @@ class PickedTile:
 
     @property
     def xy(self) -> tuple[float, float]:
-        """Centre (x, y) in level-0 pixels."""
+        """Centre (x, y) of the tile, in level-0 pixels."""
         x, y = self.prediction.grid.centres(np.array([self.tile]))[0]
         return float(x), float(y)
 
     def is_tile_of(self, other: PickedTile | None) -> bool:
-        """Tell whether another pick is of the same tile."""
+        """Return whether another pick refers to the same tile of the same prediction."""
         return other is not None and other.prediction is self.prediction and other.tile == self.tile
 
 
 def pick_tile(session: Session, world: Sequence[float]) -> PickedTile:
-    """Find the predicted tile at a place.
+    """Return the predicted tile at a place on the canvas.
 
     Parameters
     ----------
     session : Session
-        What is looked at.
+        Session with the slide and the prediction.
     world : sequence of float
         World coordinates (..., row, col).
 
     Raises
     ------
     PredictionError
-        There is no predicted tile at this place; the message says why.
+        No tile is predicted at this place; the message says why.
     """
     prediction, layer, context = session.prediction, session.slide_layer, session.context
     if prediction is None or layer is None or context is None or not len(prediction):
@@ -140,18 +140,18 @@ def pick_tile(session: Session, world: Sequence[float]) -> PickedTile:
 
 
 class Frame:
-    """A square around the place that a widget speaks of, in a layer of its own.
+    """A square frame around a tile, in a layer of its own.
 
-    It is a small picture: a layer of shapes would load a compiler with its first shape.
+    It is an Image layer, because the first shape of a Shapes layer would load a compiler.
 
     Parameters
     ----------
     viewer : napari.Viewer
         Only a weak reference is kept.
     name : str
-        Of the layer.
+        Name of the layer.
     rgba : tuple of int
-        Colour.
+        Colour of the frame.
     """
 
     def __init__(
@@ -162,22 +162,27 @@ class Frame:
         self._name, self._rgba = name, rgba
 
     def put(self, centre: tuple[float, float], side: float) -> None:
-        """Put the frame around `centre`, (row, col) in µm, `side` µm wide, above all other layers."""
+        """Show the frame above all other layers, around `centre` (row, col) and `side` wide, in µm.
+
+        In grid mode the frame is removed.
+        """
         viewer = self._viewer()
         if viewer is None:
             return
-        if kept_for(viewer, SideBySide).enabled:  # there it would take a cell of its own
+        if kept_for(viewer, SideBySide).enabled:  # the frame would take a cell of its own
             self.remove()
             return
         if self._layer is None or self._layer not in viewer.layers:
             self._layer = self._add(viewer)
         layer, px = self._layer, side / FRAME_PX
         layer.scale = (px, px)
-        layer.translate = tuple(at - side / 2 + px / 2 for at in centre)  # of the middle of its first pixel
+        layer.translate = tuple(
+            at - side / 2 + px / 2 for at in centre
+        )  # position of the centre of its first pixel
         viewer.layers.move(viewer.layers.index(layer), len(viewer.layers))
 
     def remove(self) -> None:
-        """Take the frame away."""
+        """Remove the frame."""
         viewer, layer, self._layer = self._viewer(), self._layer, None
         if viewer is not None and layer is not None and layer in viewer.layers:
             viewer.layers.remove(layer)

@@ -1,4 +1,4 @@
-"""Image layers of slides: their data and keyword arguments for napari."""
+"""Build the napari image layer of a slide: its data and keyword arguments."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from napari_chrep.canvas.slide_pixels import SlidePixels
 from napari_chrep.state.session import SLIDE_KEY
 from napari_chrep.state.settings import with_remembered_scale
 
-#: One layer for napari: data, keyword arguments, kind of layer.
+#: A layer as napari's readers return it: data, keyword arguments, type of layer.
 LayerData = tuple[Any, dict[str, Any], str]
 
-#: Key of a slide layer's ``metadata``: the `SlidePixels` that reads its pixels for the canvas.
+#: Key in a slide layer's ``metadata`` that holds the `SlidePixels` that reads its pixels.
 SHOWN_KEY = "chrep_shown"
 
 
 def slide_layer_data(slide: Slide) -> LayerData:
-    """Return data of one image layer for a slide, in micrometres if the scale is known.
+    """Return the data of an image layer for a slide, in micrometres if its scale is known.
 
     Parameters
     ----------
     slide : Slide
-        An open slide; the layer keeps it in ``metadata["chrep_slide"]``. Where it does not say its scale,
-        the one is taken that was typed in before.
+        An open slide; the layer keeps it in ``metadata["chrep_slide"]``. If its file has no scale, the scale
+        that the user entered before is used.
 
     Returns
     -------
     tuple
-        ``(data, kwargs, "image")``; data are uint8 RGB: a list of levels or, for a
-        one-level slide, one array.
+        ``(data, kwargs, "image")``. The data are uint8 RGB: a list of levels or, for a slide with one level,
+        a single array.
     """
     slide = with_remembered_scale(slide)
     shown = SlidePixels(slide)

@@ -1,4 +1,7 @@
-"""Pixels of a slide for the canvas, which goes on when the file is lost: hatching, and one notification."""
+"""Read a slide's pixels for the canvas, even when the file is lost.
+
+Pixels that cannot be read are replaced by stripes, and the user gets one notification.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from chrep_model.errors import SlideError
 from chrep_model.slides.backends import RgbArray
 from chrep_model.slides.slide import Slide
 
-#: Two greys of no tissue, and the breadth of the stripes in pixels.
+#: Greys of the stripes, which no tissue has, and the width of a stripe in pixels.
 _GREYS, _STRIPE_PX = (105, 150), 16
 
 GONE = "the slide has been moved or deleted while it is open"
@@ -22,19 +25,21 @@ REMEDY = "Put it back, remove its layer, and open it again."
 
 
 class SlidePixels:
-    """Reads a slide for display; what cannot be read is hatched, never black or invented.
+    """Reader of a slide's pixels for display, which draws stripes where it cannot read.
+
+    Black or invented pixels could be taken for tissue or background.
 
     Parameters
     ----------
     slide : Slide
-        The slide.
+        The slide to read.
 
     Attributes
     ----------
     trouble : str
-        Why it cannot be read any more, and what to do; empty while all is well.
+        Why the slide can no longer be read, and what to do; empty while it can be read.
     lost : Signal
-        `trouble` has just been found. Emitted once, on the Qt thread.
+        Emitted once, on the Qt thread, when the slide can no longer be read.
     """
 
     lost = Signal()
@@ -46,7 +51,7 @@ class SlidePixels:
         self.trouble = ""
 
     def read(self, row: int, col: int, height: int, width: int, level: int = 0) -> RgbArray:
-        """Read a region, see `Slide.read`; from any thread."""
+        """Read a region as `Slide.read` does; stripes if it cannot be read. Any thread may call this."""
         try:
             pixels = self._slide.read(row, col, height, width, level)
         except SlideError as error:
@@ -57,9 +62,9 @@ class SlidePixels:
         return pixels
 
     def check(self) -> bool:
-        """Look whether the file is gone, and tell of it; return whether it is.
+        """Return whether the file is gone, and notify the user if it is.
 
-        Of a file that is gone some systems go on giving pixels as long as it is open.
+        Some systems still return pixels of a deleted file while it is open.
         """
         gone = not self._path.exists()
         if gone:

@@ -1,8 +1,8 @@
 """Show the spots measured on the current slide as a layer, and compare them with the maps.
 
-The spots are those of the h5ad of the same name beside the slide, or of one that the user opens. They are
-read in a worker. One layer shows them, in the colours and limits of the map to trust, so that a spot and the
-tile below it compare at a glance.
+The spots come from the h5ad of the same name beside the slide, or from one that the user opens, and are read
+in the background. Their layer uses the colours and limits of the best map (calibrated if the model has it, else
+raw), so that the colours of a spot and of the tile below it compare.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ if TYPE_CHECKING:
 
 
 class SpotsLayer:
-    """The layer of the measured spots of one viewer, kept in step with its session.
+    """Layer with the measured spots of one viewer, updated whenever its session changes.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        Only a weak reference is kept. The spots take the colours of its heatmaps, and are compared with them.
+        The spots have the colours of its heatmaps, and are compared with them. Only a weak reference is kept.
 
     Attributes
     ----------
     measured : MeasuredSpots or None
-        The spots of the slide that is looked at.
+        Spots of the current slide.
     trouble : str
-        Why a file could not be used; empty where there is none, or all is well.
+        Why a file of spots could not be used; empty if there was no file or no error.
     agreement : str
-        How well the maps of the gene on show agree with the spots, in words; empty without both.
+        How well the maps of the current gene agree with the spots, in words; empty without maps or spots.
     changed : Signal
-        Any of these changed, or the layer was shown or hidden.
+        Emitted when one of these changes, or the layer is shown or hidden.
     """
 
     changed = Signal()
@@ -68,12 +68,12 @@ class SpotsLayer:
         self._tasks = TaskRunner()
         self._viewer = weakref.ref(viewer)
         self._layer: Points | None = None
-        self._own = False  # else it came with a sample, and stays when another slide is looked at
-        self._title = ""  # that it was given; another one is the user's
+        self._own = False  # False for a sample's layer, which is kept when the slide changes
+        self._title = ""  # name that the plugin gave the layer
         self._painted: tuple[str, Limits, str] | None = None
-        self._chosen: dict[Path, Path] = {}  # the h5ad that the user opened for a slide
-        self._followed: Any = None  # the map whose colours the spots take
-        self._later = QTimer()  # a change of gene comes as several events: paint once
+        self._chosen: dict[Path, Path] = {}  # the h5ad that the user opened for each slide
+        self._followed: Any = None  # layer of the map whose colours the spots have
+        self._later = QTimer()  # a change of gene emits several events: paint once
         self._later.setSingleShot(True)
         self._later.timeout.connect(self._update)
         session.slide_changed.connect(self._on_slide)
@@ -87,12 +87,12 @@ class SpotsLayer:
 
     @property
     def busy(self) -> bool:
-        """Whether a file is being read."""
+        """Whether a file of spots is being read."""
         return self._tasks.busy
 
     @property
     def layer(self) -> Points | None:
-        """The layer of the spots; None before it is first shown."""
+        """The spots' layer; None before it is first shown."""
         return self._layer
 
     @property
@@ -119,7 +119,7 @@ class SpotsLayer:
             self._layer.visible = visible
 
     def open(self, counts: Path) -> None:
-        """Use the spots of this h5ad for the current slide; an error is shown as one notification."""
+        """Use the spots of this h5ad for the current slide; an error is shown as a notification."""
         if self.session.slide is not None:
             self._chosen[self.session.slide.path] = counts
             self._drop()
@@ -130,12 +130,12 @@ class SpotsLayer:
         if slide is None or former is None or former.section.slide_path != slide.path:
             self._drop()
             self._read()
-        elif self._layer is not None and self.session.slide_layer is not None:  # it was given another scale
+        elif self._layer is not None and self.session.slide_layer is not None:  # the slide's scale changed
             self._layer.scale = tuple(self.session.slide_layer.scale[-2:])
             self._layer.units = tuple(self.session.slide_layer.units[-2:])
 
     def _drop(self) -> None:
-        """Forget the spots and remove their layer, unless it was opened as a sample."""
+        """Discard the spots, and remove their layer unless it belongs to a sample."""
         self.measured, self.trouble, self.agreement = None, "", ""
         self._tasks.drop()
         viewer, layer, own = self._viewer(), self._layer, self._own
@@ -145,7 +145,7 @@ class SpotsLayer:
         self.changed.emit()
 
     def _read(self, *, tell: bool = False) -> None:
-        """Read in a worker the spots, unless they are known, and their values for the model."""
+        """Read the spots in the background, unless already read, and match them to the model's genes."""
         slide, bundle, viewer = self.session.slide, self.session.bundle, self._viewer()
         if slide is None or viewer is None:
             return
@@ -163,7 +163,7 @@ class SpotsLayer:
         self.changed.emit()
 
     def _adopt(self, viewer: Any, slide: Slide) -> Section | None:
-        """Use an existing layer with the spots of this slide, such as a sample's."""
+        """Use an existing layer with this slide's spots, such as a sample's; return their section."""
         for layer in viewer.layers:
             section = layer.metadata.get(SECTION_KEY)
             if section is not None and section.slide_path == slide.path:
@@ -178,7 +178,7 @@ class SpotsLayer:
         first = self.measured is None or self.measured.expression is None
         self.measured, self.trouble, self._painted = result, result.trouble, None
         if first and result.expression is not None and self._layer is not None and not self._own:
-            self._layer.visible = False  # its outlines become discs, which would hide the maps
+            self._layer.visible = False  # its outlines become filled discs, which would hide the maps
         self._give_scale(result.section.mpp)
         self._update_soon()
 
@@ -189,11 +189,11 @@ class SpotsLayer:
         self._update_soon()
 
     def _give_scale(self, mpp: float) -> None:
-        """Set the slide's scale to that of its spots, if its file has none."""
+        """Set the slide's scale to the spots' scale, if the slide file has none."""
         slide, viewer = self.session.slide, self._viewer()
         if slide is not None and slide.mpp is None and viewer is not None:
             self.session.set_mpp(mpp, "cohort")
-            viewer.reset_view()  # the slide has just changed its size in the world
+            viewer.reset_view()  # the slide's size in world units has just changed
 
     def _on_inserted(self, event: Any) -> None:
         slide, section = self.session.slide, event.value.metadata.get(SECTION_KEY)
@@ -218,7 +218,7 @@ class SpotsLayer:
             layer.events.visible.connect(self._update)
 
     def _on_maps(self) -> None:
-        """Follow the contrast limits and colormap of the map to trust, which the user may change."""
+        """Listen to changes of contrast limits and colormap in the best map's layer."""
         bundle = self.session.bundle
         trusted = self.maps.layer(main_kinds(bundle)[-1]) if main_kinds(bundle) else None
         if trusted is not self._followed:
@@ -232,7 +232,7 @@ class SpotsLayer:
         self._later.start(0)
 
     def _update(self, _event: Any = None) -> None:
-        """Colour the spots by the current gene, and compare them with its maps."""
+        """Colour the spots by the current gene, and compare them with the gene's maps."""
         session, measured = self.session, self.measured
         self.agreement = ""
         if measured is not None:
@@ -243,14 +243,14 @@ class SpotsLayer:
         self.changed.emit()
 
     def _paint(self, layer: Points, measured: MeasuredSpots) -> None:
-        """Colour the spots by the values of the current gene, or draw outlines if there are none."""
+        """Colour the spots by their values for the current gene, or reset their colours if they have none."""
         values = measured.of(self.session.gene, self.session.bundle)
         title, at_rest = layer.metadata.get(AT_REST_KEY, (f"{measured.section.name} spots", "transparent"))
         if values is not None:
             title = f"{self.session.gene} measured [{KINDS['calibrated'].unit}]"
         elif measured.lacks(self.session.gene):
             title = f"{self.session.gene} was not measured"
-        if layer.name == self._title:  # else it is the user's
+        if layer.name == self._title:  # otherwise the user renamed it
             layer.name = title
             self._title = layer.name
             layer.name_overlay.box = True  # white on glass could not be read
@@ -265,7 +265,7 @@ class SpotsLayer:
         layer.face_color = at_rest if shares is None else colormap.map(shares)
 
     def _colours(self, values: npt.NDArray[np.float32] | None) -> tuple[Limits, Any]:
-        """Return limits and colormap of the map to trust, or its defaults if there is no map."""
+        """Return limits and colormap of the best map, or defaults if there is no map."""
         if self._followed is not None:
             low, high = self._followed.contrast_limits
             return (float(low), float(high)), self._followed.colormap

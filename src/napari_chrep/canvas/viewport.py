@@ -1,7 +1,7 @@
-"""Which part of the slide is in view, and that it changes.
+"""Find out which part of the slide is in view, move the view, and report when it moves.
 
-`view_rect` is arithmetic; `Viewport` connects it to a viewer. Every use of napari's camera and canvas, whose
-public names changed in napari 0.9, is in this file and in `grid`.
+napari's public names for camera and canvas changed in version 0.9, so they are used in this file and in `grid`
+only.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def view_rect(
     mpp: float,
     slide_shape: tuple[int, int],
 ) -> Rect | None:
-    """Return the part of a slide that a camera sees.
+    """Return the part of a slide that a camera shows.
 
     Parameters
     ----------
     centre : sequence of float
-        Camera centre in world coordinates, (..., row, col); µm where the slide has a scale.
+        Centre of the camera in world coordinates, (..., row, col), which are µm if the slide has a scale.
     zoom : float
         Canvas pixels per world unit.
     canvas_size : (float, float)
@@ -42,7 +42,7 @@ def view_rect(
     Returns
     -------
     Rect or None
-        In continuous level-0 pixels, clipped to the slide; None when no part of the slide is in view.
+        Rectangle in continuous level-0 pixels, clipped to the slide; None if no part of it is in view.
 
     Notes
     -----
@@ -57,19 +57,19 @@ def view_rect(
 
 
 def slide_mpp(slide: Slide) -> float:
-    """Return the world units per level-0 pixel of a slide's layer: µm, or pixels without a scale."""
+    """Return the size of a level-0 pixel in world units: µm, or 1 if the slide has no scale."""
     return slide.mpp.value if slide.mpp is not None else 1.0
 
 
 def rect_in_view(viewer: Any, slide: Slide) -> Rect | None:
     """Return the part of the slide that the viewer shows now, in level-0 pixels."""
     camera = viewer.scene.camera
-    canvas_size = viewer.canvas.viewbox_size(viewer.layers)  # one cell of it in grid mode
+    canvas_size = viewer.canvas.viewbox_size(viewer.layers)  # the size of one cell in grid mode
     return view_rect(camera.center, camera.zoom, canvas_size, slide_mpp(slide), slide.shape)
 
 
 def centre_on(viewer: Any, slide: Slide, xy: tuple[float, float], width: float) -> None:
-    """Show the place (x, y), in level-0 pixels, in the middle of a view that is `width` such pixels wide."""
+    """Move the view so that `xy` is in its centre and it is `width` wide, both in level-0 pixels."""
     mpp, camera = slide_mpp(slide), viewer.scene.camera
     row, col = ((value - 0.5) * mpp for value in reversed(xy))
     camera.center = (*tuple(camera.center)[:-2], row, col)
@@ -77,22 +77,27 @@ def centre_on(viewer: Any, slide: Slide, xy: tuple[float, float], width: float) 
 
 
 def show_scale_bar(viewer: Any) -> None:
-    """Switch the scale bar on; its unit comes from the layers."""
+    """Switch napari's scale bar on; its unit is that of the layers."""
     viewer.canvas.overlays.scale_bar.visible = True
 
 
 class Viewport:
-    """Tells that the view of a viewer moves.
+    """Listener for changes of a viewer's view.
 
     Parameters
     ----------
     viewer : napari.Viewer
         Only a weak reference is kept.
 
+    Attributes
+    ----------
+    moved : Signal
+        Emitted when the view is panned, zoomed or resized.
+
     Notes
     -----
-    Zooming and panning fire several events each, in an order that changed between napari versions. They are
-    only taken as a hint to look again; `background.tile_schedule` knows when the view has come to rest.
+    Zooming and panning emit several events each, in an order that differs between napari versions. `moved` is
+    only a hint to look again; `background.tile_schedule` finds out when the view has stopped moving.
     """
 
     moved = Signal()
@@ -103,7 +108,7 @@ class Viewport:
             event.connect(self._on_moved)
 
     def rect(self, slide: Slide) -> Rect | None:
-        """Return the part of the slide in view, in level-0 pixels; None when it is out of view."""
+        """Return the part of the slide in view, in level-0 pixels; None if the slide is out of view."""
         viewer = self._viewer()
         return None if viewer is None else rect_in_view(viewer, slide)
 
