@@ -104,8 +104,8 @@ class Heatmaps:
         self._tint.timeout.connect(self._on_tint)
         self._throttle = QSignalThrottler()
         self._throttle.setTimeout(REFRESH_MS)
-        # A timer delays the refresh: if a worker's signal changed the layers directly, Qt might draw two frames
-        # in a row before it handles any other event.
+        # A timer delays the refresh: if a worker's signal changed the layers directly, Qt might draw two
+        # frames in a row before it handles any other event.
         self._throttle.triggered.connect(partial(self._again.start, 0))
         session.prediction_changed.connect(self._on_prediction)
         session.prediction_grew.connect(self._on_grown)
@@ -241,7 +241,7 @@ class Heatmaps:
         self.changed.emit()
 
     def _blank(self) -> None:
-        """Clear the layers, for instance of a preview that no predicted tile followed."""
+        """Clear the maps, such as those of a preview, when there is nothing left to show."""
         for shown in self._shown.values():
             shown.layer.data[...] = np.nan
             shown.layer.refresh(highlight=False, extent=False)
@@ -338,7 +338,7 @@ class Heatmaps:
         self._bare = [layer for layer in self._bare if viewer is not None and layer in viewer.layers]
         for layer in self._bare:
             if layer.visible:
-                layer.name_overlay.box = True  # without it white text on the white background is illegible
+                layer.name_overlay.box = True  # white text on bare glass is illegible
                 layer.name_overlay.visible = True
                 self._bare.remove(layer)
                 self._dress.start(0)
@@ -360,9 +360,7 @@ class Heatmaps:
 
     def _on_removed(self, event: Any) -> None:
         for kind, shown in list(self._shown.items()):
-            if (
-                shown.layer is event.value
-            ):  # deleted by the user; raw and calibrated return with the next gene
+            if shown.layer is event.value:  # deleted by the user; the next gene restores raw and calibrated
                 del self._shown[kind]
                 self.changed.emit()
 

@@ -211,9 +211,7 @@ def agreement(
         kind: float(np.nan_to_num(gene_correlations(truth[under, None], values[under, None]))[0])
         for kind, values in on_spots.items()
     }
-    said = ", ".join(
-        f"{pcc:.2f} {kind}" for kind, pcc in found.items() if pcc
-    )  # 0 if the map or the measurement does not vary
+    said = ", ".join(f"{pcc:.2f} {kind}" for kind, pcc in found.items() if pcc)  # 0: one is constant
     if not said:
         return f"On {count:,} measured spots {gene} does not vary."
     text = f"On {count:,} measured spots: PCC {said}."

@@ -33,8 +33,8 @@ FRAME_PX, FRAME_EDGE = 48, 3
 class Clicks:
     """Listener for clicks on the canvas of a viewer.
 
-    A click is a press and release of the left button at one place, without a modifier key and while the active
-    layer is in pan/zoom or select mode. In other modes napari uses clicks itself.
+    A click is a press and release of the left button at one place, without a modifier key and while the
+    active layer is in pan/zoom or select mode. In other modes napari uses clicks itself.
 
     Parameters
     ----------
@@ -176,9 +176,7 @@ class Frame:
             self._layer = self._add(viewer)
         layer, px = self._layer, side / FRAME_PX
         layer.scale = (px, px)
-        layer.translate = tuple(
-            at - side / 2 + px / 2 for at in centre
-        )  # position of the centre of its first pixel
+        layer.translate = tuple(at - side / 2 + px / 2 for at in centre)  # centre of the first pixel
         viewer.layers.move(viewer.layers.index(layer), len(viewer.layers))
 
     def remove(self) -> None:

@@ -1,8 +1,8 @@
 """Show the spots measured on the current slide as a layer, and compare them with the maps.
 
-The spots come from the h5ad of the same name beside the slide, or from one that the user opens, and are read
-in the background. Their layer uses the colours and limits of the best map (calibrated if the model has it, else
-raw), so that the colours of a spot and of the tile below it compare.
+The spots come from the h5ad of the same name beside the slide, or from one that the user opens, and are
+read in the background. Their layer uses the colours and limits of the best map (calibrated if the model has
+it, else raw), so that the colours of a spot and of the tile below it compare.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SpotsLayer:
         self._tasks = TaskRunner()
         self._viewer = weakref.ref(viewer)
         self._layer: Points | None = None
-        self._own = False  # False for a sample's layer, which is kept when the slide changes
+        self._own = False  # a sample's layer is not, and is kept when the slide changes
         self._title = ""  # name that the plugin gave the layer
         self._painted: tuple[str, Limits, str] | None = None
         self._chosen: dict[Path, Path] = {}  # the h5ad that the user opened for each slide
@@ -213,8 +213,8 @@ class SpotsLayer:
         self._layer, self._own, self._painted = layer, own, None
         if layer is not None:
             self._title = layer.name
-            layer.name_overlay.box = True  # white on glass could not be read
-            layer.name_overlay.visible = True  # as the maps have it
+            layer.name_overlay.box = True  # white text on bare glass is illegible
+            layer.name_overlay.visible = True  # as for the maps
             layer.events.visible.connect(self._update)
 
     def _on_maps(self) -> None:
@@ -253,8 +253,8 @@ class SpotsLayer:
         if layer.name == self._title:  # otherwise the user renamed it
             layer.name = title
             self._title = layer.name
-            layer.name_overlay.box = True  # white on glass could not be read
-            layer.name_overlay.visible = True  # as the maps have it
+            layer.name_overlay.box = True  # white text on bare glass is illegible
+            layer.name_overlay.visible = True  # as for the maps
         limits, colormap = self._colours(values)
         key = (title, limits, colormap.name)
         if not layer.visible or key == self._painted:

@@ -1,7 +1,7 @@
 """Find out which part of the slide is in view, move the view, and report when it moves.
 
-napari's public names for camera and canvas changed in version 0.9, so they are used in this file and in `grid`
-only.
+napari's public names for camera and canvas changed in version 0.9, so they are used in this file and in
+`grid` only.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The Genes widget: find genes and show their maps."""
+"""The Genes widget, in which the user finds genes and shows their maps."""

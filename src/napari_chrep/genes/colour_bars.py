@@ -1,8 +1,7 @@
-"""What the colours of the maps on show mean: one bar with its limits and its unit for each.
+"""Draw a colour bar with limits and unit for each visible map.
 
-napari can draw a colour bar on the canvas, over the tissue and without a unit. With every change of limits
-its letters are made anew, which stops the window for longer than all else about a map; these are painted at
-once.
+napari's own colour bar covers tissue on the canvas and has no unit. It also renders its text anew for every
+change of limits, which blocks the window longer than all other work for a map. Painting these bars is quick.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _GAP = 6
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: what it is of, the limits in words, the unit, and its colours as (`_STEPS`, 4) RGBA bytes."""
+    """Label, limits as text, unit and colours of one bar; `rgba` holds (`_STEPS`, 4) bytes."""
 
     label: str
     low: str
@@ -35,12 +34,12 @@ class Bar:
 
 
 class ColourBars(QWidget):
-    """A line for each map on show; maps of the same colours, limits and unit share one.
+    """Widget with one colour bar per line; maps with the same colours, limits and unit share a bar.
 
     Parameters
     ----------
     heatmaps : Heatmaps
-        The layers; limits and colours that the user gives them in napari's controls are followed.
+        The maps. The bars are updated when the user changes limits or colours in napari's controls.
     """
 
     def __init__(self, heatmaps: Heatmaps) -> None:
@@ -55,15 +54,15 @@ class ColourBars(QWidget):
         self.update_bars()
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        """Ask for one line of text for each bar."""
+        """Return a height of one line of text per bar."""
         return QSize(200, len(self.bars) * self._line())
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Never show half a line."""
+        """Return the size hint, so that no line is cut off."""
         return self.sizeHint()
 
     def update_bars(self, _event: Any = None) -> None:
-        """Look at the layers again."""
+        """Update the bars from the visible layers."""
         layers = ((kind, self.heatmaps.layer(kind)) for kind in reversed(self.heatmaps.visible))
         shown = [(kind, layer) for kind, layer in layers if layer is not None]
         self._follow([layer for _, layer in shown])
@@ -91,7 +90,7 @@ class ColourBars(QWidget):
         self.update()
 
     def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802
-        """Paint label, lower limit, colours, upper limit and unit, aligned over all lines."""
+        """Paint label, lower limit, colours, upper limit and unit, aligned across all lines."""
         painter = QPainter(self)
         painter.setPen(self.palette().windowText().color())
         columns = [[bar.label for bar in self.bars] if len(self.bars) > 1 else []]
@@ -111,7 +110,7 @@ class ColourBars(QWidget):
         painter.end()
 
     def _follow(self, layers: list[Any]) -> None:
-        """Listen to the layers on show, and no more to those of before."""
+        """Listen to changes of these layers, and stop listening to other ones."""
         for layer in [layer for layer in self._followed if layer not in layers]:
             for event in (layer.events.contrast_limits, layer.events.colormap):
                 self._connections.end(event, self.update_bars)
@@ -137,6 +136,6 @@ def _rgba(colormap: Any) -> bytes:
 
 
 def _number(value: float, limits: tuple[float, float]) -> str:
-    """Write a limit with as many decimals as tell it from the other one, with a true minus."""
+    """Return a limit as text, with enough decimals to tell it from the other one and a true minus sign."""
     decimals = max(0, 1 - int(np.floor(np.log10(limits[1] - limits[0]))))
     return f"{value:.{decimals}f}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""Paste or open a list of genes."""
+"""Ask the user for a list of genes, which is then shown as one map."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from chrep_model.errors import GeneError
 from napari_chrep.genes.gene_names import GeneNameTable
 from napari_chrep.ui.parts import Connections, note
 
-#: What a list is called that was given no name.
+#: Name of a list for which the user entered no name.
 UNNAMED = "Signature"
 
 
 class GeneListDialog(QDialog):
-    """Asks for a name and for genes, pasted or from a text file.
+    """Dialog for the name and the genes of a list, typed, pasted or read from a text file.
 
     Parameters
     ----------
     parent : QWidget
-        It lies above this one.
+        The window above which the dialog opens.
     gene_names : GeneNameTable
-        Takes a table of other names.
+        Reads a table of gene names if the user opens one.
     """
 
     def __init__(self, parent: QWidget, gene_names: GeneNameTable) -> None:
@@ -89,16 +89,19 @@ class GeneListDialog(QDialog):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The genes as they were given."""
+        """The genes in the text field, as the user wrote them."""
         return split_names(self.text.toPlainText())
 
     @property
     def title(self) -> str:
-        """The name of the list."""
+        """Name of the list."""
         return self.name.text().strip() or UNNAMED
 
     def load(self, path: Path) -> None:
-        """Take genes from a text file, and its name; an unreadable one is told of and changes nothing."""
+        """Fill the dialog with the genes of a text file, named after the file.
+
+        If the file cannot be read, an error is shown and nothing changes.
+        """
         try:
             names = read_names(path)
         except GeneError as error:

@@ -1,4 +1,7 @@
-"""Other names of genes: a table that the user opened once is kept, and read for each model."""
+"""Look up other names of a model's genes in a table that the user opened.
+
+The table is stored, so that it is available for every model and in later sessions.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,21 @@ from napari_chrep.state.viewers import kept_for
 
 
 def read_names(path: Path, kept: Path, panel: GenePanel | None) -> Iterator[Aliases | GeneNames]:
-    """Read a table of names, keep it, and look a model's genes up in it; yields table and names.
+    """Read a table of gene names, store it, and look up a model's genes; yield the table, then the names.
+
+    Parameters
+    ----------
+    path : Path
+        The table to read.
+    kept : Path
+        Where the table is stored.
+    panel : GenePanel or None
+        Genes of the model; None without a model, and then only the table is yielded.
 
     Raises
     ------
     ChrepError
-        The table cannot be read or kept.
+        The table cannot be read or stored.
     """
     aliases = Aliases.read(path)
     if path != kept:
@@ -33,19 +45,19 @@ def read_names(path: Path, kept: Path, panel: GenePanel | None) -> Iterator[Alia
 
 
 class GeneNameTable:
-    """The user's table of gene names; gives a session the names of its genes whenever the model changes.
+    """The user's table of gene names, which names the session's genes whenever the model changes.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        Its session gets the names.
+        Its session receives the names.
 
     Attributes
     ----------
     known : int
-        How many genes the kept table lists, once it was read.
+        Number of genes in the stored table; 0 before it is read.
     changed : Signal
-        `known` or `busy` changed.
+        Emitted when `known` or `busy` changes.
     """
 
     changed = Signal()
@@ -68,7 +80,7 @@ class GeneNameTable:
             self.open(kept)
 
     def open(self, path: Path) -> None:
-        """Read a table as it is downloaded, and keep what it says for the next time."""
+        """Read a downloaded table of gene names, and store it for later sessions."""
         bundle, kept = self.session.bundle, gene_names_file()
         panel = None if bundle is None else bundle.panel
         self._tasks.run(

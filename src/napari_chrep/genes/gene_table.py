@@ -1,4 +1,7 @@
-"""The table of genes: what is typed filters it, a header sorts it; thousands of rows keep up with typing."""
+"""Show a model's genes in a table that can be searched and sorted.
+
+It is fast enough to filter thousands of genes at every key press.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,13 @@ _COLUMNS = (
     ),
     Column("★", f"Your favourites, kept for all models; {FAVOURITE_KEYS} marks a gene, and so does a click"),
 )
-# Rank of a gene that does not fit what was typed.
+# Rank of a gene that does not match the search text.
 _NO_MATCH = 5
-# So many other names are told of.
+# Maximum number of other names in a tooltip.
 _NAMED = 8
 _ROW_PADDING, _COLUMN_PADDING = 8, 16
 _BLEND_TIP = f"{BLEND_KEYS}, or a right click, blends it with the gene on show."
-# Halfway between napari's dark and light backgrounds, so it reads as greyed out on both.
+# Grey halfway between napari's dark and light backgrounds, so that text looks disabled on both.
 _GREY = QColor(128, 128, 128)
 
 
@@ -45,13 +48,13 @@ class Gene:
     Attributes
     ----------
     name : str
-        As the model spells it.
+        Name of the gene in the model.
     accuracy : float
-        Correlation to expect on a new section; NaN where the model does not say.
+        Correlation to expect on a new section; NaN if the model does not say.
     predictable : bool
-        Whether that lies above zero by more than chance.
+        Whether `accuracy` is above zero by more than chance.
     others : tuple of str
-        What else it is called.
+        Other names of the gene.
     """
 
     name: str
@@ -61,7 +64,7 @@ class Gene:
 
     @property
     def advice(self) -> str:
-        """Say how far to trust it."""
+        """A sentence on how far to trust the predicted values of the gene."""
         if not self.predictable:
             return "Cannot be predicted: it did not follow the measurement on held-out sections."
         if math.isnan(self.accuracy):
@@ -70,45 +73,50 @@ class Gene:
 
 
 class GeneModel(RowModel):
-    """Genes with what was typed in one of their names; those that are called so, or begin so, come first.
+    """Table model of the genes that match the search text, the best matches first.
 
-    Filtered and sorted here rather than by a proxy: Python then sorts a list of numbers, where Qt would call
-    back for every comparison.
+    It filters and sorts itself, because Qt's proxy model would call Python for every comparison.
     """
 
     columns = _COLUMNS
-    rows: list[int]  # places among all genes
+    rows: list[int]  # indices into all genes
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._genes: list[Gene] = []
         self._upper: list[str] = []
-        self._others: list[str] = []  # each name between line ends; empty where there are none
+        self._others: list[str] = []  # per gene: its other names, each between line breaks
         self._moran: dict[str, float] = {}
         self._favourites: frozenset[str] = frozenset()
         self._needle = ""
-        self._column, self._descending = -1, False  # as given
+        self._column, self._descending = -1, False  # -1: in the given order
         self.rows = []
 
     def set_genes(self, genes: Sequence[Gene]) -> None:
-        """Take other genes, in the order in which they are listed."""
+        """Replace the genes; they are listed in this order until a column is sorted."""
         self._genes = list(genes)
         self._upper = [gene.name.upper() for gene in genes]
         self._others = ["\n{}\n".format("\n".join(g.others)).upper() if g.others else "" for g in genes]
         self._arrange()
 
     def set_needle(self, text: str) -> None:
-        """Filter by what was typed; case does not matter."""
+        """Show only genes with this text in one of their names; case does not matter."""
         self._needle = text.strip().upper()
         self._arrange()
 
     def set_favourites(self, names: Iterable[str]) -> None:
-        """Mark these genes; rows move at the next sort only, or they would slip away under the mouse."""
+        """Mark these genes as favourites.
+
+        The rows are not sorted at once, or they would move away under the mouse.
+        """
         self._favourites = frozenset(names)
         self.refresh_columns(FAVOURITE, FAVOURITE)
 
     def set_moran(self, moran: Mapping[str, float], *, complete: bool) -> None:
-        """Show Moran's I as far as it is known; rows that are sorted by it only move once it is complete."""
+        """Show Moran's I of the genes computed so far.
+
+        A table sorted by it is sorted again only when it is `complete`.
+        """
         self._moran = dict(moran)
         if complete and self._column == MORAN:
             self._arrange()
@@ -116,7 +124,7 @@ class GeneModel(RowModel):
             self.refresh_columns(MORAN, MORAN)
 
     def other_name(self, row: int) -> str:
-        """Return the other name of a gene that was typed, or begins or holds what was typed; else nothing."""
+        """Return the other name by which a row matches the search text; empty if its own name matches."""
         place = self.rows[row]
         if not self._needle or self._needle in self._upper[place]:
             return ""
@@ -130,7 +138,7 @@ class GeneModel(RowModel):
         return self._genes[self.rows[row]]
 
     def names(self) -> list[str]:
-        """Return the listed genes from top to bottom."""
+        """Return the names of the listed genes, from top to bottom."""
         return [self._genes[i].name for i in self.rows]
 
     def _arrange(self) -> None:
@@ -145,7 +153,11 @@ class GeneModel(RowModel):
         self.endResetModel()
 
     def _ranks(self, needle: str) -> list[int]:
-        """Say for each gene how well it fits: is called so, begins so (then by another name), holds it."""
+        """Return the rank of each gene for a search text: 0 for an equal name, `_NO_MATCH` for no match.
+
+        Between them come names that begin with the text and names that contain it, for each of the two the
+        gene's own name before its other names.
+        """
         if not needle:
             return [0] * len(self._genes)
         whole, begin = f"\n{needle}\n", f"\n{needle}"
@@ -169,15 +181,15 @@ class GeneModel(RowModel):
             return lambda i: _or_least(self._moran.get(self._genes[i].name, math.nan))
         return lambda i: _or_least(self._genes[i].accuracy)
 
-    # What Qt asks for.
+    # Methods that Qt calls.
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
-        """Sort by a column; what begins with the typed text stays on top."""
+        """Sort by a column; better matches of the search text stay on top."""
         self._column, self._descending = column, order == Qt.SortOrder.DescendingOrder
         self._arrange()
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Return what a cell shows."""
+        """Return a cell's content for a role."""
         gene = self.gene(index.row())
         if role == Qt.ItemDataRole.DisplayRole:
             return self._text(gene, index)
@@ -209,22 +221,22 @@ class GeneModel(RowModel):
     def headerData(  # noqa: N802
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
     ) -> Any:
-        """Return title and tool tip of a column; all but the names are sorted from the top first."""
+        """Return title, tooltip or initial sort order of a column; all but the names start descending."""
         if role == Qt.ItemDataRole.InitialSortOrderRole and orientation == Qt.Orientation.Horizontal:
             return Qt.SortOrder.AscendingOrder if section == GENE else Qt.SortOrder.DescendingOrder
         return super().headerData(section, orientation, role)
 
 
 class GeneTable(RowTable):
-    """Table view of the genes, sorted by a click on a header."""
+    """Table view of the genes; a click on a header sorts it."""
 
     def __init__(self, genes: GeneModel) -> None:
         super().__init__(genes, padding=_ROW_PADDING)
         self.select_one()
-        self.setTabKeyNavigation(False)  # Tab leaves the table: there is no mouse needed
+        self.setTabKeyNavigation(False)  # Tab leaves the table, for users without a mouse
         self.setMinimumHeight(70)
         self.down.setMinimumSectionSize(self.down.defaultSectionSize())
-        self.across.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)  # Qt would keep room for all arrows
+        self.across.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)  # no room reserved for sort arrows
         self.across.setSectionResizeMode(GENE, QHeaderView.ResizeMode.Stretch)
         self.across.setMinimumSectionSize(_COLUMN_PADDING)
         for column in (ACCURACY, MORAN, FAVOURITE):
@@ -235,5 +247,5 @@ class GeneTable(RowTable):
 
 
 def _or_least(value: float) -> float:
-    """Return a number to sort by; what is unknown comes last from the top."""
+    """Return a value to sort by; NaN becomes minus infinity, the last in descending order."""
     return -math.inf if math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""Which maps are shown: one button for each kind, and the grid that puts them side by side."""
+"""Choose which maps are shown, alone, blended or side by side, and whether the measured spots are shown."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ from napari_chrep.state.session import Session
 from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.parts import Connections, note, sentence
 
-#: Buttons in a row.
+#: Number of buttons per row.
 _COLUMNS = 3
-#: So many unknown names of a list are written out; the tooltip has them all.
+#: Maximum number of unknown names that are written out; the tooltip lists all.
 _NAMED = 8
 _ORDER = ("calibrated", "raw", "difference", "interval", "unlike", "signature")
 
 
 class MapPanel(QWidget):
-    """Shows and hides the maps; `side_by_side` is for its owner to place.
+    """Buttons that show and hide the maps and the measured spots.
 
-    One at a time, so that one click compares two of them; with the maps side by side, each button stands for
-    itself.
+    One map is shown at a time, so that one click compares two of them. In grid mode each button shows or
+    hides its own map. The check box `side_by_side` is not in this panel's layout: the widget around it places
+    it.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        Whose maps, grid and measured spots are shown; its session's model says which maps there can be.
+        The viewer with the maps, the grid and the measured spots. Its session's model decides which maps are
+        available.
 
     Attributes
     ----------
     dialog : QFileDialog or None
-        Which measured spots, once that was asked.
+        The file dialog for measured spots, once it was opened.
     """
 
     def __init__(self, viewer: Any) -> None:
@@ -100,7 +102,7 @@ class MapPanel(QWidget):
         layout.addWidget(self.listed)
 
     def bring_up(self, *kinds: str) -> None:
-        """Show maps: in place of the others, or in cells beside them."""
+        """Show these maps: instead of the others, or in grid mode beside them."""
         if self.grid.enabled:
             for kind in kinds:
                 self.heatmaps.show(kind)
@@ -108,13 +110,13 @@ class MapPanel(QWidget):
             self.heatmaps.show_only(*kinds)
 
     def bring_up_gene(self) -> None:
-        """Show the gene where only maps are on that say nothing of it."""
+        """Show the current gene's best map, if only maps that do not depend on the gene are visible."""
         visible = self.heatmaps.visible
         if visible and not set(visible) - {"unlike", "signature"}:
             self.bring_up(main_kinds(self.session.bundle)[-1])
 
     def _on_toggled(self, kind: str, *_: bool) -> None:
-        if self.toggles[kind].isChecked():  # asked, as PySide6 tells a partial nothing
+        if self.toggles[kind].isChecked():  # PySide6 passes no argument to a partial
             self.bring_up(kind)
         else:
             self.heatmaps.show(kind, visible=False)
@@ -133,7 +135,7 @@ class MapPanel(QWidget):
                 if self.heatmaps.layer(kind) is not None:
                     self.heatmaps.show(kind)
         self.grid.enable(checked)
-        if not checked and len(visible) > 1:  # on top of each other none could be read
+        if not checked and len(visible) > 1:  # maps on top of each other are illegible
             self.heatmaps.show_only(next(kind for kind in (*_ORDER, *BLEND) if kind in visible))
 
     def _on_changed(self) -> None:
@@ -188,7 +190,7 @@ class MapPanel(QWidget):
         self.spots.open(Path(name))
 
     def _describe_signature(self) -> None:
-        """List what a signature holds, and every name that the model does not know."""
+        """Show how many genes the signature has, and which of its names the model does not know."""
         signature = self.session.signature
         self.listed.setVisible(signature is not None)
         if signature is None:

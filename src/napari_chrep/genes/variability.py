@@ -1,4 +1,7 @@
-"""How much each gene varies over the slide on show, computed in the background while nothing else is."""
+"""Compute Moran's I of each gene's predicted map, in the background while no prediction runs.
+
+Moran's I tells genes that form regions on the slide from genes that vary at random.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +20,27 @@ from napari_chrep.state.viewers import kept_for
 if TYPE_CHECKING:
     from chrep_model.prediction.prediction import Prediction
 
-
-#: So long nothing has run before it is computed, in milliseconds.
+#: Delay between the end of a run and the start of the computation, in milliseconds.
 REST_MS = 500
 
 
 class SpatialVariability:
-    """Keeps Moran's I of the genes in step with the prediction on show.
+    """Moran's I of the genes in the current prediction, updated in the background.
 
-    It is computed when a run has ended and left other tiles than before, never during one, and only while a
-    widget shows it; after a moment of rest, as whoever follows the view starts the next run at once.
+    It is computed after a run that predicted new tiles, never during a run, and only while a widget shows it.
+    A short delay comes first, because a run that follows the view is soon succeeded by another one.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        Its session's prediction is looked at; while its engine runs, nothing is computed.
+        The viewer with the session and the prediction engine.
 
     Attributes
     ----------
     moran : dict
-        Gene -> Moran's I, of those that are computed by now; emptied once it speaks of another prediction.
+        Moran's I by gene, for the genes computed so far; emptied when the prediction is replaced.
     changed : Signal
-        There is more, or less, of it.
+        Emitted when `moran` or `busy` changes.
     """
 
     changed = Signal()
@@ -52,18 +54,18 @@ class SpatialVariability:
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MS)
         self._rest.timeout.connect(self._start)
-        self._of: tuple[Prediction | None, int] = (None, 0)  # and how many tiles it had
+        self._of: tuple[Prediction | None, int] = (None, 0)  # the prediction used, and its number of tiles
         self._shown_by = 0
         session.prediction_changed.connect(self.refresh)
         engine.state_changed.connect(self.refresh)
 
     @property
     def busy(self) -> bool:
-        """Whether it is computed, or about to be."""
+        """Whether a computation is running or scheduled."""
         return self._tasks.busy or self._rest.isActive()
 
     def attach(self, widget: QWidget) -> None:
-        """Compute as long as this widget lives."""
+        """Compute Moran's I as long as this widget exists."""
         self._shown_by += 1
         widget.destroyed.connect(self._detach)
         self.refresh()
@@ -74,7 +76,7 @@ class SpatialVariability:
             self._task.cancel()
 
     def refresh(self, _state: str = "") -> None:
-        """Begin, go on or stop, as the session and the engine stand now."""
+        """Start or stop the computation, depending on the state of session and engine."""
         prediction = self.session.prediction
         if prediction is not self._of[0]:
             self._drop(prediction)
@@ -103,12 +105,12 @@ class SpatialVariability:
         )
 
     def _on_result(self, result: Variability) -> None:
-        if not self._task.cancelled():  # else of another prediction, or of fewer tiles
+        if not self._task.cancelled():  # a cancelled task used another prediction or fewer tiles
             self.moran |= dict(zip(result.genes, map(float, result.moran), strict=True))
             self.changed.emit()
 
     def _on_end(self) -> None:
         if self._task.cancelled() and not self._task.cancelled_by_napari:
-            self._of = self._of[0], 0  # it was overtaken: do it again for what there is now
+            self._of = self._of[0], 0  # the prediction has changed: compute it again
             self.refresh()
         self.changed.emit()

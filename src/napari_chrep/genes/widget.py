@@ -1,4 +1,7 @@
-"""The genes: type to find, Enter to show, a list as one map; switching never runs the model."""
+"""The Genes widget: search for a gene, show its maps, or show a list of genes as one map.
+
+Showing another gene never runs the model, because a prediction holds the values of all genes.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ _ENTER = (Qt.Key.Key_Return, Qt.Key.Key_Enter)
 
 
 class GenesWidget(ViewerWidget):
-    """Finds a gene of the current bundle, and shows maps of it."""
+    """Dock widget with the search field, the table of genes and the buttons for their maps."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
@@ -120,15 +123,15 @@ class GenesWidget(ViewerWidget):
                 view.addAction(action)
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        """Ask for room for a dozen genes, which the explorer can spare."""
+        """Return a size with room for a dozen genes, which leaves enough room for the slide explorer."""
         return QSize(280, 480)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Stay the same whatever is said, or the docks would jump; see `LeaveRoom`."""
+        """Return a fixed size, or the docks would jump whenever a text changes; see `LeaveRoom`."""
         return QSize(220, 310)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Carry keys between the line and the table, and take Enter in the table."""
+        """Move between search field and table with the arrow keys; show the selected gene on Enter."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
             key = event.key()
             if watched is self.search and key == Qt.Key.Key_Down and self.table.rowCount():
@@ -171,7 +174,7 @@ class GenesWidget(ViewerWidget):
         self._list_recent()
 
     def _list_recent(self) -> None:
-        """Keep the last genes at hand, one click away."""
+        """Add one button for each recently shown gene."""
         while item := self._recent_row.takeAt(0):
             button = item.widget()
             if button is not None:
@@ -204,13 +207,13 @@ class GenesWidget(ViewerWidget):
         elif self.table.rowCount() == 0 and (meant := self._meant(text)) is not None:
             self._say(f"Enter shows {meant}.")
         elif self.table.rowCount() == 0:
-            self._show(text.strip())  # says that it is unknown, and which names are near
+            self._show(text.strip())  # reports that the gene is unknown, with similar names
         else:
             found, known = self.table.rowCount(), len(bundle.genes)
             self._say("" if found == known else f"{found:,} of {known:,} genes")
 
     def _meant(self, text: str) -> str | None:
-        """Return the gene that a name means which is written otherwise, such as an id with its version."""
+        """Return the gene that a text refers to by another spelling, such as an id with its version."""
         return None if self.session.names is None else self.session.names.find(text.strip())
 
     def _say(self, text: str) -> None:
@@ -218,7 +221,7 @@ class GenesWidget(ViewerWidget):
         self.message.setVisible(bool(text))
 
     def _on_return(self) -> None:
-        """Show the first of the table, where an exact match stands; of several names, their mean."""
+        """Show the first gene of the table, which is the best match; several names as one map."""
         text = self.search.text().strip()
         several = split_names(text)
         if len(several) > 1:
@@ -261,7 +264,10 @@ class GenesWidget(ViewerWidget):
         self.maps.bring_up(*BLEND)
 
     def show_list(self, title: str, names: Sequence[str]) -> None:
-        """Show several genes as one map; a list without a known gene is told of and changes nothing."""
+        """Show the mean of several genes as one map.
+
+        If none of the genes is known, an error is shown and nothing changes.
+        """
         try:
             self.session.show_signature(title, names)
         except GeneError as error:
@@ -276,7 +282,7 @@ class GenesWidget(ViewerWidget):
 
 
 def genes_of(bundle: Bundle, names: GeneNames) -> list[Gene]:
-    """Return the genes of a bundle with their other names, and how accurate it expects to be."""
+    """Return the genes of a bundle with their expected accuracy and their other names."""
     trust = bundle.trust
     if trust is None:
         return [Gene(name, others=others) for name, others in zip(bundle.genes, names.others, strict=True)]
