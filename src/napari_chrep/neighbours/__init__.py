@@ -1,1 +1,1 @@
-"""The Neighbours widget: the training spots behind the value of a tile."""
+"""The Neighbours widget, which shows the training spots that a tile's predicted value comes from."""

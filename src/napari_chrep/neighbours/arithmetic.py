@@ -1,4 +1,4 @@
-"""Explain in words and numbers how a tile's value adds up."""
+"""Show in words and numbers how a tile's predicted value is computed from its terms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chrep_model.analysis.explanation import Explanation, Knobs
 from chrep_model.prediction.prediction import LOWEST
 from napari_chrep.ui.parts import heading, note
 
-#: What answers, and how: name in the table, and its tool tip.
+#: Title and tooltip of each term of an explanation.
 _TERMS = {
     "head": ("Head", "What the network reads from the picture alone: the raw map"),
     "estimate": ("Estimate", "The weighted mean of what was measured at the neighbours"),
@@ -25,7 +25,7 @@ _COLUMNS = ("", "says", "× weight", "adds")
 
 
 class Arithmetic(QWidget):
-    """A sentence on a tile's value, and a table of its terms."""
+    """Panel with a sentence on a tile's value, and a table of the terms that add up to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,11 +50,11 @@ class Arithmetic(QWidget):
         Parameters
         ----------
         why : Explanation
-            What is explained, under the k and temperature in use.
+            The explanation, computed with the k and temperature that the user chose.
         fitted : Knobs or None
-            Those of the model.
+            The model's own k and temperature; None if it has none.
         shown : float
-            The value on the heatmap, which is that of the model.
+            The value on the heatmap, computed with the model's own k and temperature.
         """
         self.words.setText(" ".join([in_words(why), *tried_in_words(why, fitted, shown)]))
         rows: list[tuple[str, ...]] = [_COLUMNS, ("Mean of the gene", "", "", number(why.mean))]
@@ -71,7 +71,7 @@ class Arithmetic(QWidget):
         self._fill(rows, tips)
 
     def text(self) -> list[list[str]]:
-        """Return the text of the cells, row by row."""
+        """Return the text of the table's cells, row by row."""
         return [[cell.text() for cell in row] for row in self.cells]
 
     def _fill(self, rows: list[tuple[str, ...]], tips: list[str]) -> None:
@@ -96,7 +96,7 @@ class Arithmetic(QWidget):
 
 
 def in_words(why: Explanation) -> str:
-    """Return a sentence on where the value comes from."""
+    """Return a sentence or two on where a tile's value comes from."""
     if not why.from_neighbours:
         return (
             f"{why.method} computes this value from the picture alone: it does not come from neighbours. "
@@ -114,7 +114,7 @@ def in_words(why: Explanation) -> str:
 
 
 def tried_in_words(why: Explanation, fitted: Knobs | None, shown: float) -> list[str]:
-    """Return a sentence if another k or temperature than the model's is tried, else an empty list."""
+    """Return a sentence on k and temperature if they differ from the model's, else an empty list."""
     if fitted is None or (why.k, why.temperature) == (fitted.k, fitted.temperature):
         return []
     return [
@@ -124,10 +124,10 @@ def tried_in_words(why: Explanation, fitted: Knobs | None, shown: float) -> list
 
 
 def number(value: float) -> str:
-    """Return a number as text, with a true minus sign."""
+    """Return a number as text with three decimals and a true minus sign."""
     return f"{value:.3f}".replace("-", "−")
 
 
 def signed(value: float) -> str:
-    """Return a contribution as text, always with its sign."""
+    """Return a contribution as text with three decimals, always with its sign."""
     return f"{value:+.3f}".replace("-", "−")

@@ -1,4 +1,7 @@
-"""The picked tile against the pinned one: pictures, values, neighbours, and the genes that differ most."""
+"""Compare the picked tile with the pinned one.
+
+The comparison shows pictures, values, the number of shared neighbours, and the genes that differ most.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +34,12 @@ _COLUMNS = (
 
 
 class ComparisonPanel(QWidget):
-    """Shows what tells two tiles apart.
+    """Panel with the differences between the pinned tile and the picked one.
 
     Attributes
     ----------
     gene_chosen : Signal(str)
-        The user wants to see this gene.
+        Emitted with the name of a gene when the user chooses it in the table.
     """
 
     gene_chosen = Signal(str)
@@ -77,7 +80,7 @@ class ComparisonPanel(QWidget):
         column.addWidget(self.table)
 
     def show_picture(self, place: int, picture: npt.NDArray[np.uint8] | None) -> None:
-        """Show the pinned tile (0) or the picked one (1); None while it is being read."""
+        """Show the picture of the pinned (`place` 0) or picked tile (1); None while it is being read."""
         if picture is None:
             self.pictures[place].clear()
             self.pictures[place].setText("…")
@@ -85,7 +88,7 @@ class ComparisonPanel(QWidget):
             self.pictures[place].setPixmap(pixmap(picture, PICTURE_PX))
 
     def show_comparison(self, comparison: TileComparison) -> None:
-        """Say it."""
+        """Show the values, the shared neighbours and the most different genes of two tiles."""
         shown = comparison.shown
         for place, (label, value) in enumerate(zip(self.values, (shown.first, shown.second), strict=True)):
             label.setText(_with_interval(value, shown, place))
@@ -93,7 +96,7 @@ class ComparisonPanel(QWidget):
         self._fill(comparison.most)
 
     def say(self, text: str) -> None:
-        """Say why there is nothing to compare, or that it is being computed."""
+        """Show a text instead of a comparison, such as the reason why there is none."""
         for label in self.values:
             label.clear()
         self.words.setText(text)

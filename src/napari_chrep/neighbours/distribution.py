@@ -1,4 +1,7 @@
-"""Plot the neighbours' values against those of the whole gallery, small and quick enough for each click."""
+"""Plot the measured values of the neighbours against those of all training spots.
+
+The plot is painted with Qt, which is quick enough to redraw it for each click.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from napari_chrep.neighbours.arithmetic import number
 
 BINS = 24
 _HEIGHT = 104
-_ACCENT = QColor("#e08214")  # orange: told from grey by every eye, on light and on dark
+_ACCENT = QColor("#e08214")  # orange: colour-blind people tell it from grey, on light and dark
 _VALUE = QColor("#00a6c4")
 
 Bars = npt.NDArray[np.float64]
@@ -22,13 +25,13 @@ Bars = npt.NDArray[np.float64]
 def bars(
     values: npt.NDArray[np.float32], weights: npt.NDArray[np.float64] | None, low: float, high: float
 ) -> Bars:
-    """Return the share of values in each of `BINS` bins between low and high, (BINS,)."""
+    """Return the weighted fraction of values in each of `BINS` bins between low and high, (BINS,)."""
     counts, _ = np.histogram(values, BINS, (low, high), weights=weights)
     return counts / max(float(counts.sum()), 1e-12)
 
 
 class Distribution(QWidget):
-    """Two histograms over one axis, with the tile's value and its interval."""
+    """Two histograms of measured values on one axis, with the tile's value and its interval."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,11 +41,11 @@ class Distribution(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        """Return a fixed height."""
+        """Return a size with the plot's fixed height."""
         return QSize(240, _HEIGHT)
 
     def show_explanation(self, why: Explanation) -> None:
-        """Show the measured values behind an explanation."""
+        """Show the measured values and the interval of an explanation."""
         shown = [n for n in why.neighbours if n.measured is not None]
         near = np.array([n.measured for n in shown], np.float32)
         weights = np.array([1.0 if n.weight is None else n.weight for n in shown])
@@ -60,7 +63,7 @@ class Distribution(QWidget):
         self.update()
 
     def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802
-        """Paint the histograms, then the value over them."""
+        """Paint the tile's value and interval, the histograms over them, and the axis."""
         if self._why is None:
             return
         painter = QPainter(self)
@@ -83,7 +86,7 @@ class Distribution(QWidget):
         return area.left() + (value - low) / (high - low) * area.width()
 
     def _paint_value(self, painter: QPainter, area: QRectF) -> None:
-        assert self._why is not None  # noqa: S101  (the caller has looked)
+        assert self._why is not None  # noqa: S101  (checked by the caller)
         if self._why.interval is not None:
             band = QColor(_VALUE)
             band.setAlpha(50)

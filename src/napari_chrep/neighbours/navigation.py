@@ -1,4 +1,4 @@
-"""Bring a place on a slide into view: only that slide, the place centred and framed."""
+"""Bring a place on a slide into view, centred and framed, with all other slides hidden."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from napari_chrep.canvas.viewport import centre_on, slide_mpp
 from napari_chrep.neighbours.training_images import SectionImage
 from napari_chrep.state.session import Session, slide_of
 
-#: How many frames fit across the view.
+#: Width of the view, in widths of the frame.
 FRAMES_ACROSS = 8.0
 
 
 def layer_of(viewer: Any, image: SectionImage) -> Any:
-    """Return the layer of an image; open it if needed.
+    """Return the layer of a section's image; open the image if it has no layer.
 
     Raises
     ------
     SlideError
-        The file cannot be read.
+        The image file cannot be read.
     """
     for layer in viewer.layers:
         slide = slide_of(layer)
@@ -39,7 +39,10 @@ def layer_of(viewer: Any, image: SectionImage) -> Any:
 def show_place(
     viewer: Any, session: Session, layer: Any, xy_um: tuple[float, float], side_um: float, frame: Frame
 ) -> None:
-    """Show the place (x, y), in µm, on a slide's layer; other slides are hidden, not closed."""
+    """Centre the view on a place on a slide's layer, frame the place, and hide other slides.
+
+    `xy_um` is the place (x, y) and `side_um` the width of the frame, both in µm.
+    """
     slide = slide_of(layer)
     if slide is None:
         return

@@ -1,4 +1,4 @@
-"""Controls to try out other numbers of neighbours and temperatures."""
+"""Controls with which the user tries other numbers of neighbours and other temperatures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from chrep_model.analysis.explanation import Knobs
 
 
 class NeighbourSettings(QWidget):
-    """Spin boxes for k and temperature, and a way back to those of the model.
+    """Spin boxes for k and temperature, with a button that resets them to the model's values.
 
     Attributes
     ----------
     changed : Signal
-        The user set another k or temperature, or went back.
+        Emitted when the user changes or resets k or temperature.
     """
 
     changed = Signal()
@@ -47,15 +47,15 @@ class NeighbourSettings(QWidget):
 
     @property
     def values(self) -> tuple[int | None, float | None]:
-        """What is tried, k and temperature; (None, None) for those of the model, or where it has none."""
+        """The k and temperature that the user set; (None, None) for the model's own or without a model."""
         if self._fitted is None or not self.reset.isEnabled():
             return None, None
         return self.k.value(), self.temperature.value()
 
     def set_model(self, fitted: Knobs | None) -> None:
-        """Set the k and temperature of the model in use; hide the controls if it has none."""
+        """Set the model's own k and temperature; hide the controls if it has none."""
         if fitted is not None and fitted == self._fitted:
-            return  # the same model: what is being tried stays
+            return  # the same model: keep what the user set
         self._fitted = fitted
         self.setVisible(fitted is not None)
         self._show_fitted()

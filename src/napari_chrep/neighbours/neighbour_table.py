@@ -1,4 +1,4 @@
-"""The table of training spots behind a value, one row each."""
+"""Show the training spots that a tile's value comes from in a table, one row each."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from napari_chrep.neighbours.arithmetic import number
 from napari_chrep.neighbours.tile_panel import pixmap
 from napari_chrep.ui.tables import RIGHT, Column, RowModel, RowTable
 
-#: So many neighbours are listed before the user asks for all.
+#: Number of neighbours that are listed until the user asks for all.
 FIRST = 12
-#: Side of a neighbour's picture, and height of its row, in pixels.
+#: Side length of a neighbour's picture and height of its row, in pixels.
 PICTURE_PX, ROW_PX = 48, 52
 
 _COLUMNS = (
@@ -29,7 +29,7 @@ _COLUMNS = (
 
 
 class NeighbourModel(RowModel):
-    """Table model of the neighbours, with their pictures as they arrive."""
+    """Table model of the neighbours; their pictures are added as they are read."""
 
     columns = _COLUMNS
     rows: Sequence[Neighbour]
@@ -40,7 +40,7 @@ class NeighbourModel(RowModel):
         self._pictures: dict[int, QPixmap] = {}
 
     def set_neighbours(self, neighbours: tuple[Neighbour, ...]) -> None:
-        """Set the neighbours; pictures of those that stay are kept."""
+        """Set the neighbours; pictures of neighbours that are still listed are kept."""
         self.beginResetModel()
         self.rows = neighbours
         rows = {n.row for n in neighbours}
@@ -48,13 +48,13 @@ class NeighbourModel(RowModel):
         self.endResetModel()
 
     def set_shared(self, rows: frozenset[int]) -> None:
-        """Mark the neighbours that the pinned tile has too."""
+        """Mark the neighbours that the pinned tile also has, by their rows in the gallery."""
         if rows != self.shared:
             self.shared = rows
             self.refresh_columns(0, 0)
 
     def set_picture(self, row: int, picture: npt.NDArray[np.uint8]) -> None:
-        """Set the picture of the neighbour at this row of the gallery."""
+        """Set the picture of the neighbour with this row in the gallery."""
         self._pictures[row] = pixmap(picture, PICTURE_PX)
         for place, neighbour in enumerate(self.rows):
             if neighbour.row == row:
@@ -62,12 +62,12 @@ class NeighbourModel(RowModel):
                 self.dataChanged.emit(index, index, [Qt.ItemDataRole.DecorationRole])
 
     def forget_pictures(self) -> None:
-        """Drop all pictures, because the gallery is another one now."""
+        """Drop all pictures, for example because the gallery changed."""
         self._pictures.clear()
 
     @property
     def pictures(self) -> int:
-        """Number of pictures present."""
+        """Number of pictures that are set."""
         return len(self._pictures)
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:

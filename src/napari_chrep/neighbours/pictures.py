@@ -1,4 +1,4 @@
-"""Read pictures of places on slides in the background, and keep the newest."""
+"""Read pictures of places on slides in the background, and cache the newest ones."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from napari_chrep.neighbours.training_images import SectionImage
 
 RgbArray = npt.NDArray[np.uint8]
 
-#: How many pictures are kept.
+#: Maximum number of pictures in the cache.
 KEPT = 200
 
 
 @dataclass(frozen=True)
 class Place:
-    """A place on an image, by its centre (x, y) in µm."""
+    """A place on a section's image, with its centre (x, y) in µm."""
 
     image: SectionImage
     xy_um: tuple[float, float]
 
 
 class OpenSlides:
-    """The open slides by image, shared by the workers that read them."""
+    """Open slides by section image, shared by the workers that read pictures."""
 
     def __init__(self) -> None:
         self._open: dict[SectionImage, Slide] = {}
         self._lock = threading.Lock()
 
     def keep(self, slide: Slide) -> SectionImage:
-        """Add a slide that is already open, and return its key."""
+        """Add a slide that is already open, and return its section image."""
         image = SectionImage(slide.path, slide.require_mpp(), slide.scene)
         with self._lock:
             self._open[image] = slide
         return image
 
     def get(self, image: SectionImage) -> Slide:
-        """Return the open slide; SlideError if it cannot be opened."""
+        """Return the slide of a section image; open it if needed. Raises SlideError if that fails."""
         with self._lock:
             if image not in self._open:
                 self._open[image] = image.open()
@@ -56,16 +56,16 @@ class OpenSlides:
 
 
 class Pictures:
-    """Reads pictures of places at the model's scale.
+    """Background reader for pictures of places at the model's scale.
 
     Attributes
     ----------
     slides : OpenSlides
-        Where they are read from.
+        The slides from which pictures are read.
     arrived : Signal(object, object)
-        A `Place` and its picture, uint8 (px, px, 3).
+        Emitted with a `Place` and its picture, uint8 (px, px, 3).
     failed : Signal(object, str)
-        A `Place` that cannot be read, and why.
+        Emitted with a `Place` that cannot be read, and the reason.
     """
 
     arrived = Signal(object, object)
@@ -78,7 +78,7 @@ class Pictures:
 
     @property
     def busy(self) -> bool:
-        """Whether requested pictures are still to come."""
+        """Whether requested pictures are still being read."""
         return self._tasks.busy
 
     def request(self, places: Sequence[Place], spec: TileSpec) -> None:
@@ -96,7 +96,7 @@ class Pictures:
         )
 
     def stop(self) -> None:
-        """Drop all requests; the task ends after the picture that it is reading."""
+        """Drop all requests; the task ends after the current picture."""
         self._tasks.drop()
 
     def _on_result(self, result: tuple[Place, RgbArray | str]) -> None:
@@ -114,7 +114,7 @@ def read_pictures(
     kept: OrderedDict[tuple[Place, TileSpec], RgbArray],
     task: Task,
 ) -> Iterator[tuple[Place, RgbArray | str]]:
-    """Read pictures one by one and keep the newest; yield each place with its picture or its error."""
+    """Read pictures one by one into the cache; yield each place with its picture or an error message."""
     readers: dict[SectionImage, TileReader] = {}
     for place in places:
         if task.cancelled():
@@ -127,7 +127,7 @@ def read_pictures(
         except ChrepError as error:
             yield place, str(error)
         else:
-            kept[place, spec] = picture  # one that nobody waits for any more may be asked for again
+            kept[place, spec] = picture  # even if its request was dropped, it may be requested again
             while len(kept) > KEPT:
                 kept.popitem(last=False)
             yield place, picture

@@ -1,4 +1,4 @@
-"""The panel of the picked tile: its picture, its value, and how far to trust it."""
+"""Show the picked tile: its picture, its value, and how far to trust the value."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from napari_chrep.ui.parts import heading, note
 
 PICTURE_PX = 116
 
-#: Beyond this share of the training spots, a tile is called unlike them.
+#: A tile less similar to the gallery than this fraction of the training spots is reported as unlike them.
 UNLIKE = 0.95
 
 
 class TilePanel(QWidget):
-    """Picture, value and trust of one tile."""
+    """Panel with picture, value, interval and position of one tile."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class TilePanel(QWidget):
         row.addLayout(column, 1)
 
     def show_explanation(self, why: Explanation, tile_um: float, xy_um: tuple[float, float]) -> None:
-        """Show a tile's value and trust."""
+        """Show a tile's value, its interval, its likeness to the training tissue, and its position."""
         self.title.setText(f"{why.gene} {number(why.value)}")
         lines = []
         if why.interval is not None:
@@ -64,7 +64,7 @@ class TilePanel(QWidget):
         self.facts.setText("\n".join(lines))
 
     def show_picture(self, picture: npt.NDArray[np.uint8] | None) -> None:
-        """Show the tile as the model sees it; None while it is being read."""
+        """Show the tile's picture at the model's scale; None while it is being read."""
         if picture is None:
             self.picture.clear()
             self.picture.setText("…")
@@ -72,7 +72,7 @@ class TilePanel(QWidget):
             self.picture.setPixmap(pixmap(picture, PICTURE_PX))
 
     def show_no_picture(self, why: str) -> None:
-        """Show that there is no picture."""
+        """Show that the picture cannot be read, with the reason as tooltip."""
         self.picture.setText("no picture")
         self.picture.setToolTip(why)
 
@@ -85,7 +85,7 @@ def likeness(unlike: float) -> str:
 
 
 def pixmap(picture: npt.NDArray[np.uint8], side: int) -> QPixmap:
-    """Convert a picture, uint8 (rows, cols, 3), to a pixmap of `side` pixels."""
+    """Convert a picture, uint8 (rows, cols, 3), to a pixmap with `side` pixels on its longer side."""
     rows, cols = picture.shape[:2]
     image = QImage(picture.tobytes(), cols, rows, 3 * cols, QImage.Format.Format_RGB888)
     return QPixmap.fromImage(image).scaled(

@@ -1,7 +1,8 @@
 """Find the images of a model's training sections on this machine.
 
-A bundle names the image files of its sections but not their folders, which are nobody else's business. They
-are looked for beside the bundle, beside the slide, and where the user once said that they are.
+A bundle names the image files of its sections but not their folders, which would reveal paths of the machine
+that trained it. The files are searched in the folder that the user chose, beside the bundle and beside the
+slide.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ class SectionImage:
     Attributes
     ----------
     path : Path
-        The file.
+        The image file.
     mpp : float
-        µm per pixel by which the positions of its spots were measured.
+        Scale in µm per pixel to which the positions of the section's spots refer.
     scene : str
-        Which picture of the file, where it holds several.
+        Name of the image in a file that holds several; else empty.
     """
 
     path: Path
@@ -41,19 +42,19 @@ class SectionImage:
 
 
 def find_images(bundle: Bundle, folders: Iterable[Path]) -> dict[str, SectionImage]:
-    """Find the images of a bundle's sections.
+    """Find the image files of a bundle's training sections in some folders.
 
     Parameters
     ----------
     bundle : Bundle
-        Its card names them.
+        The bundle, whose card names the sections.
     folders : iterable of Path
-        Looked into in this order, not into what is below them; those that are not there are passed over.
+        Folders to search, in this order and without subfolders; missing ones are skipped.
 
     Returns
     -------
     dict
-        Name of a section to its image: the file of the name on the card, else ``NAME.<ext>``.
+        Image by name of section: the file named on the card, else ``NAME.<ext>``.
     """
     found: dict[str, SectionImage] = {}
     listed = [(folder, names) for folder in folders if (names := _names(folder))]
@@ -71,7 +72,7 @@ def find_images(bundle: Bundle, folders: Iterable[Path]) -> dict[str, SectionIma
 
 
 def usual_folders(bundle: Bundle, slide: Slide | None) -> list[Path]:
-    """Return the folders searched for images: the remembered one, the bundle's, the slide's."""
+    """Return the folders to search for images: the one the user chose, the bundle's, the slide's."""
     folders = [] if (known := image_folder(bundle.card.cohort)) is None else [known]
     folders.append(bundle.path.resolve().parent)
     return folders if slide is None else [*folders, slide.path.resolve().parent]

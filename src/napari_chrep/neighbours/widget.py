@@ -1,4 +1,7 @@
-"""Click a tile, see the training spots behind its value."""
+"""The Neighbours widget: a click on a tile shows the training spots that its value comes from.
+
+It also compares the tile with a pinned one, and opens training sections at their spots.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +39,17 @@ _LEAST_HEIGHT = 380
 
 
 class NeighboursWidget(ScrollingWidget):
-    """Shows where the value of the tile that was clicked comes from.
+    """Dock widget that explains the value of the clicked tile.
 
     Attributes
     ----------
     picked : PickedTile or None
-        The tile it speaks of. It stays while other slides are looked at, until its slide or model goes.
+        The clicked tile. It is kept while the user views other slides, until its slide is closed or the model
+        changes.
     why : Explanation or None
-        What is shown of it.
+        The explanation shown for `picked`.
     pinned : PickedTile or None
-        A tile that is kept to compare others with.
+        The tile with which other tiles are compared.
     """
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -59,7 +63,7 @@ class NeighboursWidget(ScrollingWidget):
         self.pin_frame = Frame(viewer, "Pinned place", PINNED_RGBA)
         self.comparer = TaskRunner()
         self.listed_all = False
-        self._awaited: dict[Place, int | None] = {}  # row of the gallery; None for the tile itself
+        self._awaited: dict[Place, int | None] = {}  # row in the gallery; None for a picked or pinned tile
         self._build()
         connections = self.connections
         connections.add(self.clicks.clicked, self._on_clicked)
@@ -104,11 +108,14 @@ class NeighboursWidget(ScrollingWidget):
         self.locate.clicked.connect(self._on_locate)
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        """Ask for the room of a tile that is explained, or the dock would jump with the first click."""
+        """Return the size needed for an explanation, so that the first click does not enlarge the dock."""
         return QSize(340, 760)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Be as wide before the first click as after it, or the dock would jump; any height will do."""
+        """Return the width needed for an explanation, so that the first click does not widen the dock.
+
+        The panel scrolls, so its height may be small.
+        """
         least = self.scroll_area.minimumSizeHint()
         width = self.body.minimumSizeHint().width() + 2 * MARGIN
         return QSize(width + self.scroll_area.bar_width, least.height())
@@ -130,7 +137,7 @@ class NeighboursWidget(ScrollingWidget):
         self._explain()
 
     def _mark(self) -> None:
-        """Put the frames around the picked and the pinned tile, if their slides are looked at."""
+        """Frame the picked and the pinned tile, if their slide is the current one."""
         if self.picked is not None and self.session.slide_layer is self.picked.layer:
             self.frame.put(_centre(self.picked), self.picked.prediction.bundle.spec.um)
         pinned = self.pinned
@@ -140,7 +147,7 @@ class NeighboursWidget(ScrollingWidget):
             self.pin_frame.put(_centre(pinned), pinned.prediction.bundle.spec.um)
 
     def _explain(self) -> None:
-        """Show why the picked tile has its value of the current gene. No encoder runs."""
+        """Explain the picked tile's value of the current gene, without running the encoder."""
         picked, gene = self.picked, self.session.gene
         if picked is None or gene is None:
             return
@@ -169,11 +176,11 @@ class NeighboursWidget(ScrollingWidget):
         self.comparison.show_picture(0, None)
         self._mark()
         if self.why is not None:
-            self._list(self.why)  # asks for the picture again, which is at hand
+            self._list(self.why)  # requests the pinned tile's picture, which is in the cache
         self._compare()
 
     def _compare(self) -> None:
-        """Compare the picked tile with the pinned one, in a worker."""
+        """Compare the picked tile with the pinned one, in the background."""
         pinned, picked, gene = self.pinned, self.picked, self.session.gene
         self.tile.pin.setChecked(pinned is not None)
         self.tile.pin.setText("Pin" if pinned is None else "Unpin")
@@ -201,7 +208,7 @@ class NeighboursWidget(ScrollingWidget):
         self.updateGeometry()
 
     def _list(self, why: Explanation) -> None:
-        """List the neighbours, and ask for their pictures and the tile's."""
+        """List the neighbours, and request their pictures and the tile's."""
         assert self.picked is not None  # noqa: S101  (there is an explanation)
         count = len(why.neighbours)
         listed = why.neighbours if self.listed_all else why.neighbours[:FIRST]
@@ -255,7 +262,7 @@ class NeighboursWidget(ScrollingWidget):
             self.locate_images(Path(folder))
 
     def locate_images(self, folder: Path) -> None:
-        """Look for the images of the training sections in a folder, and remember it if there are any."""
+        """Search a folder for images of the training sections, and remember it if it has any."""
         if self.picked is None or self.why is None:
             return
         bundle = self.picked.prediction.bundle
@@ -292,7 +299,7 @@ class NeighboursWidget(ScrollingWidget):
             show_place(viewer, self.session, picked.layer, _um(picked), side, self.frame)
 
     def _on_prediction(self) -> None:
-        """Let go of tiles whose prediction was dropped while their slide is looked at."""
+        """Drop the picked and pinned tile if their slide is current but their prediction was replaced."""
         session = self.session
         for held, let_go in ((self.pinned, self._unpin), (self.picked, self._clear)):
             if held is None or session.slide_layer is not held.layer:
@@ -316,7 +323,7 @@ class NeighboursWidget(ScrollingWidget):
             self._clear()
 
     def _clear(self, message: str = HINT) -> None:
-        """Speak of no tile; say why, or what to do."""
+        """Drop the picked tile, and show a message instead of an explanation."""
         self.picked = self.why = None
         self.pictures.stop()
         self.comparer.drop()
@@ -334,14 +341,14 @@ class NeighboursWidget(ScrollingWidget):
 
 
 def _um(picked: PickedTile) -> tuple[float, float]:
-    """Centre (x, y) of a picked tile in µm."""
+    """Return the centre (x, y) of a picked tile in µm."""
     mpp = picked.prediction.slide.require_mpp()
     x, y = (px_to_um(value, mpp) for value in picked.xy)
     return x, y
 
 
 def _centre(picked: PickedTile) -> tuple[float, float]:
-    """Centre (row, col) of a picked tile in napari's world, where pixel 0 is centred on 0."""
+    """Return the centre (row, col) of a picked tile in world units, where pixel 0 is centred on 0."""
     x, y = _um(picked)
     half_px = picked.prediction.slide.require_mpp() / 2
     return y - half_px, x - half_px
