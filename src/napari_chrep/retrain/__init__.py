@@ -1,5 +1,6 @@
-"""Retraining beside the viewer: a child process makes the new model, the viewer looks on and decides.
+"""The Retrain widget: a child process trains a new model, and the user decides whether to use it.
 
-A run lives in a folder of its own, a `Workspace`, until the user takes its outcome; the model in use and
-every other file stay as they are. The child needs no Qt and no viewer, and when it dies the viewer does not.
+Everything that a run writes stays in a folder of its own, a `Workspace`, until the user accepts the new
+model. The model in use and all other files are left unchanged. The child process needs neither Qt nor a
+viewer, and if it crashes, the viewer keeps running.
 """

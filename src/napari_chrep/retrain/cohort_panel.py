@@ -1,4 +1,4 @@
-"""Build a cohort: find pairs of slide and h5ad, check each, leave out what does not belong together."""
+"""Collect the sections to train on: find pairs of slide and h5ad, check them, and exclude wrong ones."""
 
 from __future__ import annotations
 
@@ -28,24 +28,27 @@ from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.parts import Connections, note, sentence
 
 HINT = "Drop slides with their h5ad files here, or a folder of pairs NAME.<image> + NAME.h5ad."
-#: So many reasons are written out; the tooltip has them all.
+#: Maximum number of reasons that are written out; the tooltip lists all.
 _NAMED = 3
 
 
 class CohortPanel(QWidget):
-    """Holds the pairs of a cohort; each is checked in a worker, a wrong one stays listed with the reason.
+    """Panel for the pairs of a cohort, which are checked in the background.
+
+    A pair with an error stays in the list with the reason, but is not part of the cohort.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        Only a weak reference is kept; its slides can be taken, and its model's genes are compared.
+        Its slides can be added, and its model's genes are compared with those of the pairs. Only a weak
+        reference is kept.
 
     Attributes
     ----------
     changed : Signal()
-        `cohort` may be another one.
+        Emitted when `cohort` may have changed.
     dialog : QFileDialog or None
-        Which files, once that was asked.
+        The last file dialog that was opened.
     """
 
     changed = Signal()
@@ -56,7 +59,7 @@ class CohortPanel(QWidget):
         self.session, self.checker = kept_for(viewer, Session), PairChecker()
         self.dialog: QFileDialog | None = None
         self._name = "cohort"
-        self._left: tuple[str, ...] = ()  # why what was added last belongs to no pair
+        self._left: tuple[str, ...] = ()  # why files that were added last belong to no pair
         self._build()
         self.setAcceptDrops(True)
         connections = Connections(self)
@@ -95,12 +98,12 @@ class CohortPanel(QWidget):
         pairs, selection = self.table.pairs, self.table.selectionModel()
         pairs.corrected.connect(self.checker.check)
         pairs.judged.connect(self._on_judged)
-        assert selection is not None  # noqa: S101  (there is a model)
+        assert selection is not None  # noqa: S101  (a table with a model has one)
         selection.selectionChanged.connect(self._show_chosen)
 
     @property
     def cohort(self) -> Cohort | None:
-        """The pairs without an error, opened; None where there is none."""
+        """Cohort of the pairs without an error; None if there are none."""
         rows = self.table.pairs.rows
         sections = tuple(
             row.check.section
@@ -110,7 +113,7 @@ class CohortPanel(QWidget):
         return Cohort(sections[0].counts_path.parent, self._name, sections) if sections else None
 
     def add(self, paths: Sequence[str | Path]) -> None:
-        """Look for pairs among files, folders and manifests, and check them."""
+        """Find the pairs among files, folders and manifests, and check them."""
         self.checker.find_pairs([Path(path) for path in paths])
 
     def _on_found(self, found: Suggestions) -> None:
@@ -154,7 +157,7 @@ class CohortPanel(QWidget):
         self.remove.setEnabled(bool(chosen))
 
     def _say(self, remark: str = "") -> None:
-        """Say how many pairs can be used, what was not taken, and what to do at first."""
+        """Show how many pairs can be used, which files were ignored and why, and at first a hint."""
         rows, cohort = self.table.pairs.rows, self.cohort
         self.save.setEnabled(cohort is not None)
         lines = [] if rows or self.checker.busy else [HINT]
@@ -189,7 +192,7 @@ class CohortPanel(QWidget):
             self._left = ("No slide is open in this window.",)
             self._say()
 
-    # Dialogs are not waited for: the viewer goes on meanwhile.
+    # Dialogs are opened without waiting for them, so that the viewer does not block.
 
     def _on_add_folder(self) -> None:
         dialog = self._ask("Add the pairs of a folder")
@@ -218,7 +221,7 @@ class CohortPanel(QWidget):
         return dialog
 
     def save_as(self, name: str | Path) -> None:
-        """Write the pairs that can be used as a manifest."""
+        """Save the pairs that can be used as a manifest."""
         path, cohort = Path(name), self.cohort
         if path.suffix.lower() not in MANIFEST_SUFFIXES:
             path = path.with_name(f"{path.name}.yaml")
@@ -231,13 +234,13 @@ class CohortPanel(QWidget):
         self._say(sentence(str(outcome)) if isinstance(outcome, ChrepError) else f"Saved to {outcome}.")
 
     def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802
-        """Take files and folders."""
+        """Accept files and folders that are dragged over the panel."""
         data = None if event is None else event.mimeData()
         if event is not None and data is not None and data.hasUrls():
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802
-        """Look for pairs among what was dropped."""
+        """Add the pairs among the dropped files and folders."""
         data = None if event is None else event.mimeData()
         paths = [] if data is None else [url.toLocalFile() for url in data.urls() if url.isLocalFile()]
         if event is not None and paths:

@@ -1,4 +1,4 @@
-"""Loss and held-out PCC of the networks in training, as they come."""
+"""Plot loss and held-out PCC of the networks while they are trained."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_chrep.retrain.messages import Curve
 
-#: Redrawn at most so often.
+#: Minimum time between two redraws, in milliseconds.
 _EVERY_MS = 300
-#: More names than this do not fit into the legend.
+#: Maximum number of names that fit into the legend.
 _NAMED = 8
-#: Names of so many letters have room for four in a row, longer ones for two.
+#: Maximum length of names for a legend with four columns; longer ones get two columns.
 _SHORT = 9
-#: Told apart by every eye, and readable on light and on dark (Okabe & Ito, without black and yellow).
+#: Colours safe for colour-blind people, readable on light and dark (Okabe & Ito, without black and yellow).
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2")
 _REST = "the rest"
 
@@ -24,12 +24,12 @@ Points = list[tuple[int, float, float | None]]
 
 
 class Curves(QWidget):
-    """Two plots over the epochs: one line per network, one colour per section that it was made without.
+    """Two plots over the epochs, with one line per network and one colour per held-out section.
 
     Attributes
     ----------
     lines : dict
-        Part of the fit, see `Epoch.part`, to its (epoch, loss, held-out PCC or None).
+        List of (epoch, loss, held-out PCC or None) by part of the fit, see `Epoch.part`.
     """
 
     def __init__(self) -> None:
@@ -45,12 +45,12 @@ class Curves(QWidget):
         self._timer.timeout.connect(self._draw)
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Remove all lines."""
         self.lines, self._stage = {}, ""
         self._draw()
 
     def add(self, point: Curve) -> None:
-        """Take in an epoch; the lines of the model before make room for those of the next."""
+        """Add an epoch to its line; the first one of another model removes the former model's lines."""
         if point.stage != self._stage:
             self.lines, self._stage = {}, point.stage
         self.lines.setdefault(point.part, []).append((point.number, point.loss, point.held_out))
@@ -58,25 +58,25 @@ class Curves(QWidget):
             self._timer.start(self._every_ms)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802
-        """Draw in the colours of another theme."""
+        """Redraw when the theme of the window changes."""
         super().changeEvent(event)
         kinds = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange)
         if event is not None and event.type() in kinds and not self._timer.isActive():
             self._timer.start(self._every_ms)
 
     def _make(self) -> None:
-        """Load matplotlib, once there is something to draw."""
+        """Create the matplotlib figure, which is done late because importing matplotlib is slow."""
         from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
         from matplotlib.figure import Figure
 
         self._figure = figure = Figure(figsize=(3.2, 3.0), layout="constrained", facecolor="none")
         self._loss, self._pcc = figure.subplots(2, 1, sharex=True)
-        canvas: Any = FigureCanvasQTAgg  # matplotlib says no types
+        canvas: Any = FigureCanvasQTAgg  # matplotlib has no type hints
         self._canvas = canvas(figure)
         self._canvas.setMinimumHeight(220)
         self._canvas.setStyleSheet("background-color: transparent;")
         column = self.layout()
-        assert column is not None  # noqa: S101  (made with the widget)
+        assert column is not None  # noqa: S101  (set in __init__)
         column.addWidget(self._canvas)
 
     def _draw(self) -> None:
@@ -104,7 +104,7 @@ class Curves(QWidget):
         self._name(names, ink)
         begun = time.perf_counter()
         self._canvas.draw()
-        # Many lines take long to draw: the window's other work gets nine tenths of the time at least.
+        # Drawing many lines is slow: it may take at most a tenth of the time.
         self._every_ms = max(_EVERY_MS, int(10_000 * (time.perf_counter() - begun)))
 
     def _name(self, names: list[str], ink: str) -> None:
@@ -121,7 +121,7 @@ class Curves(QWidget):
 
 
 def held_out_of(part: str) -> str:
-    """Return the section that a part of a fit is made without: of ``without C2/member 1`` it is C2."""
+    """Return the section held out in a part of a fit, such as C2 for ``without C2/member 1``."""
     steps = [step for step in part.split("/") if step.startswith("without ")]
     return steps[-1].removeprefix("without ") if steps else _REST
 

@@ -1,4 +1,7 @@
-"""How long a retraining will take, as far as can be known: work to do, by the speed of earlier runs here."""
+"""Estimate the duration of a retraining from its amount of work and the speed of earlier runs.
+
+The speed is measured in each run and stored on this machine. Before the first run, defaults are used.
+"""
 
 from __future__ import annotations
 
@@ -21,30 +24,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START_S = 6.0
-"""Until the child process has opened cohort and model."""
+"""Seconds until the child process has opened cohort and model."""
 
-# Two cores of a laptop's class that do other work as well, 785 genes.
+# Default seconds per tile and spot, measured on two busy laptop cores with 785 genes.
 _TILE_S = {"stainbank": 0.02}
 _OTHER_TILE_S = 0.04
 _SPOT_S = {"calibrate": 0.004, "train": 0.022, "finetune": 0.022}
 _TUNED_S = 0.09
-_SEARCHED = 6  # candidates for the settings, each fitted once without a section
+_SEARCHED = 6  # number of candidate settings, each fitted once with one section held out
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What there is to do.
+    """Amount of work of a retraining.
 
     Attributes
     ----------
     models : int
-        That are made: the new one, and those of the comparison.
+        Number of models to train: the new one, and those of the comparison.
     fits : int
-        Fits inside of these, each to some of the sections.
+        Number of fits within these models, each to some of the sections.
     spots : float
-        Spots that all of these are fitted to.
+        Number of spots, summed over all fits.
     tuned : int
-        Tiles through which an encoder is trained.
+        Number of tiles for fine-tuning the encoder, summed over epochs and models.
     """
 
     models: int
@@ -54,7 +57,7 @@ class Effort:
 
 
 def effort_of(job: RetrainRequest, cohort: Cohort, card: Card) -> Effort:
-    """Count what a job will do on a cohort; `card` is that of the model in use."""
+    """Return the amount of work of a job on a cohort; `card` is the card of the model in use."""
     if job.preset == "add":
         return Effort(1, 0, 0.0, 0)
     groups = held_out_groups(cohort, card, job.groups)
@@ -71,14 +74,14 @@ def _spots(cohort: Cohort) -> int:
 
 
 class Rates(BaseModel):
-    """Seconds that things took on this machine.
+    """Seconds per tile and spot, measured on this machine.
 
     Attributes
     ----------
     tile : dict
-        Encoder to seconds per tile.
+        Seconds for encoding a tile, by name of the encoder.
     spot : dict
-        Preset to seconds per spot that is fitted to.
+        Seconds for fitting to a spot, by preset.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -88,14 +91,14 @@ class Rates(BaseModel):
 
     @classmethod
     def load(cls) -> Rates:
-        """Read those of earlier runs; none where there were none."""
+        """Load the rates of earlier runs; empty if there are none."""
         try:
             return cls.model_validate_json(_file().read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ValidationError):
             return cls()
 
     def save(self) -> None:
-        """Keep them for later runs; they are worth no error."""
+        """Store the rates for later runs; errors are ignored, because only estimates depend on them."""
         with suppress(SettingsError), write_atomically(_file(), SettingsError) as part:
             part.parent.mkdir(parents=True, exist_ok=True)
             part.write_text(self.model_dump_json(), encoding="utf-8")
@@ -103,7 +106,23 @@ class Rates(BaseModel):
     def learned(
         self, effort: Effort, *, preset: str, encoder: str, tiles: int, tiles_s: float, fits_s: float
     ) -> Rates:
-        """Return them with what a run has shown; too little of anything shows nothing."""
+        """Return the rates updated with the measurements of a run.
+
+        A run with too few tiles or spots does not change the rate in question.
+
+        Parameters
+        ----------
+        effort : Effort
+            Amount of work of the run.
+        preset, encoder : str
+            Preset and encoder of the run.
+        tiles : int
+            Number of tiles encoded.
+        tiles_s : float
+            Seconds spent on encoding.
+        fits_s : float
+            Seconds spent on everything else.
+        """
         tile, spot = dict(self.tile), dict(self.spot)
         if tiles >= 100:
             tile[encoder] = tiles_s / tiles
@@ -112,7 +131,10 @@ class Rates(BaseModel):
         return Rates(tile=tile, spot=spot)
 
     def seconds(self, effort: Effort, preset: str, encoder: str, tiles: int) -> tuple[float, float]:
-        """Return from how long to how long a job will take: wide where nothing was measured here."""
+        """Return the range of seconds that a job will probably take.
+
+        The range is wider if the rates were not measured on this machine.
+        """
         tile = self.tile.get(encoder, _TILE_S.get(encoder, _OTHER_TILE_S))
         spot = self.spot.get(preset, _SPOT_S.get(preset, 0.0))
         measured = (not tiles or encoder in self.tile) and (preset in self.spot or not effort.spots)
@@ -122,7 +144,7 @@ class Rates(BaseModel):
 
 
 def in_words(seconds: tuple[float, float], effort: Effort, tiles: int) -> str:
-    """Say an estimate: ``about 1-3 min: 1,200 tiles to encode, 3 models of 6 fits``."""
+    """Return an estimate as text, such as ``About 1–3 min: no tile to encode, 3 models (6 fits)``."""
     return f"About {_span(*seconds)}: {', '.join(_parts(effort, tiles))}."
 
 

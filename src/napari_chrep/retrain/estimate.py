@@ -1,4 +1,7 @@
-"""Estimate how long a retraining will take, in the background: the slides have to be read for that."""
+"""Estimate in the background how long a retraining will take.
+
+The slides have to be opened to count the tiles that are not encoded yet.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from napari_chrep.retrain.request import RetrainRequest
 
 
 def estimated(job: RetrainRequest, cohort: Cohort, in_use: Bundle, progress: Progress) -> str:
-    """Say how long a job will take; looks at slides and at the store of embeddings.
+    """Return a text on how long a job will take, from the cohort's slides and the cached embeddings.
 
     Raises
     ------
     ChrepError
-        A slide cannot be read; or it was cancelled, which is looked for before each section.
+        A slide cannot be read, or the task was cancelled, which is checked before each section.
     """
-    import matplotlib.figure  # noqa: F401  (the curves need it soon, and loading it takes a while)
+    import matplotlib.figure  # noqa: F401  (slow to import, and the curves need it soon)
 
     effort, rates = effort_of(job, cohort, in_use.card), Rates.load()
     tiles = _tiles(job, cohort, in_use, progress)
@@ -31,7 +34,7 @@ def estimated(job: RetrainRequest, cohort: Cohort, in_use: Bundle, progress: Pro
 
 
 def _tiles(job: RetrainRequest, cohort: Cohort, in_use: Bundle, progress: Progress) -> int:
-    """Tiles that an encoder has to see: those not in the store, and all of them by a new encoder."""
+    """Return the number of tiles to encode: those not in the cache, or all with a fine-tuned encoder."""
     from chrep_model.embeddings import SlideEmbeddings
     from chrep_model.pipeline import TrainSettings
 
@@ -51,12 +54,12 @@ def _tiles(job: RetrainRequest, cohort: Cohort, in_use: Bundle, progress: Progre
 
 
 class Estimator:
-    """Estimates in the background; of several questions only the newest is answered.
+    """Background estimator of durations, which answers only the newest request.
 
     Attributes
     ----------
     estimated : Signal(str)
-        The estimate in words, or why there is none.
+        Emitted with the estimate in words, or the reason why there is none.
     """
 
     estimated = Signal(str)

@@ -1,4 +1,7 @@
-"""What shall be learned anew, and the numbers that go with it; every bad value is named beside its field."""
+"""Choose which parts of the model are trained, and with which settings.
+
+A hint beside each field says what is expected, and turns red for an invalid value.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from chrep_model.evaluation.model_comparison import FOLDS
 from napari_chrep.retrain.request import EPOCHS, Preset, RetrainRequest
 from napari_chrep.ui.parts import note
 
-#: Title, and what it does in a sentence.
+#: Title and description of each preset.
 PRESETS: dict[Preset, tuple[str, str]] = {
     "calibrate": (
         "Calibrate",
@@ -38,7 +41,7 @@ _BAD = {
     "folds": "a number from 0",
 }
 _TITLES = {"encoder": "Encoder", "genes": "Genes", "epochs": "Epochs", "folds": "Held out", "seed": "Seed"}
-#: Presets that have a use for a field; any has for the others.
+#: Presets that use a field; fields that are not listed are used by all presets.
 _FOR: dict[str, set[Preset]] = {
     "encoder": {"train"},
     "genes": {"train", "finetune"},
@@ -50,12 +53,12 @@ _RED = "color: #e0503c;"
 
 
 class RetrainForm(QWidget):
-    """Preset and settings.
+    """Form with the preset and the settings of a retraining.
 
     Attributes
     ----------
     changed : Signal()
-        Any of it.
+        Emitted when the preset or a setting changes.
     """
 
     changed = Signal()
@@ -115,11 +118,14 @@ class RetrainForm(QWidget):
 
     @property
     def preset(self) -> Preset:
-        """The one that is chosen."""
+        """Name of the chosen preset."""
         return next((preset for preset, button in self.presets.items() if button.isChecked()), "calibrate")
 
     def job(self, **others: Any) -> RetrainRequest | None:
-        """Return the job, given its `in_use`, `out` and the like; None while a value is bad."""
+        """Return the job with the form's settings; None if one of them is invalid.
+
+        `others` are the fields of `RetrainRequest` that the form does not set, such as `in_use` and `out`.
+        """
         shown = [name for name in self.fields if not self.fields[name].isHidden()]
         values = {name: self.fields[name].text().strip() for name in shown}
         values |= {"encoder": self.encoder.currentData()} if self.preset == "train" else {}
@@ -135,7 +141,7 @@ class RetrainForm(QWidget):
                 label.setStyleSheet(_RED if name in bad else "")
 
     def show_model(self, bundle: Bundle | None) -> None:
-        """Offer what can be done with the model in use."""
+        """Enable the presets that the model in use supports."""
         is_chrep = bundle is not None and bundle.card.method == "chrep"
         has_weights = bundle is not None and bundle.card.encoder != "stainbank"
         self.presets["calibrate"].setEnabled(is_chrep or bundle is None)
@@ -167,5 +173,5 @@ def _field(text: str, tip: str) -> QLineEdit:
 
 
 def _numbers(values: dict[str, str]) -> dict[str, Any]:
-    """Read whole numbers; whatever else is there stays text, for the job to refuse."""
+    """Convert whole numbers; other texts are kept, and `RetrainRequest` rejects them if invalid."""
     return {name: int(text) if text.isdecimal() else text for name, text in values.items()}

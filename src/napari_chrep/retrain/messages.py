@@ -1,4 +1,4 @@
-"""Messages of the child process, one JSON object a line."""
+"""Messages from the child process to the viewer, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class _Message(BaseModel):
 
 
 class StatusLine(_Message):
-    """What is being done, as a line of text."""
+    """A line of text on what the child process is doing."""
 
     kind: Literal["said"] = "said"
     text: str
 
 
 class StageBegun(_Message):
-    """The training of a model began: one for the comparison, or the new one."""
+    """Start of training a model, which is either the new one or one for the comparison."""
 
     kind: Literal["stage"] = "stage"
     number: int
@@ -28,7 +28,7 @@ class StageBegun(_Message):
 
 
 class Tiles(_Message):
-    """How many tiles are encoded."""
+    """Number of tiles encoded so far."""
 
     kind: Literal["tiles"] = "tiles"
     done: int
@@ -37,7 +37,7 @@ class Tiles(_Message):
 
 
 class Curve(_Message):
-    """One epoch of one network; see `chrep_model.progress.Epoch`."""
+    """Loss and held-out PCC of one epoch of a network; see `chrep_model.progress.Epoch`."""
 
     kind: Literal["epoch"] = "epoch"
     stage: str
@@ -49,7 +49,7 @@ class Curve(_Message):
 
 
 class Ended(_Message):
-    """The last line: how it ended, and for a failure why."""
+    """Last message: how the job ended, and the reason if it failed."""
 
     kind: Literal["ended"] = "ended"
     how: Literal["done", "cancelled", "interrupted", "failed"]
@@ -62,5 +62,5 @@ _READER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminat
 
 
 def read_message(line: str | bytes) -> Message:
-    """Parse a line; ValueError for anything else."""
+    """Parse a line of the child process; ValueError if it is not a message."""
     return _READER.validate_json(line)

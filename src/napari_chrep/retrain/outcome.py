@@ -1,4 +1,4 @@
-"""The new model beside the one in use, section by section, and what becomes of it."""
+"""Show the scores of the new model and the one in use, and ask which one to keep."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _SHORT: dict[Seen, str] = {
 
 
 class OutcomePanel(QWidget):
-    """Shows a comparison, and asks what to do.
+    """Panel with a table of scores, and buttons to use, save or discard the new model.
 
     Attributes
     ----------
     used, saved, discarded : Signal()
-        What the user said.
+        Emitted when the user presses the button.
     """
 
     used = Signal()
@@ -77,7 +77,7 @@ class OutcomePanel(QWidget):
         column.addLayout(buttons)
 
     def show_comparison(self, comparison: ModelComparison) -> None:
-        """Fill the table."""
+        """Show the scores of both models per section, their means, and a verdict in words."""
         rows, mean = comparison.rows, comparison.mean()
         cells = []
         for row in rows:
@@ -95,7 +95,7 @@ class OutcomePanel(QWidget):
 
 
 def _cells(name: str, spots: int, old: Score | None, new: Score, tip: str) -> list[Cell]:
-    """Return one row: a section or the mean, its spots, and the scores of both models."""
+    """Return a row of the table, for a section or the mean: spots, and scores of both models."""
     change = "" if old is None else f"{new.pcc - old.pcc:+.3f}"
     return [
         Cell(name, tip),
@@ -120,7 +120,7 @@ def _how(comparison: ModelComparison) -> str:
 
 
 def _verdict(comparison: ModelComparison) -> str:
-    """Say what the numbers come to, on unseen sections where there are any."""
+    """Return a summary of the scores; on sections that the model in use has not seen, if there are any."""
     fair = comparison.mean(fair=True)
     mean = fair or comparison.mean()
     if mean is None:

@@ -22,25 +22,25 @@ Job = Pair | tuple[Path, ...]
 
 
 def check_or_find(job: Job) -> Suggestions | PairCheck:
-    """Check a pair, or look for pairs among paths."""
+    """Check a pair, or find the pairs among paths."""
     return check_pair(job) if isinstance(job, Pair) else suggest_pairs(job)
 
 
 class PairChecker:
-    """Looks for pairs and checks them, one after the other.
+    """Background worker that finds and checks pairs, one after the other, and saves manifests.
 
     Attributes
     ----------
     busy : bool
-        Whether something is being looked at.
+        Whether pairs are being found or checked.
     found : Signal(Suggestions)
-        The pairs among the paths of one `find_pairs`.
+        Emitted with the pairs found by `find_pairs`.
     checked : Signal(PairCheck)
-        The result of one pair.
+        Emitted with the result of checking one pair.
     changed : Signal()
-        `busy` changed.
+        Emitted when `busy` changes.
     saved : Signal(object)
-        The path of a manifest that is there now, or the ChrepError that says why not.
+        Emitted with the path of a saved manifest, or with the ChrepError if it cannot be saved.
     """
 
     found = Signal(object)
@@ -54,21 +54,21 @@ class PairChecker:
         self._tasks, self._task, self._saving = TaskRunner(), Task(), TaskRunner()
 
     def find_pairs(self, paths: Sequence[Path]) -> None:
-        """Look for pairs among files and folders; ahead of checks that wait."""
+        """Find the pairs among files and folders, before any waiting checks."""
         self._waiting.appendleft(tuple(paths))
         self._next()
 
     def check(self, pair: Pair) -> None:
-        """Check a pair, after those that wait."""
+        """Check a pair, after all waiting ones."""
         self._waiting.append(pair)
         self._next()
 
     def forget(self, pair: Pair) -> None:
-        """Do not check a pair that still waits."""
+        """Remove a pair from the queue."""
         self._waiting = deque(job for job in self._waiting if job != pair)
 
     def save(self, cohort: Cohort, path: Path) -> None:
-        """Write a manifest."""
+        """Save a cohort as a manifest, in the background."""
         self._saving.run(
             lambda _task: write_manifest(cohort.name, cohort.sections, path),
             on_result=lambda _: self.saved.emit(path),
@@ -77,7 +77,7 @@ class PairChecker:
         )
 
     def stop(self) -> None:
-        """Drop the waiting pairs, and the result of the running task."""
+        """Drop all waiting pairs, and the result of the running task."""
         self._waiting.clear()
         self._tasks.drop()
 
@@ -98,7 +98,7 @@ class PairChecker:
         (self.checked if isinstance(result, PairCheck) else self.found).emit(result)
 
     def _on_error(self, job: Job, error: Exception) -> None:
-        """Say an error beside its pair too."""
+        """Report an error also as the result of its pair."""
         if isinstance(job, Pair):
             self.checked.emit(PairCheck.failed(job, in_words(error)))
 

@@ -1,4 +1,4 @@
-"""The table of pairs of slide and counts for a new cohort, one row each."""
+"""Show the pairs of slide and counts of a new cohort in a table, one row each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLUMNS = (
     Column("Tissue", "Share of the spots that lie on tissue"),
     Column("µm/px", "µm per px of the full-resolution image; double click to change it"),
 )
-#: Words and signs, so that no colour is needed to tell them apart.
+#: Texts for the levels of findings, with signs instead of colours to tell them apart.
 VERDICTS: dict[Level | None, str] = {
     "ok": "✓ good",
     "warning": "▲ check",
@@ -46,10 +46,11 @@ class PairRow:
     Attributes
     ----------
     pair : Pair
+        Slide and counts.
     check : PairCheck or None
-        None while it is being read.
+        Result of the check; None while the pair is being read.
     beside : tuple of Finding
-        What shows only beside the other pairs and the model in use.
+        Findings from comparing the pair with the other pairs and with the model in use.
     """
 
     pair: Pair
@@ -73,9 +74,9 @@ class PairModel(RowModel):
     Attributes
     ----------
     corrected : Signal(Pair)
-        The pair of a row is another one now, and has to be checked again.
+        Emitted with a pair that the user edited, and that has to be checked again.
     judged : Signal()
-        What can be used may have changed.
+        Emitted when the set of pairs that can be used may have changed.
     """
 
     corrected = Signal(object)
@@ -88,19 +89,19 @@ class PairModel(RowModel):
         super().__init__(parent)
         self.rows = []
         self._model_genes: tuple[str, ...] = ()
-        # What came of comparing the genes of a section with another's, or (None) with the model's: names by
-        # tens of thousands, not to be looked at again for every pair that arrives.
+        # Results of comparing a section's genes with another section's or (None) the model's. They are kept,
+        # because comparing tens of thousands of names for every new pair would be slow.
         self._compared: dict[tuple[Section, Section | None], Finding | None] = {}
 
     def add(self, pair: Pair) -> None:
-        """Append a pair that is not checked yet."""
+        """Append a row for a pair that is not checked yet."""
         place = len(self.rows)
         self.beginInsertRows(QModelIndex(), place, place)
         self.rows.append(PairRow(pair))
         self.endInsertRows()
 
     def remove(self, places: Collection[int]) -> None:
-        """Remove rows."""
+        """Remove the rows with these indices."""
         for place in sorted(places, reverse=True):
             self.beginRemoveRows(QModelIndex(), place, place)
             del self.rows[place]
@@ -120,7 +121,7 @@ class PairModel(RowModel):
         self._judge()
 
     def _judge(self) -> None:
-        """Compare each pair's gene names with the most common naming, and with the model's."""
+        """Compare each pair's gene names with the most common naming among the pairs, and the model's."""
         sections = [row.check.section for row in self.rows if row.check and row.check.section]
         self._compared = {
             key: finding
@@ -143,7 +144,7 @@ class PairModel(RowModel):
         self.judged.emit()
 
     def _compare(self, section: Section, other: Section | None) -> Finding | None:
-        """Compare the genes of a section with another's, or (None) with the model's."""
+        """Compare the genes of a section with another section's, or with the model's if `other` is None."""
         if section is other or (other is None and not self._model_genes):
             return None
         key = (section, other)
@@ -163,7 +164,7 @@ class PairModel(RowModel):
     ) -> Finding | None:
         return compare_genes(matched(section, genes, ids, whose).genes, genes, whose, level=level)
 
-    # What Qt asks for.
+    # Methods that Qt calls.
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
         """Return a cell's flags; patient and scale can be edited."""
@@ -184,7 +185,7 @@ class PairModel(RowModel):
         return None
 
     def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:  # noqa: N802
-        """Set another patient or scale; the pair is checked again if needed."""
+        """Change the patient or scale of a pair, which is checked again if needed."""
         row, text = self.rows[index.row()], str(value).strip()
         if not text or text == self.data(index, Qt.ItemDataRole.EditRole):
             return False
@@ -221,7 +222,7 @@ def _text(row: PairRow, column: int) -> str:
 
 
 class PairTable(RowTable):
-    """Table view of the pairs."""
+    """Table view of the pairs of a cohort."""
 
     def __init__(self) -> None:
         self.pairs = PairModel()

@@ -1,4 +1,4 @@
-"""One pair of a cohort: the spots drawn on the picture, and what was noticed, in words."""
+"""Show one pair of a cohort: its spots drawn on the slide, and the findings of its check."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from napari_chrep.ui.parts import note
 
 _SIGNS = {"ok": "·", "warning": "▲", "error": "✗"}
 _LEAST_RADIUS = 1.5
-#: More spots than this are not drawn one by one: the picture has no room for them, and drawing takes time.
+#: From this number on only every n-th spot is drawn: drawing takes time, and they would overlap.
 _MOST = 6000
 _LEGEND = "Dots: spots on tissue, yellow where they have many counts. Crosses: spots beside it."
 
 
 class PairView(QWidget):
-    """Shows what there is to see and to say of one pair."""
+    """Panel with the picture, the facts and the findings of one pair."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class PairView(QWidget):
         self.show_row(None)
 
     def show_row(self, row: PairRow | None) -> None:
-        """Show a row of the table; None for none."""
+        """Show the pair of a row of the table; hide the panel if `row` is None or not checked yet."""
         check = None if row is None else row.check
         self.setVisible(check is not None)
         if row is None or check is None:
@@ -62,7 +62,7 @@ class PairView(QWidget):
 
 
 def drawn(overlay: Overlay) -> QPixmap:
-    """Return the picture with its spots, `THUMBNAIL_PX` on its longer side."""
+    """Return the picture of a slide with its spots, `THUMBNAIL_PX` pixels on its longer side."""
     base = pixmap(overlay.picture, THUMBNAIL_PX)
     scale = base.width() / overlay.picture.shape[1]
     radius = max(overlay.diameter * scale / 2, _LEAST_RADIUS)
@@ -86,7 +86,7 @@ def drawn(overlay: Overlay) -> QPixmap:
 
 
 def _colours(totals: npt.NDArray[np.float32]) -> list[tuple[float, float, float, float]]:
-    """Colours by rank of the counts, so that a few deep spots do not leave the others dark."""
+    """Return colours by rank of the counts, so that a few very high counts do not darken the others."""
     order = np.argsort(np.argsort(totals, kind="stable"), kind="stable")
     rgba = ensure_colormap("viridis").map(order / max(len(order) - 1, 1))
     return [(float(r), float(g), float(b), 0.85) for r, g, b, _ in rgba]

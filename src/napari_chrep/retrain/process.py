@@ -1,8 +1,8 @@
-"""``python -m napari_chrep.retrain.process FOLDER``: the child process that retrains.
+"""The child process that retrains, started as ``python -m napari_chrep.retrain.process FOLDER``.
 
 It writes its progress as JSON lines to stdout (see `messages`), and reads two words from stdin: ``cancel``,
-and ``enough`` to stop a fine-tuning with its best weights so far. When stdin is closed, the viewer is gone:
-the process then ends, with all that is needed to go on later.
+and ``enough`` to stop fine-tuning with the best weights so far. When stdin is closed, the viewer has ended:
+the process then ends as well, and its files are kept so that the job can be resumed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from napari_chrep.retrain.request import Workspace
 
 
 class ViewerInput:
-    """Reads the words that the viewer writes to stdin; the methods may be called from any thread."""
+    """Reader of the words that the viewer writes to stdin; any thread may call the methods."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -29,20 +29,20 @@ class ViewerInput:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def cancelled(self) -> bool:
-        """Tell whether the user cancelled; KeyboardInterrupt where the viewer is gone."""
+        """Return whether the user cancelled; raise KeyboardInterrupt if the viewer has ended."""
         if self._closed.is_set() and not self._cancel.is_set():
             raise KeyboardInterrupt
         return self._cancel.is_set()
 
     def enough(self) -> bool:
-        """Tell, once, that the user wants the network in training to stop."""
-        if not self._enough.is_set():  # cleared only then: what is said in between must not be lost
+        """Return whether the user asked to stop training the current network; True once per request."""
+        if not self._enough.is_set():  # clear only when set, or a request in between could be lost
             return False
         self._enough.clear()
         return True
 
     def _listen(self) -> None:
-        # Not sys.stdin: a thread that waits in it would hold its lock when the interpreter ends.
+        # sys.stdin would not do: a thread that waits in it holds its lock when the interpreter ends.
         heard = b""
         with contextlib.suppress(OSError):
             while block := os.read(self._descriptor, 1024):
@@ -55,12 +55,12 @@ class ViewerInput:
 
 
 def main(folder: Path) -> int:
-    """Do the job in a folder; gives the exit status."""
-    # What libraries print goes to stderr: stdout is for messages alone.
+    """Run the job in a workspace folder; return the exit status."""
+    # Redirect what libraries print to stderr, because stdout is only for messages.
     out = os.dup(1)
     os.dup2(2, 1)
     if hasattr(os, "nice"):
-        os.nice(5)  # the viewer comes first
+        os.nice(5)  # the viewer has priority
 
     def tell(message: Message) -> None:
         line = message.model_dump_json().encode() + b"\n"
@@ -78,7 +78,7 @@ def main(folder: Path) -> int:
     except Cancelled:
         tell(Ended(how="cancelled"))
     except KeyboardInterrupt:
-        with contextlib.suppress(OSError):  # nobody may be there to hear it
+        with contextlib.suppress(OSError):  # the viewer may not read it any more
             tell(Ended(how="interrupted"))
         return 3
     except ChrepError as error:

@@ -1,4 +1,4 @@
-"""What a retraining is asked to do, and the folder in which it works."""
+"""Define the settings of a retraining job, and the layout of its workspace folder."""
 
 from __future__ import annotations
 
@@ -22,32 +22,36 @@ M = TypeVar("M", bound=BaseModel)
 Preset = Literal["calibrate", "train", "finetune", "add"]
 
 EPOCHS = 3
-"""Of fine-tuning, unless the user wants others: more than a few are a matter of hours without a GPU."""
+"""Default number of epochs of fine-tuning; more than a few take hours without a GPU."""
 
 
 class RetrainRequest(BaseModel):
-    """One retraining.
+    """Settings of one retraining job.
 
     Attributes
     ----------
     preset : {"calibrate", "train", "finetune", "add"}
-        New gallery, corrector and combination; new heads; new encoder and heads; more spots in the gallery.
+        What is trained: gallery, corrector and combination ("calibrate"); also the heads ("train"); also the
+        encoder ("finetune"). "add" only adds spots to the gallery.
     in_use : Path
         The model in use, with which the new one is compared.
     out : Path
-        Where the new model goes once the user takes it.
+        Path of the new model if the user accepts it.
     genes : int or "same"
-        So many are chosen on the cohort, or those of the model in use; of presets that train heads.
+        Number of genes to choose on the cohort, or "same" for those of the model in use. Only for presets
+        that train heads.
     encoder : {"same", "stainbank"}
-        That of the model in use, or the built-in one; of the preset "train".
+        Encoder of the model in use, or the built-in one. Only for the preset "train".
+    seed : int
+        Seed of the random numbers.
     epochs : int
-        Of fine-tuning, at most.
+        Maximum number of epochs of fine-tuning.
     folds : int
-        Groups of sections that are held out for the comparison, at most.
+        Maximum number of groups of sections that are held out for the comparison.
     device : str
         ``"auto"`` or a torch device, for the encoder.
     cache : Path, optional
-        Where embeddings are kept; the usual place unless given.
+        Folder of the cached embeddings; the default cache unless given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,79 +69,81 @@ class RetrainRequest(BaseModel):
 
     @property
     def groups(self) -> int:
-        """How many groups are held out at most: refitting an encoder is too dear to do it more than once."""
+        """Maximum number of groups held out; at most 1 for fine-tuning, because refitting an encoder is slow."""
         return 0 if self.preset == "add" else min(self.folds, 1) if self.preset == "finetune" else self.folds
 
     def encoder_of(self, card: Card) -> str:
-        """Name of the encoder, given the card of the model in use."""
+        """Return the name of the encoder, given the card of the model in use."""
         return card.encoder if self.encoder == "same" else self.encoder
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder of one retraining, beside the place that its outcome will take.
+    """Folder of one retraining job, beside the path of its new model.
 
     Attributes
     ----------
     folder : Path
-        Holds the job, the cohort's manifest, half-finished networks, models of the comparison, the outcome.
+        Holds the job, the cohort's manifest, unfinished networks, the models of the comparison, the new model
+        and the comparison.
     """
 
     folder: Path
 
     @classmethod
     def beside(cls, out: Path) -> Workspace:
-        """Return that of the bundle `out`."""
+        """Return the workspace for a new bundle `out`."""
         return cls(out.with_name(f"{out.name}.retraining"))
 
     @property
     def job_file(self) -> Path:
-        """The job as JSON."""
+        """File with the job as JSON."""
         return self.folder / "job.json"
 
     @property
     def manifest(self) -> Path:
-        """The cohort."""
+        """File with the cohort's manifest."""
         return self.folder / "cohort.yaml"
 
     @property
     def comparison_file(self) -> Path:
-        """The comparison as JSON; written last."""
+        """File with the comparison as JSON; it is written last."""
         return self.folder / "comparison.json"
 
     @property
     def folds(self) -> Path:
-        """Folder of the models that were made for the comparison."""
+        """Folder of the models trained for the comparison."""
         return self.folder / "folds"
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is an outcome to decide on."""
+        """Whether the job is finished and waits for the user's decision."""
         return self.comparison_file.is_file()
 
     @property
     def has_progress(self) -> bool:
-        """Whether there is more than what was asked for, so that going on is of use."""
+        """Whether the folder holds intermediate results, so that resuming saves time."""
         own = {self.job_file.name, self.manifest.name, "lock", "genes.txt"}
         return self.folder.is_dir() and any(path.name not in own for path in self.folder.iterdir())
 
     def result(self, job: RetrainRequest) -> Path:
-        """Folder of the new bundle; its name is on the bundle's card."""
+        """Return the folder of the new bundle; its name is written on the bundle's card."""
         return self.folder / job.out.name
 
     def begin(self, job: RetrainRequest, cohort: Cohort | Manifest) -> None:
-        """Make the folder with all that the child process has to know.
+        """Create the folder with the job and the cohort, which the child process reads.
 
         Parameters
         ----------
         job : RetrainRequest
+            The settings.
         cohort : Cohort or Manifest
-            What is learned from; of a manifest, the files are looked at by the child.
+            The sections to train on. The files of a manifest are first opened by the child process.
 
         Raises
         ------
         BundleError
-            The outcome's place cannot be written, or is taken by something else.
+            The new model cannot be written to `job.out`, or that path holds something else.
         CohortError
             The manifest cannot be written.
         """
@@ -150,17 +156,17 @@ class Workspace:
         write_text(self.job_file, job.model_dump_json(indent=1))
 
     def read_job(self) -> RetrainRequest:
-        """Return the job.
+        """Read the job from its file.
 
         Raises
         ------
         SettingsError
-            There is none, or it cannot be understood.
+            The file is missing or invalid.
         """
         return _read(RetrainRequest, self.job_file)
 
     def read_comparison(self) -> ModelComparison:
-        """Return the comparison; raises as `read_job`."""
+        """Read the comparison from its file; raises the same errors as `read_job`."""
         return _read(ModelComparison, self.comparison_file)
 
 
@@ -174,13 +180,13 @@ def _read(model: type[M], path: Path) -> M:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file as a whole or not at all."""
+    """Write a small text file atomically: completely or not at all."""
     with write_atomically(path, SettingsError) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def free_place(in_use: Path, preset: Preset, folder: Path) -> Path:
-    """Return a name in `folder` for what a preset makes of a model; one that nothing has."""
+    """Return an unused path in `folder` for the model that a preset makes from the one in use."""
     stem = in_use.name.removesuffix(".chrep")
     for number in range(1, 10_000):
         suffix = "" if number == 1 else f"-{number}"

@@ -1,4 +1,4 @@
-"""Retraining from the viewer: starts the child process, listens to it, keeps or discards its result."""
+"""Control the child process that retrains: start it, follow its messages, keep or discard the new model."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 State = Literal["idle", "running", "cancelling", "interrupted", "outcome", "moving"]
 
-#: So long the child may take to end by itself when its window closes; it stops between two batches.
+#: Milliseconds that the child process has to end by itself when its window closes, before it is killed.
 _LAST_MS = 2000
 
 
 class Retrainer:
-    """Runs one retraining at a time for one viewer.
+    """Controller of the retraining jobs of one viewer, one at a time.
 
     Parameters
     ----------
@@ -45,22 +45,22 @@ class Retrainer:
     Attributes
     ----------
     state : str
-        ``idle``; ``running`` and ``cancelling``; ``interrupted``: a run that can be gone on with;
-        ``outcome``: a new model waits for the user's word; ``moving``: it is put in its place, or away.
+        ``idle``; ``running``; ``cancelling``; ``interrupted``: a job can be resumed; ``outcome``: a new model
+        waits for the user's decision; ``moving``: the new model is being moved to its final path.
     job, space : RetrainRequest, Workspace, or None
-        Of all states but ``idle``.
+        Current job and its folder; None in the state ``idle``.
     comparison : ModelComparison or None
-        Of the state ``outcome``.
+        Scores of both models in the state ``outcome``.
     stage : StageBegun or None
-        The model that is being made.
+        The model that is being trained.
     status : str
-        What to tell the user, in sentences.
+        Text on the state for the user, in sentences.
     former : Path or None
-        The bundle that was in use before the last outcome took its place.
+        The bundle that was in use before the last new model replaced it.
     changed : Signal()
-        Any of these.
+        Emitted when one of these changes.
     message_received : Signal(object)
-        A message of the child process.
+        Emitted with each message of the child process.
     """
 
     changed = Signal()
@@ -88,7 +88,10 @@ class Retrainer:
         return self.state in ("running", "cancelling")
 
     def start(self, job: RetrainRequest, cohort: Cohort | Manifest) -> None:
-        """Start a job; ChrepError if it cannot start, and then nothing has changed."""
+        """Start a job in a child process.
+
+        If it cannot start, a ChrepError is raised and nothing changes.
+        """
         if self.state not in ("idle", "interrupted"):
             raise SettingsError("a retraining is under way", remedy="Wait for it, or cancel it.")
         former, space = self.space, Workspace.beside(job.out)
@@ -98,18 +101,18 @@ class Retrainer:
         self._launch(space, job)
 
     def resume(self) -> None:
-        """Resume an interrupted job."""
+        """Resume the interrupted job."""
         if self.state == "interrupted" and self.space is not None and self.job is not None:
             self._launch(self.space, self.job)
 
     def cancel(self) -> None:
-        """Stop at the next batch or epoch, and leave everything as it was."""
+        """Cancel the job at the next batch or epoch, and delete its files."""
         if self.state == "running":
             self._send("cancel")
             self._set("cancelling", "Cancelling…")
 
     def stop_early(self) -> None:
-        """Stop training the current network and use its best weights; the job goes on."""
+        """Stop training the current network and continue the job with its best weights."""
         self._send("enough")
 
     def interrupt(self) -> None:
@@ -147,7 +150,7 @@ class Retrainer:
 
     def _launch(self, space: Workspace, job: RetrainRequest) -> None:
         lock = QLockFile(str(space.folder / "lock"))
-        lock.setStaleLockTime(0)  # stale when its process is gone, however long it takes
+        lock.setStaleLockTime(0)  # stale only if its process has ended, however old it is
         if not lock.tryLock(0):
             raise SettingsError(
                 "another window is at work on this retraining", path=space.folder, remedy="Wait for it."
@@ -180,7 +183,7 @@ class Retrainer:
         for line in lines:
             try:
                 self._on_message(read_message(line))
-            except ValueError:  # not one of ours
+            except ValueError:  # not a message, for instance the output of a library
                 self._errors += line + b"\n"
 
     def _on_errors(self, process: QProcess) -> None:
@@ -219,7 +222,7 @@ class Retrainer:
             self._on_broken(ended)
 
     def _on_broken(self, ended: Ended) -> None:
-        """Keep what can be resumed, and show why the job ended."""
+        """Show why the job ended early, and keep its files if it can be resumed."""
         why = ended.why if ended.how == "failed" else f"The retraining was interrupted. {ended.why}".strip()
         if ended.how == "failed":
             show_error(why)
@@ -230,7 +233,7 @@ class Retrainer:
             self._set("idle", f"{why} Everything is as it was.")
 
     def _show_outcome(self) -> None:
-        assert self.space is not None  # noqa: S101  (there was a run)
+        assert self.space is not None  # noqa: S101  (set when the job started)
         try:
             self.comparison = self.space.read_comparison()
         except ChrepError as error:
@@ -273,7 +276,7 @@ class Retrainer:
             self._remove(space)
 
     def _remove(self, space: Workspace) -> None:
-        """Delete the folder of a retraining, in the background."""
+        """Delete a workspace folder, in the background."""
         self._tasks.run(lambda _task: shutil.rmtree(space.folder, ignore_errors=True), beside=True)
 
     def _forget(self) -> None:
@@ -281,7 +284,7 @@ class Retrainer:
         remember_retraining_folder(None)
 
     def _find(self) -> None:
-        """Load what an earlier window left: a result without decision, or an interrupted job."""
+        """Restore the job of an earlier window that was interrupted or waits for a decision."""
         folder = retraining_folder()
         space = None if folder is None else Workspace(folder)
         if space is None or not space.job_file.is_file():
@@ -306,7 +309,7 @@ class Retrainer:
 
 
 def _move(new: Path, place: Path, space: Workspace) -> Path:
-    """Move a bundle out of its workspace, and delete that; BundleError where it cannot be moved."""
+    """Move a bundle out of its workspace, and delete the workspace; BundleError if that fails."""
     if place.exists():
         raise BundleError("there is something at this place", path=place, remedy="Choose another name.")
     try:

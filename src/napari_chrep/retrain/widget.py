@@ -1,4 +1,7 @@
-"""The retraining panel: measured sections, settings, live curves, and a comparison with the model in use."""
+"""The Retrain widget: choose sections and settings, follow the training, and compare the new model.
+
+It can also add the spots measured on the open slide to the gallery of the model in use.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,12 @@ from napari_chrep.ui.parts import heading, note, sentence, stack
 from napari_chrep.ui.widgets import ScrollingWidget
 
 _LEAST_HEIGHT = 420
-#: So long nothing is changed before the time is estimated.
+#: Delay between the last change of an input and the estimate, in milliseconds.
 _SETTLED_MS = 500
 
 
 class RetrainWidget(ScrollingWidget):
-    """Trains a new model on measured sections, beside the one in use."""
+    """Dock widget for training a new model on measured sections; the one in use is not changed."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
@@ -64,7 +67,7 @@ class RetrainWidget(ScrollingWidget):
         connections.add(self.outcome.used, self.retrainer.use)
         connections.add(self.outcome.saved, self._on_save)
         connections.add(self.outcome.discarded, self.retrainer.discard)
-        # Without this widget nobody could stop a run; what is done so far is kept.
+        # Without this widget the user could not stop a job; its files are kept, so it can be resumed.
         self.destroyed.connect(partial(_interrupt, self.retrainer))
         TabWhenLow(self, _LEAST_HEIGHT)
         self._on_inputs()
@@ -116,7 +119,7 @@ class RetrainWidget(ScrollingWidget):
         self._on_slide()
 
     def _missing(self) -> str:
-        """Return what the user must still choose before a job can start; empty if nothing."""
+        """Return a text on what the user has to do before a job can start; empty if it can start."""
         cohort = self.cohort.cohort
         if self.session.bundle is None:
             return "Choose a model in the slide explorer first: it is what the new one is compared with."
@@ -129,7 +132,7 @@ class RetrainWidget(ScrollingWidget):
         return ""
 
     def _job(self, preset: Preset) -> tuple[RetrainRequest, Bundle] | None:
-        """Return the job that would start now, and the model in use."""
+        """Return the job with the current settings, and the model in use; None if there is none."""
         bundle = self.session.bundle
         if bundle is None:
             return None
@@ -144,7 +147,7 @@ class RetrainWidget(ScrollingWidget):
         cohort = self.cohort.cohort
         if self._missing() or cohort is None:
             return
-        if self.retrainer.busy:  # it would slow the run down, and be wrong for it
+        if self.retrainer.busy:  # an estimate would slow the job down, and is not about it
             self.estimate.setText("")
             return
         found = self._job(self.form.preset)
@@ -190,7 +193,7 @@ class RetrainWidget(ScrollingWidget):
             show_error(sentence(str(error)))
 
     def _measured(self) -> Cohort | Manifest | None:
-        """Return the open slide with its counts: from the list, or the h5ad of its name beside it."""
+        """Return the open slide with its counts, from the list or the h5ad of the same name beside it."""
         slide, cohort = self.session.slide, self.cohort.cohort
         if slide is None:
             return None
@@ -237,7 +240,7 @@ class RetrainWidget(ScrollingWidget):
         self.outcome.setEnabled(state == "outcome")
         if state == "outcome" and retrainer.comparison is not None:
             self.outcome.show_comparison(retrainer.comparison)
-        if state != self._shown:  # not for every line of text: the user may have scrolled elsewhere
+        if state != self._shown:  # only on a new state: the user may have scrolled elsewhere
             if state in ("running", "idle", "interrupted"):
                 self._settled.start()
             self._shown = state
@@ -246,7 +249,7 @@ class RetrainWidget(ScrollingWidget):
         self._on_slide()
 
     def _scroll_there(self) -> None:
-        """Scroll to the part of the panel that the new state is about."""
+        """Scroll to the part of the panel that shows the new state."""
         where = {"running": self.status, "interrupted": self.status, "outcome": self.outcome.use}
         if self._shown in where:
             self.scroll_area.ensureWidgetVisible(where[self._shown])
@@ -288,7 +291,7 @@ def _counts_beside(slide: Slide) -> Path | None:
 
 
 def _folder_for(bundle: Path) -> Path:
-    """Return the folder for new models: that of the one in use, or the user's own."""
+    """Return the folder for new models: that of the model in use if writable, else the user's own."""
     if os.access(bundle.parent, os.W_OK):
         return bundle.parent.absolute()
     return models_folder()

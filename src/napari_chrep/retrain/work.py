@@ -1,4 +1,7 @@
-"""The work of the child process: train the models of the comparison, then the new model."""
+"""Run a retraining job: train the models for the comparison, then the new model.
+
+This runs in the child process, see `process`.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from chrep_model.pipeline import TrainSettings
 
 TELL_EVERY_S = 0.2
-"""Tiles are told of at most so often."""
+"""Minimum time between two messages on encoded tiles, in seconds."""
 
 ADDED = (
     "Not compared: on this section the spots would be found again, and any score would flatter. Encoder, "
@@ -37,16 +40,16 @@ ADDED = (
 
 
 class Work:
-    """One retraining job, run in the calling thread.
+    """A retraining job, which `run` executes in the calling thread.
 
     Parameters
     ----------
     space : Workspace
-        Holds the job, and gets what is made.
+        Folder with the job, in which all results are written.
     tell : callable
-        Gets messages.
+        Called with each message for the viewer.
     progress : Progress
-        Asked whether to stop, which may raise KeyboardInterrupt; what it could be told goes to `tell`.
+        Asked whether to stop, which may raise KeyboardInterrupt. Its reports are replaced by calls of `tell`.
     """
 
     def __init__(self, space: Workspace, tell: Callable[[Message], None], progress: Progress) -> None:
@@ -63,12 +66,12 @@ class Work:
         self._clock = _Clock()
 
     def run(self) -> None:
-        """Make the comparison and the new bundle; results of an interrupted job are used again.
+        """Compute the comparison and the new bundle; results of an interrupted job are reused.
 
         Raises
         ------
         ChrepError
-            Something is wrong with the cohort, the model in use or the settings; or Cancelled.
+            The cohort, the model in use or the settings are invalid, or the job was cancelled (`Cancelled`).
         """
         _leave_a_core()
         in_use = load_bundle(self.job.in_use)
@@ -105,7 +108,7 @@ class Work:
         return comparison
 
     def _made(self, cohort: Cohort, in_use: Bundle, out: Path, *, trial: bool) -> Bundle:
-        """Make a bundle by the job's preset, or load it if it exists."""
+        """Train a bundle according to the job's preset, or load it if it already exists."""
         from chrep_model import pipeline
 
         if (out / "card.json").is_file():
@@ -118,7 +121,7 @@ class Work:
         settings = train_settings(self.job, in_use, self.space)
         resume = pipeline.partial_training(out).exists()
         if settings.finetune is not None:
-            # Nobody will look through an encoder of the comparison again.
+            # The encoder of a trial is never used again, so its embeddings stay out of the common cache.
             cache = self.space.folder / "cache" if trial else self.cache
             self._clock.is_whole &= not resume
             return pipeline.train(cohort, settings, out, cache=cache, resume=resume, **how)
@@ -137,7 +140,7 @@ class Work:
     def _seen(
         self, encoder: Encoder, context_um: tuple[float, ...], section: Section
     ) -> npt.NDArray[np.float32]:
-        """Return the features of a section's spots, computed once."""
+        """Return the features of a section's spots, which are computed only once."""
         from chrep_model.training.features import section_features
 
         key = (encoder.id, context_um, section.name)
@@ -174,12 +177,16 @@ class Work:
 
 
 def train_settings(job: RetrainRequest, in_use: Bundle, space: Workspace) -> TrainSettings:
-    """Return the training settings of the model in use, changed as the job says.
+    """Return the training settings of a job, based on those of the model in use.
 
     Parameters
     ----------
+    job : RetrainRequest
+        The job.
+    in_use : Bundle
+        The model in use.
     space : Workspace
-        Gets the list of genes where they are those of the model in use.
+        Folder to which the list of genes is written if the genes of the model in use are kept.
     """
     from chrep_model.pipeline import TrainSettings
 
@@ -199,10 +206,10 @@ def train_settings(job: RetrainRequest, in_use: Bundle, space: Workspace) -> Tra
 
 
 class _Clock:
-    """Measures the time of a job's parts, to estimate that of later jobs."""
+    """Clock for the parts of a job, whose rates are used to estimate the time of later jobs."""
 
     def __init__(self) -> None:
-        self.is_whole = True  # not of a run that went on from another
+        self.is_whole = True  # False if results of an interrupted job were reused
         self._start = self._told = self._last = time.monotonic()
         self._at: tuple[str, int] = ("", 0)
         self._tiles, self._tiles_s = 0, 0.0
@@ -220,7 +227,7 @@ class _Clock:
         return True
 
     def keep(self, effort: Effort, preset: str, encoder: str) -> None:
-        """Store the measured rates."""
+        """Store the measured rates on this machine."""
         seconds = time.monotonic() - self._start - self._tiles_s if self.is_whole else 0.0
         Rates.load().learned(
             effort, preset=preset, encoder=encoder, tiles=self._tiles, tiles_s=self._tiles_s, fits_s=seconds
