@@ -217,7 +217,7 @@ def symmetric_limits(values: FloatMap) -> Limits:
 
 
 class MapMaker:
-    """Computes maps step by step, and keeps the values of tiles that are already computed.
+    """Calculator for maps, which works in steps and keeps the values already computed.
 
     It works on the Qt thread, where computing tens of thousands of tiles at once would block the window.
     `advance` computes a part of them and is called repeatedly; `maps` computes the rest.

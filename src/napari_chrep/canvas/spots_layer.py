@@ -68,7 +68,7 @@ class SpotsLayer:
         self._tasks = TaskRunner()
         self._viewer = weakref.ref(viewer)
         self._layer: Points | None = None
-        self._own = False  # a sample's layer is not, and is kept when the slide changes
+        self._own = False  # whether it was created here; a sample's layer is kept when the slide changes
         self._title = ""  # name that the plugin gave the layer
         self._painted: tuple[str, Limits, str] | None = None
         self._chosen: dict[Path, Path] = {}  # the h5ad that the user opened for each slide

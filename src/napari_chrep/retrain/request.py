@@ -69,7 +69,7 @@ class RetrainRequest(BaseModel):
 
     @property
     def groups(self) -> int:
-        """Maximum number of groups held out; at most 1 for fine-tuning, because refitting an encoder is slow."""
+        """Maximum number of groups held out; at most 1 for fine-tuning, because that is slow."""
         return 0 if self.preset == "add" else min(self.folds, 1) if self.preset == "finetune" else self.folds
 
     def encoder_of(self, card: Card) -> str:
