@@ -21,10 +21,10 @@ from chrep_model.slides.slide import Slide
 from napari_chrep.canvas.viewport import slide_mpp
 
 #: Types of shape that enclose an area; lines and paths do not.
-_AREAS = ("rectangle", "polygon", "ellipse")
+_AREA_TYPES = ("rectangle", "polygon", "ellipse")
 
 #: Number of corners of the polygon that replaces an ellipse.
-_AROUND = 64
+_ELLIPSE_CORNERS = 64
 
 
 class Drawing:
@@ -54,7 +54,7 @@ class Drawing:
         """The selected Shapes layer; None if no selected layer holds an area."""
         viewer = self._viewer()
         layer = None if viewer is None else viewer.layers.selection.active
-        if isinstance(layer, Shapes) and any(kind in _AREAS for kind in layer.shape_type):
+        if isinstance(layer, Shapes) and any(kind in _AREA_TYPES for kind in layer.shape_type):
             return layer
         return None
 
@@ -75,7 +75,7 @@ class Drawing:
         mpp = slide_mpp(slide)
         polygons = []
         for corners, kind in zip(layer.data, layer.shape_type, strict=True):
-            if kind in _AREAS:
+            if kind in _AREA_TYPES:
                 outline = _ellipse(np.asarray(corners)) if kind == "ellipse" else corners
                 world = np.array([layer.data_to_world(corner)[-2:] for corner in outline])
                 polygons.append(rowcol_to_xy(world) / mpp + 0.5)  # napari centres pixel 0 on 0
@@ -98,11 +98,11 @@ class Drawing:
 
 
 def _ellipse(corners: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return points (`_AROUND`, ndim) on the ellipse inscribed in a box with these 4 corners.
+    """Return points (`_ELLIPSE_CORNERS`, ndim) on the ellipse inscribed in a box with these 4 corners.
 
     The box may be rotated.
     """
-    angle = np.linspace(0, 2 * np.pi, _AROUND, endpoint=False)[:, None]
+    angle = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)[:, None]
     across, down = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
     points: npt.NDArray[np.float64] = corners.mean(0) + np.cos(angle) * across + np.sin(angle) * down
     return points

@@ -12,7 +12,7 @@ from typing import Any
 from psygnal import Signal
 
 #: Font sizes of titles in points, and the most grid columns for which `_TITLE` fits on a 13-inch screen.
-_TITLE, _NARROW_TITLE, _WIDE_COLUMNS = 10.0, 7.0, 2
+_TITLE, _NARROW_TITLE, _MAX_COLUMNS = 10.0, 7.0, 2
 
 
 class SideBySide:
@@ -71,7 +71,7 @@ class SideBySide:
         if viewer is None:
             return
         columns = viewer.canvas.grid.actual_shape(viewer.layers)[1] if self.enabled else 1
-        size = _NARROW_TITLE if columns > _WIDE_COLUMNS else _TITLE
+        size = _NARROW_TITLE if columns > _MAX_COLUMNS else _TITLE
         for layer in layers:
             if layer.name_overlay.font_size != size:
                 layer.name_overlay.font_size = size

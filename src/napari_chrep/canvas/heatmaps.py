@@ -41,7 +41,7 @@ VARIANT_KEY = "chrep_variant"
 REFRESH_MS = 200
 
 #: Delay in milliseconds between drawing new values and new limits, so that no frame has to draw both.
-TINT_MS = 70
+LIMITS_DELAY_MS = 70
 
 
 @dataclass
@@ -88,25 +88,25 @@ class Heatmaps:
         self.session = session = kept_for(viewer, Session)
         self._viewer = weakref.ref(viewer)
         self._shown: dict[str, HeatmapLayer] = {}
-        self._asked: set[str] = set()
+        self._requested: set[str] = set()
         self._writing = self._growing = False
         self._maker = MapMaker()
-        self._again = QTimer()  # continues a long computation after the window was redrawn
-        self._again.setSingleShot(True)
-        self._again.timeout.connect(self._refresh)
-        self._bare: list[Image] = []  # layers without a title so far
-        self._dress = QTimer()
-        self._dress.setSingleShot(True)
-        self._dress.timeout.connect(self._on_dress)
-        self._tints: dict[str, Limits] = {}  # limits that wait to be set
-        self._tint = QTimer()
-        self._tint.setSingleShot(True)
-        self._tint.timeout.connect(self._on_tint)
+        self._refresh_timer = QTimer()  # continues a long computation after the window was redrawn
+        self._refresh_timer.setSingleShot(True)
+        self._refresh_timer.timeout.connect(self._refresh)
+        self._untitled: list[Image] = []  # layers without a title so far
+        self._title_timer = QTimer()
+        self._title_timer.setSingleShot(True)
+        self._title_timer.timeout.connect(self._on_title_timer)
+        self._pending_limits: dict[str, Limits] = {}  # limits that wait to be set
+        self._limits_timer = QTimer()
+        self._limits_timer.setSingleShot(True)
+        self._limits_timer.timeout.connect(self._on_limits_timer)
         self._throttle = QSignalThrottler()
         self._throttle.setTimeout(REFRESH_MS)
         # A timer delays the refresh: if a worker's signal changed the layers directly, Qt might draw two
         # frames in a row before it handles any other event.
-        self._throttle.triggered.connect(partial(self._again.start, 0))
+        self._throttle.triggered.connect(partial(self._refresh_timer.start, 0))
         session.prediction_changed.connect(self._on_prediction)
         session.prediction_grew.connect(self._on_grown)
         session.preview_changed.connect(self._on_grown)
@@ -147,12 +147,12 @@ class Heatmaps:
 
         Computing a new map of many tiles takes several turns of the event loop; its layer appears afterwards.
         """
-        self._asked.discard(kind)
+        self._requested.discard(kind)
         layer = self.layer(kind)
         if layer is not None:
             layer.visible = visible
         elif visible:
-            self._asked.add(kind)
+            self._requested.add(kind)
             self._refresh()
 
     def show_only(self, *kinds: str) -> None:
@@ -190,7 +190,7 @@ class Heatmaps:
     def _on_prediction(self) -> None:
         # The slide or bundle changed: the existing maps would lie over the wrong tissue.
         gone = self.session.prediction is None
-        self._asked.clear()
+        self._requested.clear()
         self._remove([kind for kind in self._shown if gone or self._why_not(kind)])
         for shown in self._shown.values():
             shown.about = None
@@ -221,13 +221,13 @@ class Heatmaps:
         """
         subject, viewer = self._subject(), self._viewer()
         if subject is None:
-            self._blank()
+            self._clear()
         if viewer is None or subject is None:
             return
-        wanted = dict.fromkeys((*main_kinds(self.session.bundle), *self._shown, *sorted(self._asked)))
+        wanted = dict.fromkeys((*main_kinds(self.session.bundle), *self._shown, *sorted(self._requested)))
         kinds = [kind for kind in wanted if not self._why_not(kind)]
         if not self._maker.advance(kinds, subject):
-            self._again.start(0)
+            self._refresh_timer.start(0)
             return
         maps = self._maker.maps(kinds, subject)
         limits = limits_of_maps(maps)
@@ -237,10 +237,10 @@ class Heatmaps:
         if new:
             self._add(viewer, new[0], maps[new[0]], limits[new[0]], subject)
         if new[1:]:
-            self._again.start(0)  # adding a layer is slow: add one per turn of the event loop
+            self._refresh_timer.start(0)  # adding a layer is slow: add one per turn of the event loop
         self.changed.emit()
 
-    def _blank(self) -> None:
+    def _clear(self) -> None:
         """Clear the maps, such as those of a preview, when there is nothing left to show."""
         for shown in self._shown.values():
             shown.layer.data[...] = np.nan
@@ -263,18 +263,18 @@ class Heatmaps:
             layer.data = values
             layer.scale, layer.translate = placement["scale"], placement["translate"]
         if other or not self._growing:
-            self._tints.pop(kind, None)
-            self._limit(shown, limits, other)
+            self._pending_limits.pop(kind, None)
+            self._set_limits(shown, limits, other)
         else:
-            self._tints[kind] = limits
-            self._tint.start(TINT_MS)
+            self._pending_limits[kind] = limits
+            self._limits_timer.start(LIMITS_DELAY_MS)
 
-    def _on_tint(self) -> None:
-        tints, self._tints = self._tints, {}
-        for kind in tints.keys() & self._shown.keys():
-            self._limit(self._shown[kind], tints[kind])
+    def _on_limits_timer(self) -> None:
+        pending, self._pending_limits = self._pending_limits, {}
+        for kind in pending.keys() & self._shown.keys():
+            self._set_limits(self._shown[kind], pending[kind])
 
-    def _limit(self, shown: HeatmapLayer, limits: Limits, other: bool = False) -> None:
+    def _set_limits(self, shown: HeatmapLayer, limits: Limits, other: bool = False) -> None:
         """Set a layer's contrast limits, unless the user has changed them.
 
         If the layer shows the values of another gene (`other`), the user's limits are replaced as well.
@@ -287,7 +287,7 @@ class Heatmaps:
         self._writing = True
         low, high = layer.contrast_limits_range
         if other or limits[0] < low or limits[1] > high:
-            layer.contrast_limits_range = _range(limits)
+            layer.contrast_limits_range = _slider_range(limits)
         layer.contrast_limits = limits
         shown.limits = limits
         self._writing = False
@@ -302,23 +302,24 @@ class Heatmaps:
             blending=KINDS[kind].blending,
             interpolation2d="nearest",
             units=("um", "um"),
-            visible=kind in self._asked or (kind == main_kinds(self.session.bundle)[-1] and not self.visible),
+            visible=kind in self._requested
+            or (kind == main_kinds(self.session.bundle)[-1] and not self.visible),
             metadata={VARIANT_KEY: kind},
             **self._placement(),
         )
-        layer.contrast_limits_range = _range(limits)
+        layer.contrast_limits_range = _slider_range(limits)
         layer.events.visible.connect(self._on_visible)
         layer.events.contrast_limits.connect(self._on_limits)
         selected = viewer.layers.selection.active
-        viewer.layers.insert(self._top(viewer), layer)
-        self._asked.discard(kind)
+        viewer.layers.insert(self._insert_index(viewer), layer)
+        self._requested.discard(kind)
         self._shown[kind] = HeatmapLayer(layer, subject.of(kind), layer.name, limits)
-        self._bare.append(layer)
-        self._dress.start(0)
+        self._untitled.append(layer)
+        self._title_timer.start(0)
         if selected is not None:
             viewer.layers.selection.active = selected
 
-    def _top(self, viewer: Any) -> int:
+    def _insert_index(self, viewer: Any) -> int:
         """Return the index for a new map: above the slide and the other maps, below the user's drawings."""
         below = [self.session.slide_layer, *(shown.layer for shown in self._shown.values())]
         places = [viewer.layers.index(layer) for layer in below if layer in viewer.layers]
@@ -332,16 +333,16 @@ class Heatmaps:
         scale, translate = overlay_transform(grid.step_px, grid.tile_px, context.slide.require_mpp())
         return {"scale": scale, "translate": translate}
 
-    def _on_dress(self) -> None:
+    def _on_title_timer(self) -> None:
         """Add a title to one visible layer per turn of the event loop, because drawing text is slow."""
         viewer = self._viewer()
-        self._bare = [layer for layer in self._bare if viewer is not None and layer in viewer.layers]
-        for layer in self._bare:
+        self._untitled = [layer for layer in self._untitled if viewer is not None and layer in viewer.layers]
+        for layer in self._untitled:
             if layer.visible:
                 layer.name_overlay.box = True  # white text on bare glass is illegible
                 layer.name_overlay.visible = True
-                self._bare.remove(layer)
-                self._dress.start(0)
+                self._untitled.remove(layer)
+                self._title_timer.start(0)
                 return
 
     def _on_limits(self, event: Any) -> None:
@@ -355,7 +356,7 @@ class Heatmaps:
                 layer.contrast_limits = limits
 
     def _on_visible(self, _event: Any = None) -> None:
-        self._dress.start(0)
+        self._title_timer.start(0)
         self.changed.emit()
 
     def _on_removed(self, event: Any) -> None:
@@ -365,7 +366,7 @@ class Heatmaps:
                 self.changed.emit()
 
 
-def _range(limits: Limits) -> Limits:
+def _slider_range(limits: Limits) -> Limits:
     """Return the range of the contrast slider: the limits with a margin on both sides."""
     margin = limits[1] - limits[0]
     return limits[0] - margin, limits[1] + margin

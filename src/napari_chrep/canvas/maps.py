@@ -227,11 +227,11 @@ class MapMaker:
         self._prediction: Prediction | None = None
         self._preview: Preview | None = None
         self._kept: dict[Source, FloatMap] = {}
-        self._rough: dict[Source, FloatMap] = {}
+        self._preview_values: dict[Source, FloatMap] = {}
 
     def advance(self, kinds: Iterable[str], subject: MapSubject, most: int = STEP) -> bool:
         """Compute the values of at most `most` more tiles; return True when all are computed."""
-        self._follow(kinds, subject)
+        self._drop_unused(kinds, subject)
         for source, kept in self._kept.items():
             step = most if source[0] != "signature" else max(MIN_STEP, most // len(source[1].genes))
             new = _read(subject.prediction, source, slice(len(kept), len(kept) + step))
@@ -257,24 +257,24 @@ class MapMaker:
             sources = _sources(kind, subject)
             made[kind] = subject.prediction.on_grid(_combined([self._kept[source] for source in sources]))
             if subject.preview is not None:
-                rough = [self._rough_values(subject.preview, source) for source in sources]
+                rough = [self._read_preview(subject.preview, source) for source in sources]
                 subject.preview.fill(_combined(rough), made[kind])
         return made
 
-    def _follow(self, kinds: Iterable[str], subject: MapSubject) -> None:
+    def _drop_unused(self, kinds: Iterable[str], subject: MapSubject) -> None:
         """Drop the values of former predictions and previews, and of maps that are no longer requested."""
         if subject.prediction is not self._prediction:
             self._prediction, self._kept = subject.prediction, {}
         if subject.preview is not self._preview:
-            self._preview, self._rough = subject.preview, {}
+            self._preview, self._preview_values = subject.preview, {}
         wanted = dict.fromkeys(source for kind in kinds for source in _sources(kind, subject))
         none = np.empty(0, np.float32)
         self._kept = {source: self._kept.get(source, none) for source in wanted}
 
-    def _rough_values(self, preview: Preview, source: Source) -> FloatMap:
-        if source not in self._rough:
-            self._rough[source] = _read(preview.prediction, source, slice(None))
-        return self._rough[source]
+    def _read_preview(self, preview: Preview, source: Source) -> FloatMap:
+        if source not in self._preview_values:
+            self._preview_values[source] = _read(preview.prediction, source, slice(None))
+        return self._preview_values[source]
 
 
 #: Key of computed values: a variant or kind of map, and its gene or signature.

@@ -39,7 +39,7 @@ LEAST_SPOTS = 3
 _DEFAULT_SPOT_UM = 100.0
 
 #: Opacity of spots coloured by their total counts: the tissue below them stays visible.
-_SEEN_THROUGH = 0.6
+_TOTALS_OPACITY = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +170,7 @@ def totals_layer_data(section: Section, scale: tuple[float, float], units: tuple
     name = f"{section.name} total counts"
     metadata = {**kwargs["metadata"], AT_REST_KEY: (name, colours)}
     more = {"name": name, "face_color": colours, "features": {"total counts": totals}, "metadata": metadata}
-    return data, {**kwargs, **more, "opacity": _SEEN_THROUGH}, kind
+    return data, {**kwargs, **more, "opacity": _TOTALS_OPACITY}, kind
 
 
 def agreement(

@@ -56,7 +56,7 @@ class SlidePixels:
             pixels = self._slide.read(row, col, height, width, level)
         except SlideError as error:
             if not self.check():
-                self._tell(str(error))
+                self._report(str(error))
             return _hatching(row, col, height, width)
         self.check()
         return pixels
@@ -68,21 +68,21 @@ class SlidePixels:
         """
         gone = not self._path.exists()
         if gone:
-            self._tell(str(SlideError(GONE, path=self._path, remedy=REMEDY)))
+            self._report(str(SlideError(GONE, path=self._path, remedy=REMEDY)))
         return gone
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         with self._lock:
             known, self.trouble = bool(self.trouble), self.trouble or text
         if known:
             return
         show_error(text)
         if QApplication.instance() is not None:
-            _emit(self)
+            _emit_lost(self)
 
 
 @ensure_main_thread
-def _emit(shown: SlidePixels) -> None:
+def _emit_lost(shown: SlidePixels) -> None:
     shown.lost.emit()
 
 

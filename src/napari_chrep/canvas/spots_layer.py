@@ -68,14 +68,14 @@ class SpotsLayer:
         self._tasks = TaskRunner()
         self._viewer = weakref.ref(viewer)
         self._layer: Points | None = None
-        self._own = False  # whether it was created here; a sample's layer is kept when the slide changes
+        self._is_own = False  # whether it was created here; a sample's layer is kept when the slide changes
         self._title = ""  # name that the plugin gave the layer
         self._painted: tuple[str, Limits, str] | None = None
-        self._chosen: dict[Path, Path] = {}  # the h5ad that the user opened for each slide
+        self._opened_counts: dict[Path, Path] = {}  # the h5ad that the user opened for each slide
         self._followed: Any = None  # layer of the map whose colours the spots have
-        self._later = QTimer()  # a change of gene emits several events: paint once
-        self._later.setSingleShot(True)
-        self._later.timeout.connect(self._update)
+        self._update_timer = QTimer()  # a change of gene emits several events: paint once
+        self._update_timer.setSingleShot(True)
+        self._update_timer.timeout.connect(self._update)
         session.slide_changed.connect(self._on_slide)
         session.bundle_changed.connect(self._read)
         session.gene_changed.connect(self._update_soon)
@@ -110,7 +110,7 @@ class SpotsLayer:
             scale, units = tuple(slide_layer.scale[-2:]), tuple(slide_layer.units[-2:])
             data, kwargs, _ = spots_layer_data(self.measured.section, scale, units)
             layer = Points(data, **kwargs)
-            self._take(layer, own=True)
+            self._set_layer(layer, own=True)
             viewer.layers.append(layer)
             if selected is not None:
                 viewer.layers.selection.active = selected
@@ -121,7 +121,7 @@ class SpotsLayer:
     def open(self, counts: Path) -> None:
         """Use the spots of this h5ad for the current slide; an error is shown as a notification."""
         if self.session.slide is not None:
-            self._chosen[self.session.slide.path] = counts
+            self._opened_counts[self.session.slide.path] = counts
             self._drop()
             self._read(tell=True)
 
@@ -138,8 +138,8 @@ class SpotsLayer:
         """Discard the spots, and remove their layer unless it belongs to a sample."""
         self.measured, self.trouble, self.agreement = None, "", ""
         self._tasks.drop()
-        viewer, layer, own = self._viewer(), self._layer, self._own
-        self._take(None)
+        viewer, layer, own = self._viewer(), self._layer, self._is_own
+        self._set_layer(None)
         if own and viewer is not None and layer in viewer.layers:
             viewer.layers.remove(layer)
         self.changed.emit()
@@ -150,9 +150,9 @@ class SpotsLayer:
         if slide is None or viewer is None:
             return
         section = None if self.measured is None else self.measured.section
-        if section is None and slide.path not in self._chosen:
+        if section is None and slide.path not in self._opened_counts:
             section = self._adopt(viewer, slide)
-        counts = self._chosen.get(slide.path)
+        counts = self._opened_counts.get(slide.path)
         panel, bundle_hash = (None, "") if bundle is None else (bundle.panel, bundle.hash)
         self._tasks.run(
             lambda _task: read_measured_spots(slide, counts, section, panel, bundle_hash),
@@ -167,7 +167,7 @@ class SpotsLayer:
         for layer in viewer.layers:
             section = layer.metadata.get(SECTION_KEY)
             if section is not None and section.slide_path == slide.path:
-                self._take(layer)
+                self._set_layer(layer)
                 self.measured = MeasuredSpots(section)
                 return self.measured.section
         return None
@@ -177,7 +177,7 @@ class SpotsLayer:
             return
         first = self.measured is None or self.measured.expression is None
         self.measured, self.trouble, self._painted = result, result.trouble, None
-        if first and result.expression is not None and self._layer is not None and not self._own:
+        if first and result.expression is not None and self._layer is not None and not self._is_own:
             self._layer.visible = False  # its outlines become filled discs, which would hide the maps
         self._give_scale(result.section.mpp)
         self._update_soon()
@@ -204,13 +204,13 @@ class SpotsLayer:
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self._layer:
-            self._take(None)
+            self._set_layer(None)
             self.changed.emit()
 
-    def _take(self, layer: Points | None, *, own: bool = False) -> None:
+    def _set_layer(self, layer: Points | None, *, own: bool = False) -> None:
         if self._layer is not None:
             self._layer.events.visible.disconnect(self._update)
-        self._layer, self._own, self._painted = layer, own, None
+        self._layer, self._is_own, self._painted = layer, own, None
         if layer is not None:
             self._title = layer.name
             layer.name_overlay.box = True  # white text on bare glass is illegible
@@ -229,7 +229,7 @@ class SpotsLayer:
         self._update_soon()
 
     def _update_soon(self, _event: Any = None) -> None:
-        self._later.start(0)
+        self._update_timer.start(0)
 
     def _update(self, _event: Any = None) -> None:
         """Colour the spots by the current gene, and compare them with the gene's maps."""

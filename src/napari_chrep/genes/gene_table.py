@@ -34,7 +34,7 @@ _COLUMNS = (
 # Rank of a gene that does not match the search text.
 _NO_MATCH = 5
 # Maximum number of other names in a tooltip.
-_NAMED = 8
+_MAX_NAMES = 8
 _ROW_PADDING, _COLUMN_PADDING = 8, 16
 _BLEND_TIP = f"{BLEND_KEYS}, or a right click, blends it with the gene on show."
 # Grey halfway between napari's dark and light backgrounds, so that text looks disabled on both.
@@ -178,8 +178,8 @@ class GeneModel(RowModel):
         if self._column == FAVOURITE:
             return lambda i: self._genes[i].name in self._favourites
         if self._column == MORAN:
-            return lambda i: _or_least(self._moran.get(self._genes[i].name, math.nan))
-        return lambda i: _or_least(self._genes[i].accuracy)
+            return lambda i: _sortable(self._moran.get(self._genes[i].name, math.nan))
+        return lambda i: _sortable(self._genes[i].accuracy)
 
     # Methods that Qt calls.
 
@@ -215,7 +215,7 @@ class GeneModel(RowModel):
     def _tip(self, gene: Gene, column: int) -> str:
         if column in (MORAN, FAVOURITE):
             return _COLUMNS[column].tip
-        also = [f"Also {', '.join(gene.others[:_NAMED])}."] if gene.others else []
+        also = [f"Also {', '.join(gene.others[:_MAX_NAMES])}."] if gene.others else []
         return "\n".join([gene.advice, *also, _BLEND_TIP])
 
     def headerData(  # noqa: N802
@@ -246,6 +246,6 @@ class GeneTable(RowTable):
         self.setSortingEnabled(True)
 
 
-def _or_least(value: float) -> float:
+def _sortable(value: float) -> float:
     """Return a value to sort by; NaN becomes minus infinity, the last in descending order."""
     return -math.inf if math.isnan(value) else value

@@ -21,7 +21,7 @@ from napari_chrep.ui.parts import Connections, note, sentence
 #: Number of buttons per row.
 _COLUMNS = 3
 #: Maximum number of unknown names that are written out; the tooltip lists all.
-_NAMED = 8
+_MAX_NAMES = 8
 _ORDER = ("calibrated", "raw", "difference", "interval", "unlike", "signature")
 
 
@@ -197,8 +197,8 @@ class MapPanel(QWidget):
             return
         text = f"{signature.name}: {len(signature.genes):,} genes."
         if signature.unknown:
-            shown = ", ".join(signature.unknown[:_NAMED])
-            more = len(signature.unknown) - _NAMED
+            shown = ", ".join(signature.unknown[:_MAX_NAMES])
+            more = len(signature.unknown) - _MAX_NAMES
             text += f" {len(signature.unknown):,} unknown: {shown}" + (
                 f" and {more:,} more." if more > 0 else "."
             )

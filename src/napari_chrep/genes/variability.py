@@ -50,54 +50,59 @@ class SpatialVariability:
         self.engine = engine = kept_for(viewer, PredictionEngine)
         self.moran: dict[str, float] = {}
         self._tasks, self._task = TaskRunner(), Task()
-        self._rest = QTimer()
-        self._rest.setSingleShot(True)
-        self._rest.setInterval(REST_MS)
-        self._rest.timeout.connect(self._start)
-        self._of: tuple[Prediction | None, int] = (None, 0)  # the prediction used, and its number of tiles
-        self._shown_by = 0
+        self._delay = QTimer()
+        self._delay.setSingleShot(True)
+        self._delay.setInterval(REST_MS)
+        self._delay.timeout.connect(self._start)
+        self._done_for: tuple[Prediction | None, int] = (None, 0)  # prediction and number of tiles
+        self._widgets = 0
         session.prediction_changed.connect(self.refresh)
         engine.state_changed.connect(self.refresh)
 
     @property
     def busy(self) -> bool:
         """Whether a computation is running or scheduled."""
-        return self._tasks.busy or self._rest.isActive()
+        return self._tasks.busy or self._delay.isActive()
 
     def attach(self, widget: QWidget) -> None:
         """Compute Moran's I as long as this widget exists."""
-        self._shown_by += 1
+        self._widgets += 1
         widget.destroyed.connect(self._detach)
         self.refresh()
 
     def _detach(self, _destroyed: Any = None) -> None:
-        self._shown_by -= 1
-        if not self._shown_by:
+        self._widgets -= 1
+        if not self._widgets:
             self._task.cancel()
 
     def refresh(self, _state: str = "") -> None:
         """Start or stop the computation, depending on the state of session and engine."""
         prediction = self.session.prediction
-        if prediction is not self._of[0]:
+        if prediction is not self._done_for[0]:
             self._drop(prediction)
         if self.engine.state == "predicting":
-            self._rest.stop()
+            self._delay.stop()
             self._task.cancel()
-        elif prediction is not None and self._shown_by and self._of[1] != len(prediction) and not self.busy:
-            self._rest.start()
+        elif (
+            prediction is not None
+            and self._widgets
+            and self._done_for[1] != len(prediction)
+            and not self.busy
+        ):
+            self._delay.start()
 
     def _drop(self, prediction: Prediction | None) -> None:
         self._task.cancel()
-        self._of = prediction, 0
+        self._done_for = prediction, 0
         if self.moran:
             self.moran = {}
             self.changed.emit()
 
     def _start(self) -> None:
         prediction = self.session.prediction
-        if prediction is None or not self._shown_by:
+        if prediction is None or not self._widgets:
             return
-        self._of = prediction, len(prediction)
+        self._done_for = prediction, len(prediction)
         self._task = self._tasks.run(
             lambda task: variability(prediction, progress=task.progress),
             on_result=self._on_result,
@@ -111,6 +116,6 @@ class SpatialVariability:
 
     def _on_end(self) -> None:
         if self._task.cancelled() and not self._task.cancelled_by_napari:
-            self._of = self._of[0], 0  # the prediction has changed: compute it again
+            self._done_for = self._done_for[0], 0  # the prediction has changed: compute it again
             self.refresh()
         self.changed.emit()

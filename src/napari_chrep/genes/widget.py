@@ -201,22 +201,22 @@ class GenesWidget(ViewerWidget):
         self.table.set_needle(text)
         bundle, several = self.session.bundle, split_names(text)
         if bundle is None:
-            self._say("Choose a model in the slide explorer.")
+            self._show_text("Choose a model in the slide explorer.")
         elif len(several) > 1:
-            self._say(f"Enter shows these {len(several):,} genes as one map.")
+            self._show_text(f"Enter shows these {len(several):,} genes as one map.")
         elif self.table.rowCount() == 0 and (meant := self._meant(text)) is not None:
-            self._say(f"Enter shows {meant}.")
+            self._show_text(f"Enter shows {meant}.")
         elif self.table.rowCount() == 0:
             self._show(text.strip())  # reports that the gene is unknown, with similar names
         else:
             found, known = self.table.rowCount(), len(bundle.genes)
-            self._say("" if found == known else f"{found:,} of {known:,} genes")
+            self._show_text("" if found == known else f"{found:,} of {known:,} genes")
 
     def _meant(self, text: str) -> str | None:
         """Return the gene that a text refers to by another spelling, such as an id with its version."""
         return None if self.session.names is None else self.session.names.find(text.strip())
 
-    def _say(self, text: str) -> None:
+    def _show_text(self, text: str) -> None:
         self.message.setText(text)
         self.message.setVisible(bool(text))
 
@@ -251,7 +251,7 @@ class GenesWidget(ViewerWidget):
         try:
             self.session.show_gene(name)
         except GeneError as error:
-            self._say(sentence(str(error)))
+            self._show_text(sentence(str(error)))
             return
         for shown in (former, name):
             if shown is not None:
@@ -274,7 +274,7 @@ class GenesWidget(ViewerWidget):
             show_error(str(error))
             return
         signature = self.session.signature
-        self._say("" if signature is None else signature.remark)
+        self._show_text("" if signature is None else signature.remark)
         self.maps.bring_up("signature")
 
     def _on_list(self) -> None:

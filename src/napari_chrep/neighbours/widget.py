@@ -63,7 +63,7 @@ class NeighboursWidget(ScrollingWidget):
         self.pin_frame = Frame(viewer, "Pinned place", PINNED_RGBA)
         self.comparer = TaskRunner()
         self.listed_all = False
-        self._awaited: dict[Place, int | None] = {}  # row in the gallery; None for a picked or pinned tile
+        self._requested: dict[Place, int | None] = {}  # row in the gallery; None for a picked or pinned tile
         self._build()
         connections = self.connections
         connections.add(self.clicks.clicked, self._on_clicked)
@@ -73,8 +73,8 @@ class NeighboursWidget(ScrollingWidget):
         connections.add(self.session.bundle_changed, self._on_bundle)
         connections.add(self.session.prediction_changed, self._on_prediction)
         connections.add(viewer.layers.events.removed, self._on_removed)
-        connections.add(kept_for(viewer, SideBySide).toggled, self._mark)
-        self.destroyed.connect(partial(_let_go, self.clicks, self.pictures, self.comparer))
+        connections.add(kept_for(viewer, SideBySide).toggled, self._place_frames)
+        self.destroyed.connect(partial(_stop_all, self.clicks, self.pictures, self.comparer))
         TabWhenLow(self, _LEAST_HEIGHT)
         self._clear()
 
@@ -131,12 +131,12 @@ class NeighboursWidget(ScrollingWidget):
         if former is None or former.prediction is not prediction:
             self.images = find_images(prediction.bundle, usual_folders(prediction.bundle, prediction.slide))
         self.listed_all = False
-        self._mark()
+        self._place_frames()
         self.tile.show_picture(None)
         self.comparison.show_picture(1, None)
         self._explain()
 
-    def _mark(self) -> None:
+    def _place_frames(self) -> None:
         """Frame the picked and the pinned tile, if their slide is the current one."""
         if self.picked is not None and self.session.slide_layer is self.picked.layer:
             self.frame.put(_centre(self.picked), self.picked.prediction.bundle.spec.um)
@@ -168,15 +168,15 @@ class NeighboursWidget(ScrollingWidget):
         self.message.hide()
         self.body.show()
         self.updateGeometry()  # the numbers may need a wider dock
-        self._list(why)
+        self._list_neighbours(why)
         self._compare()
 
     def _on_pin(self, checked: bool) -> None:
         self.pinned = self.picked if checked else None
         self.comparison.show_picture(0, None)
-        self._mark()
+        self._place_frames()
         if self.why is not None:
-            self._list(self.why)  # requests the pinned tile's picture, which is in the cache
+            self._list_neighbours(self.why)  # requests the pinned tile's picture, which is in the cache
         self._compare()
 
     def _compare(self) -> None:
@@ -207,7 +207,7 @@ class NeighboursWidget(ScrollingWidget):
         self.table.listed.set_shared(result.shared)
         self.updateGeometry()
 
-    def _list(self, why: Explanation) -> None:
+    def _list_neighbours(self, why: Explanation) -> None:
         """List the neighbours, and request their pictures and the tile's."""
         assert self.picked is not None  # noqa: S101  (there is an explanation)
         count = len(why.neighbours)
@@ -225,20 +225,20 @@ class NeighboursWidget(ScrollingWidget):
         self._ask_for_pictures(self.picked, listed)
 
     def _ask_for_pictures(self, picked: PickedTile, listed: tuple[Neighbour, ...]) -> None:
-        self._awaited = {self._place(pick): None for pick in (picked, self.pinned) if pick is not None}
+        self._requested = {self._place(pick): None for pick in (picked, self.pinned) if pick is not None}
         for neighbour in listed:
             if neighbour.section in self.images:
-                self._awaited[Place(self.images[neighbour.section], neighbour.position_um)] = neighbour.row
-        self.pictures.request(list(self._awaited), picked.prediction.bundle.spec)
+                self._requested[Place(self.images[neighbour.section], neighbour.position_um)] = neighbour.row
+        self.pictures.request(list(self._requested), picked.prediction.bundle.spec)
 
     def _place(self, pick: PickedTile) -> Place:
         return Place(self.pictures.slides.keep(pick.prediction.slide), _um(pick))
 
     def _on_picture(self, place: Place, picture: Any) -> None:
-        row = self._awaited.get(place)
+        row = self._requested.get(place)
         if row is not None:
             self.table.listed.set_picture(row, picture)
-        elif place in self._awaited:
+        elif place in self._requested:
             if self.pinned is not None and place == self._place(self.pinned):
                 self.comparison.show_picture(0, picture)
             if self.picked is not None and place == self._place(self.picked):
@@ -249,12 +249,12 @@ class NeighboursWidget(ScrollingWidget):
         if self.picked is not None and place == self._place(self.picked):
             self.tile.show_no_picture(why)
         else:
-            self._say(sentence(why))
+            self._show_text(sentence(why))
 
     def _on_more(self) -> None:
         self.listed_all = not self.listed_all
         if self.why is not None:
-            self._list(self.why)
+            self._list_neighbours(self.why)
 
     def _on_locate(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder with the images of the training sections")
@@ -269,12 +269,12 @@ class NeighboursWidget(ScrollingWidget):
         found = find_images(bundle, [folder])
         if not found:
             names = ", ".join(str(section["name"]) for section in bundle.card.sections[:3])
-            self._say(f"No image of a training section in {folder}. They are called {names} and so on.")
+            self._show_text(f"No image of a training section in {folder}. They are called {names} and so on.")
             return
         remember_image_folder(bundle.card.cohort, folder)
         self.images |= found
-        self._say(f"{len(found)} of {len(bundle.card.sections)} training images found.")
-        self._list(self.why)
+        self._show_text(f"{len(found)} of {len(bundle.card.sections)} training images found.")
+        self._list_neighbours(self.why)
 
     def _on_double_clicked(self, index: QModelIndex) -> None:
         neighbour, viewer = self.table.listed.rows[index.row()], self._viewer()
@@ -282,12 +282,12 @@ class NeighboursWidget(ScrollingWidget):
         if viewer is None or self.picked is None:
             return
         if image is None:
-            self._say(f"The image of {neighbour.section} is not at hand: locate the training images.")
+            self._show_text(f"The image of {neighbour.section} is not at hand: locate the training images.")
             return
         try:
             layer = layer_of(viewer, image)
         except ChrepError as error:
-            self._say(sentence(str(error)))
+            self._show_text(sentence(str(error)))
             return
         side = self.picked.prediction.bundle.spec.um
         show_place(viewer, self.session, layer, neighbour.position_um, side, self.frame)
@@ -332,9 +332,9 @@ class NeighboursWidget(ScrollingWidget):
         self.table.listed.set_neighbours(())
         self.table.listed.forget_pictures()
         self.body.hide()
-        self._say(message)
+        self._show_text(message)
 
-    def _say(self, text: str) -> None:
+    def _show_text(self, text: str) -> None:
         self.message.setText(text)
         self.message.show()
         self.scroll_area.ensureWidgetVisible(self.message)
@@ -354,7 +354,7 @@ def _centre(picked: PickedTile) -> tuple[float, float]:
     return y - half_px, x - half_px
 
 
-def _let_go(clicks: Clicks, pictures: Pictures, comparer: TaskRunner, _destroyed: Any = None) -> None:
+def _stop_all(clicks: Clicks, pictures: Pictures, comparer: TaskRunner, _destroyed: Any = None) -> None:
     clicks.disconnect()
     pictures.stop()
     comparer.drop()

@@ -29,7 +29,7 @@ from napari_chrep.ui.parts import Connections, note, sentence
 
 HINT = "Drop slides with their h5ad files here, or a folder of pairs NAME.<image> + NAME.h5ad."
 #: Maximum number of reasons that are written out; the tooltip lists all.
-_NAMED = 3
+_MAX_REASONS = 3
 
 
 class CohortPanel(QWidget):
@@ -59,13 +59,13 @@ class CohortPanel(QWidget):
         self.session, self.checker = kept_for(viewer, Session), PairChecker()
         self.dialog: QFileDialog | None = None
         self._name = "cohort"
-        self._left: tuple[str, ...] = ()  # why files that were added last belong to no pair
+        self._ignored: tuple[str, ...] = ()  # why files that were added last belong to no pair
         self._build()
         self.setAcceptDrops(True)
         connections = Connections(self)
         connections.add(self.checker.found, self._on_found)
         connections.add(self.checker.checked, self._on_checked)
-        connections.add(self.checker.changed, self._say)
+        connections.add(self.checker.changed, self._summarise)
         connections.add(self.checker.saved, self._on_saved)
         connections.add(self.session.bundle_changed, self._on_bundle)
         self.destroyed.connect(partial(_stop, self.checker))
@@ -122,16 +122,16 @@ class CohortPanel(QWidget):
         new = [pair for pair in found.pairs if pair.counts.absolute() not in known]
         if new and not known:
             self._name = new[0].counts.parent.name
-        self._left = found.left
+        self._ignored = found.left
         if not found.pairs and not found.left:
-            self._left = ("No pair of a slide and an h5ad was found there.",)
+            self._ignored = ("No pair of a slide and an h5ad was found there.",)
         for pair in new:
             named = replace(pair, name=self._free_name(pair))
             pairs.add(named)
             self.checker.check(named)
         if new and not self.table.chosen:
             self.table.selectRow(0)
-        self._say()
+        self._summarise()
 
     def _free_name(self, pair: Pair) -> str:
         wanted = pair.name or slide_name(pair.slide)
@@ -144,7 +144,7 @@ class CohortPanel(QWidget):
 
     def _on_judged(self) -> None:
         self._show_chosen()
-        self._say()
+        self._summarise()
         self.changed.emit()
 
     def _on_bundle(self) -> None:
@@ -156,7 +156,7 @@ class CohortPanel(QWidget):
         self.view.show_row(self.table.pairs.rows[chosen[0]] if chosen else None)
         self.remove.setEnabled(bool(chosen))
 
-    def _say(self, remark: str = "") -> None:
+    def _summarise(self, remark: str = "") -> None:
         """Show how many pairs can be used, which files were ignored and why, and at first a hint."""
         rows, cohort = self.table.pairs.rows, self.cohort
         self.save.setEnabled(cohort is not None)
@@ -169,17 +169,17 @@ class CohortPanel(QWidget):
             lines.append(f"{usable}." + (f" Reading {waiting} more…" if waiting else ""))
         elif self.checker.busy:
             lines.append("Looking for pairs…")
-        lines += self._left[:_NAMED]
-        if len(self._left) > _NAMED:
-            lines.append(f"… and {len(self._left) - _NAMED} more.")
+        lines += self._ignored[:_MAX_REASONS]
+        if len(self._ignored) > _MAX_REASONS:
+            lines.append(f"… and {len(self._ignored) - _MAX_REASONS} more.")
         self.message.setText("\n".join([*lines, remark]).strip())
-        self.message.setToolTip("\n".join(self._left))
+        self.message.setToolTip("\n".join(self._ignored))
 
     def _on_remove(self) -> None:
         places = self.table.chosen
         for place in places:
             self.checker.forget(self.table.pairs.rows[place].pair)
-        self._left = ()
+        self._ignored = ()
         self.table.pairs.remove(places)
 
     def _on_from_slides(self) -> None:
@@ -189,25 +189,25 @@ class CohortPanel(QWidget):
         if paths:
             self.add(list(dict.fromkeys(paths)))
         else:
-            self._left = ("No slide is open in this window.",)
-            self._say()
+            self._ignored = ("No slide is open in this window.",)
+            self._summarise()
 
     # Dialogs are opened without waiting for them, so that the viewer does not block.
 
     def _on_add_folder(self) -> None:
-        dialog = self._ask("Add the pairs of a folder")
+        dialog = self._file_dialog("Add the pairs of a folder")
         dialog.setFileMode(QFileDialog.FileMode.Directory)
         dialog.filesSelected.connect(self.add)
         dialog.open()
 
     def _on_add_pair(self) -> None:
-        dialog = self._ask("Choose a slide together with its h5ad")
+        dialog = self._file_dialog("Choose a slide together with its h5ad")
         dialog.setFileMode(QFileDialog.FileMode.ExistingFiles)
         dialog.filesSelected.connect(self.add)
         dialog.open()
 
     def _on_save(self) -> None:
-        dialog = self._ask("Save the cohort as a manifest")
+        dialog = self._file_dialog("Save the cohort as a manifest")
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setNameFilter("Cohort (*.yaml)")
         dialog.setDefaultSuffix("yaml")
@@ -215,7 +215,7 @@ class CohortPanel(QWidget):
         dialog.fileSelected.connect(self.save_as)
         dialog.open()
 
-    def _ask(self, title: str) -> QFileDialog:
+    def _file_dialog(self, title: str) -> QFileDialog:
         self.dialog = dialog = QFileDialog(self, title)
         dialog.finished.connect(dialog.deleteLater)
         return dialog
@@ -231,7 +231,7 @@ class CohortPanel(QWidget):
     def _on_saved(self, outcome: Path | ChrepError) -> None:
         if isinstance(outcome, ChrepError):
             show_error(sentence(str(outcome)))
-        self._say(sentence(str(outcome)) if isinstance(outcome, ChrepError) else f"Saved to {outcome}.")
+        self._summarise(sentence(str(outcome)) if isinstance(outcome, ChrepError) else f"Saved to {outcome}.")
 
     def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802
         """Accept files and folders that are dragged over the panel."""

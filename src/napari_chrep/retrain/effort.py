@@ -28,10 +28,10 @@ START_S = 6.0
 
 # Default seconds per tile and spot, measured on two busy laptop cores with 785 genes.
 _TILE_S = {"stainbank": 0.02}
-_OTHER_TILE_S = 0.04
+_DEFAULT_TILE_S = 0.04
 _SPOT_S = {"calibrate": 0.004, "train": 0.022, "finetune": 0.022}
-_TUNED_S = 0.09
-_SEARCHED = 6  # number of candidate settings, each fitted once with one section held out
+_FINETUNE_TILE_S = 0.09
+_CANDIDATES = 6  # number of candidate settings, each fitted once with one section held out
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def effort_of(job: RetrainRequest, cohort: Cohort, card: Card) -> Effort:
         return Effort(1, 0, 0.0, 0)
     groups = held_out_groups(cohort, card, job.groups)
     parts = [cohort.without(group) for group in groups] + [cohort]
-    searched = _SEARCHED if job.preset != "calibrate" and card.settings.get("chrep") is None else 0
+    searched = _CANDIDATES if job.preset != "calibrate" and card.settings.get("chrep") is None else 0
     fits = sum(len(part) + 1 + searched for part in parts)
     spots = sum(_spots(part) * (1 + (len(part) + searched) * (1 - 1 / len(part))) for part in parts)
     tuned = sum(_spots(part) for part in parts) * job.epochs if job.preset == "finetune" else 0
@@ -103,7 +103,7 @@ class Rates(BaseModel):
             part.parent.mkdir(parents=True, exist_ok=True)
             part.write_text(self.model_dump_json(), encoding="utf-8")
 
-    def learned(
+    def updated(
         self, effort: Effort, *, preset: str, encoder: str, tiles: int, tiles_s: float, fits_s: float
     ) -> Rates:
         """Return the rates updated with the measurements of a run.
@@ -135,10 +135,10 @@ class Rates(BaseModel):
 
         The range is wider if the rates were not measured on this machine.
         """
-        tile = self.tile.get(encoder, _TILE_S.get(encoder, _OTHER_TILE_S))
+        tile = self.tile.get(encoder, _TILE_S.get(encoder, _DEFAULT_TILE_S))
         spot = self.spot.get(preset, _SPOT_S.get(preset, 0.0))
         measured = (not tiles or encoder in self.tile) and (preset in self.spot or not effort.spots)
-        middle = START_S + tiles * tile + effort.spots * spot + effort.tuned * _TUNED_S
+        middle = START_S + tiles * tile + effort.spots * spot + effort.tuned * _FINETUNE_TILE_S
         low, high = (0.75, 1.4) if measured and not effort.tuned else (0.5, 2.5)
         return middle * low, middle * high
 

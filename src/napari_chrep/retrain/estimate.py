@@ -17,7 +17,7 @@ from napari_chrep.retrain.effort import Rates, effort_of, in_words
 from napari_chrep.retrain.request import RetrainRequest
 
 
-def estimated(job: RetrainRequest, cohort: Cohort, in_use: Bundle, progress: Progress) -> str:
+def estimate_in_words(job: RetrainRequest, cohort: Cohort, in_use: Bundle, progress: Progress) -> str:
     """Return a text on how long a job will take, from the cohort's slides and the cached embeddings.
 
     Raises
@@ -70,7 +70,7 @@ class Estimator:
     def request(self, job: RetrainRequest, cohort: Cohort, in_use: Bundle) -> None:
         """Request an estimate; an earlier request is dropped."""
         self._tasks.run(
-            lambda task: estimated(job, cohort, in_use, task.progress),
+            lambda task: estimate_in_words(job, cohort, in_use, task.progress),
             on_result=self.estimated.emit,
             on_error=lambda error: self.estimated.emit(error_in_words(error)),
         )

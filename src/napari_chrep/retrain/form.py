@@ -34,7 +34,7 @@ PRESETS: dict[Preset, tuple[str, str]] = {
         "gets no better.",
     ),
 }
-_BAD = {
+_EXPECTED = {
     "genes": "a number above 0, or: same",
     "seed": "a whole number from 0",
     "epochs": "a number above 0",
@@ -42,7 +42,7 @@ _BAD = {
 }
 _TITLES = {"encoder": "Encoder", "genes": "Genes", "epochs": "Epochs", "folds": "Held out", "seed": "Seed"}
 #: Presets that use a field; fields that are not listed are used by all presets.
-_FOR: dict[str, set[Preset]] = {
+_USED_BY: dict[str, set[Preset]] = {
     "encoder": {"train"},
     "genes": {"train", "finetune"},
     "epochs": {"finetune"},
@@ -137,7 +137,7 @@ class RetrainForm(QWidget):
             return None
         finally:
             for name, label in self.faults.items():
-                label.setText(_BAD[name] if name in bad else _HINTS[name])
+                label.setText(_EXPECTED[name] if name in bad else _HINTS[name])
                 label.setStyleSheet(_RED if name in bad else "")
 
     def show_model(self, bundle: Bundle | None) -> None:
@@ -157,7 +157,7 @@ class RetrainForm(QWidget):
     def _on_change(self, *_: Any) -> None:
         preset = self.preset
         self.about.setText(PRESETS[preset][1])
-        for name, where in _FOR.items():
+        for name, where in _USED_BY.items():
             for widget in (self._titles[name], self.fields.get(name, self.encoder)):
                 widget.setVisible(preset in where)
             if name in self.faults:

@@ -17,13 +17,13 @@ from napari_chrep.ui.tables import Cell, Column, RowTable, TextModel
 
 _COLUMNS = [Column(title) for title in ("Section", "Spots", "In use", "New", "Change")]
 _ROW_PX = 24
-_SHOWN = 8
+_MAX_ROWS = 8
 _SEEN = {
     "section": ("✱", "The model in use was trained on this section: its score flatters it"),
     "patient": ("~", "The model in use was trained on another section of this patient"),
     "no": ("", "The model in use has not seen this section or its patient"),
 }
-_SHORT: dict[Seen, str] = {
+_LEGEND: dict[Seen, str] = {
     "section": "in use was trained on it",
     "patient": "in use was trained on the same patient",
 }
@@ -88,7 +88,7 @@ class OutcomePanel(QWidget):
             cells.append(_cells("Mean", spots, *mean, "Over the sections that have both scores"))
         self.scores.set_rows(cells)
         self.table.setVisible(bool(rows))
-        self.table.setFixedHeight((min(len(cells), _SHOWN) + 1) * _ROW_PX + 10)
+        self.table.setFixedHeight((min(len(cells), _MAX_ROWS) + 1) * _ROW_PX + 10)
         self.how.setText(_how(comparison))
         self.verdict.setText(_verdict(comparison))
         self.verdict.setVisible(bool(rows))
@@ -115,7 +115,7 @@ def _how(comparison: ModelComparison) -> str:
     )
     told = f"Mean PCC over {span} genes that both know. " if genes else ""
     marks = {row.seen for row in comparison.rows}
-    legend = " ".join(f"{_SEEN[mark][0]} {short}." for mark, short in _SHORT.items() if mark in marks)
+    legend = " ".join(f"{_SEEN[mark][0]} {short}." for mark, short in _LEGEND.items() if mark in marks)
     return f"{told}{comparison.how} {legend}".strip()
 
 

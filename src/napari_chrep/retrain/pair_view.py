@@ -15,9 +15,9 @@ from napari_chrep.retrain.pair_table import PairRow
 from napari_chrep.ui.parts import note
 
 _SIGNS = {"ok": "·", "warning": "▲", "error": "✗"}
-_LEAST_RADIUS = 1.5
+_MIN_RADIUS = 1.5
 #: From this number on only every n-th spot is drawn: drawing takes time, and they would overlap.
-_MOST = 6000
+_MAX_SPOTS = 6000
 _LEGEND = "Dots: spots on tissue, yellow where they have many counts. Crosses: spots beside it."
 
 
@@ -49,7 +49,7 @@ class PairView(QWidget):
         facts = []
         if overlay is not None:
             if overlay is not self._shown:
-                self.picture.setPixmap(drawn(overlay))
+                self.picture.setPixmap(draw_spots(overlay))
                 self._shown = overlay
             facts.append(f"{len(overlay.xy):,} spots, median {np.median(overlay.totals):,.0f} counts.")
         if section is not None:
@@ -61,14 +61,14 @@ class PairView(QWidget):
         self.findings.setVisible(bool(lines))
 
 
-def drawn(overlay: Overlay) -> QPixmap:
+def draw_spots(overlay: Overlay) -> QPixmap:
     """Return the picture of a slide with its spots, `THUMBNAIL_PX` pixels on its longer side."""
     base = pixmap(overlay.picture, THUMBNAIL_PX)
     scale = base.width() / overlay.picture.shape[1]
-    radius = max(overlay.diameter * scale / 2, _LEAST_RADIUS)
+    radius = max(overlay.diameter * scale / 2, _MIN_RADIUS)
     painter = QPainter(base)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-    some = slice(None, None, 1 + len(overlay.xy) // _MOST)
+    some = slice(None, None, 1 + len(overlay.xy) // _MAX_SPOTS)
     for (x, y), colour, on_tissue in zip(
         overlay.xy[some] * scale, _colours(overlay.totals[some]), overlay.on_tissue[some], strict=True
     ):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 State = Literal["idle", "running", "cancelling", "interrupted", "outcome", "moving"]
 
 #: Milliseconds that the child process has to end by itself when its window closes, before it is killed.
-_LAST_MS = 2000
+_GRACE_MS = 2000
 
 
 class Retrainer:
@@ -78,9 +78,9 @@ class Retrainer:
         self._tasks = TaskRunner()
         self._process: QProcess | None = None
         self._ended: Ended | None = None
-        self._heard, self._errors = b"", b""
+        self._pending, self._errors = b"", b""
         self._lock: QLockFile | None = None
-        self._find()
+        self._restore()
 
     @property
     def busy(self) -> bool:
@@ -109,7 +109,7 @@ class Retrainer:
         """Cancel the job at the next batch or epoch, and delete its files."""
         if self.state == "running":
             self._send("cancel")
-            self._set("cancelling", "Cancelling…")
+            self._set_state("cancelling", "Cancelling…")
 
     def stop_early(self) -> None:
         """Stop training the current network and continue the job with its best weights."""
@@ -121,24 +121,26 @@ class Retrainer:
         if process is None:
             return
         process.closeWriteChannel()
-        if not process.waitForFinished(_LAST_MS):
+        if not process.waitForFinished(_GRACE_MS):
             process.kill()
-            process.waitForFinished(_LAST_MS)
+            process.waitForFinished(_GRACE_MS)
 
     def use(self) -> None:
         """Save the new model and use it; the former one stays on disk."""
         if self.job is not None:
-            self._keep(self.job.out, self._use)
+            self._move_result(self.job.out, self._load_result)
 
     def save_as(self, place: Path) -> None:
         """Save the new model in another place, and keep using the current one."""
-        self._keep(place, lambda path: self._set("idle", f"Saved as {path}. The model in use is as before."))
+        self._move_result(
+            place, lambda path: self._set_state("idle", f"Saved as {path}. The model in use is as before.")
+        )
 
     def discard(self) -> None:
         """Delete the new model that awaits a decision, or the files of an interrupted job."""
         if self.state in ("outcome", "interrupted"):
-            self._drop_space()
-            self._set("idle", "Discarded; everything is as it was.")
+            self._delete_workspace()
+            self._set_state("idle", "Discarded; everything is as it was.")
 
     def undo(self) -> None:
         """Return to the model that was in use before the last retraining."""
@@ -146,7 +148,7 @@ class Retrainer:
         if self.former is not None and viewer is not None:
             kept_for(viewer, PredictionEngine).load_bundle(self.former)
             self.former = None
-            self._set(self.state, "Back to the former model; the new one stays on disk.")
+            self._set_state(self.state, "Back to the former model; the new one stays on disk.")
 
     def _launch(self, space: Workspace, job: RetrainRequest) -> None:
         lock = QLockFile(str(space.folder / "lock"))
@@ -156,13 +158,13 @@ class Retrainer:
                 "another window is at work on this retraining", path=space.folder, remedy="Wait for it."
             )
         self._lock, self.space, self.job = lock, space, job
-        self._ended, self._heard, self._errors = None, b"", b""
+        self._ended, self._pending, self._errors = None, b"", b""
         self.stage, self.comparison = None, None
         remember_retraining_folder(space.folder)
         process = self._process = QProcess()
         process.readyReadStandardOutput.connect(partial(self._on_output, process))
         process.readyReadStandardError.connect(partial(self._on_errors, process))
-        process.errorOccurred.connect(partial(self._on_fault, process))
+        process.errorOccurred.connect(partial(self._on_process_error, process))
         process.finished.connect(partial(self._on_finished, process))
         environment = QProcessEnvironment()
         for name, value in child_environment().items():
@@ -170,7 +172,7 @@ class Retrainer:
         process.setProcessEnvironment(environment)
         program, *arguments = python_command("napari_chrep.retrain.process", space.folder)
         process.start(program, arguments)
-        self._set("running", "Starting…")
+        self._set_state("running", "Starting…")
 
     def _send(self, word: str) -> None:
         if self._process is not None:
@@ -179,7 +181,7 @@ class Retrainer:
     def _on_output(self, process: QProcess) -> None:
         if process is not self._process:
             return
-        *lines, self._heard = (self._heard + process.readAllStandardOutput().data()).split(b"\n")
+        *lines, self._pending = (self._pending + process.readAllStandardOutput().data()).split(b"\n")
         for line in lines:
             try:
                 self._on_message(read_message(line))
@@ -200,7 +202,7 @@ class Retrainer:
             self.changed.emit()
         self.message_received.emit(message)
 
-    def _on_fault(self, process: QProcess, error: Any) -> None:
+    def _on_process_error(self, process: QProcess, error: Any) -> None:
         if process is self._process and error == QProcess.ProcessError.FailedToStart:
             self._errors = f"the process could not be started: {process.errorString()}".encode()
             self._on_finished(process)
@@ -216,32 +218,32 @@ class Retrainer:
         if ended.how == "done":
             self._show_outcome()
         elif ended.how == "cancelled" or self.state == "cancelling":
-            self._drop_space()
-            self._set("idle", "Cancelled; everything is as it was.")
+            self._delete_workspace()
+            self._set_state("idle", "Cancelled; everything is as it was.")
         else:
-            self._on_broken(ended)
+            self._on_failure(ended)
 
-    def _on_broken(self, ended: Ended) -> None:
+    def _on_failure(self, ended: Ended) -> None:
         """Show why the job ended early, and keep its files if it can be resumed."""
         why = ended.why if ended.how == "failed" else f"The retraining was interrupted. {ended.why}".strip()
         if ended.how == "failed":
             show_error(why)
         if self.space is not None and self.space.has_progress:
-            self._set("interrupted", f"{why} What was done so far is kept: Resume goes on with it.")
+            self._set_state("interrupted", f"{why} What was done so far is kept: Resume goes on with it.")
         else:
-            self._drop_space()
-            self._set("idle", f"{why} Everything is as it was.")
+            self._delete_workspace()
+            self._set_state("idle", f"{why} Everything is as it was.")
 
     def _show_outcome(self) -> None:
         assert self.space is not None  # noqa: S101  (set when the job started)
         try:
             self.comparison = self.space.read_comparison()
         except ChrepError as error:
-            self._on_broken(Ended(how="failed", why=str(error)))
+            self._on_failure(Ended(how="failed", why=str(error)))
             return
-        self._set("outcome", "Done. The model in use is as before until you say otherwise.")
+        self._set_state("outcome", "Done. The model in use is as before until you say otherwise.")
 
-    def _keep(self, place: Path, then: Callable[[Path], None]) -> None:
+    def _move_result(self, place: Path, then: Callable[[Path], None]) -> None:
         if self.state != "outcome" or self.space is None or self.job is None:
             return
         new, space = self.space.result(self.job), self.space
@@ -250,28 +252,28 @@ class Retrainer:
             on_result=partial(self._on_moved, then),
             on_error=self._on_unmoved,
         )
-        self._set("moving", "Putting the model in its place…")
+        self._set_state("moving", "Putting the model in its place…")
 
     def _on_moved(self, then: Callable[[Path], None], place: Path) -> None:
-        self._forget()
+        self._reset_job()
         then(place)
 
     def _on_unmoved(self, error: Exception) -> None:
         show(error)
-        self._set("outcome", in_words(error))
+        self._set_state("outcome", in_words(error))
 
-    def _use(self, place: Path) -> None:
+    def _load_result(self, place: Path) -> None:
         viewer = self._viewer()
         if viewer is None:
             return
         former = kept_for(viewer, Session).bundle
         self.former = None if former is None else Path(former.path)
         kept_for(viewer, PredictionEngine).load_bundle(place)
-        self._set("idle", f"The new model is in use: {place}. The former one stays on disk.")
+        self._set_state("idle", f"The new model is in use: {place}. The former one stays on disk.")
 
-    def _drop_space(self) -> None:
+    def _delete_workspace(self) -> None:
         space = self.space
-        self._forget()
+        self._reset_job()
         if space is not None:
             self._remove(space)
 
@@ -279,11 +281,11 @@ class Retrainer:
         """Delete a workspace folder, in the background."""
         self._tasks.run(lambda _task: shutil.rmtree(space.folder, ignore_errors=True), beside=True)
 
-    def _forget(self) -> None:
+    def _reset_job(self) -> None:
         self.space = self.job = self.comparison = self.stage = None
         remember_retraining_folder(None)
 
-    def _find(self) -> None:
+    def _restore(self) -> None:
         """Restore the job of an earlier window that was interrupted or waits for a decision."""
         folder = retraining_folder()
         space = None if folder is None else Workspace(folder)
@@ -301,9 +303,11 @@ class Retrainer:
         if space.is_finished:
             self._show_outcome()
         else:
-            self._set("interrupted", f"A retraining was interrupted ({self.job.out.name}): Resume goes on.")
+            self._set_state(
+                "interrupted", f"A retraining was interrupted ({self.job.out.name}): Resume goes on."
+            )
 
-    def _set(self, state: State, status: str) -> None:
+    def _set_state(self, state: State, status: str) -> None:
         self.state, self.status = state, status
         self.changed.emit()
 

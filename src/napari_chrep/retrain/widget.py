@@ -36,7 +36,7 @@ from napari_chrep.ui.widgets import ScrollingWidget
 
 _LEAST_HEIGHT = 420
 #: Delay between the last change of an input and the estimate, in milliseconds.
-_SETTLED_MS = 500
+_ESTIMATE_DELAY_MS = 500
 
 
 class RetrainWidget(ScrollingWidget):
@@ -52,10 +52,10 @@ class RetrainWidget(ScrollingWidget):
         self.dialog: QFileDialog | None = None
         self._shown: State = "idle"
         self._build()
-        self._settled = QTimer(self)
-        self._settled.setSingleShot(True)
-        self._settled.setInterval(_SETTLED_MS)
-        self._settled.timeout.connect(self._estimate)
+        self._estimate_timer = QTimer(self)
+        self._estimate_timer.setSingleShot(True)
+        self._estimate_timer.setInterval(_ESTIMATE_DELAY_MS)
+        self._estimate_timer.timeout.connect(self._estimate)
         connections = self.connections
         connections.add(self.session.bundle_changed, self._on_inputs)
         connections.add(self.session.slide_changed, self._on_slide)
@@ -115,7 +115,7 @@ class RetrainWidget(ScrollingWidget):
         self.start.setToolTip(reason or "Make the new model; the one in use stays until you say otherwise")
         self.estimator.cancel()
         self.estimate.setText(reason or "Working out how long it will take…")
-        self._settled.start()
+        self._estimate_timer.start()
         self._on_slide()
 
     def _missing(self) -> str:
@@ -242,7 +242,7 @@ class RetrainWidget(ScrollingWidget):
             self.outcome.show_comparison(retrainer.comparison)
         if state != self._shown:  # only on a new state: the user may have scrolled elsewhere
             if state in ("running", "idle", "interrupted"):
-                self._settled.start()
+                self._estimate_timer.start()
             self._shown = state
             QTimer.singleShot(0, self._scroll_there)
         self.undo.setVisible(retrainer.former is not None and not busy)

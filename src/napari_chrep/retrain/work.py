@@ -86,7 +86,7 @@ class Work:
     def _add(self, section: Section, in_use: Bundle) -> ModelComparison:
         self._begin("the section's spots", 1, 1)
         with_section(
-            in_use, section, self._look(in_use, section), self._encoder(in_use), self.space.result(self.job)
+            in_use, section, self._encode(in_use, section), self._encoder(in_use), self.space.result(self.job)
         )
         return ModelComparison(rows=(), how=ADDED)
 
@@ -97,17 +97,17 @@ class Work:
         def fit(part: Cohort, held_out: str) -> Bundle:
             number = [" and ".join(group) for group in groups].index(held_out) + 1
             self._begin(f"without {held_out}", number, total)
-            return self._made(part, in_use, self.space.folds / f"fold{number}.chrep", trial=True)
+            return self._train_or_load(part, in_use, self.space.folds / f"fold{number}.chrep", trial=True)
 
-        comparison = compare(in_use, cohort, fit, self._look, folds=self.job.groups)
+        comparison = compare(in_use, cohort, fit, self._encode, folds=self.job.groups)
         self._begin("new model", total, total)
-        self._made(cohort, in_use, self.space.result(self.job), trial=False)
-        self._clock.keep(
+        self._train_or_load(cohort, in_use, self.space.result(self.job), trial=False)
+        self._clock.save_rates(
             effort_of(self.job, cohort, in_use.card), self.job.preset, self.job.encoder_of(in_use.card)
         )
         return comparison
 
-    def _made(self, cohort: Cohort, in_use: Bundle, out: Path, *, trial: bool) -> Bundle:
+    def _train_or_load(self, cohort: Cohort, in_use: Bundle, out: Path, *, trial: bool) -> Bundle:
         """Train a bundle according to the job's preset, or load it if it already exists."""
         from chrep_model import pipeline
 
@@ -116,7 +116,7 @@ class Work:
             return load_bundle(out)
         how: dict[str, Any] = {"progress": self.progress, "device": self.job.device}
         if self.job.preset == "calibrate":
-            features = {s.name: self._look(in_use, s) for s in cohort}
+            features = {s.name: self._encode(in_use, s) for s in cohort}
             return pipeline.calibrate(in_use, cohort, out, features=features, **how)
         settings = train_settings(self.job, in_use, self.space)
         resume = pipeline.partial_training(out).exists()
@@ -125,8 +125,8 @@ class Work:
             cache = self.space.folder / "cache" if trial else self.cache
             self._clock.is_whole &= not resume
             return pipeline.train(cohort, settings, out, cache=cache, resume=resume, **how)
-        encoder = self._opened(settings)
-        features = {s.name: self._seen(encoder, settings.context_um, s) for s in cohort}
+        encoder = self._open_encoder(settings)
+        features = {s.name: self._spot_features(encoder, settings.context_um, s) for s in cohort}
         self._clock.is_whole &= not resume
         return pipeline.train(cohort, settings, out, resume=resume, features=features, **how)
 
@@ -134,10 +134,10 @@ class Work:
         self._stage = what
         self.tell(StageBegun(number=number, of=of, what=what))
 
-    def _look(self, bundle: Bundle, section: Section) -> npt.NDArray[np.float32]:
-        return self._seen(self._encoder(bundle), bundle.context_um, section)
+    def _encode(self, bundle: Bundle, section: Section) -> npt.NDArray[np.float32]:
+        return self._spot_features(self._encoder(bundle), bundle.context_um, section)
 
-    def _seen(
+    def _spot_features(
         self, encoder: Encoder, context_um: tuple[float, ...], section: Section
     ) -> npt.NDArray[np.float32]:
         """Return the features of a section's spots, which are computed only once."""
@@ -159,7 +159,7 @@ class Work:
             known[bundle.card.encoder_id] = bundle.encoder(choose_device(self.job.device))
         return known[bundle.card.encoder_id]
 
-    def _opened(self, settings: TrainSettings) -> Encoder:
+    def _open_encoder(self, settings: TrainSettings) -> Encoder:
         from chrep_model.device import choose_device
 
         encoder = settings.open(choose_device(self.job.device))
@@ -172,7 +172,7 @@ class Work:
         self.tell(Curve(stage=self._stage, **vars(epoch)))
 
     def _on_advance(self, done: int, total: int, what: str) -> None:
-        if self._clock.saw(done, what) or done >= total:
+        if self._clock.record(done, what) or done >= total:
             self.tell(Tiles(done=done, total=total, what=what))
 
 
@@ -210,26 +210,26 @@ class _Clock:
 
     def __init__(self) -> None:
         self.is_whole = True  # False if results of an interrupted job were reused
-        self._start = self._told = self._last = time.monotonic()
+        self._start = self._reported = self._last = time.monotonic()
         self._at: tuple[str, int] = ("", 0)
         self._tiles, self._tiles_s = 0, 0.0
 
-    def saw(self, done: int, what: str) -> bool:
+    def record(self, done: int, what: str) -> bool:
         """Record progress; return whether it is time to report it."""
         now, (former, before) = time.monotonic(), self._at
         if what == former and done > before and what.startswith("tiles of"):
             self._tiles += done - before
             self._tiles_s += now - self._last
         self._at, self._last = (what, done), now
-        if now - self._told < TELL_EVERY_S:
+        if now - self._reported < TELL_EVERY_S:
             return False
-        self._told = now
+        self._reported = now
         return True
 
-    def keep(self, effort: Effort, preset: str, encoder: str) -> None:
+    def save_rates(self, effort: Effort, preset: str, encoder: str) -> None:
         """Store the measured rates on this machine."""
         seconds = time.monotonic() - self._start - self._tiles_s if self.is_whole else 0.0
-        Rates.load().learned(
+        Rates.load().updated(
             effort, preset=preset, encoder=encoder, tiles=self._tiles, tiles_s=self._tiles_s, fits_s=seconds
         ).save()
 
