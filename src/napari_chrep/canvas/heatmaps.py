@@ -51,6 +51,7 @@ class HeatmapLayer:
     Attributes
     ----------
     layer : napari Image layer
+        The layer itself.
     about : str or None
         Gene or signature whose values the layer holds; None if they belong to an earlier prediction.
     title : str
@@ -132,7 +133,7 @@ class Heatmaps:
         return None if shown is None else shown.layer
 
     def values(self, kind: str) -> FloatMap | None:
-        """Return the map of the current gene or signature, (rows, cols); None if it is not computed yet.
+        """Return the current map of a kind, (rows, cols); None if it is not computed yet.
 
         Values are NaN outside the predicted tiles.
         """
@@ -169,6 +170,7 @@ class Heatmaps:
         return self._subject() is not None
 
     def _subject(self) -> MapSubject | None:
+        """Return what the maps show now; None if there is nothing to show."""
         session = self.session
         if session.prediction is None or session.gene is None:
             return None
@@ -204,6 +206,7 @@ class Heatmaps:
         self._refresh()
 
     def _remove(self, kinds: list[str]) -> None:
+        """Remove the layers of these kinds of map."""
         viewer = self._viewer()
         for kind in kinds:
             shown = self._shown.pop(kind, None)
@@ -211,6 +214,7 @@ class Heatmaps:
                 viewer.layers.remove(shown.layer)
 
     def _why_not(self, kind: str) -> str:
+        """Return why a kind of map is unavailable now; empty if it is available."""
         session = self.session
         return why_unavailable(kind, session.bundle, session.signature, session.second_gene)
 
@@ -247,6 +251,7 @@ class Heatmaps:
             shown.layer.refresh(highlight=False, extent=False)
 
     def _write(self, kind: str, values: FloatMap, limits: Limits, subject: MapSubject) -> None:
+        """Write new values, title and limits into the layer of a kind of map."""
         shown = self._shown[kind]
         layer = shown.layer
         other = shown.about != subject.of(kind)
@@ -293,6 +298,7 @@ class Heatmaps:
         self._writing = False
 
     def _add(self, viewer: Any, kind: str, values: FloatMap, limits: Limits, subject: MapSubject) -> None:
+        """Add a layer for a kind of map, and keep the selected layer selected."""
         layer = Image(
             values.copy(),
             name=subject.title(kind),
@@ -326,6 +332,7 @@ class Heatmaps:
         return max(places, default=len(viewer.layers) - 1) + 1
 
     def _placement(self) -> dict[str, tuple[float, float]]:
+        """Return scale and translation that put the tile grid onto the slide."""
         context = self.session.context
         if context is None:
             raise RuntimeError("a prediction without its prepared slide")

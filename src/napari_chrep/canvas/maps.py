@@ -272,6 +272,7 @@ class MapMaker:
         self._kept = {source: self._kept.get(source, none) for source in wanted}
 
     def _read_preview(self, preview: Preview, source: Source) -> FloatMap:
+        """Return a source's values for all tiles of a preview, from the cache if possible."""
         if source not in self._preview_values:
             self._preview_values[source] = _read(preview.prediction, source, slice(None))
         return self._preview_values[source]

@@ -60,6 +60,7 @@ class Clicks:
             viewer.mouse_drag_callbacks.remove(self._on_press)
 
     def _on_press(self, viewer: Any, event: Any) -> Iterator[None]:
+        """Emit `clicked` if the button is released where it was pressed; napari runs this generator."""
         active = viewer.layers.selection.active
         busy = active is not None and active.mode not in ("pan_zoom", "select")
         if event.button != 1 or event.modifiers or busy:
@@ -186,6 +187,7 @@ class Frame:
             viewer.layers.remove(layer)
 
     def _add(self, viewer: Any) -> Image:
+        """Add the layer of the frame, and keep the selected layer selected."""
         picture = np.full((FRAME_PX, FRAME_PX, 4), self._rgba, np.uint8)
         picture[FRAME_EDGE:-FRAME_EDGE, FRAME_EDGE:-FRAME_EDGE] = 0
         selected = viewer.layers.selection.active

@@ -72,6 +72,7 @@ class SlidePixels:
         return gone
 
     def _report(self, text: str) -> None:
+        """Store the reason and notify the user, the first time only."""
         with self._lock:
             known, self.trouble = bool(self.trouble), self.trouble or text
         if known:
@@ -87,6 +88,7 @@ def _emit_lost(shown: SlidePixels) -> None:
 
 
 def _hatching(row: int, col: int, height: int, width: int) -> RgbArray:
+    """Return a region of diagonal stripes, which join those of neighbouring regions."""
     rows, cols = np.ogrid[row : row + height, col : col + width]
     greys = np.array(_GREYS, np.uint8)[(rows + cols) // _STRIPE_PX % 2]
     return np.repeat(greys[..., None], 3, axis=-1)

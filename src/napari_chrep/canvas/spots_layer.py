@@ -208,6 +208,7 @@ class SpotsLayer:
             self.changed.emit()
 
     def _set_layer(self, layer: Points | None, *, own: bool = False) -> None:
+        """Use a layer for the spots, or none, and listen to its visibility."""
         if self._layer is not None:
             self._layer.events.visible.disconnect(self._update)
         self._layer, self._is_own, self._painted = layer, own, None

@@ -118,6 +118,7 @@ class Viewport:
             event.disconnect(self._on_moved)
 
     def _events(self) -> tuple[Any, ...]:
+        """Return napari's events that change the view."""
         viewer = self._viewer()
         if viewer is None:
             return ()

@@ -142,6 +142,7 @@ class GeneModel(RowModel):
         return [self._genes[i].name for i in self.rows]
 
     def _arrange(self) -> None:
+        """Filter and sort the rows."""
         self.beginResetModel()
         needle = self._needle
         rank = self._ranks(needle)
@@ -173,6 +174,7 @@ class GeneModel(RowModel):
         ]
 
     def _sort_key(self) -> Callable[[int], Any]:
+        """Return a function from index of a gene to its value in the sorted column."""
         if self._column == GENE:
             return self._upper.__getitem__
         if self._column == FAVOURITE:

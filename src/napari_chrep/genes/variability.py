@@ -92,6 +92,7 @@ class SpatialVariability:
             self._delay.start()
 
     def _drop(self, prediction: Prediction | None) -> None:
+        """Drop the results, because the prediction was replaced."""
         self._task.cancel()
         self._done_for = prediction, 0
         if self.moran:
@@ -99,6 +100,7 @@ class SpatialVariability:
             self.changed.emit()
 
     def _start(self) -> None:
+        """Start the computation for the current prediction."""
         prediction = self.session.prediction
         if prediction is None or not self._widgets:
             return

@@ -189,6 +189,7 @@ class GenesWidget(ViewerWidget):
         self.recent.setVisible(bool(names))
 
     def _select_current(self) -> None:
+        """Select the best match of the search text, or without a text the current gene."""
         names = self.table.names()
         if self.search.text().strip() and names:
             self.view.setCurrentIndex(self.table.index(0, GENE))
@@ -247,6 +248,7 @@ class GenesWidget(ViewerWidget):
         self.table.set_favourites(self.remembered.favourites)
 
     def _show(self, name: str) -> None:
+        """Show the maps of a gene, or the error if the model does not know it."""
         former = self.session.gene
         try:
             self.session.show_gene(name)
@@ -260,6 +262,7 @@ class GenesWidget(ViewerWidget):
         self.maps.bring_up_gene()
 
     def _blend(self, name: str) -> None:
+        """Blend a gene with the current one."""
         self.session.set_second_gene(name)
         self.maps.bring_up(*BLEND)
 

@@ -225,6 +225,7 @@ class NeighboursWidget(ScrollingWidget):
         self._ask_for_pictures(self.picked, listed)
 
     def _ask_for_pictures(self, picked: PickedTile, listed: tuple[Neighbour, ...]) -> None:
+        """Request the pictures of the picked tile, the pinned tile and the listed neighbours."""
         self._requested = {self._place(pick): None for pick in (picked, self.pinned) if pick is not None}
         for neighbour in listed:
             if neighbour.section in self.images:
@@ -312,6 +313,7 @@ class NeighboursWidget(ScrollingWidget):
         self._clear()
 
     def _unpin(self) -> None:
+        """Drop the pinned tile."""
         self.pinned = None
         self.pin_frame.remove()
         self._compare()
@@ -355,6 +357,7 @@ def _centre(picked: PickedTile) -> tuple[float, float]:
 
 
 def _stop_all(clicks: Clicks, pictures: Pictures, comparer: TaskRunner, _destroyed: Any = None) -> None:
+    """Stop listening to clicks, and drop all background work."""
     clicks.disconnect()
     pictures.stop()
     comparer.drop()

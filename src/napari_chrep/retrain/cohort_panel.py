@@ -134,6 +134,7 @@ class CohortPanel(QWidget):
         self._summarise()
 
     def _free_name(self, pair: Pair) -> str:
+        """Return a name for a pair that no other pair in the list has."""
         wanted = pair.name or slide_name(pair.slide)
         taken = {row.pair.name for row in self.table.pairs.rows}
         numbers = (f"{wanted} ({number})" for number in range(2, len(taken) + 3))

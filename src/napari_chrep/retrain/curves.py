@@ -80,6 +80,7 @@ class Curves(QWidget):
         column.addWidget(self._canvas)
 
     def _draw(self) -> None:
+        """Draw both plots anew."""
         if self._canvas is None:
             if not self.lines:
                 return
@@ -108,6 +109,7 @@ class Curves(QWidget):
         self._redraw_ms = max(_REDRAW_MS, int(10_000 * (time.perf_counter() - begun)))
 
     def _draw_legend(self, names: list[str], ink: str) -> None:
+        """Add a legend with the held-out sections, if they fit."""
         from matplotlib.lines import Line2D
 
         shown = [name for name in names if name != _NONE_HELD_OUT]
@@ -127,6 +129,7 @@ def held_out_of(part: str) -> str:
 
 
 def _reset_axes(axes: Any, ink: str) -> None:
+    """Empty the axes and set their style."""
     axes.clear()
     axes.set_facecolor("none")
     axes.tick_params(colors=ink, labelsize=7)

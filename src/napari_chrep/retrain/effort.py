@@ -149,6 +149,7 @@ def in_words(seconds: tuple[float, float], effort: Effort, tiles: int) -> str:
 
 
 def _parts(effort: Effort, tiles: int) -> Iterator[str]:
+    """Yield the parts of the work as text."""
     yield f"{tiles:,} tiles to encode" if tiles else "no tile to encode"
     if effort.tuned:
         yield f"{effort.tuned:,} tiles to train the encoder on"
@@ -159,6 +160,7 @@ def _parts(effort: Effort, tiles: int) -> Iterator[str]:
 
 
 def _span(low: float, high: float) -> str:
+    """Return a range of seconds as text, in a suitable unit."""
     for unit, length in (("h", 3600.0), ("min", 60.0)):
         if high >= 1.5 * length:
             least, most = max(1, round(low / length)), max(1, round(high / length))

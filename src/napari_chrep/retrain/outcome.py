@@ -107,6 +107,7 @@ def _cells(name: str, spots: int, old: Score | None, new: Score, tip: str) -> li
 
 
 def _how(comparison: ModelComparison) -> str:
+    """Return a text on how the scores were computed, and what the marks in the table mean."""
     genes = sorted({row.genes for row in comparison.rows})
     span = (
         f"{genes[0]:,}"

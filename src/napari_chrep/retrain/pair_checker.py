@@ -82,6 +82,7 @@ class PairChecker:
         self._tasks.drop()
 
     def _next(self) -> None:
+        """Start the next task in the queue, unless one is running."""
         if self._tasks.busy or not self._waiting:
             return
         job = self._waiting.popleft()

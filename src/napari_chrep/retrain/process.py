@@ -42,6 +42,7 @@ class ViewerInput:
         return True
 
     def _listen(self) -> None:
+        """Read stdin until it is closed, and set the event of each word."""
         # sys.stdin would not do: a thread that waits in it holds its lock when the interpreter ends.
         heard = b""
         with contextlib.suppress(OSError):

@@ -151,6 +151,7 @@ class Retrainer:
             self._set_state(self.state, "Back to the former model; the new one stays on disk.")
 
     def _launch(self, space: Workspace, job: RetrainRequest) -> None:
+        """Lock the workspace, and start the child process for its job."""
         lock = QLockFile(str(space.folder / "lock"))
         lock.setStaleLockTime(0)  # stale only if its process has ended, however old it is
         if not lock.tryLock(0):
@@ -175,6 +176,7 @@ class Retrainer:
         self._set_state("running", "Starting…")
 
     def _send(self, word: str) -> None:
+        """Send a word to the child process."""
         if self._process is not None:
             self._process.write(f"{word}\n".encode())
 
@@ -235,6 +237,7 @@ class Retrainer:
             self._set_state("idle", f"{why} Everything is as it was.")
 
     def _show_outcome(self) -> None:
+        """Load the comparison of a finished job, and wait for a decision."""
         assert self.space is not None  # noqa: S101  (set when the job started)
         try:
             self.comparison = self.space.read_comparison()
@@ -244,6 +247,7 @@ class Retrainer:
         self._set_state("outcome", "Done. The model in use is as before until you say otherwise.")
 
     def _move_result(self, place: Path, then: Callable[[Path], None]) -> None:
+        """Move the new model to its final path in the background, then call `then` with the path."""
         if self.state != "outcome" or self.space is None or self.job is None:
             return
         new, space = self.space.result(self.job), self.space
@@ -263,6 +267,7 @@ class Retrainer:
         self._set_state("outcome", in_words(error))
 
     def _load_result(self, place: Path) -> None:
+        """Load the new model as the model in use."""
         viewer = self._viewer()
         if viewer is None:
             return
@@ -272,6 +277,7 @@ class Retrainer:
         self._set_state("idle", f"The new model is in use: {place}. The former one stays on disk.")
 
     def _delete_workspace(self) -> None:
+        """Forget the job and delete its folder."""
         space = self.space
         self._reset_job()
         if space is not None:
@@ -282,6 +288,7 @@ class Retrainer:
         self._tasks.run(lambda _task: shutil.rmtree(space.folder, ignore_errors=True), beside=True)
 
     def _reset_job(self) -> None:
+        """Forget the job; its folder is not touched."""
         self.space = self.job = self.comparison = self.stage = None
         remember_retraining_folder(None)
 
@@ -327,6 +334,7 @@ def _move(new: Path, place: Path, space: Workspace) -> Path:
 
 
 def _in_words(stage: StageBegun | None, message: Message) -> str:
+    """Return the status text for a message of the child process."""
     if stage is None:
         return message.text if isinstance(message, StatusLine) else ""
     model = "The new model" if stage.number == stage.of else f"For the comparison, {stage.what}"
@@ -335,5 +343,6 @@ def _in_words(stage: StageBegun | None, message: Message) -> str:
 
 
 def _last_line(errors: bytes) -> str:
+    """Return the last line of an error output that is not blank."""
     lines = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
     return lines[-1].strip() if lines else ""

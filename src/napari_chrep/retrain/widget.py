@@ -144,6 +144,7 @@ class RetrainWidget(ScrollingWidget):
         return None if job is None else (job, bundle)
 
     def _estimate(self) -> None:
+        """Request an estimate of the time that the job will take."""
         cohort = self.cohort.cohort
         if self._missing() or cohort is None:
             return
@@ -171,6 +172,7 @@ class RetrainWidget(ScrollingWidget):
             self._begin(found[0], measured)
 
     def _begin(self, job: RetrainRequest, cohort: Cohort | Manifest) -> None:
+        """Start a job, or show the error if it cannot start."""
         self.curves.clear()
         try:
             self.retrainer.start(job, cohort)

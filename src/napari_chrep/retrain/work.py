@@ -84,6 +84,7 @@ class Work:
         write_text(self.space.comparison_file, comparison.model_dump_json(indent=1))
 
     def _add(self, section: Section, in_use: Bundle) -> ModelComparison:
+        """Add a section's spots to the gallery of the model in use; nothing is compared."""
         self._begin("the section's spots", 1, 1)
         with_section(
             in_use, section, self._encode(in_use, section), self._encoder(in_use), self.space.result(self.job)
@@ -91,6 +92,7 @@ class Work:
         return ModelComparison(rows=(), how=ADDED)
 
     def _retrain(self, cohort: Cohort, in_use: Bundle) -> ModelComparison:
+        """Train the models for the comparison and the new model."""
         groups = held_out_groups(cohort, in_use.card, self.job.groups)
         total = len(groups) + 1
 
@@ -131,10 +133,12 @@ class Work:
         return pipeline.train(cohort, settings, out, resume=resume, features=features, **how)
 
     def _begin(self, what: str, number: int, of: int) -> None:
+        """Report that the training of a model begins."""
         self._stage = what
         self.tell(StageBegun(number=number, of=of, what=what))
 
     def _encode(self, bundle: Bundle, section: Section) -> npt.NDArray[np.float32]:
+        """Return the features of a section's spots from the encoder of a bundle."""
         return self._spot_features(self._encoder(bundle), bundle.context_um, section)
 
     def _spot_features(
@@ -152,6 +156,7 @@ class Work:
         return self._features[key]
 
     def _encoder(self, bundle: Bundle) -> Encoder:
+        """Return the encoder of a bundle, opened only once."""
         from chrep_model.device import choose_device
 
         known = self._encoders
@@ -160,6 +165,7 @@ class Work:
         return known[bundle.card.encoder_id]
 
     def _open_encoder(self, settings: TrainSettings) -> Encoder:
+        """Return the encoder that the settings name, opened only once."""
         from chrep_model.device import choose_device
 
         encoder = settings.open(choose_device(self.job.device))
@@ -235,6 +241,7 @@ class _Clock:
 
 
 def _leave_a_core() -> None:
+    """Use one core less than there are, so that the viewer stays responsive."""
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
