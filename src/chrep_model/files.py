@@ -40,7 +40,7 @@ def write_atomically(
     target : Path
         A file, or a folder (of a zarr store). A file never replaces a folder, nor a folder a file.
     error, what, remedy
-        Class and words of the error, see `unwritable_told`.
+        Class and words of the error, see `unwritable_as_error`.
     about : Path, optional
         The path that the error names; `target` unless given.
     once : bool
@@ -52,7 +52,7 @@ def write_atomically(
         The disk is full, or the folder cannot be written; nothing is left behind, an older target stays.
     """
     part = _beside(target, "partial")
-    with unwritable_told(about or target, error, what, remedy):
+    with unwritable_as_error(about or target, error, what, remedy):
         try:
             yield part
             sync(part)
@@ -83,14 +83,14 @@ def make_writable(
     ChrepError
         It cannot be made, or nothing can be written in it.
     """
-    with unwritable_told(about or folder, error, what, remedy):
+    with unwritable_as_error(about or folder, error, what, remedy):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
 
 
 @contextmanager
-def unwritable_told(
+def unwritable_as_error(
     path: Path, error: type[ChrepError] = PredictionError, what: str = _WHAT, remedy: str = _REMEDY
 ) -> Iterator[None]:
     """Turn an error of the operating system while writing into one for the user.

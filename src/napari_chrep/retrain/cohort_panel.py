@@ -56,7 +56,7 @@ class CohortPanel(QWidget):
         self.session, self.checker = kept_for(viewer, Session), PairChecker()
         self.dialog: QFileDialog | None = None
         self._name = "cohort"
-        self._left: tuple[str, ...] = ()  # why what was added last belongs to no pair
+        self._unpaired: tuple[str, ...] = ()  # why what was added last belongs to no pair
         self._build()
         self.setAcceptDrops(True)
         connections = Connections(self)
@@ -119,9 +119,9 @@ class CohortPanel(QWidget):
         new = [pair for pair in found.pairs if pair.counts.absolute() not in known]
         if new and not known:
             self._name = new[0].counts.parent.name
-        self._left = found.left
-        if not found.pairs and not found.left:
-            self._left = ("No pair of a slide and an h5ad was found there.",)
+        self._unpaired = found.unpaired
+        if not found.pairs and not found.unpaired:
+            self._unpaired = ("No pair of a slide and an h5ad was found there.",)
         for pair in new:
             named = replace(pair, name=self._free_name(pair))
             pairs.add(named)
@@ -166,17 +166,17 @@ class CohortPanel(QWidget):
             lines.append(f"{usable}." + (f" Reading {waiting} more…" if waiting else ""))
         elif self.checker.busy:
             lines.append("Looking for pairs…")
-        lines += self._left[:_NAMED]
-        if len(self._left) > _NAMED:
-            lines.append(f"… and {len(self._left) - _NAMED} more.")
+        lines += self._unpaired[:_NAMED]
+        if len(self._unpaired) > _NAMED:
+            lines.append(f"… and {len(self._unpaired) - _NAMED} more.")
         self.message.setText("\n".join([*lines, remark]).strip())
-        self.message.setToolTip("\n".join(self._left))
+        self.message.setToolTip("\n".join(self._unpaired))
 
     def _on_remove(self) -> None:
         places = self.table.chosen
         for place in places:
             self.checker.forget(self.table.pairs.rows[place].pair)
-        self._left = ()
+        self._unpaired = ()
         self.table.pairs.remove(places)
 
     def _on_from_slides(self) -> None:
@@ -186,7 +186,7 @@ class CohortPanel(QWidget):
         if paths:
             self.add(list(dict.fromkeys(paths)))
         else:
-            self._left = ("No slide is open in this window.",)
+            self._unpaired = ("No slide is open in this window.",)
             self._say()
 
     # Dialogs are not waited for: the viewer goes on meanwhile.
