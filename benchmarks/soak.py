@@ -1,11 +1,11 @@
-"""Whether memory grows while one looks around: 500 pans of a followed view and 200 genes.
+"""Measure the growth of memory over 500 pans of a followed view and 200 changes of the gene.
 
     python benchmarks/soak.py [--bundle BUNDLE] [--pans 500] [--genes 200] [-o soak.json]
 
-The view goes round a closed path on a JPEG pyramid of the sample tissue and is predicted wherever it stands
-still. After a lap every place is predicted and its pixels are in napari's cache, which is kept small here;
-from then on nothing should be added. Printed: the resident memory on the way, and how much it grew after
-the laps of warming up. Needs a display, as under ``xvfb-run -a -s "-screen 0 1600x1000x24"``.
+The view moves along a closed path on a JPEG pyramid of the sample tissue, and is predicted wherever it stops.
+After one lap all places are predicted and their pixels are in napari's cache, which is kept small here; from
+then on memory should not grow. The resident memory during the run is printed, and its growth after the laps
+for warming up. Needs a display, as under ``xvfb-run -a -s "-screen 0 1600x1000x24"``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GROWTH_MB = 50.0
 
 
 def resident_mb() -> float:
-    """Memory of this process, in MB, with nothing left to collect."""
+    """Return the memory of this process in MB, after garbage collection."""
     gc.collect()
     return float(psutil.Process().memory_info().rss) / 1e6
 

@@ -1,4 +1,4 @@
-"""A window that lives while a benchmark waits for it."""
+"""Functions that let a window process its events while a benchmark waits."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from napari_chrep.background.prediction_engine import PredictionEngine
 
 T = TypeVar("T")
 
-_test: Any = QTest  # whose types say that its functions belong to an instance
+_test: Any = QTest  # its type stubs wrongly declare its functions as methods of instances
 
 
 def live(ms: int) -> None:
-    """Let the window live for so long."""
+    """Process the window's events for some milliseconds."""
     _test.qWait(ms)
 
 
 def until(done: Callable[[], bool]) -> float:
-    """Let the window live until it is done; give the seconds."""
+    """Process the window's events until a condition holds, and return the seconds."""
     started = time.perf_counter()
     while not done():
         live(1)
@@ -29,12 +29,12 @@ def until(done: Callable[[], bool]) -> float:
 
 
 def settle(engine: PredictionEngine, ms: int = 100) -> None:
-    """Let the window live for so long, and until nothing is under way."""
+    """Process the window's events for some milliseconds, and then until the engine is idle."""
     live(ms)
     until(lambda: engine.state == "idle")
 
 
 def there(thing: T | None) -> T:
-    """Give what has to be there by now."""
-    assert thing is not None  # noqa: S101  (a benchmark that went wrong)
+    """Return an object, and raise an error if it is None."""
+    assert thing is not None  # noqa: S101  (None means that the benchmark failed)
     return thing

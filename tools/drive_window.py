@@ -56,7 +56,7 @@ class WindowDriver:
         self.viewer = viewer
 
     def click(self, widget: QWidget, at: QPoint | None = None) -> None:
-        """Click on a widget, in its middle unless a place is given; on the box of a check box or radio button."""
+        """Click on a widget: on the box of a check box, or in the middle, unless a place is given."""
         if not widget.isVisible() or not widget.isEnabled():
             raise RuntimeError(f"nobody could click on {widget!r}")
         above = ancestor(widget, QScrollArea)
