@@ -196,7 +196,7 @@ def simulate(setting: Setting) -> Result:
     return Cluster(setting).run()
 
 
-def middle(setting: Setting, rounds: int) -> Result:
+def median_result(setting: Setting, rounds: int) -> Result:
     """Return the medians over several seeds."""
     found = [simulate(replace(setting, seed=setting.seed + i)) for i in range(rounds)]
     wall, tail, efficiency, deaths = (median(values) for values in zip(*found, strict=True))
@@ -231,7 +231,7 @@ def main(
                     n_slides, n_workers, rate, tiles, spread, open_s, write_s, load_s, slow, death=death,
                     part_tiles=part,
                 )  # fmt: skip
-                result = middle(setting, rounds)
+                result = median_result(setting, rounds)
                 cost = result.wall_h * n_workers * price
                 found.append(asdict(setting) | result._asdict() | {"cost": cost})
                 how = "whole" if part is None else "cut"

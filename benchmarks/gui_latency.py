@@ -34,7 +34,7 @@ from pyramids import sample_pyramid
 from qtpy.QtCore import QObject, Qt, QTimer
 from rich.console import Console
 from rich.table import Table
-from windows import live, settle, there
+from windows import not_none, process_events, wait_until_idle
 
 from chrep_model.geometry import Rect
 from napari_chrep.background.prediction_engine import PredictionEngine
@@ -76,7 +76,7 @@ class Gaps(QObject):
         self._pan.start()
         end = time.perf_counter() + seconds
         while time.perf_counter() < end and not until():
-            live(50)
+            process_events(50)
         self._ticks.stop()
         self._pan.stop()
         return self.ms
@@ -103,28 +103,28 @@ def measure(viewer: Any, bundle: Path, slide: Path, seconds: float) -> dict[str,
     viewer.reset_view()
     recorder, middle = path(viewer, layer, session.slide)
     recorder.record(LAP_S)  # decodes and caches the pixels of the path
-    tiles, mpp = 0, there(session.slide).require_mpp()
+    tiles, mpp = 0, not_none(session.slide).require_mpp()
     for again in range(MOST_ROUNDS):
         os.environ["CHREP_CACHE"] = tempfile.mkdtemp()  # an empty cache for each round
         session.set_mpp(mpp * (1 + 1e-6 * again))  # another scale: former predictions are dropped
         engine.load_bundle(bundle)
-        settle(engine)
+        wait_until_idle(engine)
         engine.predict(middle)
         gaps["first map"] += recorder.record(60, lambda: engine.state == "idle")
-        live(500)
+        process_events(500)
         gaps["idle"] += recorder.record(max(1.0, seconds - sum(gaps["idle"]) / 1000))
-        before = len(there(session.prediction))
+        before = len(not_none(session.prediction))
         engine.predict(None)
         left = seconds - sum(gaps["predicting"]) / 1000
         gaps["predicting"] += recorder.record(left, lambda: engine.state == "idle")
         gaps["after"] += recorder.record(AFTER_S)
-        tiles += len(there(session.prediction)) - before
+        tiles += len(not_none(session.prediction)) - before
         engine.cancel()
-        settle(engine)
+        wait_until_idle(engine)
         if sum(gaps["predicting"]) >= 1000 * seconds:
             break
     viewer.layers.clear()
-    live(200)
+    process_events(200)
     return {"slide": slide.name, "tiles": tiles, **{phase: figures(ms) for phase, ms in gaps.items()}}
 
 

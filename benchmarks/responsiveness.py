@@ -32,7 +32,7 @@ import typer
 from pyramids import sample_pyramid
 from rich.console import Console
 from rich.table import Table
-from windows import live, settle, there, until
+from windows import not_none, process_events, wait_until, wait_until_idle
 
 from chrep_model.geometry import Rect
 from napari_chrep.background.prediction_engine import PredictionEngine
@@ -52,7 +52,7 @@ def holds_values(maps: Heatmaps) -> bool:
 
 def shows(maps: Heatmaps, gene: str) -> bool:
     """Return whether all maps show a gene."""
-    return all(there(maps.layer(kind)).name.startswith(gene) for kind in maps.variants)
+    return all(not_none(maps.layer(kind)).name.startswith(gene) for kind in maps.variants)
 
 
 def encoder_alone(predictor: Any, context: Any) -> float:
@@ -78,24 +78,24 @@ def first_maps(viewer: Any, bundle: Path, slide: Path, *, prepared: bool) -> lis
     for place in range(PLACES):
         os.environ["CHREP_CACHE"] = tempfile.mkdtemp()
         engine.load_bundle(bundle)
-        settle(engine)
+        wait_until_idle(engine)
         (layer,) = viewer.open(slide, plugin="napari-chrep")
         session.set_slide_layer(layer)
         if prepared:
             engine.prepare_slide()
         else:
             engine.cancel()
-        settle(engine)
+        wait_until_idle(engine)
         side = 3000 / MPP  # a view of 3 mm
-        rows, cols = there(session.slide).shape
+        rows, cols = not_none(session.slide).shape
         engine.predict(Rect((place + 0.5) * (cols - side) / PLACES, (rows - side) / 2, side, side))
-        seconds.append(until(lambda: holds_values(maps)))
+        seconds.append(wait_until(lambda: holds_values(maps)))
         engine.cancel()
-        settle(engine)
+        wait_until_idle(engine)
         batch = encoder_alone(session.predictor, session.context)
         print(f"{'prepared' if prepared else 'new'} slide: {seconds[-1]:.2f} s, batch {batch:.3f} s")
         viewer.layers.clear()
-        live(200)
+        process_events(200)
         seconds[-1] /= BATCHES * batch
     return seconds
 
@@ -106,22 +106,22 @@ def switches(viewer: Any, bundle: Path, slide: Path) -> dict[str, float]:
     session = kept_for(viewer, Session)
     os.environ["CHREP_CACHE"] = tempfile.mkdtemp()
     engine.load_bundle(bundle)
-    settle(engine)
+    wait_until_idle(engine)
     (layer,) = viewer.open(slide, plugin="napari-chrep")
     session.set_slide_layer(layer)
     engine.prepare_slide()
-    settle(engine)
+    wait_until_idle(engine)
     started = time.perf_counter()
     engine.predict(None)
-    settle(engine)
+    wait_until_idle(engine)
     run = time.perf_counter() - started
     seconds = []
-    for gene in there(session.bundle).genes[1 : 1 + 2 * PLACES]:
+    for gene in not_none(session.bundle).genes[1 : 1 + 2 * PLACES]:
         started = time.perf_counter()
         session.show_gene(gene)
-        until(partial(shows, maps, gene))
+        wait_until(partial(shows, maps, gene))
         seconds.append(time.perf_counter() - started)
-    return {"tiles": len(there(session.prediction)), "run_s": run, "switch_s": float(np.median(seconds)),
+    return {"tiles": len(not_none(session.prediction)), "run_s": run, "switch_s": float(np.median(seconds)),
             "slowest_switch_s": max(seconds), "share": float(np.median(seconds)) / run}  # fmt: skip
 
 

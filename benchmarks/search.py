@@ -69,7 +69,7 @@ def _memory_kb(name: str) -> int:
     return int(STATUS.read_text().split(f"{name}:")[1].split()[0])
 
 
-def made_up(rng: np.random.Generator, n: int, on_sheet: bool) -> NDArray[np.float32]:
+def random_rows(rng: np.random.Generator, n: int, on_sheet: bool) -> NDArray[np.float32]:
     """Draw random rows (n, DIM) of unit length."""
     if not on_sheet:
         return unit_rows(rng.standard_normal((n, DIM), np.float32))
@@ -82,7 +82,7 @@ def made_up(rng: np.random.Generator, n: int, on_sheet: bool) -> NDArray[np.floa
 def gallery(size: int, on_disk: bool, on_sheet: bool) -> NDArray[np.float32]:
     """Draw the random rows of a gallery, in memory or mapped to a temporary file."""
     rng = np.random.default_rng(0)
-    pieces = (made_up(rng, part.stop - part.start, on_sheet) for part in slices(size, PART))
+    pieces = (random_rows(rng, part.stop - part.start, on_sheet) for part in slices(size, PART))
     if not on_disk:
         return np.concatenate(list(pieces))
     with TemporaryFile() as file:
@@ -94,7 +94,7 @@ def gallery(size: int, on_disk: bool, on_sheet: bool) -> NDArray[np.float32]:
 def measure(size: int, count: int, rounds: int, on_disk: bool, indexed: bool) -> dict[str, float | None]:
     """Time all available variants of the search alternately, and compare their results."""
     rows = gallery(size, on_disk, indexed)
-    queries = made_up(np.random.default_rng(1), count, indexed)
+    queries = random_rows(np.random.default_rng(1), count, indexed)
     ways: dict[str, Callable[[], Any]] = {"cpu_ms": lambda: nearest(queries, rows, K)}
     if torch.cuda.is_available():
         ways["gpu_ms"] = lambda: nearest(queries, rows, K, device="cuda")

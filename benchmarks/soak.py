@@ -25,7 +25,7 @@ from napari.utils import resize_dask_cache
 from pyramids import sample_pyramid
 from rich.console import Console
 from rich.table import Table
-from windows import settle, there
+from windows import not_none, wait_until_idle
 
 from napari_chrep.background.prediction_engine import PredictionEngine
 from napari_chrep.state.session import Session
@@ -59,11 +59,11 @@ def main(
     session, engine = kept_for(viewer, Session), kept_for(viewer, PredictionEngine)
 
     engine.load_bundle(bundle)
-    settle(engine)
+    wait_until_idle(engine)
     with tempfile.TemporaryDirectory() as folder:
         slide = sample_pyramid(Path(folder), SIDE)
         (layer,) = viewer.open(slide, plugin="napari-chrep")
-        settle(engine)
+        wait_until_idle(engine)
         middle = float(layer.extent.world.mean(axis=0)[-1])
         viewer.scene.camera.zoom = 0.5
         explorer.run.follow.setChecked(True)
@@ -74,16 +74,16 @@ def main(
                 middle + 2000 * math.sin(angle), middle + 2000 * math.cos(angle)
             )  # fmt: skip
             # A view is only followed once it stands still.
-            settle(engine, 300 if pan < WARM * STOPS else 30)
+            wait_until_idle(engine, 300 if pan < WARM * STOPS else 30)
             if (pan + 1) % max(1, pans // 10) == 0:
                 seen.append((f"{pan + 1} pans", resident_mb()))
         for number in range(genes):
-            known = there(session.bundle).genes
+            known = not_none(session.bundle).genes
             session.show_gene(known[number % len(known)])
-            settle(engine, 20)
+            wait_until_idle(engine, 20)
             if (number + 1) % max(1, genes // 4) == 0:
                 seen.append((f"{number + 1} genes", resident_mb()))
-        tiles = len(there(session.prediction))
+        tiles = len(not_none(session.prediction))
         viewer.close()
     grown = seen[-1][1] - seen[0][1]
     table = Table("after", "resident MB")

@@ -134,7 +134,7 @@ class PredictionEngine:
     def follow_view(self, view: Rect | None, *, budget: int | None = None) -> None:
         """Predict the tiles in view once the view is at rest; to be called whenever it moves.
 
-        A run for an earlier view goes on: it drops tiles that are out of view, and adds new ones.
+        A run for an earlier view continues: it drops tiles that are out of view, and adds new ones.
 
         Parameters
         ----------
@@ -337,7 +337,7 @@ class PredictionEngine:
             self.over_budget.emit(schedule.left_out)
 
     def _on_slide_changed(self) -> None:
-        """Stop work on the former slide; the opening of a bundle goes on, because it serves any slide."""
+        """Stop work on the former slide; the opening of a bundle continues, because it serves any slide."""
         self._view = None
         if self.state == "loading":
             if self._pending in (self._predict_now, self._follow_now):

@@ -60,7 +60,7 @@ def advice(
         text = "The file does not say its µm per pixel, and the model needs it: type it in here, once."
         found.append(Advice("Scale unknown", text))
     elif slide is not None and slide.mpp is not None and bundle is not None:
-        found += _of_scale(slide.mpp.value, bundle)
+        found += _scale_warnings(slide.mpp.value, bundle)
     if prediction is not None and len(prediction) >= ENOUGH_TILES and prediction.is_unlike:
         share = 100 * (prediction.unlike_share() or 0.0)
         text = (
@@ -77,7 +77,7 @@ def is_too_coarse(mpp: float, bundle: Bundle) -> bool:
     return mpp > bundle.spec.mpp * MAX_UPSAMPLING
 
 
-def _of_scale(mpp: float, bundle: Bundle) -> list[Advice]:
+def _scale_warnings(mpp: float, bundle: Bundle) -> list[Advice]:
     """Compare a slide's scale with that of the model's tiles and of its training slides."""
     if is_too_coarse(mpp, bundle):
         text = (

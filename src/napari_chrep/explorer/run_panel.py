@@ -24,7 +24,7 @@ from napari_chrep.ui.parts import Connections, heading, note, sentence
 
 VIEW_SHORTCUT = "Ctrl+Return"
 TISSUE_SHORTCUT = "Ctrl+Shift+Return"
-#: Delay of the progress after the tiles, in milliseconds: the window draws each in a frame of its own.
+#: Delay of the progress after the tiles, in milliseconds: the window draws them in separate frames.
 PROGRESS_DELAY_MS = 140
 LOADING, PREPARING, READY = "Loading the model…", "Preparing the slide", "Ready."
 

@@ -27,7 +27,7 @@ def set_up(
     slide, bundle : Path, optional
         Paths of a slide and of a trained model.
     gene : str, optional
-        The gene to show first, if the model knows it.
+        The gene to show first, if the model contains it.
 
     Returns
     -------

@@ -183,7 +183,7 @@ class Session:
         self.prediction_changed.emit()
 
     def reopen(self, layer: Image | None, context: SlideContext, prediction: Prediction) -> None:
-        """Show a prediction that was read from a file, on the layer of its slide if that is there."""
+        """Show a prediction that was read from a file, on the layer of its slide if there is one."""
         self.set_slide_layer(layer)
         self.set_bundle(prediction.bundle)
         self.context, self.prediction = context, prediction
