@@ -1,9 +1,9 @@
-"""Take the parts out of literal CHRep one at a time, on real sections, beside what its paper prints.
+"""Remove the parts of literal CHRep one at a time, on real sections, and compare with its paper.
 
     python benchmarks/ablation.py COHORT [--encoder NAME --weights FILE] [--seeds 3] [--json FILE]
 
-Everything else stays the same: features, folds, genes, settings, seeds. The published figures are those of
-other cohorts and a network trained end to end; only the direction of a difference can be compared.
+Features, folds, genes, settings and seeds stay the same. The published figures are from other cohorts and a
+network trained end to end, so only the direction of a difference can be compared.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PUBLISHED = {
     "full, own section in the gallery": "what the paper describes",
     "regression head (thrown away)": "not printed",
 }
-"""PCC(ACG) as printed in tables II and III."""
+"""PCC(ACG) as printed in tables II and III of the paper, by variant."""
 
 LOSSES = {
     "full": {},
@@ -64,7 +64,7 @@ Prediction = NDArray[np.float32]
 def predictions(
     table: SpotTable, x: Prediction, s: ChrepSettings, seed: int
 ) -> Iterator[tuple[str, Prediction]]:
-    """Every ablated variant's standardised expression (n, genes) for features `x` (n, d)."""
+    """Yield each variant's standardised prediction (n, genes) for features `x` (n, d)."""
     for name, losses in LOSSES.items():
         phase1 = fit_phase1(table, s.phase1.model_copy(update=losses), seed)
         if name != "full":
@@ -91,7 +91,7 @@ def second_phase(
     estimate: bool = True,
     rho: float | None = None,
 ) -> Prediction:
-    """Estimate plus correction; without the estimate, what the same corrector says alone."""
+    """Return estimate plus correction; without `estimate`, the output of the corrector alone."""
     gallery = gallery_of(table, unit_rows(phase1.feature(table.features)))
     z = unit_rows(phase1.feature(x))
     near = gallery.search(gallery.z, s.k, exclude=s.exclude, section=table.section, patient=table.patient)
@@ -116,7 +116,7 @@ def second_phase(
 
 
 def ablate(fold: Fold, s: ChrepSettings, seeds: int) -> Iterator[dict[str, str | float]]:
-    """Score every variant on a fold's test section."""
+    """Yield the scores of each variant on a fold's test section."""
     panel = GenePanel.fit(fold.train, DEFAULT_GENES)
     scale = FeatureScale.fit(np.concatenate([fold.features[t.name] for t in fold.train]))
     table = spot_table(fold.train, fold.features, panel, scale)

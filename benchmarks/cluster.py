@@ -1,11 +1,11 @@
-"""A LocalCluster of processes against one process: the same slides, tiles and model.
+"""Compare the speed of a LocalCluster of processes with that of one process, on the same slides and model.
 
     python benchmarks/cluster.py [--slides 8] [--side 6000] [--processes 2] [--rounds 3] [-o cluster.json]
 
 Slides are JPEG pyramids made of the sample tissue, every other one of half the side; the model is the sample
-bundle. Both sides write h5ad files, start from an empty store of embeddings, and run with one thread per
-process, as the workers of distributed do. They run in turn; the first round, in which models are loaded, is
-told apart, of the others the medians. What was written is compared.
+bundle. Both variants write h5ad files, start from an empty store of embeddings, and run with one thread per
+process, as the workers of distributed do. They run alternately. The first round, in which models are loaded,
+is printed separately; of the others the medians are printed. The written files are compared.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ BUNDLE = SAMPLE.parent / "SYNTHETIC_demo.chrep"
 
 
 def make_slides(folder: Path, count: int, side: int) -> list[Path]:
-    """Write slides of slightly different sizes, so that each has a content of its own."""
+    """Write slides of slightly different sizes, so that their contents differ."""
     return [sample_pyramid(folder, (side if i % 2 == 0 else side // 2) + i) for i in range(count)]
 
 
 class Bench:
-    """The same slides both ways, each time into an empty folder with an empty store."""
+    """Runs of both variants on the same slides, each into an empty folder with an empty store."""
 
     def __init__(self, slides: list[Path], folder: Path) -> None:
         self.slides, self.folder, self.bundle = slides, folder, load_bundle(BUNDLE)
         self.predictor: Any = None
 
     def begin(self, name: str) -> tuple[BatchSettings, dict[Path, Path]]:
-        """Return the settings of a run into an empty folder, and the file of each slide's prediction."""
+        """Create an empty folder; return the settings of a run and the output file of each slide."""
         out = self.folder / name
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
@@ -62,7 +62,7 @@ class Bench:
         return job, {slide: out / f"{slide.stem}.h5ad" for slide in self.slides}
 
     def single(self) -> list[SlideOutcome]:
-        """Predict slides in turn; the model is loaded the first time."""
+        """Predict the slides one after the other; the model is loaded in the first run."""
         job, targets = self.begin("single")
         if self.predictor is None:
             self.predictor = load(job, self.bundle)
@@ -70,12 +70,12 @@ class Bench:
         return [attempt(job, self.predictor, *pair, one_line) for pair in targets.items()]
 
     def cluster(self, address: str) -> list[SlideOutcome]:
-        """Predict on a running cluster."""
+        """Predict the slides on a running cluster."""
         job, targets = self.begin("cluster")
         return list(dict(predict_slides(address, job, targets, one_line)).values())
 
     def largest_difference(self) -> float:
-        """Between what the two sides wrote."""
+        """Return the largest difference between the files of the two variants."""
         apart = []
         for slide in self.slides:
             one, other = (
@@ -87,14 +87,14 @@ class Bench:
 
 
 def timed(work: Callable[[], list[SlideOutcome]]) -> tuple[float, int]:
-    """Seconds of a run, and the tiles it predicted."""
+    """Return the seconds of a run, and the number of tiles that it predicted."""
     started = time.perf_counter()
     outcomes = work()
     return time.perf_counter() - started, sum(outcome.record.tiles or 0 for outcome in outcomes)
 
 
 def measure(bench: Bench, client: Client, rounds: int) -> dict[str, Any]:
-    """Run both sides in turn."""
+    """Run both variants alternately, and return their speeds."""
     address = client.scheduler_info()["address"]
     work = {"single": bench.single, "cluster": lambda: bench.cluster(address)}
     seconds: dict[str, list[float]] = {key: [] for key in work}

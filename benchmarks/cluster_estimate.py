@@ -1,13 +1,13 @@
-"""How long a cluster takes over many slides, and what it costs: the scheduler's work simulated.
+"""Estimate the time and cost of predicting many slides on a cluster, by a simulation of its scheduler.
 
     python benchmarks/cluster_estimate.py --slides 1000 --workers 32 [--rate 30] [--tiles 4000] [--price 0.05]
         [--slow 0.05] [--death 0.01] [--rounds 5] [-o cluster_estimate.json]
 
-The rates of one worker are given, as measured by benchmarks/cluster.py on the machine in question. Slides
-have log-normal numbers of tissue tiles. A worker that is free takes the next task, slides with most tiles
-first; a slide cut into parts is prepared, then encoded part by part, then predicted. Some workers are slower;
-workers die at a rate, start again and load the model anew, and what they had in hand is begun anew by the
-next one that is free. Not simulated: a file system that cannot keep up, waiting in a queue.
+The speed of one worker is an option; benchmarks/cluster.py measures it. Slides have log-normal numbers of
+tissue tiles. A free worker takes the next task, beginning with the largest slides; a slide cut into parts is
+prepared, then encoded part by part, then predicted. Some workers are slower. Workers die at a given rate,
+start again and load the model again, and the next free worker repeats their task. A slow file system and
+waiting in a queue are not simulated.
 """
 
 from __future__ import annotations
@@ -28,28 +28,29 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Setting:
-    """What is simulated; seconds and rates are those of one worker of ordinary speed.
+    """Parameters of a simulation; seconds and rates are those of one worker of normal speed.
 
     Attributes
     ----------
     slides, workers
-        How many.
+        Number of slides and of workers.
     rate
         Tiles per second, from the slide to its embeddings.
     tiles, spread
         Median of the tissue tiles of a slide, and sigma of their logarithm.
     open_s, write_s, load_s
-        To open and prepare a slide, to predict from its embeddings and write, to start and load the model.
+        Seconds to open and prepare a slide; to predict it from its embeddings and write; to start a worker
+        and load the model.
     slow, slowness
-        Share of workers that are slower, and by which factor.
+        Share of slow workers, and the factor by which they are slower.
     death
         Deaths per worker and hour.
     restart_s
-        Until a worker that died is there again.
+        Seconds until a worker that died is restarted.
     part_tiles
-        A slide with more tiles is cut into parts of at most so many; None for never.
+        Largest number of tiles in one part; larger slides are cut. None for no cutting.
     seed
-        Of sizes, slow workers and deaths.
+        Seed of the sizes, slow workers and deaths.
     """
 
     slides: int
@@ -69,18 +70,18 @@ class Setting:
 
 
 class Result(NamedTuple):
-    """What came out.
+    """Result of a simulation.
 
     Attributes
     ----------
     wall_h
         Hours until all slides were done.
     tail_h
-        Hours of these from when the first worker had nothing left to do.
+        Last of these hours, in which at least one worker had nothing to do.
     efficiency
-        Work at ordinary speed as a share of what the workers could have done.
+        Work that was needed, as a share of the work that the workers could have done.
     deaths
-        How often a worker died.
+        Number of deaths of workers.
     """
 
     wall_h: float
@@ -90,7 +91,7 @@ class Result(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Seconds of work at ordinary speed; `cut` for the first look at a slide that is then cut."""
+    """Seconds of work on a slide at normal speed; `cut` for the preparation of a slide that is then cut."""
 
     slide: int
     seconds: float
@@ -98,7 +99,7 @@ class Task(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A worker comes to the end of a task, or to its own; without a task it has started."""
+    """End of a task or death of its worker; without a task, the start of a worker."""
 
     time: float
     worker: int
@@ -107,24 +108,24 @@ class Event(NamedTuple):
 
 
 def sizes(setting: Setting) -> list[int]:
-    """Tissue tiles of every slide, the largest first."""
+    """Draw the number of tissue tiles of each slide; return the largest first."""
     rng = np.random.default_rng([setting.seed, 0])
     drawn = rng.lognormal(math.log(setting.tiles), setting.spread, setting.slides)
     return sorted((max(1, round(tiles)) for tiles in drawn), reverse=True)
 
 
 def work(setting: Setting, tiles: int) -> float:
-    """Seconds of a slide that is not cut."""
+    """Return the seconds of work on a slide that is not cut."""
     return setting.open_s + tiles / setting.rate + setting.write_s
 
 
 class Cluster:
-    """Workers that take tasks in turn.
+    """Simulated workers, and the tasks that they take.
 
     Parameters
     ----------
     setting : Setting
-        What is simulated.
+        Parameters of the simulation.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -141,7 +142,7 @@ class Cluster:
         self.parts_left = [0] * setting.slides
 
     def run(self) -> Result:
-        """Work until every slide is done."""
+        """Simulate until all slides are done, and return the result."""
         setting = self.setting
         events = [Event(setting.load_s * pace, worker) for worker, pace in enumerate(self.pace)]
         heapq.heapify(events)
@@ -177,7 +178,7 @@ class Cluster:
         return Event(now + min(needed, alive), worker, task, died=alive < needed)
 
     def _follow(self, done: Task) -> list[Task]:
-        """Tasks that can start when another is done: the parts of a slide, and then its prediction."""
+        """Return the tasks that can start when another is done: the parts of a slide, or its prediction."""
         setting, slide = self.setting, done.slide
         if done.cut and setting.part_tiles is not None:
             count = -(-self.tiles[slide] // setting.part_tiles)
@@ -191,12 +192,12 @@ class Cluster:
 
 
 def simulate(setting: Setting) -> Result:
-    """Work through all slides once."""
+    """Simulate the prediction of all slides once."""
     return Cluster(setting).run()
 
 
-def middle(setting: Setting, rounds: int) -> Result:
-    """Medians over seeds."""
+def median_result(setting: Setting, rounds: int) -> Result:
+    """Return the medians over several seeds."""
     found = [simulate(replace(setting, seed=setting.seed + i)) for i in range(rounds)]
     wall, tail, efficiency, deaths = (median(values) for values in zip(*found, strict=True))
     return Result(wall, tail, efficiency, round(deaths))
@@ -230,7 +231,7 @@ def main(
                     n_slides, n_workers, rate, tiles, spread, open_s, write_s, load_s, slow, death=death,
                     part_tiles=part,
                 )  # fmt: skip
-                result = middle(setting, rounds)
+                result = median_result(setting, rounds)
                 cost = result.wall_h * n_workers * price
                 found.append(asdict(setting) | result._asdict() | {"cost": cost})
                 how = "whole" if part is None else "cut"

@@ -1,9 +1,9 @@
-"""What fine-tuning the encoder buys on real sections, how fast it is and how much memory it takes.
+"""Measure the gain by fine-tuning the encoder on real sections, and its speed and memory.
 
     python benchmarks/finetuning.py COHORT --encoder NAME --weights FILE [--device cuda --test C5 --epochs 10]
 
-Leaves each section out in turn (or the named ones): CHRep on the encoder as it is, and on the same encoder
-fine-tuned on the training sections. Nothing of the test section is looked at before it is predicted.
+Each section, or each named one, is held out in turn: CHRep is trained with the original encoder, and with the
+same encoder fine-tuned on the training sections. The test section is not read before it is predicted.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ METRICS = ("pcc_acg", "pcc_heg50", "mse")
 
 
 class Clock:
-    """Times the epochs of the encoder; the first one, which also reads the tiles, does not count."""
+    """Clock for the epochs of the encoder, without the first, which also reads the tiles."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     def __call__(self, epoch: Epoch) -> None:
-        """Note the end of an epoch."""
+        """Record and print the end of an epoch."""
         if "encoder" in epoch.part:
             self.ends.append(time.perf_counter())
             print(f"  epoch {epoch.number}: loss {epoch.loss:.3f}, held-out PCC {epoch.held_out or 0:.3f}")
 
     def seconds(self) -> float:
-        """Median of an epoch."""
+        """Return the median seconds of an epoch."""
         return float(np.median(np.diff(self.ends))) if len(self.ends) > 1 else float("nan")
 
 
 def scored(bundle: Bundle, test: Section, device: str) -> dict[tuple[str, str], float]:
-    """Figures of the regression head and of the calibrated prediction."""
+    """Return the scores of the raw and of the calibrated prediction of a section."""
     encoder = bundle.encoder(device)
     features = section_features((test,), encoder, bundle.context_um)[test.name]
     model = bundle.model
@@ -63,16 +63,18 @@ def scored(bundle: Bundle, test: Section, device: str) -> dict[tuple[str, str], 
 
 
 def peak_memory_gb(device: str) -> float:
-    """Of the GPU where there is one, else of the process."""
+    """Return the peak memory of the GPU if there is one, else of the process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def compare(cohort: Cohort, name: str, settings: TrainSettings, device: str) -> None:
-    """Print the figures of one test section."""
+    """Print the scores of one test section with both encoders, and the speed of fine-tuning."""
     train_on, clock = cohort.without((name,)), Clock()
-    spots = sum(len(s) for s in train_on.sections[:-1])  # the last one says when to stop
+    spots = sum(
+        len(s) for s in train_on.sections[:-1]
+    )  # without the last one, which is used for early stopping
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("frozen", "fine-tuned"):
             changes = {} if kind == "fine-tuned" else {"finetune": None}

@@ -1,16 +1,16 @@
-"""What a GPU makes of it: images per second against its matrix rate, tiles from a slide, search.
+"""Measure encoding, reading of slides and search on a GPU, and compare encoding with the GPU's matrix rate.
 
     python benchmarks/gpu.py [--device cuda] [--encoders resnet50,vit_small_patch16_224,vit_large_patch16_224]
         [--batches 64,256,1024] [-o gpu.json]
 
-- The card's matrix rate is that of a large product in bf16, measured here. What a network would reach at that
-  rate follows from its multiplications; a network's share of it is told, for ready tensors in bf16,
-  channels-last, as it is and compiled by torch, at the best of the batch sizes.
+- The matrix rate is measured with a large product in bf16. Each network's images per second are printed, and
+  as a share of the matrix rate, for tensors in memory in bf16, channels-last, without and with compilation by
+  torch, at the best of the batch sizes.
 - Tiles per second from a JPEG pyramid of 20,000 px to embeddings on disk, in bf16, for the same networks.
-- Retrieval of the 50 most similar of 1e6 and 1e7 rows of 256 numbers for a view of 64 tiles; the rows
-  are on the device, as they stay between two views, or come from the memory of the computer block by block.
+- Retrieval of the 50 most similar of 1e6 and 1e7 rows of 256 numbers for a view of 64 tiles; the rows are on
+  the device, where they stay between two views, or are copied from the computer's memory block by block.
 
-Networks have random weights. With ``--device cpu`` and small numbers it runs anywhere, to see that it does.
+Networks have random weights. With ``--device cpu`` and small numbers the benchmark can be tested anywhere.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MPP, PX, DIM, K, VIEW = 0.5, 224, 256, 50, 64
 
 
 def seconds(work: Callable[[], Any], device: torch.device, repeats: int = 10) -> float:
-    """Time a call, the median of several after a warm-up; the device has finished at both ends."""
+    """Return the median seconds of a call after a warm-up; the device is synchronised before and after."""
     wait: Callable[[], Any] = torch.cuda.synchronize if device.type == "cuda" else _nothing
     took = []
     for _ in range(3 + repeats):
@@ -59,11 +59,11 @@ def seconds(work: Callable[[], Any], device: torch.device, repeats: int = 10) ->
 
 
 def _nothing() -> None:
-    """Wait for nothing: calls on a CPU return when they are done."""
+    """Do nothing: calls on a CPU return when they are done."""
 
 
 def matrix_rate(device: torch.device, side: int) -> float:
-    """Multiplications and additions per second of a product of two bf16 matrices."""
+    """Return the operations per second of a product of two bf16 matrices."""
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     return 2 * side**3 / seconds(lambda: a @ b, device)
 
@@ -72,7 +72,7 @@ def matrix_rate(device: torch.device, side: int) -> float:
 def images_per_second(
     name: str, device: torch.device, batches: list[int], rate: float
 ) -> list[dict[str, Any]]:
-    """Rate of a network on ready tensors, as it is and compiled, at its best batch size."""
+    """Return a network's rate on tensors in memory, without and with compilation, at its best batch size."""
     import timm
 
     model: Any = timm.create_model(name, num_classes=0).eval()
@@ -97,7 +97,7 @@ def images_per_second(
 
 
 def tiles_per_second(name: str, path: Path, device: torch.device, batch: int, most: int) -> float:
-    """Rate from a slide to embeddings on disk."""
+    """Return the rate of reading tiles of a slide, encoding them and storing the embeddings."""
     import timm
 
     with tempfile.TemporaryDirectory() as folder, open_slide(path) as slide:
@@ -119,7 +119,7 @@ def tiles_per_second(name: str, path: Path, device: torch.device, batch: int, mo
 
 
 def search_ms(size: int, device: torch.device) -> dict[str, Any]:
-    """Time of a view's retrieval."""
+    """Return the time of retrieval for one view, with rows in the computer's memory and on the device."""
     rng = np.random.default_rng(0)
     rows = np.concatenate(
         [

@@ -1,18 +1,18 @@
-"""How long the window keeps still while one pans: with nothing to do, and while the slide is predicted.
+"""Measure how long the window freezes while the camera moves, when idle and while the slide is predicted.
 
     python benchmarks/gui_latency.py [--slide REAL.svs] [--bundle BUNDLE] [--seconds 20] [-o gui_latency.json]
 
-The camera goes round all the time, and a timer in the event loop ticks every 5 ms; what lies between two
-ticks is a gap. For each slide, in one run, in turn and over the same path of the camera: the window idle,
-with a map of the middle of the slide on it, and the window while all tissue is predicted, for the first time.
-Predicting, the 99th percentile of the gaps may be 1.5 times and the longest gap 3 times that of the idle
-window, and none may be over 100 ms. The longest gap in the seconds after a run, when limits, thumbnails and
-Moran's I follow, is held to the last two, in a row of its own so that it thins out no percentile. The exit
-code is 1 where it is not so. How long the window stood still when its first map came up, which happens once,
-is said as well.
+The camera moves along a path, and a timer in the event loop ticks every 5 ms; the time between two ticks is a
+gap. For each slide, two states are measured alternately in one run, on the same path: the idle window with a
+map of the middle of the slide, and the window while all tissue is predicted for the first time. While
+predicting, the 99th percentile of the gaps may be 1.5 times and the longest gap 3 times that of the idle
+window, and no gap may be over 100 ms. The last two limits also hold for the seconds after a run, when
+contrast limits, thumbnails and Moran's I are computed; they have a row of their own, so that they do not
+change the percentile. The exit code is 1 if a limit is exceeded. The gaps when the first map appears are
+printed too.
 
-The slides are a JPEG pyramid of 60,000 px made of the sample tissue and, if given, a real one. A small one is
-over in a moment: it is forgotten and predicted anew, fifty times at most. Needs a display, as under
+The slides are a JPEG pyramid of 60,000 px made of the sample tissue and, if given, a real one. A small slide
+is predicted quickly, so it is predicted again and again, fifty times at most. Needs a display, as under
 ``xvfb-run -a -s "-screen 0 1600x1000x24"``.
 """
 
@@ -34,7 +34,7 @@ from pyramids import sample_pyramid
 from qtpy.QtCore import QObject, Qt, QTimer
 from rich.console import Console
 from rich.table import Table
-from windows import live, settle, there
+from windows import not_none, process_events, wait_until_idle
 
 from chrep_model.geometry import Rect
 from napari_chrep.background.prediction_engine import PredictionEngine
@@ -49,13 +49,13 @@ P99_RATIO, LONGEST_RATIO, LONGEST_MS = 1.5, 3.0, 100.0
 
 
 class Gaps(QObject):
-    """Times between two ticks of the event loop, in ms, while the camera goes round.
+    """Recorder of the times between two ticks of the event loop, in ms, while the camera moves.
 
     Parameters
     ----------
     viewer : napari.Viewer
     centre, radius
-        Of the path, in µm.
+        Centre (row, col) and radius of the path of the camera, in µm.
     """
 
     def __init__(self, viewer: Any, centre: tuple[float, float], radius: float) -> None:
@@ -70,13 +70,13 @@ class Gaps(QObject):
             timer.timeout.connect(slot)
 
     def record(self, seconds: float, until: Callable[[], bool] = lambda: False) -> list[float]:
-        """Pan for so long, or until something is over; give the gaps."""
+        """Move the camera for some seconds, or until a condition holds, and return the gaps."""
         self.ms, self._last = [], time.perf_counter()
         self._ticks.start()
         self._pan.start()
         end = time.perf_counter() + seconds
         while time.perf_counter() < end and not until():
-            live(50)
+            process_events(50)
         self._ticks.stop()
         self._pan.stop()
         return self.ms
@@ -95,59 +95,59 @@ class Gaps(QObject):
 
 
 def measure(viewer: Any, bundle: Path, slide: Path, seconds: float) -> dict[str, Any]:
-    """Idle and predicting in turn until each has had its time."""
+    """Measure a slide, idle and predicting alternately, until each state has had its seconds."""
     gaps: dict[str, list[float]] = {"first map": [], "idle": [], "predicting": [], "after": []}
     engine, session = kept_for(viewer, PredictionEngine), kept_for(viewer, Session)
     (layer,) = viewer.open(slide, plugin="napari-chrep")
     session.set_slide_layer(layer)
     viewer.reset_view()
     recorder, middle = path(viewer, layer, session.slide)
-    recorder.record(LAP_S)  # from here on the pixels of the path are decoded and cached
-    tiles, mpp = 0, there(session.slide).require_mpp()
+    recorder.record(LAP_S)  # decodes and caches the pixels of the path
+    tiles, mpp = 0, not_none(session.slide).require_mpp()
     for again in range(MOST_ROUNDS):
-        os.environ["CHREP_CACHE"] = tempfile.mkdtemp()  # nothing of former rounds is found again
+        os.environ["CHREP_CACHE"] = tempfile.mkdtemp()  # an empty cache for each round
         session.set_mpp(mpp * (1 + 1e-6 * again))  # another scale: former predictions are dropped
         engine.load_bundle(bundle)
-        settle(engine)
+        wait_until_idle(engine)
         engine.predict(middle)
         gaps["first map"] += recorder.record(60, lambda: engine.state == "idle")
-        live(500)
+        process_events(500)
         gaps["idle"] += recorder.record(max(1.0, seconds - sum(gaps["idle"]) / 1000))
-        before = len(there(session.prediction))
+        before = len(not_none(session.prediction))
         engine.predict(None)
         left = seconds - sum(gaps["predicting"]) / 1000
         gaps["predicting"] += recorder.record(left, lambda: engine.state == "idle")
         gaps["after"] += recorder.record(AFTER_S)
-        tiles += len(there(session.prediction)) - before
+        tiles += len(not_none(session.prediction)) - before
         engine.cancel()
-        settle(engine)
+        wait_until_idle(engine)
         if sum(gaps["predicting"]) >= 1000 * seconds:
             break
     viewer.layers.clear()
-    live(200)
+    process_events(200)
     return {"slide": slide.name, "tiles": tiles, **{phase: figures(ms) for phase, ms in gaps.items()}}
 
 
 def path(viewer: Any, layer: Any, slide: Any) -> tuple[Gaps, Rect]:
-    """Zoom to the middle of the slide; give the path of the camera and the few tiles of the first map."""
+    """Zoom to the middle of the slide; return the recorder, and the rectangle of the first map."""
     extent = layer.extent.world
     row, col = extent.mean(axis=0)[-2:]
     span = float((extent[1] - extent[0])[-2:].min())
     radius = min(span / 4, 1500.0)
     viewer.scene.camera.zoom = 700 / min(span, 4 * radius)
     rows, cols = slide.shape
-    side = 100 / slide.require_mpp()  # less than a tile: four at most
+    side = 100 / slide.require_mpp()  # less than a tile, so that it touches four at most
     return Gaps(viewer, (row, col), radius), Rect.around(cols / 2, rows / 2, side, side)
 
 
 def figures(ms: list[float]) -> dict[str, float]:
-    """Give the median, 99th percentile and longest of the gaps."""
+    """Return number, median, 99th percentile and maximum of the gaps."""
     median, p99 = np.percentile(ms, [50, 99])
     return {"ticks": len(ms), "median": float(median), "p99": float(p99), "longest": max(ms)}
 
 
 def holds(found: dict[str, Any]) -> bool:
-    """Tell whether a slide stays within the bars."""
+    """Return whether a slide stays within the limits."""
     idle, busy = found["idle"], found["predicting"]
     longest = max(busy["longest"], found["after"]["longest"])
     return bool(
@@ -158,7 +158,7 @@ def holds(found: dict[str, Any]) -> bool:
 
 
 def report(found: list[dict[str, Any]]) -> Table:
-    """Put it into a table."""
+    """Return a table of the gaps of all slides."""
     table = Table("slide", "phase", "ticks", "median ms", "p99 ms", "longest ms", "tiles", "holds")
     for entry in found:
         for phase in ("first map", "idle", "predicting", "after"):

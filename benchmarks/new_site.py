@@ -1,10 +1,10 @@
-"""What a new site's own measurements buy: a model as it is, calibrated there, and one trained there alone.
+"""Compare, on the sections of a new site, a model as it is, calibrated there, and trained only there.
 
     python benchmarks/new_site.py DATA [--json FILE]
 
-DATA holds the folders ``her2st``, ``her2st_lowres``, ``mob_stutility``, ``mob_stahl2016``. Where a site has a
-single section, strips of it stand for sections: three to calibrate on, one to test, each in turn. The last
-line is the time to calibrate on 5,000 spots.
+DATA contains the folders ``her2st``, ``her2st_lowres``, ``mob_stutility``, ``mob_stahl2016``. The single
+section of a site is cut into four strips, which are used like sections: one is the test section, each in
+turn, and the others are for calibration. The last line is the time to calibrate on 5,000 spots.
 """
 
 from __future__ import annotations
@@ -37,16 +37,18 @@ SPOTS = 5000
 
 @dataclass(frozen=True)
 class Site:
-    """A case.
+    """Sections of a new site, and of the site where the model is trained.
 
     Attributes
     ----------
     name : str
+        Title in the printed table.
     base, new : tuple of Section
-        What the model was trained on; the measured sections of the new site.
+        Training sections of the model, and measured sections of the new site.
     test : tuple of Section
-        Tested one after the other; those of `new` that are tested are left out of calibration.
+        Test sections; each is left out of calibration when it is tested.
     encoder : EncoderSettings
+        Settings of the encoder for this site.
     """
 
     name: str
@@ -75,7 +77,7 @@ def sites(data: Path) -> Iterator[Site]:
 
 
 def strips(section: Section, count: int) -> tuple[Section, ...]:
-    """Cut a section into strips from left to right, with as many spots each."""
+    """Cut a section from left to right into strips with equal numbers of spots."""
     order = np.argsort(section.xy[:, 0], kind="stable")
     parts = [np.sort(rows) for rows in np.array_split(order, count)]
     return tuple(
@@ -91,7 +93,7 @@ def strips(section: Section, count: int) -> tuple[Section, ...]:
 
 
 def compare(site: Site) -> Iterator[dict[str, str | float]]:
-    """Score every test section under every way."""
+    """Yield the scores of each test section by each of the models."""
     sections = {s.name: s for s in (*site.base, *site.new, *site.test)}
     features = section_features(
         list(sections.values()), site.encoder.open("cpu"), site.encoder.context_um, cache=default_cache()
@@ -124,7 +126,7 @@ def calibrated(base: Model, sections: Sequence[Section], features: Features) -> 
 
 
 def seconds_for(spots: int, data: Path) -> float:
-    """Time of a calibration on `spots` spots in four sections, drawn with repetition from real ones."""
+    """Return the seconds of a calibration on `spots` spots, drawn with repetition from real sections."""
     settings, cohort = EncoderSettings(), open_cohort(data / "her2st")
     features = section_features(
         cohort.sections, settings.open("cpu"), settings.context_um, cache=default_cache()
@@ -140,7 +142,7 @@ def seconds_for(spots: int, data: Path) -> float:
 
 
 def repeated(table: SpotTable, rows: NDArray[np.int64], rng: np.random.Generator) -> SpotTable:
-    """Rows of a table, some of them several times, told apart by a little noise."""
+    """Return some rows of a table, with a little noise so that repeated rows differ."""
     noise = rng.standard_normal((len(rows), table.features.shape[1])).astype(np.float32)
     return replace(
         table,

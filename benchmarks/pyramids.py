@@ -1,4 +1,4 @@
-"""A slide of any size for the benchmarks: one picture again and again, encoded once per level."""
+"""Slides of any size for the benchmarks, made by repeating one picture that is encoded once per level."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sample_pyramid(folder: Path, side: int, mpp: float = 0.5) -> Path:
 def write_pyramid(path: Path, picture: RgbArray, side: int, mpp: float) -> None:
     """Write a JPEG pyramid of `side` px whose level-0 tiles all hold `picture`, (512, 512, 3).
 
-    Coarser levels repeat the picture at their own scale, so that every level looks like the one below it.
+    Each coarser level repeats the reduced picture, so that it looks like the level below.
     """
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         for level in range(1 + max(0, math.ceil(math.log2(side / SMALLEST)))):

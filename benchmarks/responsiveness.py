@@ -1,15 +1,15 @@
-"""How soon a map is there, and how soon another gene's: as shares of what the encoder and the run take.
+"""Measure the time until the first map, and until the map of another gene, in a real window.
 
     python benchmarks/responsiveness.py [--bundle BUNDLE] [--tiles 50000] [-o responsiveness.json]
 
-In a real window on a JPEG pyramid of the sample tissue, in one run:
+The slide is a JPEG pyramid of the sample tissue. Measured in one run:
 
-- *first map*: from the request until a heat map holds a value, with the model in memory. Once for a slide
-  that is prepared, as the explorer does it ahead of the first request, and once with its preparation. The
-  unit is the time that five batches take the encoder alone, on tiles in memory, with the same number of
-  threads. Medians of several places of the slide.
-- *gene switch*: from the choice of another gene until both of its maps are written, for all predicted
-  tiles; as a share of the time that predicting those tiles took.
+- *first map*: time from the request until a heat map has a value, with the model in memory; for a slide that
+  is prepared, as the explorer does before the first request, and for a new one. The unit is the time of five
+  batches of the encoder alone, on tiles in memory, with the same number of threads. Medians over several
+  places of the slide.
+- *gene switch*: time from the choice of another gene until both of its maps are updated, for all predicted
+  tiles, as a share of the time in which those tiles were predicted.
 
 Needs a display, as under ``xvfb-run -a -s "-screen 0 1600x1000x24"``.
 """
@@ -32,7 +32,7 @@ import typer
 from pyramids import sample_pyramid
 from rich.console import Console
 from rich.table import Table
-from windows import live, settle, there, until
+from windows import not_none, process_events, wait_until, wait_until_idle
 
 from chrep_model.geometry import Rect
 from napari_chrep.background.prediction_engine import PredictionEngine
@@ -45,18 +45,18 @@ MPP, BATCHES, PLACES = 0.5, 5, 5
 
 
 def holds_values(maps: Heatmaps) -> bool:
-    """Tell whether there is a value to be seen."""
+    """Return whether a heat map has a value."""
     layer = maps.layer("calibrated") or maps.layer("raw")
     return layer is not None and bool(np.isfinite(layer.data).any())
 
 
 def shows(maps: Heatmaps, gene: str) -> bool:
-    """Tell whether all maps are of a gene."""
-    return all(there(maps.layer(kind)).name.startswith(gene) for kind in maps.variants)
+    """Return whether all maps show a gene."""
+    return all(not_none(maps.layer(kind)).name.startswith(gene) for kind in maps.variants)
 
 
 def encoder_alone(predictor: Any, context: Any) -> float:
-    """Seconds that a batch takes the encoder on tiles in memory, threads as in the viewer; median of ten."""
+    """Return the median seconds of a batch of the encoder on tiles in memory, with the viewer's threads."""
     embeddings = context.embeddings
     tiles = embeddings.reader.read(context.grid.centres(context.tiles()[: predictor.batch_size]))
     state, seconds = embeddings._prepared[0], []
@@ -71,57 +71,57 @@ def encoder_alone(predictor: Any, context: Any) -> float:
 
 
 def first_maps(viewer: Any, bundle: Path, slide: Path, *, prepared: bool) -> list[float]:
-    """Seconds from a request to its first value, at several places, each on a slide as if new."""
+    """Return the times from a request to the first value, at several places, each on a newly opened slide."""
     engine, maps = kept_for(viewer, PredictionEngine), kept_for(viewer, Heatmaps)
     session = kept_for(viewer, Session)
     seconds: list[float] = []
     for place in range(PLACES):
         os.environ["CHREP_CACHE"] = tempfile.mkdtemp()
         engine.load_bundle(bundle)
-        settle(engine)
+        wait_until_idle(engine)
         (layer,) = viewer.open(slide, plugin="napari-chrep")
         session.set_slide_layer(layer)
         if prepared:
             engine.prepare_slide()
         else:
             engine.cancel()
-        settle(engine)
+        wait_until_idle(engine)
         side = 3000 / MPP  # a view of 3 mm
-        rows, cols = there(session.slide).shape
+        rows, cols = not_none(session.slide).shape
         engine.predict(Rect((place + 0.5) * (cols - side) / PLACES, (rows - side) / 2, side, side))
-        seconds.append(until(lambda: holds_values(maps)))
+        seconds.append(wait_until(lambda: holds_values(maps)))
         engine.cancel()
-        settle(engine)
+        wait_until_idle(engine)
         batch = encoder_alone(session.predictor, session.context)
         print(f"{'prepared' if prepared else 'new'} slide: {seconds[-1]:.2f} s, batch {batch:.3f} s")
         viewer.layers.clear()
-        live(200)
+        process_events(200)
         seconds[-1] /= BATCHES * batch
     return seconds
 
 
 def switches(viewer: Any, bundle: Path, slide: Path) -> dict[str, float]:
-    """Predict everything, then take other genes."""
+    """Predict all tissue, then measure the time to show other genes."""
     engine, maps = kept_for(viewer, PredictionEngine), kept_for(viewer, Heatmaps)
     session = kept_for(viewer, Session)
     os.environ["CHREP_CACHE"] = tempfile.mkdtemp()
     engine.load_bundle(bundle)
-    settle(engine)
+    wait_until_idle(engine)
     (layer,) = viewer.open(slide, plugin="napari-chrep")
     session.set_slide_layer(layer)
     engine.prepare_slide()
-    settle(engine)
+    wait_until_idle(engine)
     started = time.perf_counter()
     engine.predict(None)
-    settle(engine)
+    wait_until_idle(engine)
     run = time.perf_counter() - started
     seconds = []
-    for gene in there(session.bundle).genes[1 : 1 + 2 * PLACES]:
+    for gene in not_none(session.bundle).genes[1 : 1 + 2 * PLACES]:
         started = time.perf_counter()
         session.show_gene(gene)
-        until(partial(shows, maps, gene))
+        wait_until(partial(shows, maps, gene))
         seconds.append(time.perf_counter() - started)
-    return {"tiles": len(there(session.prediction)), "run_s": run, "switch_s": float(np.median(seconds)),
+    return {"tiles": len(not_none(session.prediction)), "run_s": run, "switch_s": float(np.median(seconds)),
             "slowest_switch_s": max(seconds), "share": float(np.median(seconds)) / run}  # fmt: skip
 
 

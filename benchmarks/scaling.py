@@ -1,15 +1,16 @@
-"""Time per tile and peak memory of a prediction, on slides from small to huge; each in a process of its own.
+"""Measure time per tile and peak memory of predictions on small to huge slides, each in a separate process.
 
     python benchmarks/scaling.py [--tiles 1000,5000,20000,80000] [--huge 100000]
         [--encoder mobilenetv3_small_100] [-o scaling.json]
 
-A model is trained on the sample data, with random weights of an encoder that is fast enough for the rest to
-show. Slides are JPEG pyramids of the sample tissue, large enough for so many tiles, all of which are
-predicted and kept in a fresh store; of the huge one, 100,000 px a side, as many in its middle as of the
-second largest. The smallest is measured first and last; its time is the mean of both. Time counts from when
-the slide is prepared, for the tiles that are encoded from then on. The exit code is 1 where a tile of the
-largest takes more than 1.15 times that of the smallest, or where the largest or the huge one peak more than
-400 MB above the smallest. Linux only: the peak is read from /proc.
+A model is trained on the sample data, with random weights of a fast encoder, so that the time of the other
+steps is visible. Slides are JPEG pyramids of the sample tissue with the given numbers of tiles, all of which
+are predicted and kept in a new store; of the huge slide, of 100,000 px a side, as many tiles in its middle as
+of the second largest. The smallest slide is measured first and last, and its time is the mean of both. The
+time starts after the slide is prepared, and is divided by the tiles that are encoded after that. The exit
+code is 1 if a tile of the largest slide takes more than 1.15 times as long as one of the smallest, or if the
+peak memory of the largest or the huge slide is more than 400 MB above that of the smallest. The benchmark
+needs Linux, because the peak is read from /proc.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ MOST_TIME, MOST_MEMORY_MB = 1.15, 400.0
 
 
 def trained(folder: Path, encoder: str) -> Path:
-    """Train a model with a random encoder."""
+    """Train a model on an encoder with random weights, and return its path."""
     ensure_torchvision()
     import timm
 
@@ -60,7 +61,7 @@ def trained(folder: Path, encoder: str) -> Path:
 
 
 def predict(bundle: Path, path: Path, most: int, cache: Path) -> dict[str, Any]:
-    """Predict a square of so many tiles in the middle of a slide; what it took and the peak of memory."""
+    """Predict a square of tiles in the middle of a slide, and return its time and peak memory."""
     share_one_arena()  # as the command line does
     predictor = Predictor(load_bundle(bundle), device="cpu", cache_dir=cache, whole_slides=True)
     with open_slide(path) as slide:
@@ -76,7 +77,7 @@ def predict(bundle: Path, path: Path, most: int, cache: Path) -> dict[str, Any]:
             prediction.add(part)
         seconds = time.perf_counter() - started
         finite = bool(np.isfinite(prediction.gene(prediction.genes[0])).all())
-    status = Path("/proc/self/status").read_text(encoding="ascii")  # ru_maxrss would count the parent's too
+    status = Path("/proc/self/status").read_text(encoding="ascii")  # ru_maxrss would include the parent's
     peak = int(status.split("VmHWM:")[1].split()[0]) / 1000
     return {
         "side": cols, "tiles": len(prediction), "encoded": before, "seconds": seconds, "finite": finite,
@@ -85,7 +86,7 @@ def predict(bundle: Path, path: Path, most: int, cache: Path) -> dict[str, Any]:
 
 
 def in_own_process(bundle: Path, folder: Path, side: int, most: int) -> dict[str, Any]:
-    """Make a slide of `side` px and predict it, in a process that does nothing else."""
+    """Write a slide of `side` px, and predict it in a new process."""
     path = sample_pyramid(folder, side, MPP)
     with (
         tempfile.TemporaryDirectory() as cache,

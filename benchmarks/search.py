@@ -1,20 +1,21 @@
-"""Exact search in a gallery: on the CPU, on a GPU, and by faiss's flat index; the same rows, queries and k.
+"""Compare the speed of exact search in a gallery on the CPU, on a GPU, and by faiss's flat index.
 
     python benchmarks/search.py [--sizes 10000,100000,1000000] [--queries 64] [--rounds 5] [--mapped]
                                 [--indexed] [-o search.json]
 
-As many queries as a batch of tiles asks. All sides in turn, over several rounds, medians; the rows found are
-compared, which for the CPU and the GPU have to be the same and for faiss the same but for ties. With
-``--mapped`` the rows are in a temporary file and searched from there, as of a gallery larger than the memory:
-``--sizes 10000000 --mapped`` writes 10 GB. What the search adds to the memory at most is told on Linux.
+All variants search the same rows with the same queries, as many as a batch of tiles has. They run alternately
+over several rounds; medians are printed. The rows found are compared: those of CPU and GPU must be equal, and
+those of faiss equal except for ties. With ``--mapped`` the rows are in a temporary file and searched from
+there, as for a gallery larger than the memory: ``--sizes 10000000 --mapped`` writes 10 GB. On Linux the peak
+memory of the search is printed.
 
-With ``--indexed`` an index is made of the gallery too, as `chrep tune` makes it, and the share of the nearest
-rows is told that it finds for the queries, beside the share that was measured when it was made. Random rows
-have no more in common with some than with others, and no lists to be found in; so these, and the queries, lie
-near a curved sheet of 12 dimensions.
+With ``--indexed`` an index of the gallery is built too, as by `chrep tune`. The share of the nearest rows
+that it finds for the queries is printed, beside the share that was measured when it was built. Purely random
+rows form no groups, which an index needs; therefore rows and queries then lie near a curved sheet of 12
+dimensions.
 
-A column of what is not there (faiss: ``pip install faiss-cpu``; a GPU) stays empty; faiss's flat index is
-left out with ``--mapped``, as it takes all rows into its memory.
+The columns of faiss (``pip install faiss-cpu``) and of the GPU stay empty if they are not available. faiss's
+flat index is left out with ``--mapped``, because it copies all rows to memory.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ COLUMNS = ("cpu_ms", "gpu_ms", "faiss_ms", "index_ms")
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Time one call."""
+    """Return the seconds of one call."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def peak_mb(work: Callable[[], Any]) -> float | None:
-    """By how many MB the memory grows at most, pages of mapped files among it; None where nothing tells."""
+    """Return the growth of memory in MB during a call, with pages of mapped files; None if unknown."""
     if not STATUS.exists():
         return None
     before = _memory_kb("VmRSS")
@@ -68,20 +69,20 @@ def _memory_kb(name: str) -> int:
     return int(STATUS.read_text().split(f"{name}:")[1].split()[0])
 
 
-def made_up(rng: np.random.Generator, n: int, on_sheet: bool) -> NDArray[np.float32]:
-    """Random rows (n, DIM) of unit length."""
+def random_rows(rng: np.random.Generator, n: int, on_sheet: bool) -> NDArray[np.float32]:
+    """Draw random rows (n, DIM) of unit length."""
     if not on_sheet:
         return unit_rows(rng.standard_normal((n, DIM), np.float32))
-    fixed = np.random.default_rng(7)  # one sheet for all
+    fixed = np.random.default_rng(7)  # the same sheet for all rows
     waves, out = (fixed.standard_normal(shape, np.float32) for shape in ((SHEET, DIM), (DIM, DIM)))
     rows = np.sin(rng.standard_normal((n, SHEET), np.float32) @ waves / 2) @ out
     return unit_rows((rows + rng.standard_normal((n, DIM), np.float32) / 4).astype(np.float32))
 
 
 def gallery(size: int, on_disk: bool, on_sheet: bool) -> NDArray[np.float32]:
-    """Random rows of unit length, in memory or in a file that is gone with the map of it."""
+    """Draw the random rows of a gallery, in memory or mapped to a temporary file."""
     rng = np.random.default_rng(0)
-    pieces = (made_up(rng, part.stop - part.start, on_sheet) for part in slices(size, PART))
+    pieces = (random_rows(rng, part.stop - part.start, on_sheet) for part in slices(size, PART))
     if not on_disk:
         return np.concatenate(list(pieces))
     with TemporaryFile() as file:
@@ -91,9 +92,9 @@ def gallery(size: int, on_disk: bool, on_sheet: bool) -> NDArray[np.float32]:
 
 
 def measure(size: int, count: int, rounds: int, on_disk: bool, indexed: bool) -> dict[str, float | None]:
-    """Search all ways that there are, in turn."""
+    """Time all available variants of the search alternately, and compare their results."""
     rows = gallery(size, on_disk, indexed)
-    queries = made_up(np.random.default_rng(1), count, indexed)
+    queries = random_rows(np.random.default_rng(1), count, indexed)
     ways: dict[str, Callable[[], Any]] = {"cpu_ms": lambda: nearest(queries, rows, K)}
     if torch.cuda.is_available():
         ways["gpu_ms"] = lambda: nearest(queries, rows, K, device="cuda")
@@ -104,7 +105,7 @@ def measure(size: int, count: int, rounds: int, on_disk: bool, indexed: bool) ->
         flat = faiss.IndexFlatIP(DIM)
         flat.add(rows)
         ways["faiss_ms"] = lambda: flat.search(queries, K)[::-1]
-    peak = peak_mb(ways["cpu_ms"])  # the first time: later ones find the memory of this one
+    peak = peak_mb(ways["cpu_ms"])  # measured in the first call, because later ones reuse its memory
     expected = nearest(queries, rows, K)[0]
     same = {f"same_{name[:-3]}": float((way()[0] == expected).mean()) for name, way in ways.items()}
     facts: dict[str, float] = {}
@@ -120,7 +121,7 @@ def measure(size: int, count: int, rounds: int, on_disk: bool, indexed: bool) ->
 def with_index(
     rows: NDArray[np.float32], queries: NDArray[np.float32], expected: NDArray[np.int64]
 ) -> tuple[Index | None, dict[str, float]]:
-    """Make an index of rows, as if they were the spots of a few sections; None where it does not pay."""
+    """Build an index of rows as if they were spots of a few sections; None if it would not be faster."""
     section = np.arange(len(rows)) * SECTIONS // len(rows)
     nothing, place = np.empty((len(rows), 0), np.float32), np.zeros((len(rows), 2))
     spots = Gallery(rows, nothing, section, section, place, tuple(map(str, range(SECTIONS))))

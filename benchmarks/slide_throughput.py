@@ -1,30 +1,30 @@
-"""Tiles per second from a slide to embeddings on disk, against the encoder alone and against peers.
+"""Measure tiles per second from a slide to stored embeddings, beside the encoder alone and other tools.
 
     python benchmarks/slide_throughput.py [--encoders mobilenetv2_100,resnet18,mobilenetv3_small_100]
         [--across 36] [--rounds 3] [-o slide_throughput.json]
 
-The slide is a JPEG pyramid of 20,000 px made of the sample tissue, the tiles are those of a square in its
-middle, 224 px at the slide's own scale, so that nobody has to resample. All variants see the same tiles in
-fp32 and run in turn in one process, over several rounds; medians.
+The slide is a JPEG pyramid of 20,000 px made of the sample tissue. The tiles fill a square in its middle and
+have 224 px at the slide's own scale, so that no variant has to resample. All variants use the same tiles in
+fp32, and run alternately in one process over several rounds; medians are printed.
 
-- *alone*: the network on tiles that are in memory as tensors, ready to be read by it.
-- *each core*: the same with every core on batches of its own.
-- *ours*: tiles read, encoded and written to a fresh store, as whole slides are: every core reads and encodes
-  batches of its own.
+- *alone*: the network on tiles that are normalised tensors in memory.
+- *each core*: the same, with separate batches on every core.
+- *ours*: tiles read, encoded and written to a new store, as for whole slides: every core reads and encodes
+  separate batches.
 - *half stride*: the same for as many tiles that overlap by half.
-- *ours, shared*: as *ours* in the viewer, where all cores share a batch, so that the first is there sooner.
-- *plain loop*: OpenSlide's `read_region` in a torch Dataset, a DataLoader without workers, and timm's model
-  as it comes, with the same weights.
-- *lazyslide*: its tiles and its feature extraction with the same model, where it is installed
+- *ours, shared*: as *ours* in the viewer, where all cores share a batch, so that the first is done sooner.
+- *plain loop*: OpenSlide's `read_region` in a torch Dataset, a DataLoader without workers, and timm's
+  unchanged model with the same weights.
+- *lazyslide*: its tiles and its feature extraction with the same model, if it is installed
   (``pip install lazyslide``).
-- *as it comes*: the network alone, with its batch normalisations, which the encoder folds into convolutions.
-- *compiled*: the network alone, compiled by torch as `chrep tune` tries it, and *ours, compiled* with it;
-  *bf16*: alone, under autocast to bfloat16.
+- *as it comes*: the network alone, with its batch normalisations, which the encoder merges into convolutions.
+- *compiled*: the network alone, compiled by torch as in `chrep tune`; *ours, compiled*: *ours* with it.
+- *bf16*: the network alone, under autocast to bfloat16.
 
-Compiled, all cores share a batch. For all variants alike, glibc keeps freed memory, as opening an encoder
-has it do, and serves all threads out of one arena, as the command line has it do.
-Networks have random weights, which are as fast as others. How far embeddings are apart is told as a share
-of the largest number in any.
+With the compiled network all cores share a batch. For all variants, glibc keeps freed memory, as it does
+after an encoder is opened, and uses one arena for all threads, as in the command line. Networks have random
+weights, which do not change the speed. The largest difference between embeddings is printed as a share of the
+largest value.
 """
 
 from __future__ import annotations
@@ -64,18 +64,18 @@ Embeddings = NDArray[np.float32]
 
 
 class Normalise:
-    """A picture (rows, cols, 3) uint8 as the tensor that the network was trained on."""
+    """Transform of a picture (rows, cols, 3) uint8 to the normalised tensor that the network expects."""
 
     def __init__(self, encoder: TimmEncoder) -> None:
         self.mean, self.std = encoder._mean[0], encoder._std[0]
 
     def __call__(self, picture: NDArray[np.uint8]) -> torch.Tensor:
-        """Return (3, rows, cols) float32."""
+        """Return the normalised picture, (3, rows, cols) float32."""
         return (torch.from_numpy(picture).permute(2, 0, 1).float() / 255 - self.mean) / self.std
 
 
 class Regions(torch.utils.data.Dataset[torch.Tensor]):
-    """What everybody writes: a region of the slide as a normalised tensor."""
+    """Data set of regions of a slide as normalised tensors, in the usual plain form."""
 
     def __init__(self, path: Path, corners: NDArray[np.int64], normalise: Normalise) -> None:
         self.slide, self.corners, self.normalise = openslide.OpenSlide(str(path)), corners, normalise
@@ -92,7 +92,7 @@ class Regions(torch.utils.data.Dataset[torch.Tensor]):
 def plain_loop(
     path: Path, centres: NDArray[np.float64], encoder: TimmEncoder, model: torch.nn.Module
 ) -> Embeddings:
-    """Embeddings (n, dim) the plain way."""
+    """Return the embeddings (n, dim) by a plain loop over a DataLoader."""
     corners = np.rint(centres - PX / 2).astype(np.int64)
     loader = torch.utils.data.DataLoader(Regions(path, corners, Normalise(encoder)), batch_size=BATCH)
     return np.concatenate([model(batch).numpy() for batch in loader])
@@ -101,7 +101,7 @@ def plain_loop(
 def ours(
     path: Path, stride: float, tiles: NDArray[np.int64], encoder: TimmEncoder, *, in_bulk: bool = True
 ) -> Embeddings:
-    """Embeddings (n, dim) our way; the slide is opened anew, or its decoded tiles would still be there."""
+    """Return the embeddings (n, dim) by this package; the slide is reopened to empty its cache of tiles."""
     with tempfile.TemporaryDirectory() as folder, open_slide(path) as slide:
         grid = TileGrid(slide.shape, MPP, encoder.spec, stride)
         rows = GridRows(grid, encoder.dim, Store(Path(folder) / "store", encoder.dim))
@@ -116,13 +116,13 @@ def ours(
 
 @torch.inference_mode()
 def alone(ready: list[torch.Tensor], network: Any, dtype: torch.dtype | None = None) -> Embeddings:
-    """Embeddings (n, dim) of batches in memory."""
+    """Return the embeddings (n, dim) of batches in memory."""
     with torch.autocast("cpu", dtype, enabled=dtype is not None):
         return np.concatenate([network(batch).float().numpy() for batch in ready])
 
 
 def alone_on_each_core(ready: list[torch.Tensor], network: Any) -> Embeddings:
-    """Embeddings (n, dim) of batches in memory, several at a time."""
+    """Return the embeddings (n, dim) of batches in memory, with one batch on each core."""
     with each_core() as cores:
         return np.concatenate(list(cores.map(lambda batch: alone([batch], network), ready)))
 
@@ -130,7 +130,7 @@ def alone_on_each_core(ready: list[torch.Tensor], network: Any) -> Embeddings:
 def lazy(
     path: Path, square: tuple[float, float, float], encoder: TimmEncoder, model: torch.nn.Module
 ) -> Embeddings:
-    """Embeddings (n, dim), row by row, the way of lazyslide."""
+    """Return the embeddings (n, dim) by lazyslide, sorted by rows of tiles."""
     import lazyslide
     from shapely.geometry import box
     from wsidata import open_wsi
@@ -150,7 +150,7 @@ def lazy(
 
 
 def measure(name: str, path: Path, across: int, rounds: int) -> dict[str, Any]:
-    """Time all variants of one encoder in turn."""
+    """Time all variants of one encoder, and compare their embeddings."""
     encoder, plain = random_encoder(name)
     with open_slide(path) as slide:
         grid = TileGrid(slide.shape, MPP, encoder.spec)
@@ -192,7 +192,7 @@ def measure(name: str, path: Path, across: int, rounds: int) -> dict[str, Any]:
 def in_turn(
     work: dict[str, Callable[[], Embeddings]], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Embeddings]]:
-    """Time each piece of work, one after the other in each round; the first round warms up."""
+    """Time all variants one after the other in each round; the first round is a warm-up."""
     seconds: dict[str, list[float]] = {key: [] for key in work}
     found: dict[str, Embeddings] = {}
     for _ in range(rounds + 1):

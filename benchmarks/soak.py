@@ -1,11 +1,11 @@
-"""Whether memory grows while one looks around: 500 pans of a followed view and 200 genes.
+"""Measure the growth of memory over 500 pans of a followed view and 200 changes of the gene.
 
     python benchmarks/soak.py [--bundle BUNDLE] [--pans 500] [--genes 200] [-o soak.json]
 
-The view goes round a closed path on a JPEG pyramid of the sample tissue and is predicted wherever it stands
-still. After a lap every place is predicted and its pixels are in napari's cache, which is kept small here;
-from then on nothing should be added. Printed: the resident memory on the way, and how much it grew after
-the laps of warming up. Needs a display, as under ``xvfb-run -a -s "-screen 0 1600x1000x24"``.
+The view moves along a closed path on a JPEG pyramid of the sample tissue, and is predicted wherever it stops.
+After one lap all places are predicted and their pixels are in napari's cache, which is kept small here; from
+then on memory should not grow. The resident memory during the run is printed, and its growth after the laps
+for warming up. Needs a display, as under ``xvfb-run -a -s "-screen 0 1600x1000x24"``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from napari.utils import resize_dask_cache
 from pyramids import sample_pyramid
 from rich.console import Console
 from rich.table import Table
-from windows import settle, there
+from windows import not_none, wait_until_idle
 
 from napari_chrep.background.prediction_engine import PredictionEngine
 from napari_chrep.state.session import Session
@@ -38,7 +38,7 @@ GROWTH_MB = 50.0
 
 
 def resident_mb() -> float:
-    """Memory of this process, in MB, with nothing left to collect."""
+    """Return the memory of this process in MB, after garbage collection."""
     gc.collect()
     return float(psutil.Process().memory_info().rss) / 1e6
 
@@ -59,11 +59,11 @@ def main(
     session, engine = kept_for(viewer, Session), kept_for(viewer, PredictionEngine)
 
     engine.load_bundle(bundle)
-    settle(engine)
+    wait_until_idle(engine)
     with tempfile.TemporaryDirectory() as folder:
         slide = sample_pyramid(Path(folder), SIDE)
         (layer,) = viewer.open(slide, plugin="napari-chrep")
-        settle(engine)
+        wait_until_idle(engine)
         middle = float(layer.extent.world.mean(axis=0)[-1])
         viewer.scene.camera.zoom = 0.5
         explorer.run.follow.setChecked(True)
@@ -74,16 +74,16 @@ def main(
                 middle + 2000 * math.sin(angle), middle + 2000 * math.cos(angle)
             )  # fmt: skip
             # A view is only followed once it stands still.
-            settle(engine, 300 if pan < WARM * STOPS else 30)
+            wait_until_idle(engine, 300 if pan < WARM * STOPS else 30)
             if (pan + 1) % max(1, pans // 10) == 0:
                 seen.append((f"{pan + 1} pans", resident_mb()))
         for number in range(genes):
-            known = there(session.bundle).genes
+            known = not_none(session.bundle).genes
             session.show_gene(known[number % len(known)])
-            settle(engine, 20)
+            wait_until_idle(engine, 20)
             if (number + 1) % max(1, genes // 4) == 0:
                 seen.append((f"{number + 1} genes", resident_mb()))
-        tiles = len(there(session.prediction))
+        tiles = len(not_none(session.prediction))
         viewer.close()
     grown = seen[-1][1] - seen[0][1]
     table = Table("after", "resident MB")

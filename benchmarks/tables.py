@@ -1,4 +1,4 @@
-"""Print what ``chrep evaluate`` found as the tables of docs/benchmark.md.
+"""Print the results of ``chrep evaluate`` as the tables of docs/benchmark.md.
 
     python benchmarks/tables.py SCORES...
 
@@ -27,7 +27,7 @@ Entry = dict[str, Any]
 
 
 def scores(found: Entry) -> Iterator[str]:
-    """Every method and variant: mean, sd over test sections, and for PCC(ACG) the sd over seeds."""
+    """Yield the lines of the table of scores: mean and sd over test sections, and sd over seeds."""
     yield "| method | variant | " + " | ".join(COLUMNS.values()) + " | sd over seeds |"
     yield "|---" * (len(COLUMNS) + 3) + "|"
     entries = [e for e in found["scores"] if e["space"] == "log10-spot" and e["variant"] != "smoothed"]
@@ -46,7 +46,7 @@ def _cell(entry: Entry | None) -> str:
 
 
 def lead(found: Entry, method: str = "chrep") -> Iterator[str]:
-    """One method against ridge, trees and the best published rival."""
+    """Yield the lines of the table that compares one method with ridge, trees and the best rival."""
     yield "| figure | against | ratio | difference | better in | p (paired t) |"
     yield "|---|---|---|---|---|---|"
     for e in found["differences"]:
@@ -59,7 +59,7 @@ def lead(found: Entry, method: str = "chrep") -> Iterator[str]:
 
 
 def seeds(found: Entry) -> Iterator[str]:
-    """Which methods lie closer together than two seeds of one of them."""
+    """Yield the pairs of methods whose difference is smaller than the spread over seeds of one of them."""
     entries = {
         e["method"]: e
         for e in found["scores"]

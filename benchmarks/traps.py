@@ -1,11 +1,11 @@
-"""Show on real sections what is easily got wrong: the error of the mean, and what depth alone says of genes.
+"""Show two common errors of evaluation on real sections: the MSE of the mean, and the effect of depth.
 
     python benchmarks/traps.py COHORT
 
-First table: the MSE of the mean predictor, as scored and in closed form (per gene, the variance in the test
-section and the squared offset of its mean), in both spaces. Second table: the correlation of a spot's log
-library size with its genes, under per-spot normalisation and under the per-gene one of the field's benchmark
-matrices.
+First table: the MSE of the mean predictor in both spaces, as scored and in closed form (for each gene, the
+variance in the test section plus the squared offset of its mean). Second table: the correlation of a spot's
+log library size with its genes, with per-spot normalisation and with the per-gene normalisation of the usual
+benchmark matrices.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A window that lives while a benchmark waits for it."""
+"""Functions that let a window process its events while a benchmark waits."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from napari_chrep.background.prediction_engine import PredictionEngine
 
 T = TypeVar("T")
 
-_test: Any = QTest  # whose types say that its functions belong to an instance
+_test: Any = QTest  # its type stubs wrongly declare its functions as methods of instances
 
 
-def live(ms: int) -> None:
-    """Let the window live for so long."""
+def process_events(ms: int) -> None:
+    """Process the window's events for some milliseconds."""
     _test.qWait(ms)
 
 
-def until(done: Callable[[], bool]) -> float:
-    """Let the window live until it is done; give the seconds."""
+def wait_until(done: Callable[[], bool]) -> float:
+    """Process the window's events until a condition holds, and return the seconds."""
     started = time.perf_counter()
     while not done():
-        live(1)
+        process_events(1)
     return time.perf_counter() - started
 
 
-def settle(engine: PredictionEngine, ms: int = 100) -> None:
-    """Let the window live for so long, and until nothing is under way."""
-    live(ms)
-    until(lambda: engine.state == "idle")
+def wait_until_idle(engine: PredictionEngine, ms: int = 100) -> None:
+    """Process the window's events for some milliseconds, and then until the engine is idle."""
+    process_events(ms)
+    wait_until(lambda: engine.state == "idle")
 
 
-def there(thing: T | None) -> T:
-    """Give what has to be there by now."""
-    assert thing is not None  # noqa: S101  (a benchmark that went wrong)
+def not_none(thing: T | None) -> T:
+    """Return an object, and raise an error if it is None."""
+    assert thing is not None  # noqa: S101  (None means that the benchmark failed)
     return thing

@@ -1,9 +1,9 @@
-"""Draw the rooms of the two packages and what imports what, as docs/images/rooms.svg.
+"""Draw the rooms of the two packages and the imports between them, as docs/images/rooms.svg.
 
     python tools/draw_rooms.py
 
-A room is a file or folder right below its package. It stands above all rooms that it imports from; lines go
-to those that no other line reaches already.
+A room is a file or folder directly in its package. It is drawn above all rooms that it imports from. Lines
+that follow from other lines are left out.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import networkx
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "images" / "rooms.svg"
 PACKAGES = {"chrep_model": "#dbe9f6", "napari_chrep": "#e3f1dd"}
-HEIGHT, GAP, FLOOR, LETTER = 26, 14, 66, 7.2  # px: of a box, between boxes, between floors, of a letter
+HEIGHT, GAP, FLOOR, LETTER = 26, 14, 66, 7.2  # px: box, between boxes, between floors, letter
 
 Box = tuple[str, str]
-"""A room as (room, room), or the place where a line (from, to) passes a floor."""
+"""Element of a floor: a room as (room, room), or a line (from, to) that passes the floor."""
 
 
 def rooms() -> dict[str, str]:
-    """Return the first line of the docstring of every room, by ``package.room``."""
+    """Return the first line of the docstring of each room, by ``package.room``."""
     found = {}
     for package in PACKAGES:
         for path in sorted((ROOT / "src" / package).iterdir()):
@@ -35,7 +35,7 @@ def rooms() -> dict[str, str]:
 
 
 def imports(known: dict[str, str]) -> networkx.DiGraph:
-    """Return the graph of which room imports from which, imports inside of functions included."""
+    """Return the graph of the imports between rooms, including imports inside functions."""
     graph = networkx.DiGraph()
     graph.add_nodes_from(known)
     for package in PACKAGES:
@@ -53,7 +53,7 @@ def _parsed(file: Path) -> ast.Module:
 
 
 def _imported(file: Path, parts: tuple[str, ...]) -> list[str]:
-    """Return the rooms, or other packages, that a file names in its imports."""
+    """Return the rooms and other packages that a file imports from."""
     names: list[str] = []
     for node in ast.walk(_parsed(file)):
         if isinstance(node, ast.Import):
@@ -65,11 +65,11 @@ def _imported(file: Path, parts: tuple[str, ...]) -> list[str]:
 
 
 def floors(graph: networkx.DiGraph) -> list[list[Box]]:
-    """Return the boxes of every floor, the lowest first, ordered so that few lines cross."""
+    """Return the boxes of each floor, the lowest first, ordered so that few lines cross."""
     level: dict[str, int] = {}
     for room in reversed(list(networkx.topological_sort(graph))):
         level[room] = 1 + max((level[below] for below in graph[room]), default=-1)
-    for room in graph:  # one that imports nothing may stand right below its users
+    for room in graph:  # a room without imports is drawn directly below its users
         if not graph[room]:
             level[room] = min((level[user] for user in graph.pred[room]), default=1) - 1
     house: list[list[Box]] = [[] for _ in range(max(level.values()) + 1)]
@@ -97,7 +97,7 @@ def _width(box: Box) -> float:
 
 
 def _places(floor: list[Box]) -> dict[Box, float]:
-    """Return where the middle of each box of a floor lies, px from the middle of the picture."""
+    """Return the horizontal position of each box of a floor, in px from the middle of the picture."""
     x = -(sum(map(_width, floor)) + GAP * (len(floor) - 1)) / 2
     places = {}
     for box in floor:

@@ -35,30 +35,32 @@ from napari_chrep.ui.dock_heights import ancestor
 
 TIMEOUT_S = 300
 _LEFT = Qt.MouseButton.LeftButton
-#: Within it lie a frame of the canvas, a thumbnail, and the throttles of the widgets.
+#: Waiting time before a screenshot: longer than a frame, a thumbnail and the throttles of the widgets take.
 _SETTLED_MS = 2000
-#: Of each colour bar in a picture of 256 colours.
+#: Number of colours for each colour bar in a picture of 256 colours.
 _BAR_COLOURS = 16
 
 
 class WindowDriver:
-    """Clicks, drops files and chooses entries in a window; after each action the window gets time to react.
+    """Simulated user of a window, who clicks, drops files and chooses entries.
+
+    After each action the window gets time to react.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        The window.
+        The viewer whose window is driven.
     """
 
     def __init__(self, viewer: Any) -> None:
         self.viewer = viewer
 
     def click(self, widget: QWidget, at: QPoint | None = None) -> None:
-        """Click on a widget: a tick box on its box, anything else in its middle unless a place is given."""
+        """Click on a widget: on the box of a check box, or in the middle, unless a place is given."""
         if not widget.isVisible() or not widget.isEnabled():
             raise RuntimeError(f"nobody could click on {widget!r}")
         above = ancestor(widget, QScrollArea)
-        if above is not None:  # as the wheel would
+        if above is not None:  # as a user would with the wheel
             above.ensureWidgetVisible(widget)
         box = (
             QPoint(8, widget.height() // 2)
@@ -69,7 +71,7 @@ class WindowDriver:
         QTest.qWait(100)
 
     def menu(self, *titles: str) -> None:
-        """Go through the window's menus, each opened by a click, to an entry."""
+        """Choose an entry of the window's menus, by a click on each title."""
         bar = self.viewer.window._qt_window.menuBar()
         action = _titled(bar.actions(), titles[0])
         QTest.mouseClick(bar, _LEFT, pos=bar.actionGeometry(action).center())
@@ -78,7 +80,7 @@ class WindowDriver:
             self.wait(lambda menu=menu: menu.isVisible())
             action = _titled(menu.actions(), title)
             QTest.mouseClick(menu, _LEFT, pos=menu.actionGeometry(action).center())
-        bar.setActiveAction(None)  # there is no mouse that would leave the bar
+        bar.setActiveAction(None)  # no real mouse leaves the bar, so it is deactivated here
         QTest.qWait(300)
 
     def front(self, widget: QWidget) -> None:
@@ -92,7 +94,9 @@ class WindowDriver:
     def choose(self, box: QComboBox, text: str) -> None:
         """Choose an entry of a drop-down list."""
         self.click(box)
-        QTest.qWait(QApplication.doubleClickInterval() + 100)  # sooner, Qt takes it for the first click's end
+        QTest.qWait(
+            QApplication.doubleClickInterval() + 100
+        )  # sooner, Qt would count it as part of the first click
         entries = box.view()
         index = entries.model().index(box.findText(text), 0)
         self.click(entries.viewport(), entries.visualRect(index).center())
@@ -112,7 +116,7 @@ class WindowDriver:
         self.click(next(button for kind in yes if (button := box.button(kind)) is not None))
 
     def drop(self, path: Path, reader: str) -> None:
-        """Drop a file on the window, and choose this reader if napari asks for one."""
+        """Drop a file on the window, and choose a reader if napari asks for one."""
         mime = QMimeData()
         mime.setUrls([QUrl.fromLocalFile(str(path))])
         target, none = self.viewer.window._qt_viewer, Qt.KeyboardModifier.NoModifier
@@ -138,7 +142,7 @@ class WindowDriver:
         Raises
         ------
         TimeoutError
-            It does not hold within `TIMEOUT_S`.
+            The condition does not hold within `TIMEOUT_S`.
         """
         end = time.monotonic() + TIMEOUT_S
         while not until():
@@ -147,11 +151,11 @@ class WindowDriver:
             QTest.qWait(20)
 
     def picture(self, path: Path, *, settled: bool = True) -> None:
-        """Write the whole window as a PNG of 256 colours."""
+        """Write a screenshot of the whole window as a PNG of 256 colours."""
         if settled:
             QTest.qWait(_SETTLED_MS)
         shot = Image.fromarray(self.viewer.window.screenshot(canvas_only=False, flash=False)).convert("RGB")
-        # Lines and colour bars have so few pixels that they would get no colours of their own.
+        # Lines and colour bars have too few pixels to get colours of their own.
         lines = [FRAME_RGBA[:3], PINNED_RGBA[:3], *(ImageColor.getrgb(name) for name in COLOURS), *_bars()]
         common = shot.quantize(256 - len(lines)).getpalette() or []
         palette = Image.new("P", (1, 1))

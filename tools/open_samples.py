@@ -1,6 +1,6 @@
-"""Open everything of File > Open Sample in a real viewer, as the menu does; says what it found.
+"""Open each entry of File > Open Sample in a real viewer, and print the layers and the model.
 
-For tools/test_wheel.sh, in an environment without the source.
+Run by tools/test_wheel.sh in an environment without the source.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from napari_chrep.state.session import Session
 from napari_chrep.state.viewers import kept_for
 from napari_chrep.ui.docks import PLUGIN
 
-PATIENCE_S = 120
+TIMEOUT_S = 120
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         layers = viewer.open_sample(PLUGIN, key)
         assert layers and layers[0].rgb and layers[0].metadata["chrep_slide"].mpp is not None, key
         print(f"{key}: {', '.join(layer.name for layer in layers)}")
-    session, until = kept_for(viewer, Session), time.monotonic() + PATIENCE_S
+    session, until = kept_for(viewer, Session), time.monotonic() + TIMEOUT_S
     while session.bundle is None and time.monotonic() < until:
         QApplication.processEvents()
         time.sleep(0.05)
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def samples() -> list[tuple[str, str]]:
-    """Return plugin and key of all entries of File > Open Sample."""
+    """Return the plugin and key of each entry of File > Open Sample."""
     from npe2 import PluginManager
 
     found = PluginManager.instance().iter_sample_data()

@@ -1,9 +1,9 @@
-"""Take the pictures of README.md and docs/tour.md: the tour, gone through with the mouse in a real window.
+"""Take the pictures of README.md and docs/tour.md, by doing the steps of the tour in a real window.
 
     make screenshots
 
-or `python tools/screenshots.py [-o docs/images] [--theme dark] [--light export]` on a display. Works on a
-copy of sample_data/ and with settings of its own, so that every run looks the same and leaves nothing behind.
+or `python tools/screenshots.py [-o docs/images] [--theme dark] [--light export]` on a display. A copy of
+sample_data/ and separate settings are used, so that each run looks the same and leaves no files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-#: A screen of 13 inches.
+#: Size of the window in px, as on a screen of 13 inches.
 SIZE = (1280, 800)
 GENE = "ERBB2"
 
@@ -31,12 +31,12 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="chrep-") as folder:
-        samples = set_apart(Path(folder))
-        Tour(samples, given.out.absolute(), given.theme, given.light).go()
+        samples = prepare_environment(Path(folder))
+        Tour(samples, given.out.absolute(), given.theme, given.light).run()
 
 
-def set_apart(folder: Path) -> Path:
-    """Copy the sample data, and keep away from the user's settings and cache; before napari is imported."""
+def prepare_environment(folder: Path) -> Path:
+    """Copy the sample data, and use other settings and caches than the user's; before napari is imported."""
     samples = folder / "sample_data"
     shutil.copytree(ROOT / "sample_data", samples)
     os.environ["CHREP_SAMPLE_DATA"] = str(samples)
@@ -47,14 +47,14 @@ def set_apart(folder: Path) -> Path:
 
 
 class Tour:
-    """The steps of docs/tour.md, a picture each.
+    """Steps of docs/tour.md, with a picture of each.
 
     Parameters
     ----------
     samples, out : Path
-        The sample data, and where the pictures go.
+        Folders of the sample data and of the pictures.
     theme, light : str
-        napari's theme, and the one picture that is light in any case.
+        napari's theme, and the name of the one picture that always has the light theme.
     """
 
     def __init__(self, samples: Path, out: Path, theme: str, light: str) -> None:
@@ -69,8 +69,8 @@ class Tour:
         self.viewer.window.resize(*SIZE)
         self.driver = WindowDriver(self.viewer)
 
-    def go(self) -> None:
-        """Go through it."""
+    def run(self) -> None:
+        """Do all steps."""
         for step in (
             self._open, self._predict, self._gene, self._side_by_side, self._trust, self._neighbours,
             self._compare, self._export, self._measured, self._retrain,
@@ -84,7 +84,7 @@ class Tour:
         self.viewer.theme = self.theme
 
     def _dock(self, title: str) -> Any:
-        """Open a dock by its entry in the menu, and return its widget."""
+        """Open a dock from the menu, and return its widget."""
         self.driver.menu("Plugins", "CHRep", f"{title} (CHRep)")
         return self.viewer.window.dock_widgets[f"{title} (CHRep)"]
 
@@ -134,7 +134,7 @@ class Tour:
         self._picture("compared")
 
     def _click_tissue(self, right: int, down: int) -> None:
-        """Click so many pixels from the middle of the canvas."""
+        """Click at a distance in pixels from the middle of the canvas."""
         from qtpy.QtCore import QPoint
 
         canvas = self.viewer.window._qt_viewer.canvas.native
@@ -161,7 +161,9 @@ class Tour:
 
     def _retrain(self) -> None:
         panel = self._dock("Retrain")
-        self.driver.menu("Plugins", "CHRep", "Slide explorer (CHRep)")  # closes it, which leaves more room
+        self.driver.menu(
+            "Plugins", "CHRep", "Slide explorer (CHRep)"
+        )  # closes the explorer, which leaves more room
         self.driver.click(panel.cohort.add_folder)
         panel.cohort.dialog.setDirectory(str(self.samples))
         self.driver.accept(panel.cohort.dialog)

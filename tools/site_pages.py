@@ -1,7 +1,7 @@
-"""Make those pages of the documentation site that come from other files; a hook of mkdocs, see mkdocs.yml.
+"""Hook of mkdocs that makes pages of the documentation site from other files, see mkdocs.yml.
 
-README.md, CONTRIBUTING.md and CHANGELOG.md become pages, the help of every command one more, and the list of
-the rooms of the source a part of docs/architecture.md.
+README.md, CONTRIBUTING.md and CHANGELOG.md become pages, as does the help of all commands. The list of rooms
+becomes a part of docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOMS = "<!-- rooms -->"
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that are made."""
+    """Add the pages that are made from other files."""
     from mkdocs.structure.files import File
 
     made = {page: (ROOT / source).read_text(encoding="utf-8") for page, source in PAGES.items()}
@@ -28,24 +28,26 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Turn links between files of the repository into links between pages, and fill in the rooms."""
+    """Replace links between files by links between pages, and insert the table of rooms."""
     for page, source in PAGES.items():
         markdown = re.sub(rf"\]\((\.\./)?{source}", f"]({page}", markdown)
     return markdown.replace("](docs/", "](").replace(ROOMS, rooms())
 
 
 def rooms() -> str:
-    """Return a table of the rooms of both packages, with the first sentence of each."""
+    """Return a table of the rooms of both packages, with the first line of their docstrings."""
     sys.path.insert(0, str(ROOT / "tools"))
     import draw_rooms
 
-    said = draw_rooms.rooms()
-    rows = [f"| `{room.replace('.', '/')}` | {text.replace('``', '`')} |" for room, text in said.items()]
+    docstrings = draw_rooms.rooms()
+    rows = [
+        f"| `{room.replace('.', '/')}` | {text.replace('``', '`')} |" for room, text in docstrings.items()
+    ]
     return "\n".join(["| room | what is in it |", "|---|---|", *rows])
 
 
 def command_line() -> str:
-    """Return the page about the command line, from the commands themselves."""
+    """Return the page about the command line, made from the help of the commands."""
     import typer
 
     from chrep_model.cli import app

@@ -1,7 +1,7 @@
-"""The functions behind ``import chrep_model``: from a slide to a map, and from a cohort to a scored model.
+"""The functions behind ``import chrep_model``: training, calibration, prediction and evaluation.
 
-Paths and open objects are taken alike. What the command line refuses is refused here with the same error.
-Nothing slow is imported before a function needs it.
+The functions accept paths as well as open objects, and raise the same errors as the command line. Slow
+imports are inside the functions that need them.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ def train(
     Parameters
     ----------
     cohort : Cohort or path
-        At least two sections; a path is opened with `open_cohort`.
+        Cohort of at least two sections; a path is opened with `open_cohort`.
     out : path
-        Folder of the bundle; appears when it is complete, and replaces an older bundle.
+        Folder of the bundle; written when it is complete, and replaces an older bundle.
     method : str
         One of `list_methods`.
     encoder : str
         One of `list_encoders`.
     genes : int or path
-        How many genes to choose on the training sections, or a text file with one gene a line.
+        Number of genes to choose on the training sections, or a text file with one gene per line.
     device : str
         ``"auto"`` (a GPU where there is one) or a torch device, for the encoder.
     **settings
@@ -83,7 +83,7 @@ def train(
     SettingsError
         A setting is unknown or wrong.
     CohortError, SlideError, GeneError, BundleError
-        Sections that cannot be right, fewer than two of them, unknown genes, or no place to write to.
+        Sections have errors, or there are fewer than two, genes are unknown, or `out` cannot be written.
     """
     from chrep_model import pipeline
 
@@ -99,9 +99,9 @@ def calibrate(bundle: Bundle | _Path, cohort: Cohort | _Path, out: _Path, *, dev
     Parameters
     ----------
     bundle : Bundle or path
-        A model of the method ``"chrep"``; it stays as it is.
+        Model of the method ``"chrep"``; it is not changed.
     cohort : Cohort or path
-        At least two sections of the new site.
+        Cohort of at least two sections of the new site.
     out : path
         Folder of the new bundle.
     device : str
@@ -115,7 +115,7 @@ def calibrate(bundle: Bundle | _Path, cohort: Cohort | _Path, out: _Path, *, dev
     Raises
     ------
     BundleError, CohortError, SlideError
-        The model cannot be calibrated, or the sections cannot be right.
+        The model cannot be calibrated, or sections have errors.
     """
     from chrep_model import pipeline
 
@@ -143,7 +143,8 @@ def predict(
     region : tuple of float, optional
         Only tiles that overlap this rectangle, (x, y, width, height) in level-0 px.
     stride : float
-        Distance of neighbouring tiles as a share of a tile: 0.5 for half overlapping, 2 for a coarse look.
+        Distance between neighbouring tiles as a fraction of a tile: 0.5 for tiles that overlap by half, 2 for
+        a coarse map.
     device : str
         ``"auto"`` (a GPU where there is one) or a torch device.
 
@@ -184,17 +185,18 @@ def evaluate(
     Parameters
     ----------
     cohort : Cohort or path
-        All sections.
+        Cohort of all sections.
     out : path
-        Folder of tables and report; called again with it, only missing fits are done.
+        Folder of tables and report; if it exists already, only missing fits are computed.
     methods : sequence of str, optional
-        Of `list_methods`; all unless given.
+        Names from `list_methods`; by default all.
     encoder, genes, device
         See `train`; every fold chooses its genes on its own training sections.
     seeds : int
-        Repeats of methods with chance.
+        Number of repeats of methods that use random numbers.
     processes : int
-        Fits at a time. More than 1 starts processes: guard your script by ``if __name__ == "__main__":``.
+        Number of fits at a time. More than 1 starts processes: guard your script by
+        ``if __name__ == "__main__":``.
     **settings
         Other fields of `evaluation.benchmark.EvaluateSettings`: ``split`` (``"section"`` or ``"patient"``),
         ``test_sections``, and those of the encoder and of the methods as in `train`.
@@ -210,7 +212,7 @@ def evaluate(
     SettingsError, CohortError, SlideError, GeneError
         As in `train`.
     LeakError
-        A section is in the cohort twice, or a method saw something of a test section.
+        A section is in the cohort twice, or a method read data of a test section.
     """
     from chrep_model.evaluation import benchmark
 
@@ -231,12 +233,13 @@ def list_methods() -> list[str]:
 
 
 def list_encoders(pattern: str = "*") -> list[str]:
-    """Return the names of encoders that match a pattern: the built-in one, then those of timm.
+    """Return the names of encoders that match a pattern, the built-in one first, then those of timm.
 
     Parameters
     ----------
     pattern : str
-        With ``*`` and ``?`` as in file names: ``"resnet*"``. The built-in one is ``"stainbank"``.
+        Pattern with ``*`` and ``?`` as in file names, such as ``"resnet*"``. The built-in encoder is
+        ``"stainbank"``.
     """
     from chrep_model.encoders.stainbank import STAINBANK
     from chrep_model.encoders.torchvision_compat import ensure_torchvision

@@ -1,4 +1,4 @@
-"""What this machine computes with: its GPUs, its cores, and how its memory is handed on."""
+"""Choice of the device to compute on, use of all cores, and settings of the memory allocator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from chrep_model.errors import PredictionError
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # constants of glibc's malloc.h
 
 
 def choose_device(wanted: str) -> str:
@@ -22,7 +22,7 @@ def choose_device(wanted: str) -> str:
     Raises
     ------
     PredictionError
-        The device is not there.
+        The machine does not have the device.
     """
     import torch
 
@@ -52,7 +52,7 @@ def gpus() -> list[str]:
 def each_core() -> Iterator[ThreadPoolExecutor]:
     """Yield a pool with one thread per core of torch; in each thread, torch computes on one core.
 
-    Networks that run in them side by side never wait for each other, as the cores do that share a layer.
+    Networks that run in these threads never wait for each other, unlike cores that share the work of a layer.
     """
     import torch
 
@@ -60,42 +60,42 @@ def each_core() -> Iterator[ThreadPoolExecutor]:
     all_started = threading.Barrier(count)
 
     def start() -> None:
-        torch.get_num_threads()  # a thread takes over the process's number when it first asks, not later
+        torch.get_num_threads()  # a thread adopts the process's number at its first call, and not later
         torch.set_num_threads(1)
         all_started.wait()
 
     with ThreadPoolExecutor(count, thread_name_prefix="chrep-core", initializer=start) as threads:
         for started in [threads.submit(torch.get_num_threads) for _ in range(count)]:
             started.result()
-        torch.set_num_threads(count)  # what they have set is also what new threads begin with
+        torch.set_num_threads(count)  # their setting of 1 would also apply to new threads
         yield threads
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what one batch has freed for the next, for this process; elsewhere nothing is done.
+    """Let glibc keep freed memory in this process for the next batch; without glibc do nothing.
 
-    By itself it hands large pieces, such as activations are, back to the system and asks for them again with
-    every layer, to get pages that have to be cleared first: on a CPU that can double the time of a batch. The
-    workers of a dask cluster are even told to hand back all at once (MALLOC_TRIM_THRESHOLD_).
+    By default glibc returns large blocks, such as activations, to the system, and requests them again with
+    every layer; the system then has to clear their pages, which on a CPU can double the time of a batch. The
+    workers of a dask cluster are even set to return all memory at once (MALLOC_TRIM_THRESHOLD_).
     """
-    with suppress(AttributeError):  # C libraries other than glibc have no mallopt, and no need of it
+    with suppress(AttributeError):  # other C libraries have no mallopt, and do not need it
         mallopt = _c_library().mallopt
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, 512 << 20)
 
 
 def share_one_arena() -> None:
-    """Have glibc serve threads that start from now on out of one arena, in a process without a window.
+    """Let glibc allocate the memory of all new threads in one arena; for processes without a window.
 
-    Those that it makes for threads hold no piece above 64 MB, and what one has freed serves no other. A
-    window would wait for the lock of the one.
+    By default threads have arenas of their own, which hold no block above 64 MB, and memory that is freed in
+    one cannot be used in another. With one arena a window would wait for its lock.
     """
     with suppress(AttributeError):
         _c_library().mallopt(_M_ARENA_MAX, 1)
 
 
 def hand_back_freed_memory() -> None:
-    """Let glibc hand back what is free by now; what is done between batches would be in the way of them."""
+    """Let glibc return free memory to the system; not for use between batches, which need it again."""
     with suppress(AttributeError):
         _c_library().malloc_trim(0)
 

@@ -117,7 +117,7 @@ class Cancelled(ChrepError):  # noqa: N818 - not a failure: the user asked for i
 
 
 @contextmanager
-def damage_told(
+def damage_as_error(
     kind: type[ChrepError], what: str, path: str | os.PathLike[str], remedy: str
 ) -> Iterator[None]:
     """Turn any error that a damaged file causes in other libraries into one ChrepError.

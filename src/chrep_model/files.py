@@ -19,7 +19,7 @@ _REMEDY = "Choose another folder, or see that this one can be written and has ro
 
 _TRIES, _PAUSE_S = 20, 0.05
 
-# The HDF5 library tells a full disk as a RuntimeError that has the system's number in its text.
+# The HDF5 library reports a full disk as a RuntimeError with the system's error number in its text.
 _ERRNO = re.compile(r"errno = (\d+)")
 
 
@@ -33,26 +33,26 @@ def write_atomically(
     about: Path | None = None,
     once: bool = False,
 ) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; after writing, it is synced and replaces `target`.
+    """Yield a temporary path beside `target`, which replaces `target` when it is completely written.
 
     Parameters
     ----------
     target : Path
-        A file, or a folder (of a zarr store). A file never replaces a folder, nor a folder a file.
+        Path of a file, or of a folder (of a zarr store). A file never replaces a folder, nor a folder a file.
     error, what, remedy
-        Class and words of the error, see `unwritable_told`.
+        Class and text of the error, see `unwritable_as_error`.
     about : Path, optional
-        The path that the error names; `target` unless given.
+        Path in the error; by default `target`.
     once : bool
-        Whether a folder at `target` stays: another process was faster and wrote the same.
+        Whether an existing folder at `target` is kept, because another process has written the same.
 
     Raises
     ------
     ChrepError
-        The disk is full, or the folder cannot be written; nothing is left behind, an older target stays.
+        The disk is full, or the folder cannot be written; an older target is kept, and the new one removed.
     """
     part = _beside(target, "partial")
-    with unwritable_told(about or target, error, what, remedy):
+    with unwritable_as_error(about or target, error, what, remedy):
         try:
             yield part
             sync(part)
@@ -69,42 +69,42 @@ def make_writable(
     *,
     about: Path | None = None,
 ) -> None:
-    """Create a folder, and check that files can be written there, before hours of work.
+    """Create a folder, and check that files can be written in it, before long work starts.
 
     Parameters
     ----------
     folder : Path
-        Made with its parents.
+        Folder to create, with its parents.
     error, what, remedy, about
         See `write_atomically`.
 
     Raises
     ------
     ChrepError
-        It cannot be made, or nothing can be written in it.
+        The folder cannot be created, or no file can be written in it.
     """
-    with unwritable_told(about or folder, error, what, remedy):
+    with unwritable_as_error(about or folder, error, what, remedy):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
 
 
 @contextmanager
-def unwritable_told(
+def unwritable_as_error(
     path: Path, error: type[ChrepError] = PredictionError, what: str = _WHAT, remedy: str = _REMEDY
 ) -> Iterator[None]:
-    """Turn an error of the operating system while writing into one for the user.
+    """Convert errors of the operating system while writing to a ChrepError for the user.
 
     Parameters
     ----------
     path : Path
-        What the error is about.
+        Path in the error.
     error : type
-        Its class.
+        Class of the error.
     what : str
-        What is wrong; the system's reason follows in brackets.
+        Text about the problem; the system's reason follows in brackets.
     remedy : str
-        What the user can do.
+        Text about what the user can do.
     """
     try:
         yield
@@ -124,15 +124,17 @@ def _beside(target: Path, ending: str) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or all files of a folder, from the system's memory to the disk."""
+    """Write a file, or all files of a folder, from the system's memory to the disk."""
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
             _sync_one(file)
 
 
 def _sync_one(path: Path) -> None:
-    with suppress(PermissionError):  # a folder cannot be opened on Windows, and need not be
-        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs no other file
+    with suppress(PermissionError):  # Windows cannot open folders, and does not need to
+        descriptor = os.open(
+            path, os.O_RDONLY if path.is_dir() else os.O_RDWR
+        )  # Windows requires write access
         try:
             os.fsync(descriptor)
         finally:
@@ -140,7 +142,7 @@ def _sync_one(path: Path) -> None:
 
 
 def _replace(new: Path, target: Path, once: bool) -> None:
-    """Put a file or folder in the place of `target`; an old folder goes only after the new one is there."""
+    """Replace `target` by a new file or folder; an old folder is removed only after the new one is there."""
     if once or not (new.is_dir() and target.is_dir()):
         try:
             new.replace(target)
@@ -161,7 +163,7 @@ def _replace(new: Path, target: Path, once: bool) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        for _ in range(_TRIES):  # when one of zarr's threads has failed, the others may still be writing
+        for _ in range(_TRIES):  # after an error in one of zarr's threads, others may still be writing
             shutil.rmtree(path, ignore_errors=True)
             if not path.exists():
                 return

@@ -1,4 +1,4 @@
-"""Arrays that may be larger than the memory: mapped from files, read and written in parts."""
+"""Arrays larger than the memory, which are mapped from files, and read and written in parts."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from chrep_model.errors import SettingsError
 
 
 def slices(n: int, size: int) -> Iterator[slice]:
-    """Yield the slices of `size` that make up n rows; the last one may be shorter."""
+    """Return an iterator over the slices of `size` rows that make up n rows; the last may be shorter."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def read_rows(source: Any, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return some rows of an array, in the memory.
+    """Return some rows of an array as an array in memory.
 
     Parameters
     ----------
     source : array-like
-        (n, ...) array, memory map, or anything else whose slices are arrays, such as a zarr array.
+        (n, ...) array, memory map, or another object whose slices are arrays, such as a zarr array.
     rows : slice or ndarray
-        Which; numbers in any order, for sources that can be asked by them.
+        Rows to read; indices in any order, if the source can be indexed by them.
 
     Returns
     -------
     ndarray
-        float32, contiguous and writeable. It is a part of `source` itself where that is such an array in
-        memory and `rows` a slice, and a copy otherwise.
+        float32, contiguous and writeable. A view of `source` if that is such an array in memory and `rows` is
+        a slice; otherwise a copy.
     """
     if not isinstance(source, np.memmap):
         return np.require(source[rows], np.float32, ("C", "W"))
     if isinstance(rows, slice):
         out = np.array(source[rows], np.float32, order="C", subok=False)
     else:
-        order = np.argsort(rows, kind="stable")  # the disk is read from its beginning to its end
+        order = np.argsort(rows, kind="stable")  # the file is read from its start to its end
         out = np.empty((len(rows), *source.shape[1:]), np.float32)
         out[order] = source[rows[order]]
     release_pages(source)
@@ -56,7 +56,8 @@ def map_file(
     Raises
     ------
     OSError
-        The disk has no room for it. It is taken at once: what is missing later ends the process.
+        The disk has no room for it. The room is reserved here, because a full disk later would crash the
+        process.
     """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, np.dtype(dtype).itemsize * math.prod(shape))
@@ -64,12 +65,12 @@ def map_file(
 
 
 def temporary_array(shape: tuple[int, ...], dtype: Any = "<f4") -> np.memmap[Any, Any]:
-    """Make an array in a temporary file, which is gone once nobody uses the array.
+    """Create an array in a temporary file, which is deleted when the array is no longer used.
 
     Raises
     ------
     SettingsError
-        There is no room for it.
+        The disk has no room for it.
     """
     try:
         with tempfile.TemporaryFile() as file:
@@ -84,7 +85,7 @@ def temporary_array(shape: tuple[int, ...], dtype: Any = "<f4") -> np.memmap[Any
 
 
 def write_rows(target: np.memmap[Any, Any], pieces: Iterable[NDArray[np.float32]]) -> None:
-    """Fill a mapped array, (n, ...), with the pieces that make up its rows, and keep none in the memory."""
+    """Fill a mapped array, (n, ...), with pieces that make up its rows, and keep none of them in memory."""
     start = 0
     for piece in pieces:
         target[start : start + len(piece)] = piece
@@ -93,9 +94,9 @@ def write_rows(target: np.memmap[Any, Any], pieces: Iterable[NDArray[np.float32]
 
 
 def move_to_disk(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Move arrays to one temporary file that is mapped; without room for it, return them as they are.
+    """Move arrays to one mapped temporary file; if the disk has no room, return them as they are.
 
-    One file: each takes one of the few (1024, if nothing is set) that a process may hold open.
+    All arrays share one file, because a process may have only few files open (1024 by default).
     """
     size = sum(values.nbytes for values in arrays.values())
     if not size:
@@ -105,7 +106,9 @@ def move_to_disk(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     except SettingsError:
         return dict(arrays)
     out, start = {}, 0
-    for name, values in sorted(arrays.items(), key=lambda item: -item[1].itemsize):  # starts stay aligned
+    for name, values in sorted(
+        arrays.items(), key=lambda item: -item[1].itemsize
+    ):  # keeps the starts aligned
         out[name] = file[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
         out[name][...] = values
         start += values.nbytes
@@ -114,10 +117,10 @@ def move_to_disk(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def release_pages(source: NDArray[Any]) -> None:
-    """Give the memory of a mapped array back: it would count as this process's up to the size of the file.
+    """Release the memory of a mapped array, which otherwise counts as memory of this process.
 
-    What was written to a map is in its file; but of a copy on write the pages are all there is.
-    Where the system has no such call, it takes pages back itself once they are wanted.
+    Values written to a map are in its file. A copy-on-write map is left alone, because its values are only in
+    memory. Systems without this call release pages themselves when they need memory.
     """
     base: object = source
     while isinstance(base, np.ndarray):

@@ -1,10 +1,10 @@
 """Start Python processes that import nothing from the current folder.
 
-``python -m NAME`` and ``python -c CODE`` look into the current folder before anything else, so that a file
-``h5py.py`` in a downloaded data set would run as soon as a command works in that folder. So every process of
-this project is started from here: with ``-P`` and ``PYTHONSAFEPATH``, and without entries of ``PYTHONPATH``
-that mean the current folder (an empty entry does). Its other entries, and the user's own site-packages, may
-be where this package is installed; so ``-I``, which would leave them out, is not used.
+``python -m NAME`` and ``python -c CODE`` search the current folder first, so that a file ``h5py.py`` in a
+downloaded data set would run as soon as a command is used in that folder. Therefore all processes of this
+project are started by this module: with ``-P`` and ``PYTHONSAFEPATH``, and without entries of ``PYTHONPATH``
+that mean the current folder (an empty entry does). The option ``-I`` is not used, because it would also leave
+out other entries and the user's own site-packages, where this package may be installed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 
 _SAFE, _PATH = "PYTHONSAFEPATH", "PYTHONPATH"
 
-# numba heeds .numba_config.yaml in the current folder. It may name a folder of compiled functions, which
-# are pickles, and a driver to load. A variable, even an empty one, has the last word.
+# numba reads .numba_config.yaml in the current folder. It may name a folder of compiled functions, which
+# are pickles, and a driver to load. An environment variable, even an empty one, overrides it.
 _NUMBA = {"NUMBA_CACHE_DIR": "", "NUMBA_CUDA_DRIVER": ""}
 
 
@@ -32,12 +32,12 @@ def python_command(module: str, *arguments: str | os.PathLike[str]) -> list[str]
 
 
 def child_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for a child that must not import from the current folder.
+    """Return the environment of a child process that must not import from the current folder.
 
     Parameters
     ----------
     more : mapping of str to str, optional
-        Variables to set besides.
+        Further variables to set.
     """
     environment = {**_NUMBA, **os.environ, **(more or {}), _SAFE: "1"}
     entries = environment.pop(_PATH, "").split(os.pathsep)
@@ -50,7 +50,7 @@ def run_python(
     module: str, *arguments: str | os.PathLike[str], **options: Any
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a module in a new process and wait for its end; `options` as for `subprocess.run`."""
-    # Our own interpreter on our own module; the arguments are never seen by a shell.
+    # This interpreter runs a module of this project; no shell reads the arguments.
     command = python_command(module, *arguments)
     return subprocess.run(command, env=child_environment(), check=False, **options)  # noqa: S603
 
@@ -66,13 +66,13 @@ def start_python(
     Parameters
     ----------
     module : str
-        Its dotted name.
+        Dotted name of the module.
     *arguments : str or path
-        Its command line.
+        Arguments of its command line.
     environment : mapping of str to str, optional
-        Variables to set besides those of this process.
+        Variables to set in addition to those of this process.
     **options
-        As for `subprocess.Popen`.
+        Options of `subprocess.Popen`.
     """
     command = python_command(module, *arguments)
     return subprocess.Popen(command, env=child_environment(environment), **options)  # noqa: S603
@@ -82,8 +82,8 @@ def start_python(
 def spawning() -> Iterator[SpawnContext]:
     """Yield a `multiprocessing` context whose processes import nothing from the current folder.
 
-    Inside of the ``with`` this holds for all processes that libraries start, such as the workers of dask.
-    What such a process imports later it finds by the ``sys.path`` of this one.
+    Within the ``with`` block this also holds for processes that libraries start, such as the workers of dask.
+    Later imports in such a process use the ``sys.path`` of this one.
     """
     before = {name: os.environ.get(name) for name in (_SAFE, _PATH, *_NUMBA)}
     _set_environment()
@@ -97,15 +97,15 @@ def spawning() -> Iterator[SpawnContext]:
 
 
 def leave_out_current_folder() -> None:
-    """Stop importing from the current folder, here and in all child processes.
+    """Stop importing from the current folder, in this process and in all child processes.
 
-    For the start of a program. Only what ``-m``, ``-c`` or ``PYTHONPATH`` put in front of the standard
-    library is taken off ``sys.path``, and not the folder that this package was imported from.
+    To be called at the start of a program. Only entries that ``-m``, ``-c`` or ``PYTHONPATH`` put before the
+    standard library are removed from ``sys.path``, and not the folder from which this package was imported.
     """
     _set_environment()
     try:
         here = Path.cwd()
-    except FileNotFoundError:  # deleted meanwhile: nothing can be imported from it
+    except FileNotFoundError:  # the folder was deleted, so nothing can be imported from it
         return
     library = str(Path(os.__file__).parent)
     in_front = sys.path[: sys.path.index(library)] if library in sys.path else sys.path

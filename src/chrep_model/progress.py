@@ -1,4 +1,4 @@
-"""How long work reports how far it is, and asks whether to stop."""
+"""Callbacks by which long work reports its progress and learns that it should stop."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from chrep_model.errors import Cancelled
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of one network, for a curve.
+    """Figures of one epoch of training a network, from which a learning curve is drawn.
 
     Attributes
     ----------
     part : str
-        Which of a fit's networks, as ``"without C2/member 1"``.
+        Name of the network within a fit, such as ``"without C2/member 1"``.
     number, of : int
-        From 1.
+        Number of the epoch from 1, and number of all epochs.
     loss : float
-        Mean over the batches.
+        Mean loss over the batches.
     held_out : float or None
-        PCC on the held-out training section, where one is held out or watched.
+        PCC on the held-out training section; None if there is none.
     """
 
     part: str
@@ -41,26 +41,26 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Progress:
-    """Callbacks of long work: four to report how far it is, two to ask whether to stop.
+    """Callbacks of long work: four to report progress, and two to ask whether to stop.
 
-    Whoever starts the work sets those that it needs. The work asks between batches, epochs and parts, by
-    `raise_if_cancelled`.
+    The caller sets those that it needs. The work calls `raise_if_cancelled` between batches, epochs and
+    parts.
 
     Attributes
     ----------
     message : callable
-        ``message(text)``: what is being done now, in a line.
+        ``message(text)``: one line about the current step.
     advance : callable
-        ``advance(done, total, what)``: how many tiles, sections or fits are done, and of what.
+        ``advance(done, total, what)``: number of tiles, sections or fits that are done and in total.
     warn : callable
-        ``warn(text)``: a line that the user should see even where no progress is shown.
+        ``warn(text)``: one line that the user should see even if no progress is shown.
     epoch : callable
-        ``epoch(Epoch)``: an epoch of a network is done.
+        ``epoch(Epoch)``: figures of an epoch that is done.
     cancelled : callable
         ``cancelled()``: whether the work should stop.
     enough : callable
-        ``enough()``: whether the network in training should stop with its best weights; asked after every
-        epoch of a training that keeps them.
+        ``enough()``: whether training should stop and use the best weights so far; asked after every epoch of
+        a training that keeps them.
     """
 
     message: Callable[[str], None] = _nothing
@@ -77,4 +77,4 @@ class Progress:
 
 
 SILENT = Progress()
-"""Reports to nobody and never asks to stop."""
+"""Progress without callbacks: nothing is reported, and the work is never stopped."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from chrep_model.analysis.explanation import NEAREST, explain, knobs
+from chrep_model.analysis.explanation import NEAREST, adjustable_settings, explain
 from chrep_model.cohorts.cohort import open_cohort
 from chrep_model.errors import GeneError, PredictionError, SettingsError
 from chrep_model.methods import trees
@@ -113,7 +113,7 @@ def test_another_k_and_temperature(prediction, tiles):
     assert other.terms[0] == fitted.terms[0]
     assert other.value != fitted.value
     assert other.total == pytest.approx(other.value, abs=1e-5)
-    own = knobs(prediction)
+    own = adjustable_settings(prediction)
     assert explain(prediction, tile, gene, k=own.k, temperature=own.temperature) is not None
     assert explain(prediction, tile, gene, k=own.most).k == own.most
 
@@ -171,4 +171,4 @@ def test_every_rival_has_an_answer(method, predict, monkeypatch):
             assert similar == sorted(similar, reverse=True)
         assert (why.half_width is None) == (prediction.bundle.trust is None)
     assert why.from_neighbours == (method in ("knn", "bleep", "mclstexp", "heclip"))
-    assert (knobs(prediction) is None) == (method != "knn")
+    assert (adjustable_settings(prediction) is None) == (method != "knn")

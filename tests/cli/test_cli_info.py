@@ -123,7 +123,7 @@ class TestDemo:
         out = tmp_path / "out"
         result = chrep("demo", "-o", out)
         assert (result.code, result.err) == (0, "")
-        figures = [f"SYNTHETIC_slide_{gene}.png" for gene in demo.TELLING]
+        figures = [f"SYNTHETIC_slide_{gene}.png" for gene in demo.FIGURE_GENES]
         names = ["SYNTHETIC_demo.chrep", "SYNTHETIC_slide.h5ad", *figures, "napari.log"]
         assert sorted(p.name for p in out.iterdir()) == sorted(names)
         assert all(str(out / name) in result.out for name in names)

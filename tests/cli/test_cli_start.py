@@ -71,7 +71,7 @@ def test_a_fault_of_ours_is_one_line_too(chrep, tmp_path, monkeypatch):
     def fault(*_):
         raise KeyError("a\nb")
 
-    monkeypatch.setattr("chrep_model.cli.info._look", fault)
+    monkeypatch.setattr("chrep_model.cli.info._facts_of", fault)
     result = chrep("info", tmp_path)
     assert result.code == 1 and result.err.count("\n") == 1
     assert "unexpected KeyError" in result.err and "--debug" in result.err

@@ -34,7 +34,7 @@ def test_a_folder_stands_for_its_pairs(touch, tmp_path):
     )
     found = suggest_pairs([tmp_path])
     assert found.pairs == (Pair(a_slide, a), Pair(b_slide, b))
-    assert found.left == ()
+    assert found.unpaired == ()
 
 
 def test_pictures_and_tables_may_lie_in_two_folders(touch, tmp_path):
@@ -79,8 +79,8 @@ def test_what_belongs_to_no_pair_is_told(touch, tmp_path, names, said):
         paths = [tmp_path / "gone"]
     found = suggest_pairs(paths)
     assert found.pairs == ()
-    assert len(found.left) == 1
-    assert said in found.left[0]
+    assert len(found.unpaired) == 1
+    assert said in found.unpaired[0]
 
 
 def test_a_manifest_stands_for_its_sections(make_pair, tmp_path):
@@ -118,7 +118,7 @@ def test_two_slides_of_one_name_are_ambiguous_be_they_files_or_folders(tmp_path,
     write_omezarr(tmp_path / "A.ome.zarr")
     with pytest.raises(CohortError, match=r"several pictures go with this h5ad \(A.ome.zarr, A.png\)"):
         open_cohort(tmp_path)
-    (left,) = suggest_pairs([tmp_path]).left
+    (left,) = suggest_pairs([tmp_path]).unpaired
     assert "A.ome.zarr, A.png" in left
 
 
@@ -141,7 +141,7 @@ def test_folders_of_other_programs_are_pairs(make_outs, tmp_path):
     make_outs("B", which=1, into=tmp_path / "runs")
     both = suggest_pairs([tmp_path / "runs"])
     assert [(pair.name, pair.counts.name) for pair in both.pairs] == [("A", "outs"), ("B", "outs")]
-    assert both.left == ()
+    assert both.unpaired == ()
     check = check_pair(both.pairs[0])
     assert check.section is not None and check.section.name == "A" and len(check.section) == len(made.counts)
     manifest = tmp_path / "all.yaml"
@@ -150,4 +150,4 @@ def test_folders_of_other_programs_are_pairs(make_outs, tmp_path):
     assert (listed.slide, listed.patient) == (made.picture, "p1")
     made.picture.unlink()
     alone = suggest_pairs([made.outs])
-    assert alone.pairs == () and "full-resolution picture is not here" in alone.left[0]
+    assert alone.pairs == () and "full-resolution picture is not here" in alone.unpaired[0]

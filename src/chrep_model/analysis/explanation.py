@@ -139,8 +139,8 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class Knobs:
-    """The settings of a method that a user can try out: k and temperature.
+class AdjustableSettings:
+    """k and temperature of a method, which a user can change to see the effect.
 
     Attributes
     ----------
@@ -155,15 +155,15 @@ class Knobs:
     most: int
 
 
-def knobs(prediction: Prediction) -> Knobs | None:
-    """Return the fitted k and temperature; None for a method that does not weigh by a temperature."""
+def adjustable_settings(prediction: Prediction) -> AdjustableSettings | None:
+    """Return the fitted k and temperature; None for a method without a temperature."""
     from chrep_model.methods.base import REACH
 
     fitted = prediction.bundle.model.fitted
     if fitted.k is None or fitted.temperature is None:
         return None
     most = min(max(fitted.k, REACH), len(fitted.gallery))
-    return Knobs(min(fitted.k, most), fitted.temperature, most)
+    return AdjustableSettings(min(fitted.k, most), fitted.temperature, most)
 
 
 def explain(
@@ -185,8 +185,8 @@ def explain(
     gene : str
         Name of the gene.
     k, temperature : int, float, optional
-        Values other than the fitted ones, for a method with `knobs`. Corrector, combination and intervals,
-        which were fitted with the original values, do not change.
+        Values other than the fitted ones, for a method with `adjustable_settings`. Corrector, combination
+        and intervals, which were fitted with the original values, do not change.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """The command line, ``chrep``.
 
-Every command starts fast: what is slow to import is imported inside the command that needs it. A fault is one
-line on stderr and exit code 1; wrong usage is exit code 2.
+Every command starts fast, because slow imports are inside the commands that need them. An error is one line
+on stderr and exit code 1; wrong usage is exit code 2.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from chrep_model.processes import leave_out_current_folder
 
 
 class _Group(TyperGroup):
-    """Turns every error into one line and an exit code, for all commands."""
+    """Group of all commands, which turns every error into one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
+        """Run a command, and print its error, if there is one, as one line."""
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, Cancelled):
             sys.stderr.write("chrep: cancelled\n")
-        except BrokenPipeError:  # `chrep info ... | head` is no fault
+        except BrokenPipeError:  # as of `chrep info ... | head`: no error
             raise
         except Exception as error:
-            if type(error).__module__.split(".")[0] in ("typer", "click"):  # usage and exit
+            if type(error).__module__.split(".")[0] in ("typer", "click"):  # wrong usage, or a normal exit
                 raise
             if wants_debug(ctx):
                 for line in traceback.format_exc().splitlines():
@@ -86,25 +86,27 @@ def _chrep(
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run a command and leave the process with its exit code.
+    """Run a command, and end the process with its exit code.
 
     Parameters
     ----------
     args : sequence of str, optional
-        Instead of the process's own.
+        Arguments to use instead of those of the process.
     """
     leave_out_current_folder()
     _quiet()
-    # Read when torch is imported. Its threads would else wait for each other at full speed: on a machine that
-    # has other things to do, training takes several times as long.
+    # Read when torch is imported. Otherwise its threads keep cores busy while they wait for each other, which
+    # makes training several times slower on a machine that runs other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     share_one_arena()
-    signal.signal(signal.SIGTERM, _interrupt)  # schedulers end a job with it: nothing is left half-written
+    signal.signal(
+        signal.SIGTERM, _interrupt
+    )  # sent by schedulers to end a job; no file may stay half-written
     app(args=None if args is None else list(args), prog_name="chrep")
 
 
 def _quiet() -> None:
-    """Keep what libraries say to programmers off stderr; ``python -W`` brings it back."""
+    """Hide warnings of libraries for programmers; ``python -W`` shows them."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""Open cohorts on the command line, check them, and print the findings on stderr."""
+"""Helpers of the commands that open a cohort, check it, and print the findings on stderr."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def checked_cohort(path: Path, excluded: Collection[str] = (), *, progress: Prog
     """
     cohort, found = read_and_check(path, excluded, progress=progress)
     wrong = first_error(cohort, found)
-    if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us, and one tells the user
-        tell_findings(cohort, found)
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes, and only the first prints
+        print_findings(cohort, found)
     if wrong is not None:
         raise wrong
     return cohort
@@ -35,22 +35,22 @@ def checked_cohort(path: Path, excluded: Collection[str] = (), *, progress: Prog
 def read_and_check(
     path: Path, excluded: Collection[str] = (), *, progress: Progress
 ) -> tuple[Cohort, Findings]:
-    """Open a cohort, and check its sections except excluded ones."""
+    """Open a cohort, check its sections except excluded ones, and return it with the findings."""
     cohort = open_cohort(path, progress=progress)
-    looked_at = cohort.without(excluded) if excluded else cohort
-    return cohort, check_cohort(looked_at, progress=progress)
+    checked = cohort.without(excluded) if excluded else cohort
+    return cohort, check_cohort(checked, progress=progress)
 
 
-def tell_findings(cohort: Cohort, found: Findings) -> None:
+def print_findings(cohort: Cohort, found: Findings) -> None:
     """Print a line for each finding: corrections, warnings and errors.
 
     The first error is not printed, because the command ends with it, see `first_error`.
     """
-    untold = next((finding for of in found.values() for finding in of if finding.level == "error"), None)
+    first = next((finding for of in found.values() for finding in of if finding.level == "error"), None)
     for name, findings in found.items():
         for finding in findings:
             done = finding in cohort[name].findings
-            if finding is untold or (finding.level == "ok" and not done):
+            if finding is first or (finding.level == "ok" and not done):
                 continue
             level = "" if finding.level == "ok" else f"{finding.level}: "
             console.warn(f"section {name}: {level}{finding.text} {finding.remedy}".rstrip())

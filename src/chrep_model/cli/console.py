@@ -36,12 +36,12 @@ def complain(error: BaseException) -> None:
 
 
 def warn(line: str) -> None:
-    """Print a line that the user should see, also in a pipe."""
+    """Print a warning on stderr."""
     sys.stderr.write(f"chrep: {printable(line)}\n")
 
 
 def one_line(error: BaseException) -> str:
-    """Return any error as one line for a user."""
+    """Return the text of an error as one line for the user."""
     if isinstance(error, ChrepError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -79,6 +79,7 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
     rows : sequence of sequences of str
         Cells; numbers are aligned to the right.
     header : sequence of str, optional
+        Titles of the columns.
     """
     cells = [[printable(str(cell)) for cell in row] for row in ([header] if header else []) + list(rows)]
     if not cells:
@@ -95,7 +96,7 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Show a progress bar on a terminal, and nothing but warnings in a pipe."""
+    """Yield an object that shows a progress bar on a terminal, and only warnings in a pipe."""
     if not sys.stderr.isatty():
         yield Progress(warn=warn)
         return

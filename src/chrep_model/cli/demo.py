@@ -1,4 +1,4 @@
-"""``chrep demo``: everything once, on the SYNTHETIC sample data."""
+"""``chrep demo``: train, predict and draw figures once, on the SYNTHETIC sample data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chrep_model.samples import SLIDE, sample_folder
 
 NOTE = "SYNTHETIC: trained on sections drawn by a program. No patient and no measurement is behind it."
 ALL_GENES = 1000
-TELLING = ("ERBB2", "COL1A1", "CD3E")
+FIGURE_GENES = ("ERBB2", "COL1A1", "CD3E")
 
 EXAMPLE = options.example("chrep demo -o demo --no-gui")
 
@@ -70,12 +70,14 @@ def _train(sample: Path, bundle: Path, device: str) -> None:
 
     settings = pipeline.TrainSettings(genes=ALL_GENES, note=NOTE)
     with console.progress() as progress:
-        quiet = Progress(progress.message, progress.advance)  # its warnings name options that demo lacks
+        quiet = Progress(
+            progress.message, progress.advance
+        )  # without warnings, which name options that `demo` does not have
         pipeline.train(open_cohort(sample), settings, bundle, device=device, progress=quiet)
 
 
 def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> list[Path]:
-    """Predict, write the h5ad and a figure for each chosen gene, and return the figures' paths."""
+    """Predict a slide, write the h5ad and a figure for each chosen gene, and return the figures' paths."""
     from chrep_model.bundle import load_bundle
     from chrep_model.export.figure import write_figure
     from chrep_model.export.writing import write_prediction
@@ -88,7 +90,7 @@ def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> 
         prediction = Predictor(bundle, device=device).predict(slide, progress=progress)
         progress.message("writing the prediction and the figures")
         write_prediction(prediction, target)
-        for gene in [gene for gene in TELLING if gene in bundle.genes] or bundle.genes[:3]:
+        for gene in [gene for gene in FIGURE_GENES if gene in bundle.genes] or bundle.genes[:3]:
             figure = target.parent / f"{slide.name}_{gene}.png"
             write_figure(prediction, gene, figure)
             figures.append(figure)
@@ -96,12 +98,12 @@ def _predict(slide_path: Path, bundle_path: Path, target: Path, device: str) -> 
 
 
 def _open_viewer(slide: Path, bundle: Path, out: Path) -> None:
-    """Start napari on the result, in a separate process that outlives this one."""
+    """Start napari with the result, in a separate process that continues after this one."""
     if not doctor.has_display() or not doctor.has_viewer():
         missing = "a display" if not doctor.has_display() else "napari with Qt: install napari-chrep[gui]"
         console.say(f"To look at it in napari this machine needs {missing}.")
         return
-    arguments = (slide, "--bundle", bundle, "--gene", TELLING[0])
+    arguments = (slide, "--bundle", bundle, "--gene", FIGURE_GENES[0])
     log = out / "napari.log"
     with log.open("wb") as stream:
         start_python(

@@ -1,4 +1,4 @@
-"""``chrep doctor``: what is here, what is missing, and what to do about it."""
+"""``chrep doctor``: check the installation and this machine, with remedies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXAMPLE = options.example("chrep doctor")
 
 
 class Diagnosis(NamedTuple):
-    """One line of the report; `state` is ok, missing (something optional) or fault (chrep does not work)."""
+    """Result of one check; `state` is ok, missing (something optional) or fault (chrep does not work)."""
 
     what: str
     state: str
@@ -107,7 +107,7 @@ def _version(name: str) -> str | None:
 def _device() -> Iterator[Diagnosis]:
     try:
         import torch
-    except Exception as error:  # a damaged installation fails in many ways
+    except Exception as error:  # a damaged installation can raise any error
         yield Diagnosis("device", "fault", f"torch cannot be imported ({error})", "Install torch again.")
         return
     from chrep_model.device import choose_device
@@ -149,7 +149,7 @@ def _cache() -> Diagnosis:
 
 
 def _weights() -> Diagnosis:
-    """Check the folder of timm's downloads."""
+    """Check for downloaded weights of timm encoders."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     folder = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     models = sorted(child.name.removeprefix("models--") for child in folder.glob("models--*"))

@@ -1,4 +1,4 @@
-"""``chrep evaluate``: compare methods on sections that they have not seen."""
+"""``chrep evaluate``: compare methods on sections that are left out of training."""
 
 from __future__ import annotations
 
@@ -83,23 +83,23 @@ def evaluate(
     if as_json:
         console.say_json(summary.table)
     else:
-        _table(summary)
+        _print_table(summary)
         console.say(f"{summary.folder / 'report.html'}")
 
 
-def _table(summary: Summary) -> None:
-    """Print mean and spread over folds, one line per method and variant."""
+def _print_table(summary: Summary) -> None:
+    """Print the mean and standard deviation over folds, one line per method and variant."""
     from chrep_model.evaluation.summary import HEADLINE
 
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for entry in summary.table["scores"]:
         if entry["space"] == "log10-spot" and entry["metric"] in HEADLINE:
             row = cells.setdefault((entry["method"], entry["variant"]), {})
-            row[entry["metric"]] = _spread(entry)
+            row[entry["metric"]] = _mean_and_sd(entry)
     rows = [(*key, *(row.get(metric, "") for metric in HEADLINE)) for key, row in cells.items()]
     console.table(rows, ("method", "variant", *HEADLINE))
 
 
-def _spread(entry: dict[str, Any]) -> str:
+def _mean_and_sd(entry: dict[str, Any]) -> str:
     sd = "" if entry["sd"] is None else f" ± {entry['sd']:.3f}"
     return f"{entry['mean']:.3f}{sd}"

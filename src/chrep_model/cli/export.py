@@ -57,7 +57,7 @@ def export(
             raise SettingsError(
                 f"a figure shows one gene, and these are {len(chosen)}", remedy="Name one, with --genes GENE."
             )
-        if out.exists():  # nothing in a picture says whose it is
+        if out.exists():  # a picture does not show whether chrep wrote it, so it is not replaced
             raise PredictionError("there is a file under this name already", path=out, remedy="Remove it.")
         files.make_writable(out.parent)
         write_figure(stored, chosen[0], out)

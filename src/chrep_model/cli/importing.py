@@ -1,4 +1,4 @@
-"""``chrep import``: write a Space Ranger folder, or another that a reader recognises, as plain pairs."""
+"""``chrep import``: write the sections of Space Ranger or another program as pairs of slide and counts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def import_counts(
             )
         written.append(imported)
         if not as_json:
-            _say(imported, source)
+            _print_section(imported, source)
     if as_json:
         console.say_json({"folder": out, "sections": [_facts(imported) for imported in written]})
 
@@ -93,7 +93,7 @@ def _facts(imported: Imported) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _say(imported: Imported, source: Source) -> None:
+def _print_section(imported: Imported, source: Source) -> None:
     section, on_tissue = imported.section, int(imported.on_tissue.sum())
     console.say(f"{section.name} ({source.kind}): {len(section):,} spots, {len(section.genes):,} genes")
     console.say(f"  {on_tissue:,} of {len(section):,} spots lie on tissue ({on_tissue / len(section):.0%})")

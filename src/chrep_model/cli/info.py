@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 
-#: What of a cohort cannot be right: told after all else.
+#: Key of the first error of a cohort, which is raised after the facts are printed.
 _WRONG = "wrong"
 
 EXAMPLE = options.example("chrep info slide.svs", "chrep info cohort/ --json")
@@ -29,20 +29,20 @@ def info(
     debug: options.Debug = False,
 ) -> None:
     """Say what a slide, cohort, bundle or prediction is."""
-    facts = _look(path, scene)
+    facts = _facts_of(path, scene)
     wrong = facts.pop(_WRONG, None)
     if as_json:
         console.say_json(facts)
     else:
-        _say(facts)
+        _print_facts(facts)
     if wrong is not None:
         raise wrong
 
 
-def _say(facts: Facts) -> None:
+def _print_facts(facts: Facts) -> None:
     rows = facts.pop("sections", None) or facts.pop("levels", None)
     for row in rows or ():
-        row.pop("findings", None)  # said already, on stderr
+        row.pop("findings", None)  # printed already, on stderr
     width = max(len(key) for key in facts) + 2
     for key, value in facts.items():
         console.say(f"{key.replace('_', ' '):{width}}{_text(value)}".rstrip())
@@ -53,7 +53,7 @@ def _say(facts: Facts) -> None:
         )
 
 
-def _look(path: Path, scene: str | None) -> Facts:
+def _facts_of(path: Path, scene: str | None) -> Facts:
     from chrep_model.cohorts.readers import find_source, find_sources
     from chrep_model.export.writing import is_prediction
 
@@ -108,12 +108,12 @@ def _slide(path: Path, scene: str | None) -> Facts:
 
 
 def _cohort(path: Path) -> Facts:
-    from chrep_model.cli.cohorts import read_and_check, tell_findings
+    from chrep_model.cli.cohorts import print_findings, read_and_check
     from chrep_model.cohorts.pair_check import first_error
 
     with console.progress() as progress:
         cohort, found = read_and_check(path, progress=progress)
-    tell_findings(cohort, found)
+    print_findings(cohort, found)
     shared = set.intersection(*(set(section.genes) for section in cohort))
     return {
         _WRONG: first_error(cohort, found),
@@ -138,7 +138,7 @@ def _cohort(path: Path) -> Facts:
 
 
 def _source(source: Source) -> Facts:
-    """Return facts of another program's output, even if its picture is not found."""
+    """Return the facts about another program's output, even if its picture is not found."""
     from chrep_model.cohorts.probe import probe
     from chrep_model.cohorts.readers import Options
 
@@ -180,7 +180,7 @@ def _bundle(path: Path) -> Facts:
 
 
 def _accuracy(trust: Trust | None) -> Facts:
-    """Return the median expected correlation of a gene on a new section, and how many are predictable."""
+    """Return the median expected accuracy of the genes, and the number of predictable genes."""
     if trust is None:
         return {"median_accuracy": None, "predictable_genes": None}
     import numpy as np

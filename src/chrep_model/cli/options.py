@@ -1,4 +1,4 @@
-"""Options that several commands share, and the parsing of their values."""
+"""Options that several commands share, and functions that parse their values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _DEBUG = "chrep.debug"
 
 
 def _remember_debug(ctx: typer.Context, wanted: bool) -> bool:
-    ctx.meta[_DEBUG] = wanted or ctx.meta.get(_DEBUG, False)  # before or after the command's name
+    ctx.meta[_DEBUG] = wanted or ctx.meta.get(
+        _DEBUG, False
+    )  # the option may stand before or after the command's name
     return wanted
 
 
@@ -88,17 +90,17 @@ Config = Annotated[
 
 
 def example(*lines: str) -> str:
-    """Return the examples at the end of a command's help."""
+    """Return the text with examples for the end of a command's help."""
     return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
 
 def names(text: str | None) -> tuple[str, ...]:
-    """Split ``A,B``; empty parts are dropped, and a repeated name is kept once."""
+    """Split names such as ``A,B``; empty parts are dropped, and a repeated name is kept once."""
     return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
-    """Split ``300,600``; SettingsError if a part is not a number."""
+    """Split numbers such as ``300,600``; SettingsError if a part is not a number."""
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
@@ -108,7 +110,7 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
 
 
 def rect(text: str) -> Rect:
-    """Read ``X,Y,W,H`` in level-0 px."""
+    """Parse a rectangle ``X,Y,W,H`` in level-0 px."""
     from chrep_model.geometry import Rect
 
     values = numbers(text, "--region")
@@ -121,7 +123,7 @@ def rect(text: str) -> Rect:
 
 
 def shard(text: str) -> tuple[int, int]:
-    """Read ``I/N``, I from 1 to N."""
+    """Parse a shard ``I/N``, with I from 1 to N."""
     part, _, whole = text.partition("/")
     if part.strip().isdigit() and whole.strip().isdigit() and 1 <= int(part) <= int(whole):
         return int(part), int(whole)
@@ -131,7 +133,7 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def precision(text: str) -> Precision:
-    """Check the value of ``--precision``, ``fp32`` or ``bf16``; SettingsError for any other."""
+    """Return the value of ``--precision`` if it is ``fp32`` or ``bf16``; SettingsError for any other."""
     known: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
     if text in known:
         return known[text]
@@ -160,7 +162,7 @@ def merged(config: Path | None, **given: Any) -> dict[str, Any]:
 
 @contextmanager
 def naming(path: Path | None) -> Iterator[None]:
-    """Add the file's path to an error about genes that has none."""
+    """Add the file's path to any error about genes that has no path."""
     try:
         yield
     except GeneError as error:

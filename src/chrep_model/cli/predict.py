@@ -1,4 +1,4 @@
-"""``chrep predict``: predict slides one after the other with one loaded model, or on a cluster."""
+"""``chrep predict``: predict slides one after the other, on several GPUs or on a cluster."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ def predict(
         precision=options.precision(precision), keeps_records=len(slides) > 1,
     )  # fmt: skip
     if scheduler is None:
-        ended = _here(job, loaded, mine, again, options.wants_debug(ctx))
+        ended = _predict_here(job, loaded, mine, again, options.wants_debug(ctx))
     else:
-        ended = _on_cluster(scheduler, job, mine, again)
+        ended = _predict_on_cluster(scheduler, job, mine, again)
     outcomes = dict(ended)
     results = [_result(outcomes[slide], len(chosen or loaded.genes)) for slide in mine]
-    _summary(results, as_json)
+    _print_summary(results, as_json)
     if any("error" in result for result in results):
         raise typer.Exit(1)
 
@@ -133,7 +133,7 @@ def _targets(slides: list[Path], scene: str | None, out: Path, format: str, n_ge
     owner: dict[Path, Path] = {}
     for slide in slides:
         name = slide_name(slide) if slide.is_dir() else slide_stem(slide.name) or slide.stem
-        if scene is not None:  # else the scenes of a slide would replace each other
+        if scene is not None:  # without it the scenes of a slide would replace each other
             name = f"{name} {_NO_FILE_NAME.sub('_', scene)}"
         target = export.output_path(out, name, format)
         if owner.setdefault(target, slide) != slide:
@@ -147,7 +147,7 @@ def _targets(slides: list[Path], scene: str | None, out: Path, format: str, n_ge
     return targets
 
 
-def _here(
+def _predict_here(
     job: BatchSettings, bundle: Bundle, targets: dict[Path, Path], again: bool, debug: bool
 ) -> Iterator[tuple[Path, SlideOutcome]]:
     """Predict slides one after the other in this process, or on several GPUs with a process each."""
@@ -166,7 +166,7 @@ def _here(
         return
     if len(todo) > 1 and job.device == "auto" and (places := _several_gpus()):
         with one_worker_each(places) as address:
-            yield from _on_cluster(address, job, {slide: targets[slide] for slide in todo}, again)
+            yield from _predict_on_cluster(address, job, {slide: targets[slide] for slide in todo}, again)
         return
     predictor = many.load(job, bundle)
     if bundle.recall < 1:
@@ -174,12 +174,12 @@ def _here(
     for slide in todo:
         with console.progress() as progress:
             outcome = many.attempt(job, predictor, slide, targets[slide], describe, progress)
-        _tell(outcome)
+        _print_warnings(outcome)
         yield slide, outcome
 
 
 def _several_gpus() -> list[str]:
-    """Return the GPUs that get a process each; empty unless there are several."""
+    """Return the names of the GPUs if several can be used, with a process each; else an empty list."""
     from importlib.util import find_spec
 
     from chrep_model.device import gpus
@@ -191,10 +191,10 @@ def _several_gpus() -> list[str]:
     return places if len(places) > 1 else []
 
 
-def _on_cluster(
+def _predict_on_cluster(
     address: str, job: BatchSettings, targets: dict[Path, Path], again: bool
 ) -> Iterator[tuple[Path, SlideOutcome]]:
-    """Predict slides on a cluster; results come in any order."""
+    """Predict slides on a cluster, and yield results in the order in which they are done."""
     from chrep_model.batch.cluster import predict_slides
 
     with console.progress() as progress:
@@ -202,12 +202,12 @@ def _on_cluster(
         ended = predict_slides(address, job, targets, console.one_line, again=again)
         for done, (slide, outcome) in enumerate(ended, 1):
             progress.advance(done, len(targets), "slides")
-            _tell(outcome)
+            _print_warnings(outcome)
             yield slide, outcome
 
 
-def _tell(outcome: SlideOutcome) -> None:
-    """Print what the user should know about a slide that was just tried."""
+def _print_warnings(outcome: SlideOutcome) -> None:
+    """Print the error and the warnings of a slide, if there are any."""
     from chrep_model.calibration.trust import UNLIKE_SHARE
 
     record = outcome.record
@@ -234,7 +234,7 @@ def _result(outcome: SlideOutcome, n_genes: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _summary(results: list[dict[str, Any]], as_json: bool) -> None:
+def _print_summary(results: list[dict[str, Any]], as_json: bool) -> None:
     done = [result for result in results if "error" not in result]
     if as_json:
         console.say_json(results)

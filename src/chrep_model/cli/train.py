@@ -1,4 +1,4 @@
-"""``chrep train`` and ``chrep calibrate``."""
+"""``chrep train`` and ``chrep calibrate``: train a model, and adapt it to a new site."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def train(
             checked_cohort(cohort, settings.exclude_sections, progress=progress), settings, out,
             device=device, resume=resume, progress=progress,
         )  # fmt: skip
-    if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us, and one tells the user
-        _tell_of(bundle, time.perf_counter() - started, as_json)
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes, and only the first prints
+        _print_bundle(bundle, time.perf_counter() - started, as_json)
 
 
 def calibrate(
@@ -116,10 +116,10 @@ def calibrate(
         old = load_bundle(bundle)
         sections = checked_cohort(cohort, progress=progress)
         new = pipeline.calibrate(old, sections, out, device=device, progress=progress)
-    _tell_of(new, time.perf_counter() - started, as_json)
+    _print_bundle(new, time.perf_counter() - started, as_json)
 
 
-def _tell_of(bundle: Bundle, seconds: float, as_json: bool) -> None:
+def _print_bundle(bundle: Bundle, seconds: float, as_json: bool) -> None:
     from chrep_model.bundle import describe
 
     if as_json:

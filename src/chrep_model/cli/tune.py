@@ -1,4 +1,4 @@
-"""``chrep tune``: what makes a model fastest on this machine."""
+"""``chrep tune``: measure the fastest settings of a model on this machine."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def tune(
     if as_json:
         console.say_json({**found.model_dump(), "index": made and made.model_dump()})
         return
-    _show(found)
+    _print_tuning(found)
     if large:
-        console.say(_of_index(made, spots))
+        console.say(_index_text(made, spots))
 
 
-def _of_index(made: IndexFacts | None, spots: int) -> str:
+def _index_text(made: IndexFacts | None, spots: int) -> str:
     from chrep_model.calibration import index, index_making
 
     if not index.available():
@@ -68,7 +68,7 @@ def _of_index(made: IndexFacts | None, spots: int) -> str:
     )
 
 
-def _show(found: Tuning) -> None:
+def _print_tuning(found: Tuning) -> None:
     rows = [[str(size), f"{rate:.0f}", ""] for size, rate in found.tiles_per_s.items()]
     if found.each_core_tiles_per_s is not None:
         rate = f"{found.each_core_tiles_per_s:.0f}"

@@ -17,7 +17,7 @@ from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.tables import captures, counts, names, positions
 from chrep_model.cohorts.tables.names import plain
 from chrep_model.cohorts.tables.pieces import locate, other_layers
-from chrep_model.errors import CohortError, damage_told
+from chrep_model.errors import CohortError, damage_as_error
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -82,7 +82,7 @@ def read_counts_file(path: str | os.PathLike[str], *, library: str | None = None
     if not path.is_file():
         raise CohortError("there is no such h5ad file", path=path, remedy="Check the name and the folder.")
     what = "this file is truncated, damaged or no h5ad"
-    with damage_told(CohortError, what, path, _COPY_AGAIN), h5py.File(path, "r") as file:
+    with damage_as_error(CohortError, what, path, _COPY_AGAIN), h5py.File(path, "r") as file:
         return _read(file, path, library)
 
 

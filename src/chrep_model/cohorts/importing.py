@@ -20,7 +20,7 @@ from chrep_model.cohorts.readers import Source
 from chrep_model.cohorts.section import Section, read_section
 from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.errors import CohortError
-from chrep_model.files import sync, unwritable_told
+from chrep_model.files import sync, unwritable_as_error
 from chrep_model.geometry import base_to_level
 from chrep_model.progress import SILENT, Progress
 from chrep_model.slides.slide import open_slide
@@ -106,7 +106,7 @@ def import_section(
     folder = Path(folder)
     names = _names(section, folder)
     what, remedy = "the pair cannot be written", "Choose a folder that can be written and has room."
-    with unwritable_told(folder, CohortError, what, remedy):
+    with unwritable_as_error(folder, CohortError, what, remedy):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{section.name}.") as part:
             counts, slide, picture = (Path(part) / file for file in names)

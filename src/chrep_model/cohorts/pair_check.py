@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from chrep_model.cohorts.checks import counts, moved, names, orientation, positions, scale
-from chrep_model.cohorts.checks.look import Look
+from chrep_model.cohorts.checks.section_view import SectionView
 from chrep_model.cohorts.cohort import Cohort
 from chrep_model.cohorts.findings import LEVELS, Finding, Level, worst
 from chrep_model.cohorts.h5ad import CountsFile
@@ -137,9 +137,9 @@ def check_pair(pair: Pair) -> PairCheck:
                     found.append(NO_PATIENT)
             except ChrepError as error:
                 found.append(_as_finding(error))
-            look = _look(table if section is None else section, slide, pair.counts)
-            overlay = _overlay(look, slide)
-            found += counts.findings(look) if section is None else _all_findings(look)
+            view = _section_view(table if section is None else section, slide, pair.counts)
+            overlay = _overlay(view, slide)
+            found += counts.findings(view) if section is None else _all_findings(view)
     except ChrepError as error:
         found.append(_as_finding(error))
         section = None
@@ -163,7 +163,7 @@ def check_section(section: Section) -> tuple[Finding, ...]:
         Pixels cannot be read.
     """
     with open_slide(section.slide_path, scene=section.scene) as slide:
-        found = [*section.findings, *_all_findings(_look(section, slide, section.counts_path))]
+        found = [*section.findings, *_all_findings(_section_view(section, slide, section.counts_path))]
     return tuple(sorted(found, key=lambda finding: -LEVELS.index(finding.level)))
 
 
@@ -207,20 +207,20 @@ def first_error(cohort: Cohort, found: Mapping[str, tuple[Finding, ...]]) -> Coh
     return None
 
 
-def _all_findings(look: Look) -> Iterator[Finding]:
-    placed = list(positions.findings(look))
+def _all_findings(view: SectionView) -> Iterator[Finding]:
+    placed = list(positions.findings(view))
     yield from placed
-    yield from scale.findings(look)
-    yield from counts.findings(look)
+    yield from scale.findings(view)
+    yield from counts.findings(view)
     # Further checks would be meaningless if the positions have another scale.
     if worst(placed) != "error":
-        turned = list(orientation.findings(look))
+        turned = list(orientation.findings(view))
         yield from turned
         if worst(turned) == "ok":
-            yield from moved.findings(look)
+            yield from moved.findings(view)
 
 
-def _look(source: Section | CountsFile, slide: Slide, path: Path) -> Look:
+def _section_view(source: Section | CountsFile, slide: Slide, path: Path) -> SectionView:
     """Read a small picture of a slide, find its tissue, and place the spots on it."""
     section = source if isinstance(source, Section) else None
     own = None if slide.mpp is None else slide.mpp.value
@@ -228,7 +228,7 @@ def _look(source: Section | CountsFile, slide: Slide, path: Path) -> Look:
         slide = slide.with_mpp(section.mpp, source="cohort")
     mask = tissue_mask(slide)
     picture, _ = slide.thumbnail(max(mask.mask.shape))  # cached by `tissue_mask`
-    return Look(
+    return SectionView(
         counts=source.counts,
         xy=source.xy,
         array=source.array,
@@ -253,17 +253,17 @@ def _diameter(source: Section | CountsFile, path: Path) -> float | None:
         return None
 
 
-def _overlay(look: Look, slide: Slide) -> Overlay:
-    picture, _ = slide.thumbnail(max(*look.picture.shape[:2], THUMBNAIL_PX))  # cached, unless smaller
+def _overlay(view: SectionView, slide: Slide) -> Overlay:
+    picture, _ = slide.thumbnail(max(*view.picture.shape[:2], THUMBNAIL_PX))  # cached, unless smaller
     small = Image.fromarray(picture)
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
-    downsample = max(look.shape) / max(small.size)
+    downsample = max(view.shape) / max(small.size)
     return Overlay(
         picture=np.array(small),
-        xy=base_to_level(look.xy, downsample),
-        diameter=look.size / downsample,
-        on_tissue=look.on_tissue(look.xy),
-        totals=np.asarray(look.counts.sum(axis=1), np.float32).ravel(),
+        xy=base_to_level(view.xy, downsample),
+        diameter=view.size / downsample,
+        on_tissue=view.on_tissue(view.xy),
+        totals=np.asarray(view.counts.sum(axis=1), np.float32).ravel(),
     )
 
 

@@ -53,12 +53,12 @@ class Suggestions:
     ----------
     pairs : tuple of Pair
         Sorted by the names of the h5ad files.
-    left : tuple of str
+    unpaired : tuple of str
         One sentence for each selected file that belongs to no pair, with the reason.
     """
 
     pairs: tuple[Pair, ...]
-    left: tuple[str, ...]
+    unpaired: tuple[str, ...]
 
 
 def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
@@ -81,7 +81,7 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
     """
     given = [Path(path).absolute() for path in paths]
     pairs: list[Pair] = []
-    left: list[str] = []
+    unpaired: list[str] = []
     files: dict[Path, None] = {}
     for path in given:
         try:
@@ -98,11 +98,11 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
                 found = [file for file in _files_of(path) if file not in places]
                 files |= dict.fromkeys(found)
                 known = sources or any(map(_is_counts, found)) or not path.is_dir()
-                left += [] if known else [_no_pairs_text(path)]
+                unpaired += [] if known else [_no_pairs_text(path)]
         except ChrepError as error:
-            left.append(str(error))
+            unpaired.append(str(error))
         except OSError as error:
-            left.append(f"{path}: it cannot be read ({error.strerror or error}).")
+            unpaired.append(f"{path}: it cannot be read ({error.strerror or error}).")
     counts = sorted(filter(_is_counts, files), key=lambda file: (file.stem, file))
     pictures = [file for file in files if not _is_counts(file)]
     if set(files) == set(given) and len(counts) == len(pictures) == 1 and _stem(pictures[0]) is not None:
@@ -114,21 +114,23 @@ def suggest_pairs(paths: Iterable[str | os.PathLike[str]]) -> Suggestions:
             pairs.append(Pair(slides[0], table))
         elif slides:
             names = ", ".join(picture.name for picture in slides)
-            left.append(f"{table}: several pictures have its name ({names}). Add the two that go together.")
+            unpaired.append(
+                f"{table}: several pictures have its name ({names}). Add the two that go together."
+            )
         else:
-            left.append(f"{table}: no picture has its name. Add the slide together with it.")
+            unpaired.append(f"{table}: no picture has its name. Add the slide together with it.")
     # Only pictures that were selected themselves are reported as unpaired, not those inside a folder.
     for picture in (path for path in given if path in pictures):
         table = picture.with_name(f"{_stem(picture)}{COUNTS_SUFFIX}")
         if _stem(picture) is None:
-            left.append(f"{picture}: this is neither a slide nor an h5ad.")
+            unpaired.append(f"{picture}: this is neither a slide nor an h5ad.")
         elif table in files or any(picture == pair.slide for pair in pairs):
             continue
         elif table.is_file():
             pairs.append(Pair(picture, table))
         else:
-            left.append(f"{picture}: there is no {table.name} beside it. Add the h5ad together with it.")
-    return Suggestions(tuple(dict.fromkeys(pairs)), tuple(left))
+            unpaired.append(f"{picture}: there is no {table.name} beside it. Add the h5ad together with it.")
+    return Suggestions(tuple(dict.fromkeys(pairs)), tuple(unpaired))
 
 
 def _sources_in(path: Path) -> list[Source]:

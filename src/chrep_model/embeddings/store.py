@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from chrep_model.errors import ChrepError
-from chrep_model.files import unwritable_told, write_atomically
+from chrep_model.files import unwritable_as_error, write_atomically
 from chrep_model.zarr_check import open_group
 
 LAYOUT = 2
@@ -72,14 +72,14 @@ class Store:
 
     def __init__(self, path: Path, dim: int) -> None:
         self.path, self.dim = path, dim
-        with self.told():
+        with self.errors_as_chrep():
             path.parent.mkdir(parents=True, exist_ok=True)
             zarr.open_group(path, mode="a")
             os.utime(path)  # `trim_cache` deletes the oldest stores
 
     def prepared(self) -> tuple[dict[str, Any], Rows, Rows] | None:
         """Return the encoder's slide state and the sample's mean and sd (dim,); None if not stored."""
-        with self.told():
+        with self.errors_as_chrep():
             try:
                 facts = json.loads((self.path / "prepared.json").read_text(encoding="utf-8"))
             except FileNotFoundError:
@@ -95,7 +95,7 @@ class Store:
     def points(self, name: str) -> Rows | None:
         """Return the embeddings (n, dim) of a set of points; None unless all are stored."""
         folder = self.path / "points" / name
-        with self.told():
+        with self.errors_as_chrep():
             try:
                 values: Rows | None = _read(folder, "values") if folder.is_dir() else None
             except FileNotFoundError:  # being deleted by `trim_cache`
@@ -110,7 +110,7 @@ class Store:
     def segments(self, grid: str) -> list[str]:
         """Return the names of the segments of a grid stored so far."""
         folder = self.path / "grids" / grid
-        with self.told():
+        with self.errors_as_chrep():
             try:
                 return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
             except FileNotFoundError:
@@ -118,7 +118,7 @@ class Store:
 
     def indices(self, grid: str, segment: str) -> Indices:
         """Return the tiles (n,) of a segment; empty if it has been trimmed."""
-        with self.told():
+        with self.errors_as_chrep():
             try:
                 found: Indices = _read(self.path / "grids" / grid / segment, "indices")
             except FileNotFoundError:
@@ -127,7 +127,7 @@ class Store:
 
     def values(self, grid: str, segment: str, count: int) -> Rows:
         """Return the embeddings (count, dim) of a segment; NaN if it has been trimmed."""
-        with self.told():
+        with self.errors_as_chrep():
             try:
                 found: Rows = _read(self.path / "grids" / grid / segment, "values")
             except FileNotFoundError:
@@ -145,15 +145,18 @@ class Store:
     @contextmanager
     def _new_path(self, target: Path) -> Iterator[Path]:
         """Yield a temporary path, renamed to `target` afterwards unless another process was faster."""
-        with self.told(), write_atomically(target, *_UNWRITABLE, about=self.path, once=True) as part:
+        with (
+            self.errors_as_chrep(),
+            write_atomically(target, *_UNWRITABLE, about=self.path, once=True) as part,
+        ):
             part.parent.mkdir(parents=True, exist_ok=True)
             yield part
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def errors_as_chrep(self) -> Iterator[None]:
         """Convert errors of the disk and of zarr to a ChrepError for the user."""
         try:
-            with unwritable_told(self.path, *_UNWRITABLE):
+            with unwritable_as_error(self.path, *_UNWRITABLE):
                 yield
         except (RuntimeError, ValueError, KeyError, TypeError, _UnsafeError) as error:
             raise ChrepError(

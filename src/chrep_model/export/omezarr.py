@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chrep_model.errors import PredictionError, SettingsError, damage_told
+from chrep_model.errors import PredictionError, SettingsError, damage_as_error
 from chrep_model.geometry import overlay_transform
 from chrep_model.prediction.prediction import Prediction
 from chrep_model.prediction.table import INTERVAL_LAYER
@@ -147,7 +147,7 @@ def read_maps(path: Path) -> StoredMaps:
     PredictionError
         The image is damaged, or not safe to open.
     """
-    with damage_told(PredictionError, "these maps are damaged", path, "Export them again."):
+    with damage_as_error(PredictionError, "these maps are damaged", path, "Export them again."):
         group = open_group(path, PredictionError)
         said: dict[str, Any] = dict(group.attrs)
         (level,) = said["multiscales"][0]["datasets"]

@@ -20,7 +20,7 @@ from chrep_model.bundle import Bundle
 from chrep_model.bundle.card import Card
 from chrep_model.calibration.trust import FAR
 from chrep_model.cohorts.gene_panel import GenePanel
-from chrep_model.errors import BundleError, PredictionError, SettingsError, SlideError, damage_told
+from chrep_model.errors import BundleError, PredictionError, SettingsError, SlideError, damage_as_error
 from chrep_model.prediction.parts import PredictionPart
 from chrep_model.prediction.places import recall
 from chrep_model.prediction.prediction import Prediction
@@ -193,7 +193,7 @@ def read_prediction(path: str | os.PathLike[str], slides: Iterable[Slide] = ()) 
             what, path=path, remedy="Choose a file that `chrep predict` or the plugin wrote."
         )
     what = "the prediction is damaged, or written by an older version"
-    with damage_told(PredictionError, what, path, "Predict again."):
+    with damage_as_error(PredictionError, what, path, "Predict again."):
         table = _read(where)
         facts = table.uns["chrep"]
         mpp = Mpp(float(facts["mpp"]), str(facts["mpp_source"]))

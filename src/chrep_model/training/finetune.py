@@ -43,7 +43,7 @@ from chrep_model.training.samples import NeighbourBatches, SpotTable
 IN_MEMORY = 4 << 30
 """Largest number of bytes of tiles in memory; more are stored in a temporary file and read when needed."""
 
-LOOKED_AT = 128
+STATISTICS_SPOTS = 128
 """Number of spots per section from which the mean and sd of its features are computed."""
 
 _CHUNK = 64
@@ -323,9 +323,9 @@ def read_tiles(
 
 
 def _spread(rows: NDArray[np.int64], section: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Select at most `LOOKED_AT` rows of every section, evenly spread."""
+    """Select at most `STATISTICS_SPOTS` rows of every section, evenly spread."""
     kept = []
     for s in np.unique(section[rows]):
         own = rows[section[rows] == s]
-        kept.append(own[np.unique(np.linspace(0, len(own) - 1, LOOKED_AT).astype(np.int64))])
+        kept.append(own[np.unique(np.linspace(0, len(own) - 1, STATISTICS_SPOTS).astype(np.int64))])
     return np.concatenate(kept)

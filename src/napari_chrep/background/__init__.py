@@ -1,1 +1,1 @@
-"""Work beside the window: the prediction engine, its tasks and the order of the tiles."""
+"""Work in background threads: the prediction engine, its tasks and the order of the tiles."""

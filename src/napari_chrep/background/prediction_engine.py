@@ -1,8 +1,8 @@
 """Open bundles, prepare slides and predict tiles in the background, one task at a time.
 
-A request that comes meanwhile waits until the task has stopped, which takes a batch at most; of several
-requests only the newest is kept. A view that is followed may move during a run: the schedule of its tiles
-handles that. Results come to the Qt thread one batch at a time; predicted tiles are kept, whoever asked.
+A new request waits until the running task has stopped, which takes one batch at most; of several requests
+only the newest is kept. A view that is followed may move during a run: the schedule of its tiles handles
+that. Results arrive on the Qt thread one batch at a time; predicted tiles are always kept.
 
 The widgets show the progress. napari's own progress bars are not used: they handle all waiting events while
 progress is reported, and their animation draws the window again and again.
@@ -48,12 +48,12 @@ State = Literal["idle", "loading", "preparing", "predicting", "cancelling"]
 
 
 class PredictionEngine:
-    """Predicts in the background for the session of one viewer, and gives it the results on the Qt thread.
+    """Predictor of one viewer, which works in the background and adds the results to the viewer's session.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        Its session gets bundles, prepared slides and predicted batches.
+        The viewer whose session receives bundles, prepared slides and predicted batches.
 
     Attributes
     ----------
@@ -63,12 +63,12 @@ class PredictionEngine:
     progressed : Signal(int, int, float)
         Tiles done, tiles of this run, tiles per second.
     over_budget : Signal(int)
-        A request has this many tiles, more than its budget; nothing was started. Of a view that is
-        followed: this many tiles are left, because the budget is used up.
+        Number of tiles of a request that exceeds its budget, so that nothing was started; for a view that is
+        followed, number of tiles that were left out because of the budget.
     nothing_to_do : Signal(int)
-        All tiles of a request are predicted; the number of its tissue tiles.
+        Number of tissue tiles of a request whose tiles are all predicted already.
     failed : Signal(str)
-        Why the work stopped; napari has shown the same text.
+        Message of the error that stopped the work; napari has shown the same text.
     """
 
     state_changed = Signal(str)
@@ -83,15 +83,15 @@ class PredictionEngine:
         self._tasks, self._task = TaskRunner(), Task()
         self._pending: Callable[[], None] | None = None
         self._request: tuple[Rect | Region | None, int | None] = (None, None)
-        # What is followed, and its budget; None while nothing is.
+        # The view that is followed, and its budget; None if no view is followed.
         self._view: tuple[Rect | None, int | None] | None = None
-        self._followed: TileSchedule | None = None  # of the view, for what is prepared now
-        self._stored_schedule: TileSchedule | None = None  # of what was known when the slide was prepared
+        self._followed: TileSchedule | None = None  # of the followed view on the current slide
+        self._stored_schedule: TileSchedule | None = None  # of tiles whose embeddings were stored
         self._running: TileSchedule | None = None
-        self._rest = QTimer()  # looks again once the view may have come to rest
+        self._rest = QTimer()  # checks the view again when it may be at rest
         self._rest.setSingleShot(True)
         self._rest.timeout.connect(self._on_rest)
-        self._readied: tuple[int, str] | None = None
+        self._prepared_pair: tuple[int, str] | None = None
         self._quiet = False
         self._generation = 0
         self._done = 0
@@ -102,20 +102,20 @@ class PredictionEngine:
     def load_bundle(self, path: Path) -> None:
         """Open a bundle and make it the current one."""
         self._quiet = False
-        self._overtake(partial(self._start, "loading", open_bundle, path))
+        self._replace_task(partial(self._start, "loading", open_bundle, path))
 
     def prepare_slide(self) -> None:
         """Prepare the current slide for the current bundle ahead of time, so that predicting starts at once.
 
-        Done once for each pair, and only while nothing else runs. Errors are not shown here: they are when
-        the user predicts.
+        Done once for each pair, and only while nothing else runs. Errors are only shown when the user
+        predicts.
         """
         session = self.session
         if self.state != "idle" or session.bundle is None or session.slide is None or session.context:
             return
         pair = id(session.slide), session.bundle.hash
-        if pair != self._readied:
-            self._readied, self._quiet = pair, True
+        if pair != self._prepared_pair:
+            self._prepared_pair, self._quiet = pair, True
             self._prepare()
 
     def predict(self, area: Rect | Region | None, *, budget: int | None = None) -> None:
@@ -124,24 +124,24 @@ class PredictionEngine:
         Parameters
         ----------
         area : Rect, Region or None
-            In level-0 pixels; None for the whole slide.
+            Part of the slide in level-0 pixels; None for the whole slide.
         budget : int or None
-            With more tiles than this, `over_budget` is emitted instead; None for no limit.
+            Largest number of tiles; with more, `over_budget` is emitted instead. None for no limit.
         """
         self._request, self._view = (area, budget), None
-        self._ask(self._predict_now)
+        self._request_job(self._predict_now)
 
     def follow_view(self, view: Rect | None, *, budget: int | None = None) -> None:
-        """Predict the tiles in view once the view rests; call this whenever it moves.
+        """Predict the tiles in view once the view is at rest; to be called whenever it moves.
 
-        A run for an earlier view goes on: it drops tiles that are out of view, and adds new ones.
+        A run for an earlier view continues: it drops tiles that are out of view, and adds new ones.
 
         Parameters
         ----------
         view : Rect or None
-            In level-0 pixels; None beside the slide.
+            Visible part of the slide in level-0 pixels; None if there is none.
         budget : int or None
-            No more tiles than this are predicted for one view; None for no limit.
+            Largest number of tiles that are predicted for one view; None for no limit.
         """
         self._view = view, budget
         if self._followed is not None:
@@ -153,40 +153,40 @@ class PredictionEngine:
 
     @property
     def is_predicting_area(self) -> bool:
-        """Whether the tissue or a region is being predicted or waits; a moved view must not replace it."""
+        """Whether the tissue or a region is being predicted or waits, which a moved view must not replace."""
         other = self._running not in (None, self._followed, self._stored_schedule)
         running = other and not self._task.cancelled()
         return (running or self._pending == self._predict_now) and not isinstance(self._request[0], Rect)
 
     @property
     def preparation_progress(self) -> tuple[int, int]:
-        """Done and total while the slide is prepared; (0, 0) while that is unknown."""
+        """Number of tiles that are done and in total while the slide is prepared; (0, 0) if unknown."""
         return self._task.so_far
 
     def cancel(self) -> None:
-        """Stop within a batch; what is predicted so far stays."""
+        """Stop within one batch; tiles that are predicted already stay."""
         self._view = self._pending = None
         self._task.cancel()
         if self.state == "loading":
-            self._generation += 1  # opening cannot be interrupted; its result is dropped
+            self._generation += 1  # opening cannot be interrupted, so its result is dropped
         if self._tasks.busy:
             self._set_state("cancelling")
 
     def drop(self) -> None:
-        """Stop within a batch, and ignore the results until then."""
+        """Stop within one batch, and ignore the results until then."""
         self._generation += 1
         self.cancel()
 
-    def _ask(self, job: Callable[[], None]) -> None:
-        """Do this job next; a bundle or slide that is being loaded or prepared is needed for it as well."""
+    def _request_job(self, job: Callable[[], None]) -> None:
+        """Do this job next; the loading of a bundle or preparation of a slide, which it needs, ends first."""
         self._quiet = False
         if self.state in ("loading", "preparing") and not self._task.cancelled():
             self._pending = job
         else:
-            self._overtake(job)
+            self._replace_task(job)
 
-    def _overtake(self, job: Callable[[], None]) -> None:
-        """Stop the running task and do this job next; only predicted tiles of that task are still used."""
+    def _replace_task(self, job: Callable[[], None]) -> None:
+        """Stop the running task, and do this job next; of that task only predicted tiles are still used."""
         if self._running is None:
             self._generation += 1
         self._pending = job
@@ -223,14 +223,14 @@ class PredictionEngine:
         self._run(self._followed)
 
     def _predict_stored(self, known: Indices) -> None:
-        """Predict tiles whose embeddings are stored, which takes a moment; any request goes first."""
+        """Predict tiles whose embeddings are stored, which is fast; done only if there is no request."""
         context, prediction = self.session.context, self.session.prediction
         if context is not None and prediction is not None:
             self._stored_schedule = _scheduled(context, prediction, known)
             self._run(self._stored_schedule)
 
     def _ready_for(self, job: Callable[[], None]) -> tuple[SlideContext, Prediction] | None:
-        """Return the prepared slide and its prediction; else prepare the slide, and do the job afterwards."""
+        """Return the prepared slide and its prediction, or None after starting to prepare it for the job."""
         session = self.session
         if session.bundle is None or session.slide is None:
             return None
@@ -260,7 +260,7 @@ class PredictionEngine:
                 return
             if self._running is self._followed and not self._task.cancelled():
                 return
-        self._ask(self._follow_now)
+        self._request_job(self._follow_now)
 
     def _prepare(self) -> None:
         session = self.session
@@ -297,9 +297,9 @@ class PredictionEngine:
     def _on_part(self, part: PredictionPart) -> None:
         self.session.add_part(part)
         self._done += len(part.indices)
-        self._tell()
+        self._emit_progress()
 
-    def _tell(self) -> None:
+    def _emit_progress(self) -> None:
         if self._running is not None:
             rate = self._done / max(time.perf_counter() - self._started_at, 1e-6)
             self.progressed.emit(self._done, self._running.total, rate)
@@ -312,7 +312,7 @@ class PredictionEngine:
                 return
             show_error(str(error))
         self._pending = None
-        self._task.cancel()  # nothing more comes of this run, and none follows it
+        self._task.cancel()  # ends this run, and no other follows
         self.failed.emit(in_words(error))
 
     def _on_end(self) -> None:
@@ -332,12 +332,12 @@ class PredictionEngine:
         if schedule.has_moved:
             self._rest.start(math.ceil(1000 * schedule.seconds_to_rest()))
             return
-        self._tell()  # what was dropped is not to be waited for
+        self._emit_progress()  # the total no longer contains dropped tiles
         if schedule.left_out:
             self.over_budget.emit(schedule.left_out)
 
     def _on_slide_changed(self) -> None:
-        """Stop work on the former slide; a bundle that is being opened is kept, as it is for any slide."""
+        """Stop work on the former slide; the opening of a bundle continues, because it serves any slide."""
         self._view = None
         if self.state == "loading":
             if self._pending in (self._predict_now, self._follow_now):

@@ -19,16 +19,17 @@ Slot = Callable[[Any], None]
 
 
 class Task:
-    """Work that runs in a thread: cancels it, and holds its progress.
+    """Handle of work that runs in a thread, to cancel it and to read its progress.
 
-    napari itself cancels a task when its window closes, or when the user cancels it in napari's list.
+    napari itself cancels a task when its window is closed, or when the user cancels it in napari's list.
 
     Attributes
     ----------
     progress : Progress
-        Given to the work, which asks it whether to stop and reports to it.
+        Object through which the work reports its progress and learns that it should stop.
     so_far : (int, int)
-        Done and total, as reported by the work; (0, 0) before. Written in its thread, read on the Qt thread.
+        Done and total as last reported by the work; (0, 0) before. Written in its thread, read on the Qt
+        thread.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class Task:
 
     @property
     def cancelled_by_napari(self) -> bool:
-        """Whether it was napari that asked the work to stop."""
+        """Whether napari asked the work to stop."""
         return self.worker is not None and bool(self.worker.abort_requested)
 
     def _advance(self, done: int, total: int, _what: str) -> None:
@@ -56,7 +57,7 @@ class Task:
 
 @dataclass(frozen=True)
 class _Listener:
-    """The functions that are called with the results, the error and the end of a task."""
+    """Functions to call with the results, the error and the end of a task."""
 
     on_result: Slot
     on_error: Callable[[Exception], None]
@@ -65,13 +66,13 @@ class _Listener:
 
 @dataclass(frozen=True)
 class _Failure:
-    """The error that a task ended with."""
+    """Error that ended a task."""
 
     error: Exception
 
 
 class TaskRunner:
-    """Runs tasks in threads for its owner; once the owner is deleted, cancels them and ignores their results.
+    """Runner of tasks in threads for an owner; when the owner is deleted, its tasks are cancelled.
 
     Parameters
     ----------
@@ -81,12 +82,12 @@ class TaskRunner:
 
     def __init__(self, _viewer: Any = None) -> None:
         self._listeners: dict[Task, _Listener] = {}
-        self._tasks: set[Task] = set()  # without the listeners, which would keep the runner's owner
+        self._tasks: set[Task] = set()  # without the listeners, which would keep the owner alive
         weakref.finalize(self, _cancel_all, self._tasks)
 
     @property
     def busy(self) -> bool:
-        """Whether a task is running that is not dropped."""
+        """Whether a task is running that was not dropped."""
         return bool(self._listeners)
 
     def run(
@@ -109,13 +110,13 @@ class TaskRunner:
             Called with the value that the work returns, or with each value that it yields.
         on_error : callable, optional
             Called with the error that ends the work, unless that is Cancelled; by default the error is shown.
-            An error of the program (no ChrepError) is shown by napari in any case, with its traceback.
+            An unexpected error (no ChrepError) is shown by napari in any case, with its traceback.
         on_end : callable
             Called when the work has ended, with or without an error.
         title : str
             Title of a progress bar in napari's window; empty for no bar.
         beside : bool
-            Let earlier tasks go on; by default they are dropped.
+            Whether earlier tasks continue; by default they are dropped.
         """
         if not beside:
             self.drop()
@@ -137,7 +138,7 @@ class TaskRunner:
         return task
 
     def cancel(self) -> None:
-        """Cancel all tasks; their results until they stop, and their end, are still delivered."""
+        """Cancel all tasks; results until they stop, and their end, are still delivered."""
         _cancel_all(self._tasks)
 
     def drop(self) -> None:
@@ -156,24 +157,24 @@ class TaskRunner:
 
 
 def show(error: Exception) -> None:
-    """Show an error to the user, unless it is one of the program, which napari shows."""
+    """Show a ChrepError to the user; napari itself shows unexpected errors."""
     if isinstance(error, ChrepError):
         show_error(str(error))
 
 
 def show_short(error: Exception) -> None:
-    """Show an error like `show`, with the name of its file instead of the path."""
+    """Show a ChrepError like `show`, but with the name of its file instead of the path."""
     if isinstance(error, ChrepError):
         show_error(error.short)
 
 
 def in_words(error: Exception) -> str:
-    """Return the message of an error for the user."""
+    """Return the text of an error for the user."""
     return str(error) if isinstance(error, ChrepError) else f"{type(error).__name__}: {error}"
 
 
 def _steps(work: Callable[[Task], Any], task: Task) -> Iterator[Any]:
-    """Do the work in its thread; yield its results, or the error that it ends with."""
+    """Do the work in its thread, and yield its results, or the error that ends it."""
     try:
         made = work(task)
         if isinstance(made, Iterator):
@@ -182,12 +183,12 @@ def _steps(work: Callable[[Task], Any], task: Task) -> Iterator[Any]:
             yield made
     except Cancelled:
         return
-    except Exception as error:  # not left to the worker, which would end silently with a RuntimeError
+    except Exception as error:  # the worker itself would end silently with a RuntimeError
         yield _Failure(error)
 
 
 def _on_yielded(runner: Callable[[], TaskRunner | None], task: Task, result: Any) -> None:
-    """Pass a result to the task's listener; one of a dropped task is ignored, however late it arrives."""
+    """Pass a result to the task's listener; results of dropped tasks are ignored."""
     kept = runner()
     listener = None if kept is None else kept._listener(task)
     if not isinstance(result, _Failure):

@@ -1,6 +1,6 @@
 """Tasks of the prediction engine: open a bundle, prepare a slide, predict tiles; each a generator.
 
-torch is imported in the threads of the tasks only: opening a widget stays instant.
+torch is imported only in the threads of the tasks, so that a widget opens at once.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from napari_chrep.background.tile_schedule import Pass, TileSchedule
 
 
-#: Niceness of the threads that predict: they get about a tenth of the window's share of a busy core.
+#: Niceness of the threads that predict: on a busy core they get about a tenth of the window's share.
 WORKER_NICENESS = 10
 
-#: Most coarse tiles of which a preview is drawn: with more, drawing would take longer than 20 ms.
+#: Largest number of coarse tiles in a preview; with more, drawing would take longer than 20 ms.
 MAX_PREVIEW_TILES = 2048
 
 
 @dataclass(frozen=True)
 class LoadedBundle:
-    """A bundle whose networks are loaded."""
+    """Bundle with the predictor that holds its loaded networks."""
 
     bundle: Bundle
     predictor: Predictor
@@ -44,12 +44,12 @@ class LoadedBundle:
 
 @dataclass(frozen=True)
 class PreparedSlide:
-    """A slide prepared for a bundle.
+    """Slide prepared for a bundle, with the predictor for it.
 
     Attributes
     ----------
     known : ndarray
-        (n,) int64 flat indices of the tiles that can be predicted from what is stored.
+        (n,) int64 flat indices of the tiles that can be predicted from stored embeddings.
     """
 
     predictor: Predictor
@@ -60,10 +60,10 @@ class PreparedSlide:
 def open_bundle(path: Path, task: Task) -> Iterator[Bundle | LoadedBundle]:
     """Open a bundle and load its networks; yield the bundle first, then both.
 
-    The networks are loaded ahead of time: torch is imported while the user still looks for a slide.
+    The networks are loaded ahead of time, so that torch is imported while the user chooses a slide.
     """
     bundle = load_bundle(path)
-    _ = bundle.trust, bundle.panel.names  # made here: the widgets ask for them on the Qt thread
+    _ = bundle.trust, bundle.panel.names  # computed here, because the widgets read them on the Qt thread
     yield bundle
     if not task.cancelled():
         yield LoadedBundle(bundle, _predictor(bundle))
@@ -72,7 +72,7 @@ def open_bundle(path: Path, task: Task) -> Iterator[Bundle | LoadedBundle]:
 def prepare_slide(
     bundle: Bundle, predictor: Predictor | None, slide: Slide, context: SlideContext | None, task: Task
 ) -> Iterator[PreparedSlide]:
-    """Load the bundle's networks and prepare the slide for them, unless that is done already."""
+    """Load the bundle's networks and prepare the slide for them, unless either is done already."""
     _lower_priority()
     predictor = predictor or _predictor(bundle)
     if context is None and not task.cancelled():
@@ -84,12 +84,13 @@ def prepare_slide(
 def predict_tiles(
     predictor: Predictor, context: SlideContext, schedule: TileSchedule, task: Task
 ) -> Iterator[Preview | PredictionPart]:
-    """Predict the tiles of a schedule until none is left; yield one part for each batch.
+    """Predict all tiles of a schedule, and yield one part for each batch, and previews.
 
-    A tile that is not predicted yet is drawn as its nearest stand-in, see `Preview`. Where neighbourhoods are
-    known, or the model looks at none, the coarse passes are the stand-ins, right at once. Where they are not,
-    even a coarse pass would have nearly all tiles in view encoded; then a few tiles are predicted roughly,
-    and all from the centre outwards. `Predictor.preview` tells which it is.
+    In a preview, a tile that is not predicted yet has the value of the nearest tile that is, see `Preview`.
+    If the model uses no neighbourhoods, or their embeddings are stored, previews are made of the tiles of
+    coarse passes. Otherwise even a coarse pass would have to encode nearly all tiles in view; then
+    `Predictor.preview` returns a rough prediction of a few tiles, and all tiles are predicted from the centre
+    outwards.
     """
     progress = Progress(cancelled=lambda: task.cancelled() or schedule.is_view_elsewhere())
     size, generation = predictor.batch_size, -1
@@ -111,11 +112,11 @@ def predict_tiles(
                 coarse.add(part)
         schedule.requeue_unfinished()
         if step.stride > 1 and not (schedule.has_moved or task.cancelled()):
-            yield from _drawn_from(coarse, step)
+            yield from _coarse_preview(coarse, step)
 
 
-def _drawn_from(coarse: Prediction, step: Pass) -> Iterator[Preview]:
-    """Yield a preview of the waiting tiles, made of the coarse tiles in view unless those are too many."""
+def _coarse_preview(coarse: Prediction, step: Pass) -> Iterator[Preview]:
+    """Yield a preview of the waiting tiles from the coarse tiles in view, unless those are too many."""
     from scipy.spatial import cKDTree
 
     grid, tiles = coarse.grid, coarse.indices
@@ -143,11 +144,11 @@ def _predictor(bundle: Bundle) -> Predictor:
 
 
 def _lower_priority() -> None:
-    """Leave one core to the window and lower the priority of this thread, or panning would stutter.
+    """Leave one core to the window, and lower the priority of this thread, so that panning is smooth.
 
-    On Linux threads have priorities of their own, and those that a thread starts inherit its; elsewhere this
-    one stays as it is. No lower than this: beside other programs that keep all cores busy, a thread that
-    only gets what is left would hardly go on, and with it whoever waits for the interpreter's lock.
+    On Linux each thread has its own priority, which threads that it starts inherit; on other systems the
+    priority is not changed. It must not be lower than this: if other programs keep all cores busy, this
+    thread would hardly run, nor would threads that wait for it to release the interpreter's lock.
     """
     import torch
 

@@ -1,10 +1,10 @@
 """Order in which tiles are predicted: those in view, coarse to fine, from the centre outwards.
 
-The window sets the view, and a task takes batches of tiles. Tiles that have left the view are dropped, those
-still in view stay, and none is handed out twice; so a run goes on while the view moves. The grid of tiles
+The window sets the view, and a task takes batches of tiles. Tiles that have left the view are dropped, tiles
+still in view stay, and none is handed out twice; so a run continues while the view moves. The grid of tiles
 belongs to the slide and not to the view: tiles predicted for an earlier view are valid for this one.
 
-No Qt, no napari, no torch; the clock is given.
+This module uses neither Qt nor napari nor torch; tests set its clock.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ import numpy.typing as npt
 from chrep_model.geometry import Rect
 from chrep_model.slides.tiles import Indices, TileGrid
 
-#: How long the view must stand still before it counts, in seconds.
+#: Seconds without movement after which the view is at rest, and its tiles are chosen.
 REST_S = 0.25
 
-#: Every so many rows and columns of the grid, pass by pass; each pass holds the tiles of those before it.
+#: Distance in rows and columns of the tiles of each pass; each pass contains the tiles of those before it.
 STRIDES = (4, 2, 1)
 
-#: A coarse pass has at least so many tiles: fewer draw no map, and so few in view are soon predicted anyway.
+#: Least number of tiles of a coarse pass: fewer would show no map, and all tiles in view are predicted soon.
 LEAST = 64
 
 
 @dataclass(frozen=True)
 class View:
-    """The part of the slide in view.
+    """Visible part of the slide at one time.
 
     Attributes
     ----------
     rect : Rect or None
-        In level-0 pixels; None beside the slide.
+        Rectangle in level-0 pixels; None if no part of the slide is visible.
     generation : int
-        How many views there were before.
+        Number of views before this one.
     since : float
-        When it came, by the schedule's clock, in seconds.
+        Time at which the view was set, by the schedule's clock, in seconds.
     """
 
     rect: Rect | None
@@ -57,11 +57,11 @@ class Pass:
     Attributes
     ----------
     view : View
-        The view that it is for.
+        The view for which the tiles were chosen.
     stride : int
-        Of the tiles on the grid, of `STRIDES`.
+        Distance of the tiles in rows and columns, one of `STRIDES`.
     waiting : ndarray
-        (n,) int64 flat indices of all tiles that wait, in order: those of this pass, then of finer ones.
+        (n,) int64 flat indices of all waiting tiles in order: those of this pass, then of finer ones.
     """
 
     view: View
@@ -70,28 +70,28 @@ class Pass:
 
 
 class TileSchedule:
-    """Hands out the tiles of one prepared slide that are to be predicted, in order.
+    """Queue of the tiles of one slide that are to be predicted.
 
-    One thread sets the view, others take tiles. `set_view` never waits for them: a thread of low priority may
-    hold the lock for long, and the window would stand still.
+    One thread sets the view, others take tiles. `set_view` does not use the lock: a thread of low priority
+    may hold it for long, and the window would freeze.
 
     Parameters
     ----------
     grid : TileGrid
-        Where the tiles lie.
+        Positions of the tiles.
     tiles : ndarray
         (n,) int64 flat indices of the tiles that may be predicted, such as the tissue.
     clock : callable
-        Seconds that never go back.
+        Function that returns the time in seconds, such as `time.monotonic`.
 
     Attributes
     ----------
     total : int
-        Tiles handed out since `start_run`, and those that wait.
+        Number of tiles handed out since `start_run`, and waiting.
     left_out : int
-        Tiles in view that exceed the budget and are left out.
+        Number of tiles in view that are left out because of the budget.
     in_view : int
-        Tiles in view, predicted or not.
+        Number of tiles in view, predicted or not.
     """
 
     def __init__(
@@ -102,24 +102,24 @@ class TileSchedule:
         self._tiles, self._clock = tiles, clock
         self._lock = threading.Lock()
         self._budget: int | None = None
-        self._taken = np.zeros(grid.size, bool)  # predicted, or handed out
-        self._under_way = np.empty(0, np.int64)  # handed out and not done
+        self._taken = np.zeros(grid.size, bool)  # whether predicted or handed out
+        self._under_way = np.empty(0, np.int64)  # handed out and not predicted yet
         self._handed_out = 0
-        self._passes: list[tuple[int, Indices]] = []  # (stride, tiles that wait)
+        self._passes: list[tuple[int, Indices]] = []  # (stride, waiting tiles)
         self._view = self._planned = self._dropped_for = View(None, 0, -math.inf)
 
     @property
     def has_moved(self) -> bool:
-        """Whether the tiles that wait were chosen for a former view."""
+        """Whether the waiting tiles were chosen for a former view."""
         return self._view.generation != self._planned.generation
 
     def set_view(self, rect: Rect | None) -> None:
-        """Set the part of the slide in view; used once it has not moved for `REST_S`, the first at once.
+        """Set the visible part of the slide; used once it has not moved for `REST_S`, the first one at once.
 
         Parameters
         ----------
         rect : Rect or None
-            In level-0 pixels; None beside the slide.
+            Rectangle in level-0 pixels; None if no part of the slide is visible.
         """
         view = self._view
         if view.generation == 0 or rect != view.rect:
@@ -127,18 +127,18 @@ class TileSchedule:
             self._view = View(rect, view.generation + 1, since)
 
     def seconds_to_rest(self) -> float:
-        """Return the seconds until the view has rested long enough; 0 if it has."""
+        """Return the seconds until the view is at rest; 0 if it is."""
         return max(0.0, self._view.since + REST_S - self._clock())
 
     def start_run(self, known: Indices, budget: int | None) -> None:
-        """Start a run for the tiles in view; unfinished tiles of an earlier run wait again.
+        """Start a run for the tiles in view, including unfinished ones of an earlier run.
 
         Parameters
         ----------
         known : ndarray
-            (m,) int64 flat indices of the tiles that are predicted.
+            (m,) int64 flat indices of the tiles that are predicted already.
         budget : int or None
-            No more tiles than this are handed out for one view; None for no limit.
+            Largest number of tiles handed out for one view; None for no limit.
         """
         with self._lock:
             self._taken[:] = False
@@ -149,19 +149,19 @@ class TileSchedule:
     def next_pass(self) -> Pass | None:
         """Return the current pass; None if no tile waits.
 
-        A view that has come to rest since the last call gets a plan of its own here.
+        If another view has come to rest since the last call, its tiles are chosen here.
         """
         with self._lock:
             if self._is_outdated():
                 self._plan(self._view)
-            self._drop()
+            self._drop_unseen()
             if not self._passes:
                 return None
             waiting = np.concatenate([tiles for _, tiles in self._passes])
             return Pass(self._planned, self._passes[0][0], waiting)
 
     def skip_coarse_passes(self) -> None:
-        """Replace the coarse passes by one of all tiles, from the centre outwards."""
+        """Replace the coarse passes by one pass of all tiles, from the centre outwards."""
         with self._lock:
             self._plan(self._planned, coarse=False)
 
@@ -171,12 +171,12 @@ class TileSchedule:
         Returns
         -------
         ndarray
-            Empty where nothing waits, or the view has come to rest elsewhere; `next_pass` knows which.
+            Empty if no tile waits, or another view is at rest, which `next_pass` will choose tiles for.
         """
         with self._lock:
             if self._is_outdated():
                 return np.empty(0, np.int64)
-            self._drop()
+            self._drop_unseen()
             if not self._passes:
                 return np.empty(0, np.int64)
             (stride, tiles), *finer = self._passes
@@ -184,31 +184,31 @@ class TileSchedule:
             self._taken[batch] = True
             self._under_way = np.concatenate([self._under_way, batch])
             self._handed_out += len(batch)
-            self._tidy()
+            self._remove_empty_passes()
             return batch
 
     def batches(self, most: int) -> Iterator[Indices]:
-        """Yield batches of the pass that `next_pass` returned, until it ends or another view rests."""
+        """Yield batches of the pass that `next_pass` returned, until it ends or another view is at rest."""
         stride = self._stride
         while self._stride == stride and len(batch := self.next_batch(most)):
             yield batch
 
     def mark_done(self, tiles: Indices) -> None:
-        """Record that tiles (m,) which were handed out are predicted."""
+        """Record that tiles (m,) that were handed out are predicted."""
         with self._lock:
             self._under_way = np.setdiff1d(self._under_way, tiles)
 
     def is_view_elsewhere(self) -> bool:
-        """Return whether a view rests that contains none of the tiles handed out and not done."""
-        return self._is_outdated() and not self._is_seen(self._under_way, self._view.rect).any()
+        """Return whether another view is at rest that contains no tile handed out and not predicted yet."""
+        return self._is_outdated() and not self._is_in_view(self._under_way, self._view.rect).any()
 
     def requeue_unfinished(self) -> None:
-        """Take back the tiles handed out and not done: they wait again in any view that contains them."""
+        """Take back the tiles handed out and not predicted, to be handed out again when they are in view."""
         with self._lock:
             self._taken[self._under_way] = False
             self._handed_out -= len(self._under_way)
             self._under_way = np.empty(0, np.int64)
-            self._tidy()
+            self._remove_empty_passes()
 
     @property
     def _stride(self) -> int:
@@ -220,7 +220,7 @@ class TileSchedule:
 
     def _plan(self, view: View, coarse: bool = True) -> None:
         """Choose the tiles for a view, and their order."""
-        seen = self._tiles[self._is_seen(self._tiles, view.rect)]
+        seen = self._tiles[self._is_in_view(self._tiles, view.rect)]
         wanted = left = seen[~self._taken[seen]]
         centre = view.rect.centre if view.rect is not None else (0.0, 0.0)
         most, self._passes = len(wanted) if self._budget is None else self._budget, []
@@ -232,23 +232,23 @@ class TileSchedule:
                 self._passes.append((stride, tiles))
                 left, most = left[~here], most - len(tiles)
         self._planned = self._dropped_for = view
-        self._tidy()
+        self._remove_empty_passes()
         waiting = sum(len(tiles) for _, tiles in self._passes)
         self.in_view, self.left_out = len(seen), len(wanted) - waiting
 
-    def _drop(self) -> None:
-        """Remove waiting tiles that are out of view, whether the view rests or not."""
+    def _drop_unseen(self) -> None:
+        """Remove waiting tiles that are out of view, whether the view is at rest or not."""
         view = self._view
         if view is not self._dropped_for:
-            self._passes = [(s, tiles[self._is_seen(tiles, view.rect)]) for s, tiles in self._passes]
+            self._passes = [(s, tiles[self._is_in_view(tiles, view.rect)]) for s, tiles in self._passes]
             self._dropped_for = view
-            self._tidy()
+            self._remove_empty_passes()
 
-    def _tidy(self) -> None:
+    def _remove_empty_passes(self) -> None:
         self._passes = [(stride, tiles) for stride, tiles in self._passes if len(tiles)]
         self.total = self._handed_out + sum(len(tiles) for _, tiles in self._passes)
 
-    def _is_seen(self, tiles: Indices, rect: Rect | None) -> npt.NDArray[np.bool_]:
+    def _is_in_view(self, tiles: Indices, rect: Rect | None) -> npt.NDArray[np.bool_]:
         if rect is None:
             return np.zeros(len(tiles), bool)
         return self.grid.is_in(rect, tiles)

@@ -1,4 +1,4 @@
-"""What a user should know before relying on a model on a slide. No widgets."""
+"""Warnings about a slide and a model that are shown before predictions are relied on. No widgets."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ if TYPE_CHECKING:
     from chrep_model.prediction.prediction import Prediction
     from chrep_model.slides.slide import Slide
 
-#: So many predicted tiles are needed to say that a slide is unlike the training slides.
+#: Least number of predicted tiles from which a slide can be called unlike the training slides.
 ENOUGH_TILES = 20
 
-#: A slide that is finer than the training slides by more than this has most likely a wrong scale.
+#: A slide that is finer than the training slides by the first ratio most likely has a wrong scale; one that
+#: is coarser by the second is predicted worse.
 _FAR_FINER = 4.0
 _SOMEWHAT = 1.1
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One thing to know.
+    """A warning for the user, with a title and a text.
 
     Attributes
     ----------
     title : str
-        In a few words.
+        The warning in a few words.
     text : str
         What it means and what to do, in a sentence or two.
     grave : bool
-        Nothing can be predicted, or it should not be relied on.
+        Whether nothing can be predicted, or predictions should not be relied on.
     """
 
     title: str
@@ -43,14 +44,14 @@ class Advice:
 def advice(
     slide: Slide | None, bundle: Bundle | None, prediction: Prediction | None, trouble: str = ""
 ) -> list[Advice]:
-    """Return what to know of a slide, alone and with a model; the gravest first.
+    """Return the warnings about a slide and its predictions by a model, the gravest first.
 
     Parameters
     ----------
     slide, bundle, prediction
-        What is looked at; None for what is not there.
+        The current ones; None for each that is absent.
     trouble : str
-        Why the slide cannot be read any more; empty while it can.
+        Reason why the slide can no longer be read; empty while it can be read.
     """
     found = []
     if trouble:
@@ -59,7 +60,7 @@ def advice(
         text = "The file does not say its µm per pixel, and the model needs it: type it in here, once."
         found.append(Advice("Scale unknown", text))
     elif slide is not None and slide.mpp is not None and bundle is not None:
-        found += _of_scale(slide.mpp.value, bundle)
+        found += _scale_warnings(slide.mpp.value, bundle)
     if prediction is not None and len(prediction) >= ENOUGH_TILES and prediction.is_unlike:
         share = 100 * (prediction.unlike_share() or 0.0)
         text = (
@@ -72,11 +73,11 @@ def advice(
 
 
 def is_too_coarse(mpp: float, bundle: Bundle) -> bool:
-    """Whether a model refuses slides of this scale."""
+    """Return whether a slide of this scale is too coarse for a model."""
     return mpp > bundle.spec.mpp * MAX_UPSAMPLING
 
 
-def _of_scale(mpp: float, bundle: Bundle) -> list[Advice]:
+def _scale_warnings(mpp: float, bundle: Bundle) -> list[Advice]:
     """Compare a slide's scale with that of the model's tiles and of its training slides."""
     if is_too_coarse(mpp, bundle):
         text = (

@@ -1,4 +1,4 @@
-"""A bordered, coloured box with a few words that must not be overlooked."""
+"""Coloured boxes that show warnings in the slide explorer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from qtpy.QtWidgets import QFrame, QVBoxLayout, QWidget
 from napari_chrep.explorer.advice import Advice
 from napari_chrep.ui.parts import heading, note
 
-#: Border colours that stand out on a dark and on a light ground; the ground gets a touch of them.
+#: Border colours that are visible on dark and on light backgrounds; the background has a pale tint of them.
 _GRAVE, _MILD = (217, 83, 79), (214, 158, 46)
 
 
 class Banner(QFrame):
-    """Shows one advice.
+    """Coloured box that shows one warning.
 
     Parameters
     ----------
     advice : Advice
-        What it says.
+        The warning to show.
     """
 
     def __init__(self, advice: Advice) -> None:
@@ -41,7 +41,7 @@ class Banner(QFrame):
 
 
 class Banners(QWidget):
-    """Shows advices below each other; takes no room without any."""
+    """Column of warnings; hidden while there are none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Banners(QWidget):
         self.hide()
 
     def show_advice(self, found: list[Advice]) -> None:
-        """Show these in place of the former ones."""
+        """Replace the warnings that are shown."""
         if found == self.shown:
             return
         self.shown = found

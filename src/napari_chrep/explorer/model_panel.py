@@ -1,4 +1,4 @@
-"""Which model: a bundle from the list or from disk, and its card in short."""
+"""Panel to choose the model: a list of bundles, and a summary of the chosen one."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from napari_chrep.ui.parts import Connections, heading, note
 
 
 class ModelPanel(QWidget):
-    """Picks the bundle.
+    """Panel to choose a bundle from a list or from disk.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        Its engine opens the bundle, in a worker.
+        The viewer whose engine opens the bundle in the background.
     """
 
     def __init__(self, viewer: Any) -> None:
@@ -49,7 +49,7 @@ class ModelPanel(QWidget):
         self._on_bundle()
 
     def open(self, path: Path) -> None:
-        """Open the bundle in this folder; it becomes the current one when that succeeds."""
+        """Open the bundle in a folder, and make it the current one if that succeeds."""
         self.engine.load_bundle(path)
 
     def _build(self) -> None:
@@ -82,7 +82,7 @@ class ModelPanel(QWidget):
         layout.addWidget(self.card)
 
     def _offer(self, path: Path) -> int:
-        """Put a bundle on the list unless it is there; return its place."""
+        """Add a bundle to the list unless it is listed already; return its index."""
         place = self.picker.findData(str(path))
         if place < 0:
             self.picker.addItem(path.name, str(path))
@@ -98,7 +98,7 @@ class ModelPanel(QWidget):
             self.open(Path(folder))
 
     def _on_failed(self, _message: str) -> None:
-        self._show_current()  # the list must not name a bundle that is not in use
+        self._show_current()  # the list must not show a bundle that is not in use
 
     def _on_bundle(self) -> None:
         self._show_current()
@@ -117,7 +117,7 @@ class ModelPanel(QWidget):
 
     def _show_current(self) -> None:
         bundle = self.session.bundle
-        if isinstance(bundle, StoredBundle):  # no model to be picked: what one predicted
+        if isinstance(bundle, StoredBundle):  # maps from a file, without a model to choose
             self.picker.setPlaceholderText(f"{bundle.path.name}, without its model")
             self.picker.setCurrentIndex(-1)
             return
@@ -126,7 +126,7 @@ class ModelPanel(QWidget):
 
 
 def _accuracy(bundle: Bundle) -> str:
-    """Say how accurate a model expects to be on a new section."""
+    """Return a text about the expected accuracy of a model on a new section."""
     trust = bundle.trust
     if trust is None:
         return "unknown: the model does not say"

@@ -1,4 +1,4 @@
-"""Predict the view, a drawn region or the tissue, follow the view, see how it goes, cancel."""
+"""Panel with the buttons that start and cancel predictions, and their progress."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from napari_chrep.ui.parts import Connections, heading, note, sentence
 
 VIEW_SHORTCUT = "Ctrl+Return"
 TISSUE_SHORTCUT = "Ctrl+Shift+Return"
-#: How long after its tiles the progress is told: the window draws either in a frame of its own.
-TELL_MS = 140
+#: Delay of the progress after the tiles, in milliseconds: the window draws them in separate frames.
+PROGRESS_DELAY_MS = 140
 LOADING, PREPARING, READY = "Loading the model…", "Preparing the slide", "Ready."
 
 
 class RunPanel(QWidget):
-    """Starts, follows and stops predictions.
+    """Panel to start predictions, follow their progress and cancel them.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        Whose view is predicted; its engine does the work, in workers.
+        The viewer whose view is predicted; its engine predicts in the background.
     """
 
     def __init__(self, viewer: Any) -> None:
@@ -44,16 +44,16 @@ class RunPanel(QWidget):
         self.engine = engine = kept_for(viewer, PredictionEngine)
         self.viewport = Viewport(viewer)
         self.drawing = kept_for(viewer, Drawing)
-        self._asked_for: Rect | Region | None = None  # None stands for the whole slide
-        self._followed = False  # nobody asked: the view moved
-        self._clock = QTimer(self)  # looks at the preparations, which cannot tell by themselves
-        self._clock.setInterval(200)
-        self._clock.timeout.connect(self._on_clock)
-        self._so_far = (0, 0, 0.0)
-        self._telling = QTimer(self)
-        self._telling.setSingleShot(True)
-        self._telling.setInterval(TELL_MS)
-        self._telling.timeout.connect(self._tell)
+        self._area: Rect | Region | None = None  # of the last prediction; None for the whole slide
+        self._followed = False  # whether that was started because the view moved
+        self._preparation_timer = QTimer(self)  # polls the preparation, which sends no signals
+        self._preparation_timer.setInterval(200)
+        self._preparation_timer.timeout.connect(self._on_preparation_timer)
+        self._last_progress = (0, 0, 0.0)
+        self._progress_timer = QTimer(self)
+        self._progress_timer.setSingleShot(True)
+        self._progress_timer.setInterval(PROGRESS_DELAY_MS)
+        self._progress_timer.timeout.connect(self._show_progress)
         self._build()
         for keys, button in ((VIEW_SHORTCUT, self.predict_view), (TISSUE_SHORTCUT, self.predict_tissue)):
             button.setShortcut(QKeySequence(keys))
@@ -67,7 +67,7 @@ class RunPanel(QWidget):
         connections.add(engine.over_budget, self._on_refused)
         connections.add(engine.nothing_to_do, self._on_nothing)
         connections.add(engine.failed, self._on_failed)
-        # Without this widget nobody could stop a run, or a view that is followed.
+        # Without this widget the user could not stop a run or the following of the view.
         self.destroyed.connect(engine.cancel)
         self.destroyed.connect(self.viewport.disconnect)
         self._on_state(engine.state)
@@ -87,11 +87,11 @@ class RunPanel(QWidget):
             QPushButton(what) for what in ("View", "Region", "All tissue")
         )
         self.predict_view.setToolTip(
-            _with_keys("Predict the tissue that is in view, from its centre outwards", VIEW_SHORTCUT)
+            _with_shortcut("Predict the tissue that is in view, from its centre outwards", VIEW_SHORTCUT)
         )
         self.predict_view.clicked.connect(self._on_predict_view)
         self.predict_region.clicked.connect(self._on_predict_region)
-        self.predict_tissue.setToolTip(_with_keys("Predict all tissue of the slide", TISSUE_SHORTCUT))
+        self.predict_tissue.setToolTip(_with_shortcut("Predict all tissue of the slide", TISSUE_SHORTCUT))
         self.predict_tissue.clicked.connect(self._on_predict_tissue)
         row = QHBoxLayout()
         row.setSpacing(4)
@@ -138,10 +138,10 @@ class RunPanel(QWidget):
         self._predict(None)
 
     def _on_anyway(self) -> None:
-        self._predict(self._asked_for, limited=False)
+        self._predict(self._area, limited=False)
 
     def _predict(self, area: Rect | Region | None, *, limited: bool = True) -> None:
-        self._asked_for, self._followed = area, False
+        self._area, self._followed = area, False
         self.anyway.hide()
         self.engine.predict(area, budget=preferences().tile_budget if limited else None)
 
@@ -150,12 +150,12 @@ class RunPanel(QWidget):
         if not self.follow.isChecked() or slide is None or self.engine.is_predicting_area or self._missing():
             return
         rect = self.viewport.rect(slide)
-        self._asked_for, self._followed = rect, True
+        self._area, self._followed = rect, True
         self.anyway.hide()
         self.engine.follow_view(rect, budget=preferences().tile_budget)
 
     def _missing(self) -> str:
-        """Say what must be given before anything can be predicted; empty when nothing is missing."""
+        """Return the text about the first input that is missing for a prediction; empty if none is."""
         session = self.session
         if session.bundle is None:
             return "Choose a model to begin."
@@ -174,7 +174,7 @@ class RunPanel(QWidget):
         for button in (self.predict_view, self.predict_tissue, self.follow):
             button.setEnabled(not missing)
         self._on_drawing()
-        self._say(missing or (LOADING if self.engine.state == "loading" else READY))
+        self._show_status(missing or (LOADING if self.engine.state == "loading" else READY))
         if not missing:
             self._on_moved()
             self.engine.prepare_slide()
@@ -196,83 +196,84 @@ class RunPanel(QWidget):
         self.cancel.setText("Cancelling…" if state == "cancelling" else "Cancel")
         if state in ("loading", "preparing"):
             self.progress.setRange(0, 0)
-            self._say(LOADING if state == "loading" else f"{PREPARING}…")
+            self._show_status(LOADING if state == "loading" else f"{PREPARING}…")
         elif state == "idle":
             if self.status.text().startswith((LOADING, PREPARING)):
-                self._say(self._missing() or READY)
+                self._show_status(self._missing() or READY)
             if not self._missing():
                 self.engine.prepare_slide()
         if state == "preparing":
-            self._clock.start()
+            self._preparation_timer.start()
         else:
-            self._clock.stop()
+            self._preparation_timer.stop()
 
-    def _on_clock(self) -> None:
+    def _on_preparation_timer(self) -> None:
         done, total = self.engine.preparation_progress
         if total:
             self.progress.setRange(0, total)
             self.progress.setValue(done)
-            self._say(f"{PREPARING}: {done:,} of {total:,} sample tiles")
+            self._show_status(f"{PREPARING}: {done:,} of {total:,} sample tiles")
 
     def _on_progress(self, done: int, total: int, rate: float) -> None:
-        self._so_far = done, total, rate
-        if not self._telling.isActive():
-            self._telling.start()
+        self._last_progress = done, total, rate
+        if not self._progress_timer.isActive():
+            self._progress_timer.start()
 
-    def _tell(self) -> None:
-        done, total, rate = self._so_far
+    def _show_progress(self) -> None:
+        done, total, rate = self._last_progress
         self.progress.setRange(0, total)
-        self.progress.setUpdatesEnabled(False)  # or it paints at once, and with it the whole window
+        self.progress.setUpdatesEnabled(False)  # otherwise the whole window is painted at once
         self.progress.setValue(done)
         self.progress.setUpdatesEnabled(True)
         predictor = self.session.predictor
         speed = f"{rate:.0f} tiles/s" + (f" on {predictor.device}" if predictor is not None else "")
         if done >= total:
-            self._say(f"{done:,} tiles predicted, {speed}.")
+            self._show_status(f"{done:,} tiles predicted, {speed}.")
         elif rate > 0:
-            self._say(f"{done:,} of {total:,} tiles, {speed}, {_left((total - done) / rate)} left")
+            left = _duration((total - done) / rate)
+            self._show_status(f"{done:,} of {total:,} tiles, {speed}, {left} left")
         else:
-            self._say(f"0 of {total:,} tiles: a rough map first")
+            self._show_status(f"0 of {total:,} tiles: a rough map first")
 
     def _on_refused(self, tiles: int) -> None:
         if self._followed:
-            self._say(f"In view are {tiles:,} more tiles to predict. Zoom in, or go ahead:")
+            self._show_status(f"In view are {tiles:,} more tiles to predict. Zoom in, or go ahead:")
         else:
             what, most = f"{sentence(self._where())} are {tiles:,} tiles", preferences().tile_budget
-            self._say(f"{what} to predict, more than {most:,}. Choose less, or go ahead:")
+            self._show_status(f"{what} to predict, more than {most:,}. Choose less, or go ahead:")
         self.anyway.show()
 
     def _on_nothing(self, tissue_tiles: int) -> None:
         where = self._where()
         if tissue_tiles:
-            self._say(f"All {tissue_tiles:,} tissue tiles {where} are predicted.")
+            self._show_status(f"All {tissue_tiles:,} tissue tiles {where} are predicted.")
         elif self._followed:
-            self._say(f"No tissue {where}.")
+            self._show_status(f"No tissue {where}.")
         else:
             self._warn(f"No tissue {where}. Move to the stained tissue, or zoom out, then predict.")
 
     def _where(self) -> str:
-        if self._followed or isinstance(self._asked_for, Rect):
+        if self._followed or isinstance(self._area, Rect):
             return "in view"
-        return "on the slide" if self._asked_for is None else "in the region"
+        return "on the slide" if self._area is None else "in the region"
 
     def _on_failed(self, message: str) -> None:
-        self._say(message)
+        self._show_status(message)
 
     def _warn(self, text: str) -> None:
-        """Tell what was asked for and cannot be."""
+        """Show as an error and as status why a request cannot be fulfilled."""
         show_error(text)
-        self._say(text)
+        self._show_status(text)
 
-    def _say(self, text: str) -> None:
-        self._telling.stop()  # how far a run is that is over by now
+    def _show_status(self, text: str) -> None:
+        self._progress_timer.stop()  # the progress of a run that has ended
         self.status.setText(text)
         self.anyway.hide()
 
 
-def _with_keys(text: str, keys: str) -> str:
+def _with_shortcut(text: str, keys: str) -> str:
     return f"{text} ({QKeySequence(keys).toString(QKeySequence.SequenceFormat.NativeText)})"
 
 
-def _left(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,4 +1,4 @@
-"""Which slide: one of the viewer's layers, its size, its scale and where that comes from; and warnings."""
+"""Panel to choose the slide, which shows its size, its scale and warnings about it."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from napari_chrep.ui.parts import Connections, heading, note
 
 _SOURCES = {"file": "from file", "user": "typed in", "cohort": "from cohort", REMEMBERED: "remembered"}
 
-#: Least time between two looks at a growing prediction, in milliseconds.
+#: Shortest time between two updates of the warnings during a prediction, in milliseconds.
 _ADVICE_MS = 1000
 
 
 class SlidePanel(QWidget):
-    """Picks the slide among the viewer's layers, asks for its scale when the file has none, and warns.
+    """Panel to choose a slide among the layers, enter its scale if the file has none, and see warnings.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ class SlidePanel(QWidget):
             return
         viewer = self._viewer()
         if viewer is not None:
-            viewer.reset_view()  # the slide has just changed its size in the world
+            viewer.reset_view()  # the size of the slide in µm has changed
 
     def _on_slide(self) -> None:
         layers = self._slide_layers()
@@ -201,7 +201,7 @@ class SlidePanel(QWidget):
             show_scale_bar(viewer)
 
     def _watch(self) -> None:
-        """Look after the file of the current slide."""
+        """Watch the file of the current slide for changes."""
         layer = self.session.slide_layer
         shown = None if layer is None else layer.metadata.get(SHOWN_KEY)
         if shown is self._shown:

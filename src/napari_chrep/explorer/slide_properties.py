@@ -1,4 +1,4 @@
-"""What is known of a slide, folded away until it is wanted."""
+"""Table of a slide's properties, which unfolds at the click of a button."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TITLES = {"vendor": "Scanner", "objective": "Objective", "format": "Format", "c
 
 
 class SlideProperties(QWidget):
-    """A button that unfolds the properties of a slide."""
+    """Button that unfolds a table of the properties of a slide."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class SlideProperties(QWidget):
 
 
 def properties_of(slide: Slide) -> dict[str, str]:
-    """Return what is known of a slide, as titles and texts."""
+    """Return the properties of a slide, as titles and texts."""
     levels = ", ".join(f"{level.downsample:.3g}×" for level in slide.levels)
     known = {"Levels": f"{len(slide.levels)}: {levels}" if len(slide.levels) > 1 else "1"}
     for key in (*_TITLES, *(key for key in slide.properties if key not in _TITLES)):

@@ -1,4 +1,4 @@
-"""The slide explorer: pick a model, look at a slide, predict what is in view."""
+"""The widget of the slide explorer, made of its three panels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from napari_chrep.ui.widgets import ScrollingWidget
 
 
 class ExplorerWidget(ScrollingWidget):
-    """Picks a bundle and a slide, and predicts the view or the whole tissue."""
+    """Widget to choose a bundle and a slide, and to predict the view or the whole tissue."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         viewer = unwrapped(napari_viewer)
         self.engine = kept_for(viewer, PredictionEngine)
-        kept_for(viewer, Heatmaps)  # from here on, predictions show
+        kept_for(viewer, Heatmaps)  # creates the object that shows predictions as maps
         self.model = ModelPanel(viewer)
         self.slide = SlidePanel(viewer)
         self.run = RunPanel(viewer)
@@ -32,4 +32,4 @@ class ExplorerWidget(ScrollingWidget):
 
     def _on_state(self, state: str) -> None:
         if state != "idle":
-            self.scroll_area.ensureWidgetVisible(self.run.cancel)  # the one button that is needed now
+            self.scroll_area.ensureWidgetVisible(self.run.cancel)  # the button needed during a run

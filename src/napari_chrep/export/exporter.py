@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileKind:
-    """One kind of file.
+    """A file format of the export.
 
     Attributes
     ----------
     title : str
-        Of the kind, in a list.
+        Name of the format in a list.
     suffix : str
-        How its name ends.
+        Ending of the file name.
     about : str
-        What it holds and what reads it, in a sentence.
+        One sentence about the content and the programs that read it.
     most : int or None
-        So many genes go into one file at most; None for any number.
+        Largest number of genes in one file; None for no limit.
     """
 
     title: str
@@ -43,7 +43,7 @@ class FileKind:
 
 _FIGURE = "H&E, raw, calibrated and their difference, with scale bar and colour bars; one gene."
 
-#: What can be written, the default first. The keys are those of `write_prediction`, and two figures.
+#: File formats, the default first. The keys are the formats of `write_prediction`, and those of figures.
 FILE_KINDS = {
     "h5ad": FileKind("AnnData", SUFFIXES["h5ad"], "One table of tiles and genes, for scanpy and squidpy."),
     "spatialdata": FileKind(
@@ -73,16 +73,16 @@ FILE_KINDS = {
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """Which tiles and genes to write, and to what kind of file.
+    """Tiles, genes and file format of an export.
 
     Attributes
     ----------
     prediction : Prediction
-        It may grow meanwhile.
+        The prediction to write; it may grow until then.
     area : Rect, Region or None
-        Which of its tiles, see `Prediction.within`.
+        Part of the slide to write, see `Prediction.within`.
     genes : tuple of str
-        Which genes, in this order.
+        Genes to write, in this order.
     kind : str
         Key of `FILE_KINDS`.
     """
@@ -93,14 +93,14 @@ class ExportRequest:
     kind: str
 
     def check(self) -> None:
-        """Refuse what cannot be written, before anybody is asked where to.
+        """Raise an error if the request cannot be written; done before the user is asked for a file.
 
         Raises
         ------
         SettingsError
-            More genes than the kind of file takes.
+            There are more genes than the format allows.
         PredictionError
-            Nothing is predicted there.
+            No tile is predicted in the area.
         """
         kind, chosen = FILE_KINDS[self.kind], len(self.genes)
         if kind.most is not None and chosen > kind.most:
@@ -116,14 +116,14 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A file that was written, and its number of tiles."""
+    """Path and number of tiles of a file that was written."""
 
     path: Path
     tiles: int
 
 
 def write_export(export: ExportRequest, path: Path, task: Task) -> WrittenFile:
-    """Write a file as a whole or not at all.
+    """Write a prediction to a file, which is either complete or not there.
 
     Raises
     ------
@@ -148,14 +148,14 @@ def write_export(export: ExportRequest, path: Path, task: Task) -> WrittenFile:
 
 
 class Exporter:
-    """Writes one file at a time; outlives the widget that asked for it.
+    """Writer of one file at a time in the background; exists as long as the viewer.
 
     Attributes
     ----------
     cancelling : bool
-        Whether that was asked to stop and has not yet.
+        Whether the writing was cancelled and has not stopped yet.
     changed : Signal(str)
-        It began, was asked to stop or ended, and how, in a sentence.
+        Emitted with one sentence when the writing starts, is cancelled or ends.
     """
 
     changed = Signal(str)
@@ -171,7 +171,7 @@ class Exporter:
         return self._tasks.busy
 
     def write(self, export: ExportRequest, path: Path) -> None:
-        """Write a file in a worker; an error becomes one notification."""
+        """Write a file in the background; an error is shown as a notification."""
         self._outcome = "Cancelled; nothing was written."
         self._tasks.run(
             partial(write_export, export, path),
@@ -183,7 +183,7 @@ class Exporter:
         self.changed.emit(f"Writing {path.name}…")
 
     def cancel(self) -> None:
-        """Stop soon, and leave nothing of the file behind; one that was there before stays."""
+        """Cancel the writing, and delete the unfinished file; an existing file at this path stays."""
         if self.busy:
             self._tasks.cancel()
             self.cancelling = True

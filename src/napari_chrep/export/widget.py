@@ -1,4 +1,4 @@
-"""Write what is predicted to a file: which tiles, which genes, what kind of file."""
+"""The export widget, in which tiles, genes, file format and file are chosen."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _LEAST_HEIGHT = 400
 
 
 class ExportWidget(ScrollingWidget):
-    """Asks what to write and where; `Exporter` writes it.
+    """Widget to choose the content and the path of an export; `Exporter` writes it.
 
     Attributes
     ----------
     dialog : QFileDialog or None
-        Where to, once that was asked.
+        The file dialog, once it was opened.
     """
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -47,7 +47,7 @@ class ExportWidget(ScrollingWidget):
         self.exporter, self.drawing = kept_for(napari_viewer, Exporter), kept_for(napari_viewer, Drawing)
         self.dialog: QFileDialog | None = None
         self._folder: Path | None = None
-        self._asked: tuple[ExportRequest, str] | None = None
+        self._pending_export: tuple[ExportRequest, str] | None = None
         self._build()
         connections = self.connections
         connections.add(self.session.slide_changed, self._refresh)
@@ -88,7 +88,7 @@ class ExportWidget(ScrollingWidget):
         self.progress.setTextVisible(False)
         self.progress.setFixedHeight(4)
         policy = self.progress.sizePolicy()
-        policy.setRetainSizeWhenHidden(True)  # so that nothing jumps
+        policy.setRetainSizeWhenHidden(True)  # so that other widgets do not move
         self.progress.setSizePolicy(policy)
         self.progress.hide()
         self.status = note()
@@ -98,7 +98,7 @@ class ExportWidget(ScrollingWidget):
         self.shown.setChecked(True)
 
     def event(self, event: QEvent | None) -> bool:
-        """Look again when it is shown or pointed at: nobody tells of new favourites."""
+        """Update the texts when the widget is shown or pointed at, as no signal reports new favourites."""
         if event is not None and event.type() in (QEvent.Type.Show, QEvent.Type.Enter):
             self._refresh()
         return super().event(event)
@@ -130,18 +130,18 @@ class ExportWidget(ScrollingWidget):
             self.exporter.cancel()
             return
         try:
-            export, remark = self._wanted()
+            export, remark = self._chosen_export()
             export.check()
         except ChrepError as error:
             show_error(sentence(str(error)))
             self.status.setText(sentence(str(error)))
             return
-        self._asked = export, remark
+        self._pending_export = export, remark
         self.status.setText(remark)
-        self._ask(export)
+        self._ask_for_file(export)
 
-    def _wanted(self) -> tuple[ExportRequest, str]:
-        """Return the chosen genes, and a remark on genes that are not exported."""
+    def _chosen_export(self) -> tuple[ExportRequest, str]:
+        """Return the request that is chosen, and a remark on genes that are not exported."""
         bundle, prediction = self.session.bundle, self.session.prediction
         if bundle is None or prediction is None or self.session.gene is None:
             raise PredictionError(
@@ -172,8 +172,8 @@ class ExportWidget(ScrollingWidget):
             raise PredictionError("no part of the slide is in view", remedy="Move it into view.")
         return rect
 
-    def _ask(self, export: ExportRequest) -> None:
-        """Ask where to; the viewer goes on meanwhile."""
+    def _ask_for_file(self, export: ExportRequest) -> None:
+        """Ask for the file, in a dialog that does not block the viewer."""
         kind, slide = FILE_KINDS[export.kind], export.prediction.slide
         part = "" if kind.most != 1 else "_" + "".join(c if c.isalnum() else "-" for c in export.genes[0])
         self.dialog = dialog = QFileDialog(self, "Export")
@@ -186,20 +186,20 @@ class ExportWidget(ScrollingWidget):
         dialog.open()
 
     def _on_file(self, name: str) -> None:
-        if self._asked is None or self.exporter.busy:
+        if self._pending_export is None or self.exporter.busy:
             return
-        export, _ = self._asked
+        export, _ = self._pending_export
         suffix, path = FILE_KINDS[export.kind].suffix, Path(name)
         if not path.name.endswith(suffix):
             path = path.with_name(path.name + suffix)
-            if path.exists():  # the dialog only asked about the name as it was given
+            if path.exists():  # the dialog only checked the name as typed
                 show_error(f"{path}: there is a file of this name. Give the whole name to replace it.")
                 return
         self._folder = path.parent
         self.exporter.write(export, path)
 
     def _on_exporter(self, message: str) -> None:
-        remark = self._asked[1] if self._asked is not None else ""
+        remark = self._pending_export[1] if self._pending_export is not None else ""
         self.status.setText(f"{sentence(message)}\n{remark}".strip())
         self.progress.setVisible(self.exporter.busy)
         self.scroll_area.ensureWidgetVisible(self.status)

@@ -1,4 +1,4 @@
-"""Open maps that were exported as OME-Zarr as layers: at their place, in their colours."""
+"""Open maps that were exported as OME-Zarr as image layers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from chrep_model.export.omezarr import StoredMaps, read_maps
 from chrep_model.prediction.table import INTERVAL_LAYER
 from napari_chrep.canvas.maps import KINDS
 
-#: Key of a layer's ``metadata`` under which lies where its values come from, see `Prediction.facts`.
+#: Key of a layer's ``metadata`` with the origin of its values, see `Prediction.facts`.
 FACTS_KEY = "chrep_facts"
 
-#: How a kind of map is called here, by its name in the file; each further variant looks like ``calibrated``.
+#: Kind of map by its name in the file; any other variant is shown like ``calibrated``.
 _KIND_OF = {"raw": "raw", INTERVAL_LAYER: "interval"}
 
 
 def open_maps(path: Path) -> list[Any]:
     """Return one image layer for each gene and kind of map.
 
-    What is wrong with damaged maps is told in the viewer, and no layer is added.
+    If the maps are damaged, the viewer shows the error, and no layer is added.
 
     Raises
     ------
     PredictionError
-        They are damaged, and there is no viewer.
+        The maps are damaged, and there is no viewer.
     """
     import napari
 
@@ -41,7 +41,7 @@ def open_maps(path: Path) -> list[Any]:
 
 
 def layers_of(stored: StoredMaps) -> list[tuple[Any, dict[str, Any], str]]:
-    """Return layer data for each channel, in µm, in the order of the channels."""
+    """Return the data of a layer for each channel, with position and scale in µm."""
     layers = []
     for found in stored.maps:
         kind = KINDS[_KIND_OF.get(found.kind, "calibrated")]

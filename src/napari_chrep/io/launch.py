@@ -1,4 +1,4 @@
-"""A window with a slide, both widgets and, once the model is loaded, the maps over the tissue."""
+"""Start of napari with a slide, a model and the plugin's widgets, for ``python -m napari_chrep``."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from napari_chrep.ui.docks import PLUGIN, show_dock
 def set_up(
     viewer: Any, slide: Path | None = None, bundle: Path | None = None, gene: str | None = None
 ) -> tuple[Any, Any]:
-    """Open both widgets and what is given; with a slide and a bundle, predict the tissue.
+    """Open the explorer, the genes, and a slide and bundle if given; with both, predict the tissue.
 
-    Returns at once: the bundle is loaded, and the slide predicted, in workers.
+    Returns at once: the bundle is loaded and the slide predicted in the background.
 
     Parameters
     ----------
     viewer : napari.Viewer
         The viewer.
     slide, bundle : Path, optional
-        A slide, and a trained model.
+        Paths of a slide and of a trained model.
     gene : str, optional
-        The gene to show first, if the model knows it.
+        The gene to show first, if the model contains it.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def _load(viewer: Any, path: Path, gene: str | None) -> None:
     session, engine = kept_for(viewer, Session), kept_for(viewer, PredictionEngine)
 
     def begin() -> None:
-        session.bundle_changed.disconnect(begin)  # a bundle that is picked later starts nothing
+        session.bundle_changed.disconnect(begin)  # a bundle that is chosen later starts nothing
         if gene is not None and session.bundle is not None and gene in session.bundle.genes:
             session.show_gene(gene)
         if session.slide is not None and session.slide.mpp is not None:

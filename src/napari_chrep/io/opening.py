@@ -23,7 +23,7 @@ def open_path(viewer: Any, path: Path) -> None:
     try:
         if path.exists() and (reader_of([path]) is not None or is_ours(path)):
             viewer.open(path, plugin=PLUGIN)
-        else:  # a small plain TIFF is left to others when it is dropped; or else this says what is wrong
+        else:  # a plain TIFF, which the reader leaves to other plugins, or an error
             viewer.layers.append(Layer.create(*slide_layer_data(open_slide(path))))
     except ChrepError as error:
         show_error(error.short)
@@ -45,12 +45,12 @@ def open_folder(viewer: Viewer) -> None:
 
 
 def predict_view(viewer: Viewer) -> None:
-    """Click the explorer's button for the view; if something is missing, the explorer says what."""
+    """Click the explorer's button that predicts the view; the explorer shows what is missing for it."""
     _explorer(viewer).run.predict_view.click()
 
 
 def predict_tissue(viewer: Viewer) -> None:
-    """Click the explorer's button for the tissue; if something is missing, the explorer says what."""
+    """Click the explorer's button that predicts the tissue; the explorer shows what is missing for it."""
     _explorer(viewer).run.predict_tissue.click()
 
 

@@ -18,15 +18,16 @@ from napari_chrep.state.viewers import kept_for
 Reader = Callable[["PathOrPaths"], list[Any]]
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-#: What a reader returns that opened something else than layers.
+#: Result of a reader that added no layers.
 NO_LAYER: list[tuple[None]] = [(None,)]
 
 
 def get_reader(path: PathOrPaths) -> Reader | None:
     """Return a reader for slides, a bundle or a prediction; None leaves the path to other plugins.
 
-    napari asks this when CHRep was chosen for a path, or alone knows its kind. So whatever is refused is told
-    of: by the reader where nobody else could open the path, else here, before others get it. Never raises.
+    napari calls this when CHRep was chosen for a path, or is the only plugin for its kind. So the reason for
+    a refusal is shown: by the reader if no other plugin could open the path, else here. Never raises an
+    error.
 
     Parameters
     ----------
@@ -36,21 +37,21 @@ def get_reader(path: PathOrPaths) -> Reader | None:
     Returns
     -------
     callable or None
-        `read_slides`, `read_bundle`, `read_stored`, `read_maps` or `read_source`, or one that tells why the
-        paths are refused.
+        `read_slides`, `read_bundle`, `read_stored`, `read_maps` or `read_source`, or a function that shows
+        why the paths are refused.
     """
     paths = _as_list(path)
     if (reader := reader_of(paths)) is not None or not paths:
         return reader
     refusal = why_refused(paths)
     if all(is_ours(p) for p in paths):
-        return lambda _: _told(refusal)
+        return lambda _: _show_error(refusal)
     show_warning(refusal.short)
     return None
 
 
 def reader_of(paths: Sequence[Path]) -> Reader | None:
-    """Return the function that opens these paths, or None; reads little but headers, and never raises."""
+    """Return the function that opens these paths, or None; reads only headers, and never raises an error."""
     if len(paths) == 1 and is_bundle(paths[0]):
         return read_bundle
     if len(paths) == 1 and _is_stored(paths[0]):
@@ -70,21 +71,21 @@ def read_slides(path: PathOrPaths) -> list[Any]:
     Raises
     ------
     SlideError
-        If a slide turns out to be unreadable, and there is no viewer to tell it to the user.
+        If a slide cannot be read, and there is no viewer that could show the error.
     """
     layers: list[Any] = []
     for p in _as_list(path):
         try:
             layers.append(slide_layer_data(open_slide(p)))
         except SlideError as error:
-            _told(error)
+            _show_error(error)
     return layers or NO_LAYER
 
 
 def read_bundle(path: PathOrPaths) -> list[tuple[None]]:
-    """Use a bundle as the model of the current viewer, and show it in the explorer; adds no layer.
+    """Open a bundle as the model of the current viewer, and show it in the explorer; adds no layer.
 
-    It is opened in a worker, which tells of a damaged one.
+    The bundle is opened in the background, which shows an error if it is damaged.
 
     Raises
     ------
@@ -103,9 +104,9 @@ def read_bundle(path: PathOrPaths) -> list[tuple[None]]:
 
 
 def read_stored(path: PathOrPaths) -> list[tuple[None]]:
-    """Show a stored prediction in the current viewer: its maps, genes, and slide if found.
+    """Show a stored prediction in the current viewer: its maps, its genes, and its slide if found.
 
-    It is read in a worker, which tells of a damaged one; so no layer is returned here.
+    The file is read in the background, which shows an error if it is damaged; no layer is returned here.
 
     Raises
     ------
@@ -124,12 +125,12 @@ def read_stored(path: PathOrPaths) -> list[tuple[None]]:
 def read_source(path: PathOrPaths) -> list[Any]:
     """Open the section in a folder of another program, such as Space Ranger: slide and measured spots.
 
-    With a viewer it is read in a worker, which tells of a damaged one; so no layer is returned then.
+    With a viewer, the folder is read in the background, which shows errors, and no layer is returned.
 
     Raises
     ------
     CohortError, SlideError
-        Without a viewer: it cannot be read, or its full-resolution picture is not found.
+        Without a viewer, if the section cannot be read, or its full-resolution picture is not found.
     """
     import napari
 
@@ -144,17 +145,20 @@ def read_source(path: PathOrPaths) -> list[Any]:
 
 
 def is_source(path: Path) -> bool:
-    """Return whether this is a folder with the counts of one section; never raises."""
+    """Return whether this is a folder with the counts of one section; never raises an error."""
     from chrep_model.cohorts.readers import find_source
 
     try:
         return path.is_dir() and find_source(path) is not None
-    except (OSError, ChrepError):  # a folder that we may not look into, or with two of what there is one of
+    except (
+        OSError,
+        ChrepError,
+    ):  # without permission to read the folder, or with two files where one is expected
         return False
 
 
 def read_maps(path: PathOrPaths) -> list[Any]:
-    """Open maps that were exported as OME-Zarr, see `open_maps`."""
+    """Open maps that were exported as OME-Zarr as image layers, see `open_maps`."""
     from napari_chrep.io.exported_maps import open_maps
 
     (folder,) = _as_list(path)
@@ -162,10 +166,10 @@ def read_maps(path: PathOrPaths) -> list[Any]:
 
 
 def is_bundle(path: Path) -> bool:
-    """Return whether this folder is a bundle, or is named like one; never raises."""
+    """Return whether this folder is a bundle, or is named like one; never raises an error."""
     try:
         return path.is_dir() and (path.suffix == BUNDLE_SUFFIX or (path / "card.json").is_file())
-    except OSError:  # a folder that we may not look into
+    except OSError:  # without permission to read the folder
         return False
 
 
@@ -185,8 +189,8 @@ def _is_maps(path: Path) -> bool:
     return is_ome_zarr(path)
 
 
-def _told(error: ChrepError) -> list[tuple[None]]:
-    """Show the user an error, and return no layer; without a viewer, raise it."""
+def _show_error(error: ChrepError) -> list[tuple[None]]:
+    """Show an error to the user, and return no layer; without a viewer, raise the error."""
     _viewer(error)
     show_error(error.short)
     return NO_LAYER

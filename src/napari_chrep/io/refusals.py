@@ -1,4 +1,4 @@
-"""Decide what to say of a path that cannot be opened, and whether other plugins should try it."""
+"""Errors for paths that cannot be opened, and the decision whether other plugins should try them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chrep_model.errors import BundleError, ChrepError, PredictionError, SlideEr
 from chrep_model.slides.backends.openslide import SUFFIXES, is_dicom
 from chrep_model.slides.slide import is_slide, open_slide
 
-#: How the folder of a bundle ends by custom.
+#: Usual ending of the name of a bundle's folder.
 BUNDLE_SUFFIX = ".chrep"
 
 _OURS = {".svs", *SUFFIXES, ".h5ad", ".zarr", BUNDLE_SUFFIX}
@@ -17,15 +17,15 @@ _IN_OUR_FOLDERS = (".zgroup", ".zattrs", "zarr.json", "spatial")
 
 
 def is_ours(path: Path) -> bool:
-    """Return whether a path is clearly meant for CHRep, and no plugin but napari's own could open it.
+    """Return whether a path is of a kind for CHRep that no plugin but napari's own could open.
 
-    Files such as TIFF, JPEG and PNG are not: napari opens those that are no slides.
+    TIFF, JPEG and PNG files are not, because napari opens those that are no slides.
     """
     from npe2 import PluginManager
 
     try:
         inside = path.is_dir() and (is_dicom(path) or any((path / name).exists() for name in _IN_OUR_FOLDERS))
-    except OSError:  # a folder that we may not look into
+    except OSError:  # without permission to read the folder
         inside = False
     if not inside and path.suffix.lower() not in _OURS:
         return False
@@ -34,7 +34,7 @@ def is_ours(path: Path) -> bool:
 
 
 def why_refused(paths: Sequence[Path]) -> ChrepError:
-    """Return an error that says what is wrong with the first of these paths that is no slide."""
+    """Return the error for the first of these paths that is no slide."""
     path = next((path for path in paths if not is_slide(path)), paths[0])
     suffix = path.suffix.lower()
     if len(paths) > 1 and (suffix in (".h5ad", BUNDLE_SUFFIX) or path.is_dir()):

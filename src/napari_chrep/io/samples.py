@@ -1,4 +1,4 @@
-"""Data for File > Open Sample: the SYNTHETIC slide, model and section of the package."""
+"""Functions behind File > Open Sample: the SYNTHETIC slide, model and section of the package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napari_chrep.io.reader import read_bundle
 
 
 def sample_bundles() -> list[Path]:
-    """Return the folders of bundles among the sample data; empty if that is not installed."""
+    """Return the folders of bundles among the sample data; empty if the data are not installed."""
     try:
         folder = sample_folder()
     except ChrepError:
@@ -26,18 +26,18 @@ def sample_slide() -> list[LayerData]:
     Raises
     ------
     ChrepError
-        If the sample data are not here.
+        If the sample data are not installed.
     """
     return [slide_layer_data(open_slide(sample_folder() / SLIDE))]
 
 
 def sample_demo() -> list[LayerData]:
-    """Return the layer of the SYNTHETIC slide, and use the sample model in the viewer.
+    """Return the layer of the SYNTHETIC slide, and open the sample model in the viewer.
 
     Raises
     ------
     ChrepError
-        If the sample data are not here, or there is no viewer.
+        If the sample data are not installed, or there is no viewer.
     """
     layers, bundles = sample_slide(), sample_bundles()
     if not bundles:
@@ -52,7 +52,7 @@ def sample_section() -> list[LayerData]:
     Raises
     ------
     ChrepError
-        If the sample data are not here.
+        If the sample data are not installed.
     """
     from chrep_model.cohorts.section import read_section
     from napari_chrep.canvas.measured_spots import spots_layer_data

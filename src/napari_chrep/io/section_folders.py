@@ -1,4 +1,4 @@
-"""Show a Space Ranger folder, or another one that a reader recognises: its picture and its spots."""
+"""Show the section in a Space Ranger folder, or in the folder of another known program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def section_of(folder: Path) -> Section:
     Raises
     ------
     CohortError, SlideError
-        It cannot be read, or its full-resolution picture is not found.
+        The section cannot be read, or its full-resolution picture is not found.
     """
     source = open_source(folder)
     probe(source.hdf5())

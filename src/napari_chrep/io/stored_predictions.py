@@ -1,4 +1,4 @@
-"""Show a stored prediction in the viewer: its maps, its genes and, if found, its slide."""
+"""Show stored predictions in the viewer: maps, genes and, if found, the slide."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reopened:
-    """A prediction from a file, its tiles, and the layer of its slide unless that is open already."""
+    """Prediction from a file, its tiles, and the layer of its slide unless the slide is open already."""
 
     prediction: Prediction
     context: SlideContext
@@ -36,13 +36,13 @@ class Reopened:
 
 
 def read_with_slide(path: Path, slides: list[Slide]) -> Reopened:
-    """Read a prediction and find its slide; raises ChrepError where the file is damaged."""
+    """Read a prediction and find its slide; raises ChrepError if the file is damaged."""
     from chrep_model.prediction.predictor import SlideContext
 
     prediction = read_prediction(path, slides)
     slide = prediction.slide
     known = isinstance(slide, AbsentSlide) or any(slide is other for other in slides)
-    # Without embeddings: its bundle cannot predict more, so nobody asks for them.
+    # No embeddings are needed, because the stored bundle cannot predict more tiles.
     context = SlideContext(slide, None, prediction.grid, prediction.indices)  # type: ignore[arg-type]
     return Reopened(prediction, context, None if known else slide_layer_data(slide))
 
@@ -63,7 +63,7 @@ def _on_read(owner: Any, result: Reopened) -> None:
     viewer = owner()
     if viewer is None:
         return
-    for name in ("Slide explorer", "Genes"):  # the first sees to the maps, the second to the choice of a gene
+    for name in ("Slide explorer", "Genes"):  # the first shows the maps, the second the choice of genes
         show_dock(viewer, name)
     session, prediction = kept_for(viewer, Session), result.prediction
     if result.layer is not None:
@@ -73,7 +73,7 @@ def _on_read(owner: Any, result: Reopened) -> None:
         show_info(f"{slide.path}: the slide of this prediction was not found. Its maps are shown without it.")
     layer = next((layer for layer in viewer.layers if slide_of(layer) is slide), None)
     known = session.gene in prediction.genes
-    kept_for(viewer, PredictionEngine).drop()  # or its batches would be added to what was read
+    kept_for(viewer, PredictionEngine).drop()  # else its batches would be added to this prediction
     session.reopen(layer, result.context, prediction)
     if not known:
         session.show_gene(first_gene(prediction))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
-from chrep_model.analysis.explanation import Explanation, Knobs
+from chrep_model.analysis.explanation import AdjustableSettings, Explanation
 from chrep_model.prediction.prediction import LOWEST
 from napari_chrep.ui.parts import heading, note
 
@@ -44,14 +44,14 @@ class Arithmetic(QWidget):
         layout.addWidget(self._table)
         self.cells: list[list[QLabel]] = []
 
-    def show_explanation(self, why: Explanation, fitted: Knobs | None, shown: float) -> None:
+    def show_explanation(self, why: Explanation, fitted: AdjustableSettings | None, shown: float) -> None:
         """Show the sentence and the terms of an explanation.
 
         Parameters
         ----------
         why : Explanation
             The explanation, computed with the k and temperature that the user chose.
-        fitted : Knobs or None
+        fitted : AdjustableSettings or None
             The model's own k and temperature; None if it has none.
         shown : float
             The value on the heatmap, computed with the model's own k and temperature.
@@ -113,7 +113,7 @@ def in_words(why: Explanation) -> str:
     )
 
 
-def tried_in_words(why: Explanation, fitted: Knobs | None, shown: float) -> list[str]:
+def tried_in_words(why: Explanation, fitted: AdjustableSettings | None, shown: float) -> list[str]:
     """Return a sentence on k and temperature if they differ from the model's, else an empty list."""
     if fitted is None or (why.k, why.temperature) == (fitted.k, fitted.temperature):
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]  # qtpy renames Qt's own
 from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QSpinBox, QWidget
 
-from chrep_model.analysis.explanation import Knobs
+from chrep_model.analysis.explanation import AdjustableSettings
 
 
 class NeighbourSettings(QWidget):
@@ -21,7 +21,7 @@ class NeighbourSettings(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._fitted: Knobs | None = None
+        self._fitted: AdjustableSettings | None = None
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(6)
@@ -52,7 +52,7 @@ class NeighbourSettings(QWidget):
             return None, None
         return self.k.value(), self.temperature.value()
 
-    def set_model(self, fitted: Knobs | None) -> None:
+    def set_model(self, fitted: AdjustableSettings | None) -> None:
         """Set the model's own k and temperature; hide the controls if it has none."""
         if fitted is not None and fitted == self._fitted:
             return  # the same model: keep what the user set

@@ -12,7 +12,7 @@ from typing import Any
 from qtpy.QtCore import QModelIndex, QSize
 from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 
-from chrep_model.analysis.explanation import Explanation, Neighbour, explain, knobs
+from chrep_model.analysis.explanation import Explanation, Neighbour, adjustable_settings, explain
 from chrep_model.analysis.tile_comparison import TileComparison, compare
 from chrep_model.errors import ChrepError
 from chrep_model.geometry import px_to_um
@@ -152,7 +152,7 @@ class NeighboursWidget(ScrollingWidget):
         if picked is None or gene is None:
             return
         try:
-            fitted = knobs(picked.prediction)
+            fitted = adjustable_settings(picked.prediction)
             self.settings.set_model(fitted)
             k, temperature = self.settings.values
             why = explain(picked.prediction, picked.tile, gene, k=k, temperature=temperature)

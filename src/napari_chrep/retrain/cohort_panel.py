@@ -122,8 +122,8 @@ class CohortPanel(QWidget):
         new = [pair for pair in found.pairs if pair.counts.absolute() not in known]
         if new and not known:
             self._name = new[0].counts.parent.name
-        self._ignored = found.left
-        if not found.pairs and not found.left:
+        self._ignored = found.unpaired
+        if not found.pairs and not found.unpaired:
             self._ignored = ("No pair of a slide and an h5ad was found there.",)
         for pair in new:
             named = replace(pair, name=self._free_name(pair))

@@ -1,1 +1,1 @@
-"""State of each viewer and settings of the user. No widgets, no layers."""
+"""State of each viewer, and settings of the user; without widgets and layers."""

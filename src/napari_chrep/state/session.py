@@ -1,4 +1,4 @@
-"""The session of one viewer: current slide, bundle, prediction and genes. No widgets, no own layers."""
+"""The session of one viewer: current slide, bundle, prediction and genes, shared by all its widgets."""
 
 from __future__ import annotations
 
@@ -28,48 +28,48 @@ SLIDE_KEY = "chrep_slide"
 class Session:
     """Current slide, bundle, prediction and genes of one viewer.
 
-    Setters fire their event only for a real change. A prediction is kept for every pair of slide and bundle
-    that was current, so going back to a slide shows its maps again without the model.
+    Setters emit their event only if the value changes. The prediction of every pair of slide and bundle that
+    was current is kept, so that the maps of an earlier slide are shown again without the model.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        No reference is kept.
+        The viewer; no reference to it is kept.
 
     Attributes
     ----------
     slide, slide_layer : Slide, napari Image layer, or None
         The slide and the layer that shows it.
     bundle : Bundle or None
-        The trained model that was picked.
+        The trained model that was chosen.
     predictor : Predictor or None
-        The bundle with its networks loaded; made in a worker, None until then.
+        The bundle with its networks loaded; made in the background, None until then.
     context : SlideContext or None
-        The slide prepared for the bundle (grid, tissue, stain); made in a worker, None until then.
+        The slide prepared for the bundle (grid, tissue, stain); made in the background, None until then.
     prediction : Prediction or None
         The tiles predicted so far on this slide with this bundle.
     preview : Preview or None
-        A rough map of the tiles being predicted; None again when the run ends.
+        Rough map of the tiles that are being predicted; None after the run.
     gene : str or None
         The gene whose maps are shown.
     second_gene : str or None
-        A gene that is blended with the first.
+        The gene that is blended with the first.
     signature : Signature or None
-        A list of genes that is shown as one map.
+        The list of genes that is shown as one map.
     names : GeneNames or None
         Other names of the bundle's genes.
     """
 
     slide_changed = Signal()
     bundle_changed = Signal()
-    prediction_changed = Signal()  # another prediction, or none
+    prediction_changed = Signal()  # another one is current, or none
     prediction_grew = Signal()  # a batch was added to the prediction
-    run_ended = Signal()  # complete or not
-    preview_changed = Signal()  # there is another rough map, or none any more
+    run_ended = Signal()  # emitted whether it was complete or not
+    preview_changed = Signal()  # another one is shown, or none
     gene_changed = Signal()
     second_gene_changed = Signal()
     signature_changed = Signal()
-    names_changed = Signal()  # of the same genes
+    names_changed = Signal()  # other names for the same genes
 
     def __init__(self, viewer: Any) -> None:
         self.slide: Slide | None = None
@@ -85,7 +85,7 @@ class Session:
         self.names: GeneNames | None = None
         # Keyed by the identity of the slide, which the context keeps alive, and the hash of the bundle.
         self._kept: dict[tuple[int, str], tuple[SlideContext, Prediction]] = {}
-        # Heeded here, not in a widget: a slide must not outlive its layer because no widget is open.
+        # Connected here, so that a slide is dropped with its layer even if no widget is open.
         viewer.layers.events.removed.connect(self._on_layer_removed)
 
     def set_slide_layer(self, layer: Image | None) -> None:
@@ -107,14 +107,14 @@ class Session:
             self.set_slide_layer(None)
 
     def set_mpp(self, value: float, source: str = "user") -> None:
-        """Give the current slide its scale; former predictions on it no longer hold and are dropped.
+        """Set the scale of the current slide, and drop its predictions, which were made for another scale.
 
         Parameters
         ----------
         value : float
             µm per level-0 pixel.
         source : str
-            Who says so, see `Mpp`.
+            Origin of the value, see `Mpp`.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class Session:
         self.set_slide_layer(layer)
 
     def set_bundle(self, bundle: Bundle) -> None:
-        """Make a bundle the current one; genes and signature stay if the bundle knows them."""
+        """Make a bundle the current one; genes and signature stay if the bundle contains them."""
         if self.bundle is not None and self.bundle.hash == bundle.hash:
             return
         self.bundle = bundle
@@ -183,7 +183,7 @@ class Session:
         self.prediction_changed.emit()
 
     def reopen(self, layer: Image | None, context: SlideContext, prediction: Prediction) -> None:
-        """Show a prediction that was read from a file, on the layer of its slide if that is there."""
+        """Show a prediction that was read from a file, on the layer of its slide if there is one."""
         self.set_slide_layer(layer)
         self.set_bundle(prediction.bundle)
         self.context, self.prediction = context, prediction
@@ -209,12 +209,12 @@ class Session:
         self.run_ended.emit()
 
     def show_gene(self, name: str) -> None:
-        """Show another gene. No model runs.
+        """Set the gene that is shown; no model runs.
 
         Raises
         ------
         GeneError
-            If the bundle does not know the gene; the message names the nearest ones.
+            If the bundle does not contain the gene; the message names similar ones.
         """
         if self.bundle is None:
             return
@@ -224,12 +224,12 @@ class Session:
             self.gene_changed.emit()
 
     def set_second_gene(self, name: str) -> None:
-        """Set the second gene, which is blended with the first. No model runs.
+        """Set the second gene, which is blended with the first; no model runs.
 
         Raises
         ------
         GeneError
-            If the bundle does not know the gene.
+            If the bundle does not contain the gene.
         """
         if self.bundle is None:
             return
@@ -239,12 +239,12 @@ class Session:
             self.second_gene_changed.emit()
 
     def show_signature(self, name: str, genes: Sequence[str]) -> None:
-        """Make a list of genes the current signature. No model runs.
+        """Set the list of genes that is shown as one map; no model runs.
 
         Raises
         ------
         GeneError
-            If the bundle knows none of them; the former signature stays.
+            If the bundle contains none of them; the former signature stays.
         """
         if self.bundle is None:
             return
@@ -257,7 +257,7 @@ class Session:
     def _restore_prediction(self) -> None:
         """Show the kept prediction of the current slide and bundle again, if there is one."""
         before = self.prediction
-        self.preview = None  # of another slide or bundle
+        self.preview = None  # belongs to another slide or bundle
         key = (id(self.slide), self.bundle.hash if self.bundle is not None else "")
         self.context, self.prediction = self._kept.get(key, (None, None))
         if self.prediction is not before:
@@ -265,12 +265,12 @@ class Session:
 
 
 def slide_of(layer: Any) -> Slide | None:
-    """Return the slide behind a layer, or None for a layer that our reader did not make."""
+    """Return the slide that a layer shows; None for layers of other plugins."""
     return None if layer is None else layer.metadata.get(SLIDE_KEY)
 
 
 def _matched_again(signature: Signature, bundle: Bundle) -> Signature | None:
-    """Match the names of a signature with another bundle; None if it knows none of them."""
+    """Return a signature matched with another bundle; None if the bundle contains none of its genes."""
     try:
         return Signature.match(signature.name, signature.genes + signature.unknown, bundle.panel)
     except GeneError:

@@ -1,4 +1,4 @@
-"""The user's settings: the plugin's page of napari's preferences, and what is kept for the next start."""
+"""Settings of the user: the plugin's page of napari's preferences, and values kept between sessions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from chrep_model.slides.slide import Slide
 if TYPE_CHECKING:
     from chrep_model.encoders.encoder import Precision
 
-#: So many recent genes are kept.
+#: Number of recent genes that are kept.
 RECENT = 5
 
-#: `Mpp.source` of a scale that was typed in when the slide was open before.
+#: `Mpp.source` of a scale that the user entered in an earlier session.
 REMEMBERED = "remembered"
 
 _FOLDERS, _FOLDER = "folders", "folder"
@@ -29,22 +29,22 @@ _FOLDERS, _FOLDER = "folders", "folder"
 
 @dataclass(frozen=True)
 class Preferences:
-    """The plugin's page of napari's preferences as it is now; the manifest has its defaults and limits.
+    """Values on the plugin's page of napari's preferences; the manifest has defaults and limits.
 
     Attributes
     ----------
     device : str
         ``"auto"`` or a torch device.
     precision : str
-        In what timm encoders compute; the built-in one knows fp32 alone.
+        Precision of timm encoders; the built-in encoder always uses fp32.
     batch_size : int or None
-        Tiles per batch; None for what was measured to be fastest.
+        Tiles per batch; None for the fastest size that was measured.
     tile_budget : int
-        More tiles than this are not predicted before the user has said yes.
+        Largest number of tiles that is predicted without asking the user.
     cache : Path
-        Where embeddings are kept.
+        Folder of the embeddings.
     cache_bytes : int
-        How much they may take there.
+        Largest size of that folder.
     """
 
     device: str
@@ -56,7 +56,7 @@ class Preferences:
 
 
 def preferences() -> Preferences:
-    """Read the plugin's page of napari's preferences."""
+    """Return the current values on the plugin's page of napari's preferences."""
     page = get_plugin_settings("napari-chrep")
     prediction, store = page.prediction, page.store
     return Preferences(
@@ -70,23 +70,23 @@ def preferences() -> Preferences:
 
 
 class RememberedGenes:
-    """Favourite and recent genes of the user, by name."""
+    """Names of the user's favourite and recent genes, kept between sessions."""
 
     def __init__(self) -> None:
-        self._settings = _stored("genes")
+        self._settings = _settings_file("genes")
 
     @property
     def favourites(self) -> list[str]:
-        """Favourites in the order they were marked."""
+        """Favourite genes in the order in which they were marked."""
         return self._read("favourites")
 
     @property
     def recent(self) -> list[str]:
-        """The last genes on show, the newest first."""
+        """Genes that were shown last, the newest first."""
         return self._read("recent")
 
     def toggle_favourite(self, name: str) -> None:
-        """Mark a gene as favourite, or no more."""
+        """Mark a gene as favourite, or remove the mark."""
         former = self.favourites
         self._write("favourites", [n for n in former if n != name] if name in former else [*former, name])
 
@@ -94,7 +94,7 @@ class RememberedGenes:
         """Put a gene first among the recent ones."""
         self._write("recent", [name, *(other for other in self.recent if other != name)][:RECENT])
 
-    # One text rather than a list: an ini file cannot tell a list of one name from a name.
+    # Stored as one text, because an ini file does not distinguish a list of one name from a name.
 
     def _read(self, key: str) -> list[str]:
         return str(self._settings.value(key, "")).splitlines()
@@ -104,23 +104,23 @@ class RememberedGenes:
 
 
 def gene_names_file() -> Path:
-    """Return where the table of other gene names is kept that the user opened."""
-    return Path(_stored("genes").fileName()).with_name("gene_names.parquet")
+    """Return the path of the copy of the table of other gene names that the user opened."""
+    return Path(_settings_file("genes").fileName()).with_name("gene_names.parquet")
 
 
 def remember_scale(slide: Slide) -> None:
-    """Keep the scale of a slide under its content, so that it is found wherever the file is."""
-    _stored("scales").setValue(slide.fingerprint, repr(slide.require_mpp()))
+    """Store the scale of a slide by the fingerprint of its content, so that the file may be moved."""
+    _settings_file("scales").setValue(slide.fingerprint, repr(slide.require_mpp()))
 
 
 def with_remembered_scale(slide: Slide) -> Slide:
-    """Give a slide that does not say its scale the one that was kept, if there is one."""
+    """Return a slide with the scale stored for it, if its file states none and there is one."""
     if slide.mpp is not None:
         return slide
-    kept = _stored("scales").value(slide.fingerprint)
+    kept = _settings_file("scales").value(slide.fingerprint)
     try:
         return slide if kept is None else slide.with_mpp(float(str(kept)), REMEMBERED)
-    except (ValueError, ScaleError):  # somebody edited the settings
+    except (ValueError, ScaleError):  # the settings file was edited
         return slide
 
 
@@ -131,22 +131,22 @@ def image_folder(cohort: str) -> Path | None:
 
 
 def remember_image_folder(cohort: str, folder: Path) -> None:
-    """Keep the folder with the images of a training cohort."""
-    _stored("images").setValue(_FOLDERS, json.dumps(_image_folders() | {cohort: str(folder)}))
+    """Store the folder with the images of a training cohort."""
+    _settings_file("images").setValue(_FOLDERS, json.dumps(_image_folders() | {cohort: str(folder)}))
 
 
 def retraining_folder() -> Path | None:
-    """Return the folder of the retraining that waits to be continued or decided on."""
-    folder = str(_stored("retraining").value(_FOLDER, ""))
+    """Return the folder of a retraining that is not finished or not decided on; None if there is none."""
+    folder = str(_settings_file("retraining").value(_FOLDER, ""))
     return Path(folder) if folder else None
 
 
 def remember_retraining_folder(folder: Path | None) -> None:
-    """Keep the folder of a retraining, so that a new window finds it; None forgets it."""
+    """Store the folder of a retraining, so that a new window finds it; None removes the entry."""
     if folder is None:
-        _stored("retraining").remove(_FOLDER)
+        _settings_file("retraining").remove(_FOLDER)
     else:
-        _stored("retraining").setValue(_FOLDER, str(folder))
+        _settings_file("retraining").setValue(_FOLDER, str(folder))
 
 
 def models_folder() -> Path:
@@ -156,12 +156,12 @@ def models_folder() -> Path:
 
 def _image_folders() -> dict[str, str]:
     try:
-        known = json.loads(_stored("images").value(_FOLDERS, "{}", str))
+        known = json.loads(_settings_file("images").value(_FOLDERS, "{}", str))
     except ValueError:
         return {}
     return {str(cohort): str(folder) for cohort, folder in known.items()} if isinstance(known, dict) else {}
 
 
-def _stored(name: str) -> QSettings:
-    """Return one of the plugin's ini files among the settings of this user."""
+def _settings_file(name: str) -> QSettings:
+    """Return the plugin's ini file of this name in the user's settings."""
     return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-chrep", name)

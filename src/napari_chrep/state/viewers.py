@@ -1,4 +1,4 @@
-"""Objects kept for each viewer, one of each class, shared by all widgets of the viewer."""
+"""One object of each class per viewer, such as its session, shared by all widgets of the viewer."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# Keyed by the identity of the viewer: two viewers that hold the same things compare equal.
+# Keyed by the identity of the viewer, because two viewers with equal content compare equal.
 _KEPT: dict[int, dict[Callable[[Any], Any], Any]] = {}
 
 
 def unwrapped(viewer: Any) -> Any:
-    """Return the viewer behind the proxy that napari hands to widgets; any other viewer as it is."""
+    """Return the viewer itself if given the proxy that napari passes to widgets."""
     return getattr(viewer, "__wrapped__", viewer)
 
 
 def kept_for(viewer: Any, kind: Callable[[Any], T]) -> T:
-    """Return the object of a class that is kept for a viewer; made when first asked for.
+    """Return the one object of a class that belongs to a viewer, and create it on the first call.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        The viewer or a proxy of it. The object is forgotten with the viewer.
+        The viewer or a proxy of it. The object is deleted with the viewer.
     kind : type
         The class, such as `Session`. It is called with the viewer, and may keep only a weak reference to it.
     """

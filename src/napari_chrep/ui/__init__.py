@@ -1,1 +1,1 @@
-"""Qt parts that several widgets share, and their docks."""
+"""Qt widgets, tables and docks that the rooms of the plugin share."""

@@ -1,4 +1,4 @@
-"""Heights of docks on a low screen: a dock becomes a tab, or leaves room for those above it."""
+"""Arrangement of docks on a low screen: a new dock becomes a tab, or leaves room for the docks above it."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 from napari_chrep.ui.parts import ancestor
 
-#: Of the height that a new dock asks for, so much is enough for it.
+#: Share of its preferred height that a new dock gets at least.
 _SHARE = 0.75
 
 
 class _FirstShow(QObject):
-    """Looks at a widget's dock once, when it first shows and the window has laid itself out."""
+    """Event filter that arranges a widget's dock once, when the widget is first shown and laid out."""
 
     def __init__(self, widget: QWidget) -> None:
         super().__init__(widget)
         self._widget = widget
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._look)
+        self._timer.timeout.connect(self._arrange)
         widget.installEventFilter(self)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Wait for the first show."""
+        """Start the timer when the widget is first shown."""
         if event is not None and event.type() == QEvent.Type.Show:
             self._widget.removeEventFilter(self)
             self._timer.start(0)
         return False
 
-    def _look(self) -> None:
+    def _arrange(self) -> None:
         dock, window = self._surroundings()
         if dock is None or window is None:
             return
@@ -40,7 +40,7 @@ class _FirstShow(QObject):
             self._place(window, dock, beside)
 
     def _surroundings(self) -> tuple[QDockWidget | None, QMainWindow | None]:
-        """Return the dock and the window around the widget; None if it has none, or floats."""
+        """Return the dock and the window of the widget; None if there are none, or the dock floats."""
         dock, window = ancestor(self._widget, QDockWidget), ancestor(self._widget, QMainWindow)
         return (None, None) if dock is None or dock.isFloating() else (dock, window)
 
@@ -48,8 +48,8 @@ class _FirstShow(QObject):
         raise NotImplementedError
 
 
-class _Content(QObject):
-    """Calls a function when what a widget holds has changed its size, once it is laid out."""
+class _ContentSize(QObject):
+    """Event filter that calls a function when the content of a widget has changed its size."""
 
     def __init__(self, widget: QWidget, changed: Callable[[], None]) -> None:
         super().__init__(widget)
@@ -59,24 +59,24 @@ class _Content(QObject):
         widget.installEventFilter(self)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Wait for the end of the turn in which the layout was asked for."""
+        """Start the timer when a new layout is requested; it fires once the layout is done."""
         if event is not None and event.type() == QEvent.Type.LayoutRequest:
             self._timer.start(0)
         return False
 
 
 class TabWhenLow(_FirstShow):
-    """Turns a widget's dock into a tab when it first shows with too little height to be of use.
+    """Event filter that turns a widget's dock into a tab if it is first shown with too little height.
 
-    napari stacks the docks of a side; the third of them gets a few lines on a small screen. Where the user
-    moves the dock later, it stays.
+    napari stacks the docks of a side; on a small screen the third gets only a few lines. If the user moves
+    the dock later, it stays there.
 
     Parameters
     ----------
     widget : QWidget
-        In a dock.
+        A widget in a dock.
     least : int
-        Height in pixels with which it stays in the stack.
+        Least height in pixels with which the dock stays in the stack.
     """
 
     def __init__(self, widget: QWidget, least: int) -> None:
@@ -90,21 +90,21 @@ class TabWhenLow(_FirstShow):
 
 
 class LeaveRoom(_FirstShow):
-    """Gives the docks above a widget's the height they ask for, when it first shows, and it what remains.
+    """Event filter that gives the docks above a new one their preferred height, and the new one the rest.
 
-    Qt gives a new dock all the room it asks for, and leaves the others a few lines on a small screen. Here
-    the new one makes do with less, down to three quarters of what it asks for. Later, when it holds more than
-    it has room for, it gets what that needs at least, as nothing in it should be squeezed.
+    Qt gives a new dock its preferred height, and leaves the others a few lines on a small screen. Here the
+    new one gets less, down to three quarters of that. If its content grows later, the dock grows to the least
+    height of the content, so that nothing in it is squeezed.
 
     Parameters
     ----------
     widget : QWidget
-        In a dock.
+        A widget in a dock.
     """
 
     def __init__(self, widget: QWidget) -> None:
         super().__init__(widget)
-        self._content = _Content(widget, self._grow)
+        self._content = _ContentSize(widget, self._grow)
 
     def _grow(self) -> None:
         layout, (dock, window) = self._widget.layout(), self._surroundings()
@@ -125,7 +125,7 @@ class LeaveRoom(_FirstShow):
 
 
 def _beside(window: QMainWindow, dock: QDockWidget) -> list[QDockWidget]:
-    """Return the other docks of a dock's side that can be seen."""
+    """Return the other visible docks on the same side as a dock."""
     return [
         other
         for other in window.findChildren(QDockWidget)

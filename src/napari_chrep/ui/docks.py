@@ -1,4 +1,4 @@
-"""The docks of this plugin, opened from code as the Plugins menu opens them."""
+"""Function that opens the docks of this plugin as the Plugins menu does."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ PLUGIN = "napari-chrep"
 
 
 def show_dock(viewer: Any, title: str) -> Any:
-    """Return a widget of the plugin, in a dock that is opened unless it is there.
+    """Return a widget of the plugin, and open its dock unless it is open already.
 
-    napari names a dock after the plugin's display name when it is opened from the menu, and after its package
-    when it is opened with ``add_plugin_dock_widget``; so either would open a second one beside the other's.
+    napari names a dock opened from the menu after the plugin's display name, and one opened with
+    ``add_plugin_dock_widget`` after its package. Both names are searched, so that no dock is opened twice.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        In whose window.
+        The viewer whose window gets the dock.
     title : str
-        Of the widget, as in the manifest.
+        Title of the widget in the manifest.
 
     Returns
     -------

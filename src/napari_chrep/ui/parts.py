@@ -1,4 +1,4 @@
-"""Small pieces that the widgets share."""
+"""Labels, layouts and a scroll area that the widgets share, and connections that end with a widget."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ T = TypeVar("T", bound=QWidget)
 class Connections:
     """Connections to objects that outlive a widget, ended when Qt destroys the widget.
 
-    A psygnal or napari event that reaches a widget whose C++ half is gone raises; so each connection of a
-    widget to its session, engine, heatmaps or viewer goes through here.
+    An event of psygnal or napari that reaches a deleted Qt widget raises an error. So all connections of a
+    widget to its session, engine, heatmaps or viewer are made here.
     """
 
     def __init__(self, owner: QWidget) -> None:
@@ -30,7 +30,7 @@ class Connections:
         self._made.append((signal, slot))
 
     def end(self, signal: Any, slot: Callable[..., None]) -> None:
-        """Disconnect `slot` from `signal` before the widget goes."""
+        """Disconnect `slot` from `signal` while the widget exists."""
         self._made.remove((signal, slot))
         signal.disconnect(slot)
 
@@ -42,7 +42,7 @@ def _end(made: list[tuple[Any, Callable[..., None]]], _destroyed: Any = None) ->
 
 
 class Scrolling(QScrollArea):
-    """Shows a widget as wide as it needs, and scrolls it up and down where the screen is low."""
+    """Scroll area that is as wide as its content, and scrolls it only vertically."""
 
     def __init__(self, content: QWidget) -> None:
         super().__init__()
@@ -54,22 +54,22 @@ class Scrolling(QScrollArea):
         self.setWidget(content)
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        """Ask for what the content needs, which a scroll area does not do by itself."""
+        """Return the preferred size of the content, which a plain scroll area does not."""
         return self._with_bar(self._content.sizeHint())
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Never be narrower than the content; any height will do."""
+        """Return the least width of the content, and a small height."""
         return QSize(self._with_bar(self._content.minimumSizeHint()).width(), 160)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Ask for other room when the content does."""
+        """Update the geometry when the content requests a new layout."""
         if event is not None and event.type() == QEvent.Type.LayoutRequest:
             self.updateGeometry()
         return super().eventFilter(watched, event)
 
     @property
     def bar_width(self) -> int:
-        """Width of the scroll bar in pixels, whether it is there at the moment or not."""
+        """Width of the scroll bar in pixels, whether it is visible or not."""
         return self._bar.sizeHint().width()
 
     def _with_bar(self, size: QSize) -> QSize:
@@ -77,7 +77,7 @@ class Scrolling(QScrollArea):
 
 
 def heading(text: str, *, larger: bool = False) -> QLabel:
-    """Return a section heading, or with `larger` the one thing that a widget is about."""
+    """Return a label in bold as heading of a section, or with `larger` as title of a widget."""
     label = QLabel(text)
     label.setTextFormat(Qt.TextFormat.PlainText)
     # A style sheet, because napari's own one outranks the label's font.
@@ -86,7 +86,7 @@ def heading(text: str, *, larger: bool = False) -> QLabel:
 
 
 def note(text: str = "") -> QLabel:
-    """Return a label for running text: wraps, can be selected and copied, plain text only."""
+    """Return a label for plain text that wraps, and can be selected and copied."""
     label = QLabel(text)
     label.setWordWrap(True)
     # Names of genes and slides come from files: as plain text, markup in them stays harmless.
@@ -97,12 +97,12 @@ def note(text: str = "") -> QLabel:
 
 
 def sentence(text: str) -> str:
-    """Return a text with its first letter as a capital; errors start with a small one."""
+    """Return a text with a capital first letter; messages of errors start with a small one."""
     return text[:1].upper() + text[1:]
 
 
 def stack(*widgets: QWidget) -> QVBoxLayout:
-    """Put widgets below each other, close together."""
+    """Return a layout of widgets below each other, close together."""
     column = QVBoxLayout()
     column.setContentsMargins(0, 0, 0, 0)
     column.setSpacing(4)
@@ -112,7 +112,7 @@ def stack(*widgets: QWidget) -> QVBoxLayout:
 
 
 def ancestor(widget: QWidget, kind: type[T]) -> T | None:
-    """Return the nearest widget of a kind around another; None where there is none."""
+    """Return the nearest widget of a class that contains another widget; None if there is none."""
     above = widget.parentWidget()
     while above is not None and not isinstance(above, kind):
         above = above.parentWidget()

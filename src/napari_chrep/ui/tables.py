@@ -1,4 +1,4 @@
-"""Tables of rows: a model with titled columns, and a view whose first column takes the free room."""
+"""Qt models and views of tables with titled columns."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 @dataclass(frozen=True)
 class Column:
-    """A column's title, and the tool tip of its header."""
+    """Title of a column, and tool tip of its header."""
 
     title: str
     tip: str = ""
 
 
 class RowModel(QAbstractTableModel):
-    """Table model of a sequence of rows; a subclass has the `columns`, and says in `data` what a cell shows.
+    """Table model of a sequence of rows; a subclass defines the `columns`, and the cells in `data`.
 
     Attributes
     ----------
@@ -54,22 +54,22 @@ class RowModel(QAbstractTableModel):
         return self.columns[section].tip if role == Qt.ItemDataRole.ToolTipRole else None
 
     def refresh_columns(self, first: int, last: int) -> None:
-        """Tell the view that cells from one column to another show something else now."""
+        """Tell the view that the cells between two columns have changed."""
         if self.rows:
             self.dataChanged.emit(self.index(0, first), self.index(len(self.rows) - 1, last))
 
 
 class RowTable(QTableView):
-    """Table view of rows of one height, without a grid; the first column takes the room that others leave.
+    """Table view of rows of one height, without a grid; the first column fills the free width.
 
     Parameters
     ----------
     model : RowModel
-        Its rows are shown; the view becomes its parent.
+        Model of the rows; the view becomes its parent.
     row_px : int, optional
-        Height of a row in pixels; that of the text with `padding` unless given.
+        Height of a row in pixels; by default that of the text and `padding`.
     padding : int
-        Added to the height of the text.
+        Pixels added to the height of the text.
     """
 
     def __init__(self, model: RowModel, row_px: int | None = None, *, padding: int = 6) -> None:
@@ -93,7 +93,7 @@ class RowTable(QTableView):
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
 
     def scroll_smoothly(self) -> None:
-        """Scroll tall rows by pixels and not sideways, and cut the middle out of long names."""
+        """Scroll by pixels and only vertically, and shorten long names in the middle."""
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names of sections often differ at the end
@@ -115,7 +115,7 @@ class TextModel(RowModel):
         self.columns = columns
 
     def set_rows(self, rows: Sequence[Sequence[Cell]]) -> None:
-        """Show these rows in place of the former ones; of as many rows, a selected one stays selected."""
+        """Replace the rows; if their number is the same, the selection stays."""
         if len(rows) == len(self.rows):
             self.rows = rows
             self.refresh_columns(0, len(self.columns) - 1)

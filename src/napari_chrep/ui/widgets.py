@@ -1,4 +1,4 @@
-"""Base of the plugin's widgets."""
+"""Base classes of the plugin's widgets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from napari_chrep.state.session import Session
 from napari_chrep.state.viewers import kept_for, unwrapped
 from napari_chrep.ui.parts import Connections, Scrolling
 
-#: Around the column of a widget, in pixels.
+#: Margin around the column of a widget, in pixels.
 MARGIN = 8
 
 
 class ViewerWidget(QWidget):
-    """A widget of the plugin in a dock of a viewer. All widgets of one viewer share its session.
+    """Base of the widgets in docks of a viewer; all widgets of one viewer share its session.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class ViewerWidget(QWidget):
     session : Session
         The session of the viewer.
     connections : Connections
-        End with the widget.
+        Connections that end with the widget.
     """
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -39,15 +39,15 @@ class ViewerWidget(QWidget):
 
 
 class ScrollingWidget(ViewerWidget):
-    """A widget with one column of parts, which scrolls where the screen is low."""
+    """Base of the widgets with one column of parts, which scrolls on a low screen."""
 
     def add_column(self, spacing: int) -> QVBoxLayout:
-        """Fill the widget with the column; return its layout, to add the parts to.
+        """Fill the widget with a column, and return its layout, to which parts can be added.
 
         Parameters
         ----------
         spacing : int
-            Between the parts, in pixels.
+            Distance between the parts, in pixels.
         """
         content = QWidget()
         column = QVBoxLayout(content)

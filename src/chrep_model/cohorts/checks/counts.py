@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from chrep_model.cohorts.checks.look import Look
+from chrep_model.cohorts.checks.section_view import SectionView
 from chrep_model.cohorts.findings import Finding
 from chrep_model.cohorts.section import Section
 
@@ -16,9 +16,9 @@ _COMMON = 0.20
 _FEWEST_SPOTS = 30
 
 
-def findings(look: Look) -> Iterator[Finding]:
+def findings(view: SectionView) -> Iterator[Finding]:
     """Find spots without any count."""
-    totals = np.asarray(look.counts.sum(axis=1)).ravel()
+    totals = np.asarray(view.counts.sum(axis=1)).ravel()
     empty = int((totals == 0).sum())
     if empty == len(totals):
         yield Finding("error", "No spot has any count.", "Check that X holds the raw counts.")

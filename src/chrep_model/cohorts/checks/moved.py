@@ -1,8 +1,9 @@
 """Check that the spots are not all shifted against the picture, as when it was cropped afterwards.
 
-All spots are shifted in steps, and at each shift the counts are correlated with the picture (`Look.follows`).
-On thirteen sections with correct positions no shift scored better by more than 0.01. With the spots of the
-sample data moved by one or two spots, the correct positions scored better by 0.18 to 0.31.
+All spots are shifted in steps, and at each shift the counts are correlated with the picture, see
+`SectionView.correlation_with_picture`. On thirteen sections with correct positions no shift scored better by
+more than 0.01. With the spots of the sample data moved by one or two spots, the correct positions scored
+better by 0.18 to 0.31.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from math import sqrt
 
 import numpy as np
 
-from chrep_model.cohorts.checks.look import FEWEST_SPOTS, Look
+from chrep_model.cohorts.checks.section_view import FEWEST_SPOTS, SectionView
 from chrep_model.cohorts.findings import Finding
 
 #: Largest shift in each direction, in spot distances.
@@ -24,21 +25,21 @@ _AHEAD, _AHEAD_BY_CHANCE = 0.12, 1.8
 _FAR_ENOUGH = 0.75
 
 
-def findings(look: Look) -> Iterator[Finding]:
+def findings(view: SectionView) -> Iterator[Finding]:
     """Find a shift of all spots for which the counts correlate far better with the picture."""
-    if len(look.xy) < FEWEST_SPOTS or not look.pitch > 0:
+    if len(view.xy) < FEWEST_SPOTS or not view.pitch > 0:
         return
-    given = look.follows(look.xy)
-    ahead = max(_AHEAD, _AHEAD_BY_CHANCE / sqrt(len(look.xy)))
-    steps = np.arange(-_REACH, _REACH + 1) * look.pitch
-    best = _best(look, np.zeros(2), steps)
+    given = view.correlation_with_picture(view.xy)
+    ahead = max(_AHEAD, _AHEAD_BY_CHANCE / sqrt(len(view.xy)))
+    steps = np.arange(-_REACH, _REACH + 1) * view.pitch
+    best = _best(view, np.zeros(2), steps)
     if best is None or best[0] < given + ahead / 2:
         return
-    best = _best(look, best[1], np.array(_FINER) * look.pitch) or best
+    best = _best(view, best[1], np.array(_FINER) * view.pitch) or best
     score, by = best
-    if score < given + ahead or np.hypot(*by) < _FAR_ENOUGH * look.pitch:
+    if score < given + ahead or np.hypot(*by) < _FAR_ENOUGH * view.pitch:
         return
-    if look.on_tissue(look.xy + by).mean() < look.on_tissue(look.xy).mean() - 0.05:
+    if view.on_tissue(view.xy + by).mean() < view.on_tissue(view.xy).mean() - 0.05:
         return
     yield Finding(
         "warning",
@@ -48,8 +49,8 @@ def findings(look: Look) -> Iterator[Finding]:
     )
 
 
-def _best(look: Look, around: np.ndarray, steps: np.ndarray) -> tuple[float, np.ndarray] | None:
-    """Return the highest `Look.follows` over a grid of shifts centred on `around`, and its shift (dx, dy)."""
+def _best(view: SectionView, around: np.ndarray, steps: np.ndarray) -> tuple[float, np.ndarray] | None:
+    """Return the highest correlation over a grid of shifts centred on `around`, and its shift (dx, dy)."""
     places = (around + np.array([dx, dy]) for dx in steps for dy in steps)
-    scored = [(look.follows(look.xy + by), by) for by in places if look.inside(look.xy + by)]
+    scored = [(view.correlation_with_picture(view.xy + by), by) for by in places if view.inside(view.xy + by)]
     return max(scored, key=lambda item: item[0], default=None)

@@ -12,7 +12,7 @@ from math import sqrt
 
 import numpy as np
 
-from chrep_model.cohorts.checks.look import FEWEST_SPOTS, Look
+from chrep_model.cohorts.checks.section_view import FEWEST_SPOTS, SectionView
 from chrep_model.cohorts.findings import Finding
 from chrep_model.geometry import FloatArray
 
@@ -30,16 +30,16 @@ _DEVIATIONS = 3.5
 _CERTAIN_AHEAD, _CERTAIN_BY_CHANCE, _CERTAIN_DEVIATIONS = 0.15, 1.5, 5.0
 
 
-def findings(look: Look) -> Iterator[Finding]:
+def findings(view: SectionView) -> Iterator[Finding]:
     """Compare all eight orientations of the spots on the picture, and yield the problems found."""
-    if not look.mask.mask.any():
+    if not view.mask.mask.any():
         yield Finding(
             "warning", "No tissue was found on this picture.", "Look whether it is the H&E image at all."
         )
         return
-    given = float(look.on_tissue(look.xy).mean())
-    others = dict(turned(look.xy, look.shape))
-    shares = {how: float(look.on_tissue(xy).mean()) for how, xy in others.items()}
+    given = float(view.on_tissue(view.xy).mean())
+    others = dict(turned(view.xy, view.shape))
+    shares = {how: float(view.on_tissue(xy).mean()) for how, xy in others.items()}
     best = max(shares, key=lambda how: shares[how])
     if shares[best] >= given + _CLEARLY:
         yield Finding(
@@ -55,10 +55,10 @@ def findings(look: Look) -> Iterator[Finding]:
             "Keep the spots under tissue only, and check that this is their picture.",
         )
         return
-    likely = {how: xy for how, xy in others.items() if shares[how] > given - _CLEARLY and look.inside(xy)}
+    likely = {how: xy for how, xy in others.items() if shares[how] > given - _CLEARLY and view.inside(xy)}
     if not likely:
         return
-    ahead = leading(look, others)
+    ahead = leading(view, others)
     if ahead is None:
         if _SWAPPED in likely and shares[_SWAPPED] > given - _CLEARLY / 2:
             yield Finding(
@@ -77,7 +77,7 @@ def findings(look: Look) -> Iterator[Finding]:
         )
 
 
-def leading(look: Look, others: dict[str, FloatArray]) -> tuple[str, bool] | None:
+def leading(view: SectionView, others: dict[str, FloatArray]) -> tuple[str, bool] | None:
     """Return the orientation in which the counts correlate with the picture far better than in all others.
 
     Returns
@@ -85,19 +85,19 @@ def leading(look: Look, others: dict[str, FloatArray]) -> tuple[str, bool] | Non
     (str, bool) or None
         Its name and whether it is certain; None if no orientation stands out.
     """
-    if len(look.xy) < FEWEST_SPOTS:
+    if len(view.xy) < FEWEST_SPOTS:
         return None
-    scores = {_GIVEN: look.follows(look.xy)}
-    scores |= {how: look.follows(xy) for how, xy in others.items() if look.inside(xy)}
+    scores = {_GIVEN: view.correlation_with_picture(view.xy)}
+    scores |= {how: view.correlation_with_picture(xy) for how, xy in others.items() if view.inside(xy)}
     ranked = sorted(scores, key=lambda how: -scores[how])
     rest = np.array([scores[how] for how in ranked[1:]])
     if len(rest) < 3:
         return None
     gap = scores[ranked[0]] - rest[0]
     deviations = (scores[ranked[0]] - rest.mean()) / max(rest.std(), 0.02)
-    if gap < max(_AHEAD, _AHEAD_BY_CHANCE / sqrt(len(look.xy))) or deviations < _DEVIATIONS:
+    if gap < max(_AHEAD, _AHEAD_BY_CHANCE / sqrt(len(view.xy))) or deviations < _DEVIATIONS:
         return None
-    certain = max(_CERTAIN_AHEAD, _CERTAIN_BY_CHANCE / sqrt(len(look.xy)))
+    certain = max(_CERTAIN_AHEAD, _CERTAIN_BY_CHANCE / sqrt(len(view.xy)))
     return ranked[0], bool(gap >= certain and deviations >= _CERTAIN_DEVIATIONS)
 
 

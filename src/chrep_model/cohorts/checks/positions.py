@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from chrep_model.cohorts.checks import orientation
-from chrep_model.cohorts.checks.look import FEWEST_SPOTS, Look
 from chrep_model.cohorts.checks.scale import is_visium_hd
+from chrep_model.cohorts.checks.section_view import FEWEST_SPOTS, SectionView
 from chrep_model.cohorts.findings import Finding
 from chrep_model.geometry import FloatArray
 
@@ -29,110 +29,114 @@ _HIRES_PX, _LOWRES_PX = 2000.0, 600.0
 _SAME, _UNRELATED = 0.97, 0.5
 
 
-def findings(look: Look) -> Iterator[Finding]:
+def findings(view: SectionView) -> Iterator[Finding]:
     """Check that positions can be px of this picture, and that they agree with the array positions."""
-    scaled = _array_positions(look) or _other_scale(look)
+    scaled = _array_positions(view) or _other_scale(view)
     if scaled is not None:
         yield scaled
-    elif look.diameter is not None and look.pitch > 0 and look.diameter > _OVERLAP * look.pitch:
+    elif view.diameter is not None and view.pitch > 0 and view.diameter > _OVERLAP * view.pitch:
         yield Finding(
-            "error" if look.regular else "warning",
-            f"Spots are {look.diameter:.4g} px across and {look.pitch:.4g} px apart: they would overlap.",
+            "error" if view.regular else "warning",
+            f"Spots are {view.diameter:.4g} px across and {view.pitch:.4g} px apart: they would overlap.",
             "Positions and spot diameter must both be px of the full-resolution image: one of them is of "
             "another scale.",
         )
-    elif look.diameter is not None and look.regular and look.diameter < _NARROW * look.pitch:
+    elif view.diameter is not None and view.regular and view.diameter < _NARROW * view.pitch:
         yield Finding(
             "warning",
-            f"Spots are {look.diameter:.4g} px across and {look.pitch:.4g} px apart: no array has spots so "
+            f"Spots are {view.diameter:.4g} px across and {view.pitch:.4g} px apart: no array has spots so "
             "narrow.",
             "The spot diameter must be px of the full-resolution image, not µm or px of a reduced one.",
         )
-    yield from _duplicates(look)
-    yield from _compare_with_array(look)
+    yield from _duplicates(view)
+    yield from _compare_with_array(view)
 
 
-def _duplicates(look: Look) -> Iterator[Finding]:
+def _duplicates(view: SectionView) -> Iterator[Finding]:
     """Find spots with the same position as another spot."""
-    repeated = len(look.xy) - len(np.unique(look.xy, axis=0))
+    repeated = len(view.xy) - len(np.unique(view.xy, axis=0))
     if repeated:
         yield Finding(
             "warning",
-            f"{repeated:,} of {len(look.xy):,} spots lie exactly where another does.",
+            f"{repeated:,} of {len(view.xy):,} spots lie exactly where another does.",
             "Leave out what is in the table twice: such spots count twice in training.",
         )
 
 
-def _array_positions(look: Look) -> Finding | None:
+def _array_positions(view: SectionView) -> Finding | None:
     """Find array rows and columns given instead of pixels: small whole numbers in a corner."""
-    whole = bool((look.xy == np.round(look.xy)).all())
-    if not (whole and len(look.xy) >= 10 and look.pitch <= _FEWEST_PX):
+    whole = bool((view.xy == np.round(view.xy)).all())
+    if not (whole and len(view.xy) >= 10 and view.pitch <= _FEWEST_PX):
         return None
-    if look.xy.max() > _CORNER * max(look.shape):
+    if view.xy.max() > _CORNER * max(view.shape):
         return None
     return Finding(
         "error",
-        f"Spots are {look.pitch:.3g} px apart in a corner of the picture: these are places on the array "
+        f"Spots are {view.pitch:.3g} px apart in a corner of the picture: these are places on the array "
         "(rows and columns), not px.",
         "Store the (x, y) of the spot centres, in px of the full-resolution image, in obsm['spatial'].",
     )
 
 
-def _other_scale(look: Look) -> Finding | None:
+def _other_scale(view: SectionView) -> Finding | None:
     """Find positions that fit the tissue far better when multiplied by one of the known factors."""
-    tissue = _box_of_tissue(look)
-    if tissue is None or len(look.xy) < 10:
+    tissue = _box_of_tissue(view)
+    if tissue is None or len(view.xy) < 10:
         return None
-    given = _overlap(_box(look.xy), tissue)
-    off_tissue = look.on_tissue(look.xy).mean() < 0.5
-    for what, factor in _factors(look):
-        xy = look.xy * factor
-        if 0.9 < factor < 1.1 or not look.inside(xy):
+    given = _overlap(_box(view.xy), tissue)
+    off_tissue = view.on_tissue(view.xy).mean() < 0.5
+    for what, factor in _factors(view):
+        xy = view.xy * factor
+        if 0.9 < factor < 1.1 or not view.inside(xy):
             continue
         fits = _overlap(_box(xy), tissue)
-        if fits < _FITS or fits < given + 0.25 or look.on_tissue(xy).mean() < 0.8:
+        if fits < _FITS or fits < given + 0.25 or view.on_tissue(xy).mean() < 0.8:
             continue
-        overlaps = look.diameter is not None and look.diameter > _OVERLAP * look.pitch
-        followed = _counts_fit_better(look, xy)
+        overlaps = view.diameter is not None and view.diameter > _OVERLAP * view.pitch
+        followed = _counts_fit_better(view, xy)
         if not (overlaps or off_tissue or followed or given <= _MISFITS):
             continue
         certain = overlaps or off_tissue or followed
         return Finding(
             "error" if certain else "warning",
-            f"The spots cover {_share(look.xy, look):.0%} of the picture; times {factor:.4g} they would "
-            f"cover {_share(xy, look):.0%}, over the tissue: they look like {what}.",
+            f"The spots cover {_share(view.xy, view):.0%} of the picture; times {factor:.4g} they would "
+            f"cover {_share(xy, view):.0%}, over the tissue: they look like {what}.",
             "obsm['spatial'] must be px of exactly this picture at full resolution.",
         )
     return None
 
 
-def _factors(look: Look) -> Iterator[tuple[str, float]]:
+def _factors(view: SectionView) -> Iterator[tuple[str, float]]:
     for key, what in (("tissue_hires_scalef", "hires"), ("tissue_lowres_scalef", "lowres")):
-        factor = look.facts.get(key)
+        factor = view.facts.get(key)
         if isinstance(factor, (int, float)) and factor > 0:
             yield f"coordinates of the {what} picture (scaled by {key})", 1 / float(factor)
-    if look.mpp is not None:
-        yield "coordinates in µm", 1 / look.mpp
-    longest = max(look.shape)
+    if view.mpp is not None:
+        yield "coordinates in µm", 1 / view.mpp
+    longest = max(view.shape)
     if longest > _HIRES_PX:
         yield "coordinates of the hires picture", longest / _HIRES_PX
     if longest > _LOWRES_PX:
         yield "coordinates of the lowres picture", longest / _LOWRES_PX
     # For an unknown scale: the factor that moves the spots' lower right edges to those of the tissue.
-    tissue = _box_of_tissue(look)
-    if tissue is not None and (far := look.xy.max(axis=0)).min() > 0:
+    tissue = _box_of_tissue(view)
+    if tissue is not None and (far := view.xy.max(axis=0)).min() > 0:
         yield "scaled coordinates", float(np.mean(tissue[2:] / far))
 
 
-def _counts_fit_better(look: Look, xy: FloatArray) -> bool:
+def _counts_fit_better(view: SectionView, xy: FloatArray) -> bool:
     """Return whether the counts correlate far better with the picture at `xy` than at the given positions."""
-    if len(look.xy) < FEWEST_SPOTS:
+    if len(view.xy) < FEWEST_SPOTS:
         return False
-    there = look.follows(xy)
-    turned = [look.follows(other) for _, other in orientation.turned(xy, look.shape) if look.inside(other)]
+    there = view.correlation_with_picture(xy)
+    turned = [
+        view.correlation_with_picture(other)
+        for _, other in orientation.turned(xy, view.shape)
+        if view.inside(other)
+    ]
     return bool(
         turned
-        and there > look.follows(look.xy) + _CLEARLY_BETTER
+        and there > view.correlation_with_picture(view.xy) + _CLEARLY_BETTER
         and there > max(turned) + _CLEARLY_BETTER / 2
     )
 
@@ -142,11 +146,11 @@ def _box(xy: FloatArray) -> FloatArray:
     return np.concatenate([np.percentile(xy, 1, axis=0), np.percentile(xy, 99, axis=0)])
 
 
-def _box_of_tissue(look: Look) -> FloatArray | None:
-    rows, cols = np.nonzero(look.mask.mask)
+def _box_of_tissue(view: SectionView) -> FloatArray | None:
+    rows, cols = np.nonzero(view.mask.mask)
     if not len(rows):
         return None
-    return _box(np.column_stack([cols + 0.5, rows + 0.5]) * look.mask.downsample)
+    return _box(np.column_stack([cols + 0.5, rows + 0.5]) * view.mask.downsample)
 
 
 def _overlap(one: FloatArray, other: FloatArray) -> float:
@@ -156,16 +160,16 @@ def _overlap(one: FloatArray, other: FloatArray) -> float:
     return float(shared / both) if both > 0 else 0.0
 
 
-def _share(xy: FloatArray, look: Look) -> float:
-    return float(np.prod(np.ptp(xy, axis=0)) / np.prod(look.shape))
+def _share(xy: FloatArray, view: SectionView) -> float:
+    return float(np.prod(np.ptp(xy, axis=0)) / np.prod(view.shape))
 
 
-def _compare_with_array(look: Look) -> Iterator[Finding]:
+def _compare_with_array(view: SectionView) -> Iterator[Finding]:
     """Check that a linear map without mirroring converts the array positions to the positions."""
-    if look.array is None or len(look.xy) < 10 or (np.ptp(look.array, axis=0) == 0).any():
+    if view.array is None or len(view.xy) < 10 or (np.ptp(view.array, axis=0) == 0).any():
         return
-    col_row = look.array[:, ::-1].astype(np.float64)
-    centred, places = look.xy - look.xy.mean(axis=0), col_row - col_row.mean(axis=0)
+    col_row = view.array[:, ::-1].astype(np.float64)
+    centred, places = view.xy - view.xy.mean(axis=0), col_row - col_row.mean(axis=0)
     spread = (centred**2).sum()
     if spread == 0:
         return
@@ -177,7 +181,7 @@ def _compare_with_array(look: Look) -> Iterator[Finding]:
             f"The positions do not go with array_row and array_col ({explained:.0%} of them is explained).",
             "See that every row of obsm['spatial'] belongs to the spot of that row.",
         )
-    elif np.linalg.det(turn) < 0 and not is_visium_hd(look):
+    elif np.linalg.det(turn) < 0 and not is_visium_hd(view):
         yield Finding(
             "warning",
             "Against array_row and array_col the positions are mirrored, as they are with x and y swapped.",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from chrep_model.cohorts.checks.look import Look
+from chrep_model.cohorts.checks.section_view import SectionView
 from chrep_model.cohorts.findings import Finding
 from chrep_model.geometry import px_to_um
 
@@ -23,101 +23,101 @@ _BARCODE = re.compile(r"[ACGT]{16}-\d")
 _VISIUM_PITCH_UM = 100.0
 
 
-def findings(look: Look) -> Iterator[Finding]:
+def findings(view: SectionView) -> Iterator[Finding]:
     """Compare the µm per px in use with all other sources of the scale."""
-    if look.mpp is None:
+    if view.mpp is None:
         return
-    known = known_pitch(look)
-    implied = None if known is None else known[1] / look.pitch
-    off = None if implied is None else abs(look.mpp / implied - 1)
+    known = known_pitch(view)
+    implied = None if known is None else known[1] / view.pitch
+    off = None if implied is None else abs(view.mpp / implied - 1)
     if known is not None and implied is not None and off is not None and off > _PITCH_DOUBTFUL:
-        pitch = px_to_um(look.pitch, look.mpp)
+        pitch = px_to_um(view.pitch, view.mpp)
         agrees = (
-            f" The slide's own {look.slide_mpp:.4g} would fit."
-            if look.slide_mpp is not None and abs(look.slide_mpp / implied - 1) <= _PITCH_DOUBTFUL
+            f" The slide's own {view.slide_mpp:.4g} would fit."
+            if view.slide_mpp is not None and abs(view.slide_mpp / implied - 1) <= _PITCH_DOUBTFUL
             else ""
         )
         yield Finding(
             "error" if off > _PITCH_WRONG else "warning",
-            f"At {look.mpp:.4g} µm/px ({look.mpp_source}) neighbouring spots are {pitch:.3g} µm apart, and "
+            f"At {view.mpp:.4g} µm/px ({view.mpp_source}) neighbouring spots are {pitch:.3g} µm apart, and "
             f"{known[0]} has {known[1]:g} µm.",
             f"By the spots the scale is {implied:.4g} µm/px: correct um_per_px, or the positions if they are "
             f"not in px of this picture.{agrees}",
         )
-    if look.mpp_source == "scale factors":
+    if view.mpp_source == "scale factors":
         yield Finding(
             "warning",
-            f"Only Space Ranger's scale factors say the µm per px: {look.mpp:.4g} are used.",
+            f"Only Space Ranger's scale factors say the µm per px: {view.mpp:.4g} are used.",
             "If the picture is of another scale, give um_per_px in a YAML manifest.",
         )
-    yield from _disagreement(look, None if off is None else off <= _PITCH_DOUBTFUL)
-    yield from _plausible(look)
+    yield from _disagreement(view, None if off is None else off <= _PITCH_DOUBTFUL)
+    yield from _plausible(view)
 
 
-def known_pitch(look: Look) -> tuple[str, float] | None:
+def known_pitch(view: SectionView) -> tuple[str, float] | None:
     """Return the kind of array and the µm between its neighbouring spots; None unless that is certain."""
-    if len(look.xy) < 10 or not look.pitch > 0:
+    if len(view.xy) < 10 or not view.pitch > 0:
         return None
-    found = [_HD_BIN.search(name) for name in look.spot_ids[:20]]
-    if is_visium_hd(look):
+    found = [_HD_BIN.search(name) for name in view.spot_ids[:20]]
+    if is_visium_hd(view):
         um = {int(match.group(1)) for match in found if match is not None}
         if len(um) == 1:
             return f"Visium HD in bins of {min(um)} µm", float(um.pop())
     # In Visium every second column of a row is empty, so that row and column are both even or both odd.
-    alternating = look.array is not None and not (look.array.sum(axis=1) % 2).any()
-    barcodes = look.array is None and all(map(_BARCODE.search, look.spot_ids[:20]))
-    if (alternating or barcodes) and look.regular and _six_neighbours(look):
+    alternating = view.array is not None and not (view.array.sum(axis=1) % 2).any()
+    barcodes = view.array is None and all(map(_BARCODE.search, view.spot_ids[:20]))
+    if (alternating or barcodes) and view.regular and _six_neighbours(view):
         return "Visium", _VISIUM_PITCH_UM
     return None
 
 
-def is_visium_hd(look: Look) -> bool:
+def is_visium_hd(view: SectionView) -> bool:
     """Return whether the spots are Visium HD bins, by their names; their columns count from right to left."""
-    return bool(look.spot_ids) and all(_HD_BIN.search(name) for name in look.spot_ids[:20])
+    return bool(view.spot_ids) and all(_HD_BIN.search(name) for name in view.spot_ids[:20])
 
 
-def _six_neighbours(look: Look) -> bool:
+def _six_neighbours(view: SectionView) -> bool:
     """Return whether inner spots have six nearest neighbours at one distance, as on a honeycomb."""
     from scipy.spatial import KDTree
 
-    tree = KDTree(look.xy)
-    within = tree.query_ball_point(look.xy, 1.25 * look.pitch, return_length=True) - 1
+    tree = KDTree(view.xy)
+    within = tree.query_ball_point(view.xy, 1.25 * view.pitch, return_length=True) - 1
     return bool(within.max() == 6 and (within == 6).sum() >= 3)
 
 
-def _disagreement(look: Look, fits: bool | None) -> Iterator[Finding]:
+def _disagreement(view: SectionView, fits: bool | None) -> Iterator[Finding]:
     """Find a µm per px in the slide or in Space Ranger's scale factors that differs from the one in use."""
-    assert look.mpp is not None  # noqa: S101  (asked before)
+    assert view.mpp is not None  # noqa: S101  (asked before)
     others = {
-        "The slide says": look.slide_mpp,
-        "The scale factors say": _number(look.facts, "microns_per_pixel"),
+        "The slide says": view.slide_mpp,
+        "The scale factors say": _number(view.facts, "microns_per_pixel"),
     }
     for who, value in others.items():
-        if value is None or abs(value - look.mpp) <= _MPP_DIFFERS * look.mpp:
+        if value is None or abs(value - view.mpp) <= _MPP_DIFFERS * view.mpp:
             continue
         right = " The distance between the spots fits it." if fits else ""
         yield Finding(
             "warning",
-            f"{who} {value:.3g} µm/px, and {look.mpp:.3g} are used ({look.mpp_source}).{right}",
+            f"{who} {value:.3g} µm/px, and {view.mpp:.3g} are used ({view.mpp_source}).{right}",
             "Make sure which one is right; the scale decides how much tissue a tile shows. "
             "um_per_px in a YAML manifest overrides both.",
         )
 
 
-def _plausible(look: Look) -> Iterator[Finding]:
-    assert look.mpp is not None  # noqa: S101  (asked before)
-    pitch = px_to_um(look.pitch, look.mpp)
+def _plausible(view: SectionView) -> Iterator[Finding]:
+    assert view.mpp is not None  # noqa: S101  (asked before)
+    pitch = px_to_um(view.pitch, view.mpp)
     low, high = _PITCH_UM
     if pitch < low or pitch > high:
         yield Finding(
             "warning",
-            f"At {look.mpp:.3g} µm/px neighbouring spots would be {pitch:.3g} µm apart, which no array has.",
+            f"At {view.mpp:.3g} µm/px neighbouring spots would be {pitch:.3g} µm apart, which no array has.",
             "Check the µm per px of the full-resolution image.",
         )
-    elif look.mpp > _COARSE_MPP:
+    elif view.mpp > _COARSE_MPP:
         yield Finding(
             "warning",
-            f"At {look.mpp:.3g} µm/px nuclei cannot be made out.",
+            f"At {view.mpp:.3g} µm/px nuclei cannot be made out.",
             "Use the image at full resolution if there is one; expect little otherwise.",
         )
 

@@ -18,7 +18,7 @@ from chrep_model.cohorts.readers.source import Options, Reader
 from chrep_model.cohorts.readers.untrusted_files import read_json
 from chrep_model.cohorts.slide_names import slide_stem
 from chrep_model.cohorts.tables.names import texts
-from chrep_model.errors import ChrepError, CohortError, damage_told
+from chrep_model.errors import ChrepError, CohortError, damage_as_error
 from chrep_model.geometry import FloatArray
 from chrep_model.slides.slide import open_slide
 
@@ -124,7 +124,7 @@ def _read_unplaced(table: Path) -> CountsFile:
     from scipy import sparse
 
     what = "this file is truncated, damaged or no h5ad"
-    with damage_told(CohortError, what, table, _COPY_AGAIN):
+    with damage_as_error(CohortError, what, table, _COPY_AGAIN):
         with h5py.File(table, "r") as file:
             pieces = locate_unplaced(file, table)
             values = {key: piece[()] for key, piece in pieces.items()}

@@ -13,7 +13,7 @@ import numpy as np
 from chrep_model.cohorts.hdf5 import check_budget, dataset
 from chrep_model.cohorts.readers.untrusted_files import inside, only_one, read_bytes, read_table
 from chrep_model.cohorts.tables.names import texts
-from chrep_model.errors import CohortError, damage_told
+from chrep_model.errors import CohortError, damage_as_error
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -71,7 +71,7 @@ def read_matrix(path: Path) -> Matrix:
     CohortError
         A file is missing, damaged, or declares more than it can hold.
     """
-    with damage_told(CohortError, "this count matrix is truncated or damaged", path, _COPY_AGAIN):
+    with damage_as_error(CohortError, "this count matrix is truncated or damaged", path, _COPY_AGAIN):
         matrix = _read_mex(path) if path.is_dir() else _read_h5(path)
         matrix.counts.check_format(full_check=True)
     shape = (len(matrix.barcodes), len(matrix.names))

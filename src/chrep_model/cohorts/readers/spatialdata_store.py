@@ -13,7 +13,7 @@ from chrep_model.cohorts.readers.gene_features import gene_counts
 from chrep_model.cohorts.readers.lattice import fit_lattice
 from chrep_model.cohorts.readers.matrix import Matrix
 from chrep_model.cohorts.readers.source import Options, Reader
-from chrep_model.errors import CohortError, damage_told
+from chrep_model.errors import CohortError, damage_as_error
 from chrep_model.slides.slide import open_slide, slide_name
 from chrep_model.zarr_check import read_spatialdata
 
@@ -45,7 +45,7 @@ def _picture(store: Path, options: Options) -> Path:
 
 
 def _read(store: Path, options: Options) -> CountsFile:
-    with damage_told(
+    with damage_as_error(
         CohortError, "this store is damaged, or of a version that is not known", store, _WRITE_AGAIN
     ):
         try:

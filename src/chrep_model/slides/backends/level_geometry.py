@@ -83,7 +83,7 @@ def factor_by_size(base: Shape, shape: Shape) -> float:
     return float(whole[0]) if whole else max(base) / max(shape)
 
 
-def placings(base: Shape, shape: Shape, tile: Shape | None, said: float | None = None) -> list[Placing]:
+def placings(base: Shape, shape: Shape, tile: Shape | None, stated: float | None = None) -> list[Placing]:
     """Return all factors and sizes without padding that a level may have, the likeliest first; may be empty.
 
     Parameters
@@ -92,16 +92,16 @@ def placings(base: Shape, shape: Shape, tile: Shape | None, said: float | None =
         (rows, cols) of level 0 and of the level as stored.
     tile
         (rows, cols) of the level's tiles; ``None`` if it has none.
-    said
+    stated
         The factor stated in the file, if any.
     """
     if not all(1 <= part < whole for part, whole in zip(shape, base, strict=True)):
         return []
     whole = whole_factors(base, shape)
     found: list[Placing] = []
-    if said is not None and _can_be(base, shape, tile, said):
-        near = round(said)
-        factor = float(near) if abs(said - near) <= _SAME * said else said
+    if stated is not None and _can_be(base, shape, tile, stated):
+        near = round(stated)
+        factor = float(near) if abs(stated - near) <= _SAME * stated else stated
         found.append(Placing(factor, _unpadded(base, shape, factor)))
     found += [Placing(float(factor), shape) for factor in whole]
     grids = [tile] if tile else []

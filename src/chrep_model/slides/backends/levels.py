@@ -12,7 +12,7 @@ ReadLevel = Callable[[int, int, int, int, int], RgbArray]
 
 
 def placed_levels(
-    sizes: Sequence[Shape], tiles: Sequence[Shape], said: Sequence[float | None], read: ReadLevel
+    sizes: Sequence[Shape], tiles: Sequence[Shape], stated: Sequence[float | None], read: ReadLevel
 ) -> list[tuple[int, Placing]]:
     """Return the number and placing of each level that fits on level 0, strictly decreasing in size.
 
@@ -22,17 +22,17 @@ def placed_levels(
         (rows, cols) of each level as stored, the largest first.
     tiles
         (rows, cols) of the tiles of each level.
-    said
+    stated
         Level-0 pixels per pixel of each level as stated in the file, or None.
     read
-        Function that reads a level; called only if `sizes` and `said` are ambiguous.
+        Function that reads a level; called only if `sizes` and `stated` are ambiguous.
     """
     kept = [(0, Placing(1.0, sizes[0]))]
     for number in range(1, len(sizes)):
         above, placing_above = kept[-1]
         possible = [
             placing
-            for placing in placings(sizes[0], sizes[number], tiles[number], said[number])
+            for placing in placings(sizes[0], sizes[number], tiles[number], stated[number])
             if all(part < whole for part, whole in zip(placing.shape, placing_above.shape, strict=True))
         ]
         placing = possible[0] if possible else None
@@ -45,12 +45,12 @@ def placed_levels(
     return kept
 
 
-def common_factor(said: tuple[float, float] | None) -> float | None:
+def common_factor(stated: tuple[float, float] | None) -> float | None:
     """Return the mean of the factors down and across; None if they are unknown or differ."""
-    if said is None:
+    if stated is None:
         return None
-    down, across = said
-    return (down + across) / 2 if abs(down - across) <= 0.01 * min(said) else None
+    down, across = stated
+    return (down + across) / 2 if abs(down - across) <= 0.01 * min(stated) else None
 
 
 def _reader(read: ReadLevel, number: int) -> Callable[[int, int, int, int], RgbArray]:

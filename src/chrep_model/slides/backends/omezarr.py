@@ -78,7 +78,7 @@ class OmeZarrBackend(TiledBackend):
         levels = placed_levels(
             [level.shape for level in stored],
             [picture.sides(level.array.chunks) for level in stored],
-            picture.said,
+            picture.stated,
             lambda number, *region: stored[number].region(*region),
         )
         self._levels: tuple[_Level, ...] | None = tuple(stored[number] for number, _ in levels)
@@ -268,7 +268,7 @@ def _written(picture: ZarrPicture, path: Path) -> ZarrPicture:
     there = [any(_Level(array, picture, path / array.path).files()) for array in picture.arrays]
     kept = [number for number, is_there in enumerate(there) if is_there and there[0]]
     arrays = tuple(picture.arrays[number] for number in kept)
-    return replace(picture, arrays=arrays, said=tuple(picture.said[number] for number in kept))
+    return replace(picture, arrays=arrays, stated=tuple(picture.stated[number] for number in kept))
 
 
 def _why_not_seen(picture: ZarrPicture) -> str:

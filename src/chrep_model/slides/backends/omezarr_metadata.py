@@ -70,7 +70,7 @@ class ZarrPicture:
         Name of the image in the folder; empty if the folder is the image.
     arrays
         Levels as stored, the largest first.
-    said
+    stated
         Level-0 pixels per pixel of each level by its transformations, or None.
     axes
         Names of the arrays' axes, from "t", "c", "z", "y", "x".
@@ -86,7 +86,7 @@ class ZarrPicture:
 
     name: str
     arrays: tuple[zarr.Array[Any], ...]
-    said: tuple[float | None, ...]
+    stated: tuple[float | None, ...]
     axes: tuple[str, ...]
     channels: tuple[int, ...]
     named: bool
@@ -212,9 +212,9 @@ def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Zar
         if _may_be_level(base, arrays[number], axes) and not _is_elsewhere(own, transforms[number])
     ]
     spatialdata = "spatialdata" in version or "spatialdata_attrs" in group.attrs
-    said = tuple(_said_scale(own, transforms[number]) for number in kept)
+    stated = tuple(_stated_scale(own, transforms[number]) for number in kept)
     # If a smaller level has smaller pixels, the scales are assigned to the wrong levels.
-    mixed_up = any(factor is not None and factor < 1 for factor in said)
+    mixed_up = any(factor is not None and factor < 1 for factor in stated)
     properties = {"format": "SpatialData" if spatialdata else f"OME-Zarr {version}".strip()}
     stack = [
         f"{axis} 1 of {n}" for axis, n in zip(axes, base.shape, strict=True) if axis in _PLANES and n > 1
@@ -224,7 +224,7 @@ def _picture(name: str, group: zarr.Group, multiscale: Mapping[str, Any]) -> Zar
     return ZarrPicture(
         name=name,
         arrays=tuple(arrays[number] for number in kept),
-        said=said,
+        stated=stated,
         axes=axes,
         channels=channels,
         named=bool(_named(_channel_names(ome, multiscale))),
@@ -379,7 +379,7 @@ def _may_be_level(base: Any, array: Any, axes: tuple[str, ...]) -> bool:
     return array.shape[place] == base.shape[place] and not _why_not_rgb(array, axes)
 
 
-def _said_scale(base: _Transform, level: _Transform) -> float | None:
+def _stated_scale(base: _Transform, level: _Transform) -> float | None:
     """Return level-0 pixels per pixel of a level; None if not stated, or different across and down."""
     if base.pixel is None or level.pixel is None:
         return None

@@ -69,8 +69,8 @@ class OpenSlideBackend(Backend):
         ]
         stored = [(int(rows or 512), int(cols or 512)) for rows, cols in tiles]
         self._vendor = known.get("openslide.vendor", "")
-        said = dicom.pixel_sizes(self._file, sizes) if self._vendor == "dicom" else ()
-        factors = [common_factor(pair) for pair in said] or _stated_factors(sizes, self._factors)
+        stated = dicom.pixel_sizes(self._file, sizes) if self._vendor == "dicom" else ()
+        factors = [common_factor(pair) for pair in stated] or _stated_factors(sizes, self._factors)
         levels = placed_levels(sizes, stored, factors, self._read)
         self._numbers = tuple(number for number, _ in levels)
         self.shapes = tuple(placing.shape for _, placing in levels)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from chrep_model.errors import SlideError, damage_told
+from chrep_model.errors import SlideError, damage_as_error
 from chrep_model.slides.backends import (
     COPY_AGAIN,
     DARK,
@@ -76,11 +76,11 @@ class TiffBackend(TiledBackend):
         super().__init__()
         self.path = path
         self._file_lock = threading.Lock()
-        with damage_told(SlideError, _DAMAGED, path, _REMEDY):
+        with damage_as_error(SlideError, _DAMAGED, path, _REMEDY):
             # Other files named in OME metadata are not opened: a slide is one file.
             self._tif = tifffile.TiffFile(path, _multifile=False)
         try:
-            with damage_told(SlideError, _DAMAGED, path, _REMEDY):
+            with damage_as_error(SlideError, _DAMAGED, path, _REMEDY):
                 found = pictures(self._tif)
                 pyramids = self._pyramids(found)
                 names = _unique([pyramid.picture.name for pyramid in pyramids])
@@ -245,8 +245,8 @@ class _Candidate:
         shape = int(page.imagelength), int(page.imagewidth)
         tile = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else None
         here, there = resolution(tif, page), resolution(tif, whole)
-        said = here[0] / there[0] if here is not None and there is not None else None
-        return placings((int(whole.imagelength), int(whole.imagewidth)), shape, tile, said)
+        stated = here[0] / there[0] if here is not None and there is not None else None
+        return placings((int(whole.imagelength), int(whole.imagewidth)), shape, tile, stated)
 
 
 @dataclass(frozen=True, eq=False)

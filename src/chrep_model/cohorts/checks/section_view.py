@@ -27,7 +27,7 @@ _COMPONENTS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class SectionView:
     """The small picture, tissue, spots and counts of one section.
 
     Attributes
@@ -103,7 +103,7 @@ class Look:
         """Return which of these positions lie on tissue, (n,) bool."""
         return self.mask.fraction(xy, self.size) >= _COVERED
 
-    def follows(self, xy: FloatArray) -> float:
+    def correlation_with_picture(self, xy: FloatArray) -> float:
         """Return how well the counts correlate with the picture, if the spots were at these positions.
 
         Returns
