@@ -98,14 +98,7 @@ class RetrainForm(QWidget):
         grid.setVerticalSpacing(4)
         grid.setColumnStretch(2, 1)
         self._titles: dict[str, QLabel] = {}
-        titles = {
-            "encoder": "Encoder",
-            "genes": "Genes",
-            "epochs": "Epochs",
-            "folds": "Held out",
-            "seed": "Seed",
-        }
-        for row, (name, title) in enumerate(titles.items()):
+        for row, (name, title) in enumerate(_TITLES.items()):
             self._titles[name] = QLabel(title)
             grid.addWidget(self._titles[name], row, 0)
             if name == "encoder":
