@@ -12,6 +12,7 @@ from pathlib import Path
 import napari
 from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QApplication
+from superqt.utils import WorkerBase
 
 import napari_chrep
 from chrep_model.samples import sample_folder
@@ -41,6 +42,8 @@ def main() -> None:
     troubles = [record.message for record in notification_manager.records if record.severity != "info"]
     assert not troubles, troubles
     viewer.close()
+    # The networks may still be loading: zarr stops answering at exit, and the thread would wait for ever.
+    WorkerBase.await_workers()
 
 
 def samples() -> list[tuple[str, str]]:
