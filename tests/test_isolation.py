@@ -44,7 +44,7 @@ if __name__ == "__main__":
     from chrep_model.batch import cluster
     from chrep_model.prediction.stored import read_prediction
     from chrep_model.analysis.variability import variability
-    from chrep_model.networks import tuning
+    from chrep_model.encoders import tuning
     tuning.SIZES = (2,)
     slide = ("SYNTHETIC_P1A.jpg", "--mpp", "0.7")
 

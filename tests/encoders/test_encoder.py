@@ -183,7 +183,9 @@ def test_the_id_follows_the_weights_and_the_tile_not_the_file_name(weights, tmp_
 )
 def test_embeddings_are_as_long_as_said(name, tiles, tmp_path):
     """Also where a hidden layer stands between the pooling and the classifier."""
-    timm = pytest.importorskip("timm")
+    ensure_torchvision()
+    import timm
+
     weights = tmp_path / "random.safetensors"
     save_file(timm.create_model(name, num_classes=0).state_dict(), weights)
     encoder = open_encoder(name, weights=weights)
