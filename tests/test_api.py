@@ -89,6 +89,28 @@ def test_a_region_of_a_slide_is_predicted(tiny_cohort, tiny_bundle, own_cache):
     assert 0 < len(prediction) < len(whole)
 
 
+@pytest.mark.parametrize(
+    "region",
+    [(0, 0, 0, 9), (0, 0, -9, 9), (0, 0, 9), (float("nan"), 0, 9, 9), (0, 0, float("inf"), 9), "0,0,9,9", 9],
+)
+def test_what_is_no_rectangle_is_refused(region):
+    with pytest.raises(SettingsError, match="is no rectangle"):
+        chrep.predict(SAMPLE / "SYNTHETIC_slide.ome.tif", SAMPLE / "SYNTHETIC_demo.chrep", region=region)
+
+
+@pytest.mark.parametrize("genes", [True, 2.5, ["ERBB2"], None])
+def test_genes_are_a_number_or_a_file(genes, tmp_path):
+    with pytest.raises(SettingsError, match="a number or the path"):
+        chrep.train(SAMPLE, tmp_path / "a.chrep", genes=genes)
+    with pytest.raises(SettingsError, match="a number or the path"):
+        chrep.evaluate(SAMPLE, tmp_path / "scores", genes=genes)
+
+
+def test_one_method_is_named_without_a_list(tmp_path):
+    with pytest.raises(SettingsError, match="no method called 'means'"):
+        chrep.evaluate(SAMPLE, tmp_path, methods="means")
+
+
 def test_methods_and_encoders_have_names():
     assert {"ridge", "chrep"} < set(chrep.list_methods())
     assert chrep.list_encoders("stain*") == ["stainbank"]

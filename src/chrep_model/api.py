@@ -6,6 +6,7 @@ imports are inside the functions that need them.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Collection, Sequence
@@ -16,6 +17,7 @@ from chrep_model.bundle import Bundle, load_bundle
 from chrep_model.cohorts.cohort import Cohort, open_cohort
 from chrep_model.cohorts.pair_check import check_cohort, first_error
 from chrep_model.config import validated
+from chrep_model.errors import SettingsError
 from chrep_model.geometry import Rect
 from chrep_model.prediction.stored import read_prediction
 from chrep_model.progress import Progress
@@ -87,7 +89,7 @@ def train(
     """
     from chrep_model import pipeline
 
-    values = {"method": method, "encoder": encoder, "genes": genes, **settings}
+    values = {"method": method, "encoder": encoder, "genes": _genes(genes), **settings}
     valid = validated(pipeline.TrainSettings, values)
     sections = _checked(cohort, valid.exclude_sections)
     return pipeline.train(sections, valid, out, device=device, progress=Progress(warn=_warn))
@@ -156,6 +158,8 @@ def predict(
 
     Raises
     ------
+    SettingsError
+        `region` is no rectangle, or `stride` not above zero.
     SlideError, ScaleError, BundleError
         Slide or model cannot be read, or the slide's µm per px are unknown or too coarse for the model.
     PredictionError
@@ -163,16 +167,17 @@ def predict(
     """
     from chrep_model.prediction.predictor import Predictor
 
+    rect = None if region is None else _rect(region)
     predictor = Predictor(_bundle(bundle), device=device, whole_slides=region is None)
     opened = slide if isinstance(slide, Slide) else open_slide(slide)
-    return predictor.predict(opened, None if region is None else Rect(*region), stride=stride)
+    return predictor.predict(opened, rect, stride=stride)
 
 
 def evaluate(
     cohort: Cohort | _Path,
     out: _Path,
     *,
-    methods: Sequence[str] | None = None,
+    methods: str | Sequence[str] | None = None,
     encoder: str = "stainbank",
     genes: int | _Path = 785,
     seeds: int = 1,
@@ -188,7 +193,7 @@ def evaluate(
         Cohort of all sections.
     out : path
         Folder of tables and report; if it exists already, only missing fits are computed.
-    methods : sequence of str, optional
+    methods : str or sequence of str, optional
         Names from `list_methods`; by default all.
     encoder, genes, device
         See `train`; every fold chooses its genes on its own training sections.
@@ -216,9 +221,9 @@ def evaluate(
     """
     from chrep_model.evaluation import benchmark
 
-    values = {"encoder": encoder, "genes": genes, "seeds": seeds, **settings}
+    values = {"encoder": encoder, "genes": _genes(genes), "seeds": seeds, **settings}
     if methods is not None:
-        values["methods"] = tuple(methods)
+        values["methods"] = (methods,) if isinstance(methods, str) else tuple(methods)
     valid = validated(benchmark.EvaluateSettings, values, command="evaluate")
     return benchmark.evaluate(
         _checked(cohort), valid, out, device=device, processes=processes, progress=Progress(warn=_warn)
@@ -252,6 +257,28 @@ def list_encoders(pattern: str = "*") -> list[str]:
 
 def _bundle(bundle: Bundle | _Path) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+
+
+def _genes(genes: int | _Path) -> int | _Path:
+    """Check that genes are given as a number or a path; ``True`` would be taken for one gene."""
+    if isinstance(genes, bool) or not isinstance(genes, (int, str, os.PathLike)):
+        raise SettingsError(
+            "genes are a number or the path of a text file", remedy="Write the names into a file, one a line."
+        )
+    return genes
+
+
+def _rect(region: tuple[float, float, float, float]) -> Rect:
+    """Return a region as a rectangle; SettingsError if it is none."""
+    try:
+        x, y, width, height = (float(value) for value in region)
+    except (TypeError, ValueError):
+        width = height = math.nan
+    if not (width > 0 and height > 0 and math.isfinite(x + y + width + height)):
+        raise SettingsError(
+            f"the region {region!r} is no rectangle", remedy="Give (x, y, width, height) in level-0 px."
+        )
+    return Rect(x, y, width, height)
 
 
 def _checked(cohort: Cohort | _Path, excluded: Collection[str] = ()) -> Cohort:

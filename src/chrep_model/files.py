@@ -132,9 +132,8 @@ def sync(path: Path) -> None:
 
 def _sync_one(path: Path) -> None:
     with suppress(PermissionError):  # Windows cannot open folders, and does not need to
-        descriptor = os.open(
-            path, os.O_RDONLY if path.is_dir() else os.O_RDWR
-        )  # Windows requires write access
+        # Windows syncs only files that are open for writing.
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
         try:
             os.fsync(descriptor)
         finally:

@@ -106,9 +106,8 @@ def move_to_disk(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     except SettingsError:
         return dict(arrays)
     out, start = {}, 0
-    for name, values in sorted(
-        arrays.items(), key=lambda item: -item[1].itemsize
-    ):  # keeps the starts aligned
+    # Arrays with large items come first, so that all starts are aligned.
+    for name, values in sorted(arrays.items(), key=lambda item: -item[1].itemsize):
         out[name] = file[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
         out[name][...] = values
         start += values.nbytes
