@@ -6,7 +6,6 @@ imports are inside the functions that need them.
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Collection, Sequence
@@ -271,14 +270,11 @@ def _genes(genes: int | _Path) -> int | _Path:
 def _rect(region: tuple[float, float, float, float]) -> Rect:
     """Return a region as a rectangle; SettingsError if it is none."""
     try:
-        x, y, width, height = (float(value) for value in region)
+        return Rect.of(region)
     except (TypeError, ValueError):
-        width = height = math.nan
-    if not (width > 0 and height > 0 and math.isfinite(x + y + width + height)):
         raise SettingsError(
             f"the region {region!r} is no rectangle", remedy="Give (x, y, width, height) in level-0 px."
-        )
-    return Rect(x, y, width, height)
+        ) from None
 
 
 def _checked(cohort: Cohort | _Path, excluded: Collection[str] = ()) -> Cohort:

@@ -13,6 +13,8 @@ Conventions
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +30,14 @@ class Rect(NamedTuple):
     y: float
     width: float
     height: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Rect:
+        """Return the rectangle of four numbers; ValueError unless they are finite and its area is above 0."""
+        x, y, width, height = (float(value) for value in values)
+        if not (width > 0 and height > 0 and math.isfinite(x + y + width + height)):
+            raise ValueError("no rectangle")
+        return cls(x, y, width, height)
 
     @classmethod
     def around(cls, x: float, y: float, width: float, height: float) -> Rect:

@@ -41,7 +41,7 @@ DEFAULT_GENES = 785
 
 
 class TrainSettings(EncoderSettings, MethodSettings):
-    """Settings of a training; those of the methods are in `MethodSettings`.
+    """Settings of a training: the encoder, the genes, the seed, and those of each method.
 
     Attributes
     ----------

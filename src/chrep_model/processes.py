@@ -80,7 +80,7 @@ def start_python(
 
 @contextmanager
 def spawning() -> Iterator[SpawnContext]:
-    """Yield a `multiprocessing` context whose processes import nothing from the current folder.
+    """Yield a `multiprocessing` context for new processes that import nothing from the current folder.
 
     Within the ``with`` block this also holds for processes that libraries start, such as the workers of dask.
     Later imports in such a process use the ``sys.path`` of this one.

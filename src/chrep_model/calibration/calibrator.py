@@ -95,7 +95,7 @@ def cross_combined(
     shrink: float,
     known: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """Combine each section's predictions with weights fitted on the other sections, (n, genes) float32.
+    """Return combined predictions (n, genes), each section's with weights fitted on the other sections.
 
     The errors of the result are then those for a section that neither the learners nor their weights have
     seen. The parameters are those of `fit_combination`, for at least two sections.

@@ -114,12 +114,13 @@ def rect(text: str) -> Rect:
     from chrep_model.geometry import Rect
 
     values = numbers(text, "--region")
-    if len(values) != 4 or not (values[2] > 0 and values[3] > 0):
+    try:
+        return Rect.of(values)
+    except ValueError:
         raise SettingsError(
             f"--region {text!r} is no rectangle",
             remedy="Write X,Y,WIDTH,HEIGHT in pixels of the full resolution, such as 1000,2000,4000,3000.",
-        )
-    return Rect(*values)
+        ) from None
 
 
 def shard(text: str) -> tuple[int, int]:

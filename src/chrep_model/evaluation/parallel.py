@@ -47,7 +47,7 @@ def do_jobs(
     processes: int,
     progress: Progress = SILENT,
 ) -> None:
-    """Run the jobs that have no stored result, and store their results.
+    """Fit and score all jobs that have no stored result yet, and store each result.
 
     Parameters
     ----------

@@ -29,11 +29,11 @@ from chrep_model.training.samples import SpotTable
 
 
 class BleepSettings(RetrievalSettings):
-    """Published: rate, decay, batch, temperature, k, width, and the some 110 steps that `epochs` gives."""
+    """Settings of BLEEP. All values are published; `epochs` gives about the published 110 training steps."""
 
 
 class BleepNetwork(Paired):
-    """Both projections under BLEEP's loss."""
+    """Projections of image and expression, trained with BLEEP's loss."""
 
     def __init__(self, inputs: int, genes: int, settings: BleepSettings) -> None:
         super().__init__()
@@ -42,17 +42,17 @@ class BleepNetwork(Paired):
         self.spot = ResidualHead(genes, settings.width)
 
     def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
-        """Soft alignment of image and expression."""
+        """Return the contrastive loss with soft targets between image and expression codes."""
         return soft_alignment_loss(self.image(x), self.spot(batch.targets), self.settings.temperature)
 
     def spots(self, targets: Tensor, position: Tensor, section: Tensor) -> Tensor:
-        """Project expression."""
+        """Return the expression codes of spots."""
         out: Tensor = self.spot(targets)
         return out
 
 
 class FittedBleep(FittedRetrieval):
-    """See `Bleep`."""
+    """Fitted `Bleep`."""
 
 
 @register
@@ -76,7 +76,7 @@ class Bleep(Retrieval):
     )
 
     def network(self, inputs: int, genes: int, settings: BleepSettings) -> BleepNetwork:
-        """Make the network, untrained."""
+        """Return a new, untrained network."""
         return BleepNetwork(inputs, genes, settings)
 
     def fitted(

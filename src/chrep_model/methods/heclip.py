@@ -28,7 +28,7 @@ from chrep_model.training.samples import SpotTable
 
 
 class HeclipSettings(RetrievalSettings):
-    """Published: rate, decay, batch, temperature, k and width.
+    """Settings of HECLIP. Rate, decay, batch, temperature, k and width are published.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class HeclipSettings(RetrievalSettings):
 
 
 class HeclipNetwork(Aligned):
-    """Image projection, and in the form ``heg`` that of expression, under HECLIP's loss."""
+    """Image projection, with one of expression in the form ``heg``, trained with HECLIP's loss."""
 
     def __init__(self, inputs: int, genes: int, settings: HeclipSettings) -> None:
         super().__init__()
@@ -52,12 +52,12 @@ class HeclipNetwork(Aligned):
         self.spot = ResidualHead(genes, settings.width) if encoded else nn.Identity()
 
     def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
-        """Image-centric alignment."""
+        """Return the image-centric contrastive loss."""
         return image_centric_loss(self.image(x), self.spot(batch.targets), self.settings.temperature)
 
 
 class FittedHeclip(FittedRetrieval):
-    """See `Heclip`."""
+    """Fitted `Heclip`."""
 
 
 @register
@@ -81,7 +81,7 @@ class Heclip(Retrieval):
     )
 
     def network(self, inputs: int, genes: int, settings: HeclipSettings) -> HeclipNetwork:
-        """Make the network, untrained."""
+        """Return a new, untrained network."""
         return HeclipNetwork(inputs, genes, settings)
 
     def fitted(

@@ -41,7 +41,7 @@ _CHUNK = 64
 
 
 class MclstexpSettings(RetrievalSettings):
-    """Published: rate, decay, batch, temperature, width; k and norm differ per cohort.
+    """Settings of mclSTExp. Published: rate, decay, batch, temperature, width; k and norm vary by cohort.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class MclstexpSettings(RetrievalSettings):
 
 
 class MclstexpNetwork(Paired):
-    """Image projection, spot transformer and its projection under a symmetric alignment."""
+    """Image projection and spot transformer, trained with a symmetric contrastive loss."""
 
     temperature: Tensor
 
@@ -69,18 +69,18 @@ class MclstexpNetwork(Paired):
         self.register_buffer("temperature", torch.tensor(settings.temperature))
 
     def loss(self, x: Tensor, batch: SpotBatch) -> Tensor:
-        """Symmetric cross entropy of image and spot codes."""
+        """Return the symmetric cross entropy between image and spot codes."""
         spots = self.spots(batch.targets, batch.position, batch.section)
         return alignment_loss(self.image(x), spots, self.temperature)
 
     def spots(self, targets: Tensor, position: Tensor, section: Tensor) -> Tensor:
-        """Encode spots among those of their section."""
+        """Return the codes of spots, each computed from all spots of its section."""
         out: Tensor = self.projection(self.spot(targets, position, section))
         return out
 
 
 class FittedMclstexp(FittedRetrieval):
-    """See `Mclstexp`.
+    """Fitted `Mclstexp`.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class FittedMclstexp(FittedRetrieval):
         self.length, self.norm = length, norm
 
     def _respond(self, features: NDArray[np.float32], z: NDArray[np.float32]) -> Response:
-        """Retrieve by cosine; weigh by the distance between the codes as they are."""
+        """Find neighbours by cosine, and weight them by the distance between codes of any length."""
         response = super()._respond(features, z)
         codes = image_codes(self.image, self.inputs, features)
         for start in range(0, len(codes), _CHUNK):
@@ -113,12 +113,12 @@ class FittedMclstexp(FittedRetrieval):
         return response
 
     def arrays(self) -> Arrays:
-        """All numbers, flat."""
+        """Return all fitted numbers by name."""
         return {**super().arrays(), "length": self.length, "norm": np.array([self.norm])}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, gallery: Gallery) -> FittedMclstexp:
-        """Build again."""
+        """Build it from stored `arrays`."""
         base = FittedRetrieval.from_arrays(arrays, gallery)
         return cls(base.inputs, base.image, gallery, base.k, arrays["length"], int(arrays["norm"][0]))
 
@@ -144,7 +144,7 @@ class Mclstexp(Retrieval):
     )
 
     def network(self, inputs: int, genes: int, settings: MclstexpSettings) -> MclstexpNetwork:
-        """Make the network, untrained."""
+        """Return a new, untrained network."""
         return MclstexpNetwork(inputs, genes, settings)
 
     def fitted(

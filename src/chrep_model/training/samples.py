@@ -165,7 +165,7 @@ class SpotTable:
         return (self.depth / (self.depth + half)).astype(np.float32)
 
     def unit_position(self) -> NDArray[np.float32]:
-        """Return positions scaled to [0, 1] per section and axis, (n, 2), for the coordinate branch."""
+        """Return spot positions scaled to [0, 1] in each section and axis, (n, 2)."""
         out = np.zeros(self.position.shape, np.float32)
         for s in np.unique(self.section):
             rows = self.section == s
@@ -216,7 +216,7 @@ class SpotBatches:
         yield from np.array_split(rng.permutation(len(self.section)), self.per_epoch)
 
     def batch(self, rows: NDArray[np.int64]) -> SpotBatch:
-        """Return the input of a loss for these rows, without the features."""
+        """Return everything but the features that a loss needs for these rows."""
         return SpotBatch(
             rows=rows,
             targets=self.targets[rows],
@@ -227,7 +227,7 @@ class SpotBatches:
         )
 
     def adjacency(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return A_topo among the given rows, (b, b) dense."""
+        """Return the adjacency (A_topo) among the given rows as a dense matrix (b, b)."""
         whole = topology(self.graph, rows=rows) if self.topology is None else self.topology[rows]
         return whole[:, rows].toarray()
 

@@ -277,7 +277,7 @@ class Retrainer:
         self._set_state("idle", f"The new model is in use: {place}. The former one stays on disk.")
 
     def _delete_workspace(self) -> None:
-        """Forget the job and delete its folder."""
+        """Delete the job's folder, and set the state back to that without a job."""
         space = self.space
         self._reset_job()
         if space is not None:
@@ -288,7 +288,7 @@ class Retrainer:
         self._tasks.run(lambda _task: shutil.rmtree(space.folder, ignore_errors=True), beside=True)
 
     def _reset_job(self) -> None:
-        """Forget the job; its folder is not touched."""
+        """Set the state back to that without a job; the job's folder is not touched."""
         self.space = self.job = self.comparison = self.stage = None
         remember_retraining_folder(None)
 

@@ -43,7 +43,7 @@ def compare_genes(
 
 
 def between_sections(sections: Sequence[Section]) -> Iterator[tuple[str, Finding]]:
-    """Compare each section's gene names with the most common naming; yield (section name, finding)."""
+    """Yield a finding for each section whose gene names differ in kind from those of most sections."""
     alike: list[list[Section]] = []
     for section in sections:
         group = next((group for group in alike if share_names(section.genes, group[0].genes)), None)

@@ -303,7 +303,7 @@ def _share_positions(xy: FloatArray, array: np.ndarray | None) -> bool:
 
 
 def under_tissue(values: Any, path: Path) -> tuple[npt.NDArray[np.bool_] | None, tuple[Finding, ...]]:
-    """Return which rows are under tissue by ``obs["in_tissue"]`` (None for all), and the findings.
+    """Return which rows are under tissue by ``obs["in_tissue"]``, and the findings; None if all rows are.
 
     Raises
     ------

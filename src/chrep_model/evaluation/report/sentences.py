@@ -15,7 +15,7 @@ from chrep_model.evaluation.summary import HEADLINE
 
 @dataclass(frozen=True)
 class Comparison:
-    """The subject against one reference: a title, the difference in correlation, and a line per metric."""
+    """Comparison of the method that the report is about with one other method."""
 
     title: str
     difference: str
@@ -30,7 +30,7 @@ def mean_and_sd(results: Results, key: Key) -> str:
 
 
 def further_leads(results: Results) -> str:
-    """Say which method is best in the other metrics of the headline."""
+    """Return sentences on which method is best in the other main metrics."""
     leader = results.varying[0]
     metrics = [m for m in METRICS if m.name in HEADLINE[1:] and results.measured(m)]
     leaders = {metric.title: _leader(results, metric) for metric in metrics}
@@ -46,7 +46,7 @@ def _leader(results: Results, metric: Metric) -> Key:
 
 
 def comparison(results: Results, key: Key) -> Comparison:
-    """Compare the subject with one reference in the metrics of the headline."""
+    """Compare the method that the report is about with another one, in the main metrics."""
     subject, first, lines = results.subject, "", []
     for metric in (m for m in METRICS if m.name in HEADLINE):
         found = results.difference(subject, key, metric.name)
@@ -69,7 +69,7 @@ def comparison(results: Results, key: Key) -> Comparison:
 
 
 def facts(results: Results) -> dict[str, str]:
-    """Return what was evaluated, on what and how."""
+    """Return the methods, sections and settings of the evaluation, as text."""
     settings = results.summary["settings"]
     genes = settings["genes"]
     patients = sorted(set(results.patients.values()))
@@ -94,12 +94,12 @@ def counts_by_section(results: Results, metric: str) -> str:
 
 
 def constant_predictions(results: Results) -> str:
-    """Say how many genes the methods predict as constant though they vary."""
+    """Return a sentence on how many genes the methods predict as constant although they vary."""
     means = {key: float(n.mean()) for key, n in results.by_fold("genes_without_prediction").items()}
     counts = ", ".join(f"{results.label(key)} {n:.4g}" for key, n in means.items() if n > 0)
     return f"{counts} genes per section." if counts else "there were none."
 
 
 def count(number: int, what: str) -> str:
-    """Return a number with its noun, in the plural unless it is one."""
+    """Return a number with a noun, in the singular or plural as the number requires."""
     return f"{number} {what}{'' if number == 1 else 's'}"

@@ -241,7 +241,7 @@ def is_slide(path: Path) -> bool:
 
 
 def _pictures(path: Path) -> tuple[list[ZarrPicture], list[str]]:
-    """Return the images that can be read as a slide, and the reasons why others cannot."""
+    """Return the images of a folder that can be read as a slide, and for the others the reasons why not."""
     try:
         found, reasons = find_pictures(path)
         pictures = []

@@ -37,7 +37,7 @@ _MAX_SERIES_FILES = 64
 
 
 class OpenSlideBackend(Backend):
-    """A slide that is read through OpenSlide.
+    """Backend for slides that the OpenSlide library reads.
 
     Parameters
     ----------
